@@ -1,0 +1,206 @@
+"""Every exception Sommelier raises; each says what was asked, what exists and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a statement's text. Lines and columns count from 1, offsets from 0."""
+
+    line: int
+    column: int
+    start: int
+    end: int
+
+
+class SommelierError(Exception):
+    """Base of the tree. `hint` says what to do, `suggestions` are the nearest valid names."""
+
+    code = "error"
+    title = "Error"
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, suggestions: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.suggestions = suggestions
+
+
+class QueryError(SommelierError):
+    """A statement cannot be answered as written; `span` underlines the words at fault."""
+
+    code = "query"
+    title = "Query Error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        text: str | None = None,
+        span: Span | None = None,
+        expected: tuple[str, ...] = (),
+        hint: str | None = None,
+        suggestions: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, hint=hint, suggestions=suggestions)
+        self.text = text
+        self.span = span
+        self.expected = expected
+
+    @property
+    def line(self) -> int | None:
+        return self.span.line if self.span else None
+
+    @property
+    def column(self) -> int | None:
+        return self.span.column if self.span else None
+
+    def __str__(self) -> str:
+        """The message, the line with a caret under the words at fault, and what would work."""
+        lines = [f"{self.title}: {self.message}"]
+        if self.text is not None and self.span is not None:
+            source = self.text.splitlines()[self.span.line - 1] if self.text else ""
+            label = f"LINE {self.span.line}: "
+            width = max(1, min(self.span.end - self.span.start, len(source) - self.span.column + 1))
+            lines.append(label + source)
+            lines.append(" " * (len(label) + self.span.column - 1) + "^" * width)
+        if self.suggestions:
+            lines.append(f"Did you mean {_either(self.suggestions)}?")
+        if self.expected:
+            lines.append(f"Expected: {', '.join(self.expected)}")
+        if self.hint:
+            lines.append(f"Hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class ParserError(QueryError):
+    """The text is not a statement of the language."""
+
+    code = "parser"
+    title = "Parser Error"
+
+
+class BinderError(QueryError):
+    """The statement reads well but names or units in it do not exist or do not fit."""
+
+    code = "binder"
+    title = "Binder Error"
+
+
+class ParameterError(BinderError):
+    """A parameter is missing, unused, or of the wrong type."""
+
+    code = "parameter"
+
+
+class CatalogSqlError(QueryError):
+    """DuckDB refused a catalog SQL statement."""
+
+    code = "sql"
+    title = "Catalog SQL Error"
+
+
+class StorageError(SommelierError):
+    """The database on disk cannot do what was asked."""
+
+    code = "storage"
+    title = "Storage Error"
+
+
+class DatabaseLockedError(StorageError):
+    """Another process is writing this database."""
+
+    code = "locked"
+
+
+class DatabaseCorruptError(StorageError):
+    """The file is not a Sommelier database, or is damaged; it was left untouched."""
+
+    code = "corrupt"
+
+
+class ReadOnlyError(StorageError):
+    """A statement that changes the database was sent to a read-only connection."""
+
+    code = "read-only"
+
+
+class UnknownNameError(BinderError):
+    """A model, dataset, pool, device, task ... of this name is not in the database."""
+
+    code = "unknown-name"
+
+
+class ConnectorError(SommelierError):
+    """A source of models cannot be read."""
+
+    code = "connector"
+    title = "Connector Error"
+
+
+class RejectedModelError(ConnectorError):
+    """One model file is refused; the reason is recorded and the import goes on."""
+
+    code = "rejected"
+
+
+class DatasetError(SommelierError):
+    """A dataset file cannot be read, or does not fit what it is asked for."""
+
+    code = "dataset"
+    title = "Dataset Error"
+
+
+class AnalysisError(SommelierError):
+    """A model could not be analysed; recorded on that model, the run goes on."""
+
+    code = "analysis"
+    title = "Analysis Error"
+
+
+class WorkerCrashedError(AnalysisError):
+    """The worker process died while it ran this model."""
+
+    code = "crashed"
+
+
+class WorkerTimeoutError(AnalysisError):
+    """The model did not answer within its time limit."""
+
+    code = "timeout"
+
+
+class NotFittedError(AnalysisError):
+    """Something learned was used before it was fitted; the message names the call to make."""
+
+    code = "not-fitted"
+
+
+class MissingDependencyError(SommelierError):
+    """An optional library is not installed; the hint is the command that installs it."""
+
+    code = "missing-dependency"
+    title = "Missing Dependency"
+
+
+class NoModelFoundError(SommelierError):
+    """`.one()` on an empty answer; `suggestions` are the nearest misses."""
+
+    code = "no-model-found"
+    title = "No Model Found"
+
+
+class CancelledError(SommelierError):
+    """The user cancelled the statement; what was finished before is kept."""
+
+    code = "cancelled"
+    title = "Cancelled"
+
+
+def _either(names: tuple[str, ...]) -> str:
+    quoted = [f"'{name}'" for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
