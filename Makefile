@@ -1,0 +1,45 @@
+# Everything a newcomer needs: `make demo` and `make test` work on a machine with Python 3.11+ and
+# a pip that can reach a package registry. The environment lives in .venv and is made once.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+WORKERS ?= 2
+
+.PHONY: demo test check nightly bench notebooks clean install help
+
+help:           ## list the targets
+	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
+
+install: $(READY)  ## make .venv and install everything into it
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Sommelier needs Python 3.11 or newer; this is %s. Use make PYTHON=python3.11" % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24"
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt "torch==2.13.0"
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: $(READY)     ## download a few real models, ingest, analyse, and answer five questions
+	$(BIN)/sommelier demo
+
+test: $(READY)     ## the whole suite (zoo tests need SOMMELIER_ZOO, network tests a registry)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" tests sommelier README.md docs
+
+nightly: $(READY)  ## the slow tests as well
+	$(BIN)/python -m pytest -n $(WORKERS) tests sommelier README.md docs
+
+check: $(READY)    ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)    ## every benchmark, quick settings
+	$(BIN)/python -m benchmarks.query_quality --quick
+	$(BIN)/python -m benchmarks.query_latency --quick
+
+clean:             ## remove the environment and everything built
+	rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
