@@ -1,0 +1,116 @@
+"""Answers as text and HTML: values in readable units, a row of types, 'n of m rows'."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from sommelier.units import Dimension, format_value
+
+
+class _Column(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def dimension(self) -> Dimension | None: ...
+
+
+_MAX_WIDTH = 48
+
+
+def cell(value: object, dimension: Dimension | None) -> str:
+    """One value as a person reads it.
+
+    >>> cell(81_600_000, Dimension.BYTES), cell(0.93, Dimension.FRACTION), cell(None, None)
+    ('81.6 MB', '93%', 'NULL')
+    """
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return format_value(float(value), dimension or Dimension.NUMBER)
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value)
+    return str(value)
+
+
+def text_table(
+    columns: Sequence[_Column],
+    rows: Sequence[Sequence[object]],
+    *,
+    total: int,
+    notes: Iterable[str] = (),
+) -> str:
+    """A table with names, types and at most the given rows, then 'n of total rows' and notes."""
+    grid = [
+        [_clip(cell(v, c.dimension)) for v, c in zip(row, columns, strict=True)] for row in rows
+    ]
+    heads = [[c.name for c in columns], [_type(c.dimension) for c in columns]]
+    widths = [max((len(line[i]) for line in heads + grid), default=0) for i in range(len(columns))]
+    right = [c.dimension is not None for c in columns]
+    lines = [_line(head, widths, right) for head in heads]
+    lines.append("  ".join("-" * width for width in widths))
+    lines += [_line(row, widths, right) for row in grid]
+    lines.append(count(len(rows), total))
+    lines += list(notes)
+    return "\n".join(lines)
+
+
+def html_table(
+    columns: Sequence[_Column],
+    rows: Sequence[Sequence[object]],
+    *,
+    total: int,
+    notes: Iterable[str] = (),
+) -> str:
+    """The same table as HTML; every cell is escaped."""
+    head = "".join(
+        f"<th>{html.escape(c.name)}<br><small>{_type(c.dimension)}</small></th>" for c in columns
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f"<td>{html.escape(cell(value, column.dimension))}</td>"
+            for value, column in zip(row, columns, strict=True)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    foot = "<br>".join(html.escape(line) for line in (count(len(rows), total), *notes))
+    return (
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        f"<p><small>{foot}</small></p>"
+    )
+
+
+def html_lines(lines: Iterable[str]) -> str:
+    """Preformatted text as HTML."""
+    return f"<pre>{html.escape(chr(10).join(lines))}</pre>"
+
+
+def count(shown: int, total: int) -> str:
+    """
+    >>> count(40, 312), count(1, 1)
+    ('40 of 312 rows', '1 row')
+    """
+    rows = "row" if total == 1 else "rows"
+    return f"{total} {rows}" if shown >= total else f"{shown} of {total} {rows}"
+
+
+def _type(dimension: Dimension | None) -> str:
+    return dimension.value if dimension else "text"
+
+
+def _clip(text: str) -> str:
+    text = text.replace("\n", " ")
+    return text if len(text) <= _MAX_WIDTH else text[: _MAX_WIDTH - 1] + "…"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    padded = (
+        text.rjust(width) if flush else text.ljust(width)
+        for text, width, flush in zip(cells, widths, right, strict=True)
+    )
+    return "  ".join(padded).rstrip()

@@ -1,0 +1,339 @@
+"""What a statement answers: Result (models, columnar and lazy), Table (rows) and Report (text).
+
+Values stay in base units; a column's `dimension` tells a printer which unit to choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from sommelier.engine import rendering
+from sommelier.errors import MissingDependencyError, NoModelFoundError, SommelierError
+from sommelier.units import Dimension
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sommelier.records import Measurement, ModelRecord, StageReport
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_WHOLE = (Dimension.COUNT, Dimension.BYTES, Dimension.FLOPS)
+_ROWS_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnInfo:
+    """A column of an answer. dimension None: text, truth or a bare number."""
+
+    name: str
+    dimension: Dimension | None = None
+
+
+Column = ColumnInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of plain values, for SHOW, DESCRIBE, COMPARE and catalog SQL."""
+
+    title: str
+    columns: tuple[ColumnInfo, ...]
+    rows: list[tuple[object, ...]]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def dicts(self) -> list[dict[str, object]]:
+        names = [column.name for column in self.columns]
+        return [dict(zip(names, row, strict=True)) for row in self.rows]
+
+    def __repr__(self) -> str:
+        shown = self.rows[:_ROWS_SHOWN]
+        return rendering.text_table(self.columns, shown, total=len(self.rows), notes=self.notes)
+
+    def _repr_html_(self) -> str:
+        shown = self.rows[:_ROWS_SHOWN]
+        return rendering.html_table(self.columns, shown, total=len(self.rows), notes=self.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Text for people and the same facts as data, for EXPLAIN and EXPLAIN WHY."""
+
+    lines: tuple[str, ...]
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return rendering.html_lines(self.lines)
+
+
+def _unavailable(*_: object, **__: object) -> Any:
+    raise SommelierError(
+        "this answer is not attached to a database", hint="ask through sommelier.connect(...)"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """What a row can do beyond its values; the connection supplies what needs a runtime.
+
+    path(id) -> the ONNX file, or None for a row without weights. load(id, provider) -> a model
+    ready to predict. why(id) -> Report. misses() -> nearest models of an empty answer.
+    """
+
+    record: Callable[[str], ModelRecord] = _unavailable
+    measurements: Callable[[str], list[Measurement]] = _unavailable
+    path: Callable[[str], Path | None] = _unavailable
+    load: Callable[[str, str | None], Any] = _unavailable
+    why: Callable[[str], Report] = _unavailable
+    misses: Callable[[], tuple[tuple[str, ...], str | None]] = lambda: ((), None)
+
+
+class Match(Mapping[str, Any]):
+    """One model of an answer: `match.memory`, `match['memory']`, `.load()`, `.why()`."""
+
+    __slots__ = ("_index", "_result")
+
+    def __init__(self, result: Result, index: int) -> None:
+        self._result = result
+        self._index = index
+
+    @property
+    def id(self) -> str:
+        """The model's content fingerprint."""
+        return str(self._result.ids[self._index])
+
+    @property
+    def model(self) -> ModelRecord:
+        """The catalog's record of the model."""
+        return self._result.actions.record(self.id)
+
+    @property
+    def profile(self) -> list[Measurement]:
+        """Every number the catalog holds about the model, with context and provenance."""
+        return self._result.actions.measurements(self.id)
+
+    @property
+    def onnx_path(self) -> Path | None:
+        """The model's ONNX file; None for a row that is metadata only."""
+        return self._result.actions.path(self.id)
+
+    def load(self, provider: str | None = None) -> Any:
+        """The model, ready to predict on `provider` (ONNX Runtime's name; None: the CPU)."""
+        return self._result.actions.load(self.id, provider)
+
+    def why(self) -> Report:
+        """Each predicate of the query with this model's value and verdict."""
+        return self._result.actions.why(self.id)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._result.value(self._index, name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(error.args[0]) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return (column.name for column in self._result.columns)
+
+    def __len__(self) -> int:
+        return len(self._result.columns)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{column.name}={rendering.cell(self[column.name], column.dimension)}"
+            for column in self._result.columns
+        )
+        return f"Match({', '.join(shown)})"
+
+
+class Result(Sequence[Match]):
+    """The models that answer a question. Columns are gathered when they are first read.
+
+    ids : model ids in answer order. matched : how many satisfied the question before LIMIT.
+    stages : what each filter did. notes : what was skipped, chosen or corrected, as sentences.
+    timing : milliseconds by phase.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[ColumnInfo],
+        sources: Sequence[Callable[[], Array]],
+        ids: Array,
+        *,
+        matched: int | None = None,
+        stages: Sequence[StageReport] = (),
+        notes: Sequence[str] = (),
+        timing: Mapping[str, float] | None = None,
+        actions: Actions | None = None,
+        text: str | None = None,
+    ) -> None:
+        self.columns = tuple(columns)
+        self.ids = ids
+        self.matched = len(ids) if matched is None else matched
+        self.stages = tuple(stages)
+        self.notes = tuple(notes)
+        self.timing: dict[str, float] = dict(timing or {})
+        self.actions = actions or Actions()
+        self.text = text
+        self._sources = tuple(sources)
+        self._gathered: dict[int, Array] = {}
+        self._index = {column.name: i for i, column in reversed(list(enumerate(self.columns)))}
+        self._cursor = 0
+
+    # ---- rows
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Match: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Match]: ...
+    def __getitem__(self, index: int | slice) -> Match | list[Match]:
+        if isinstance(index, slice):
+            return [Match(self, i) for i in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        return Match(self, position)
+
+    def __iter__(self) -> Iterator[Match]:
+        return (Match(self, i) for i in range(len(self)))
+
+    def one(self) -> Match:
+        """The first match. Raises NoModelFoundError, with the nearest misses, if there is none."""
+        if len(self):
+            return self[0]
+        names, relaxation = self.actions.misses()
+        raise NoModelFoundError(
+            "no model satisfies the question",
+            suggestions=names,
+            hint=relaxation or "EXPLAIN ANALYZE shows which condition removed the last model",
+        )
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row, None after the last."""
+        if self._cursor >= len(self):
+            return None
+        self._cursor += 1
+        return self._row(self._cursor - 1)
+
+    def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
+        """The next `size` rows."""
+        start, self._cursor = self._cursor, min(len(self), self._cursor + size)
+        return self._rows(start, self._cursor)
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """All rows that were not fetched yet."""
+        return self.fetchmany(len(self))
+
+    # ---- columns
+
+    def column(self, name: str) -> Array:
+        """A column as an array: float64 with NaN = unknown, or objects with None = unknown."""
+        index = self._index.get(name)
+        if index is None:
+            raise KeyError(f"no column '{name}'; there are {', '.join(self._index)}")
+        return self._gather(index)
+
+    def value(self, row: int, name: str) -> Any:
+        """One value as a Python object; None if unknown."""
+        values = self.column(name)
+        return _python(values[row], self.columns[self._index[name]].dimension)
+
+    def dicts(self) -> list[dict[str, Any]]:
+        names = [column.name for column in self.columns]
+        return [dict(zip(names, row, strict=True)) for row in self._rows(0, len(self))]
+
+    def df(self) -> Any:
+        """A pandas DataFrame; unknown numbers are NaN, unknown text None."""
+        import pandas as pd
+
+        return pd.DataFrame({c.name: self._gather(i) for i, c in enumerate(self.columns)})
+
+    def arrow(self) -> Any:
+        """A pyarrow Table; unknown values are null."""
+        try:
+            import pyarrow
+        except ImportError as error:
+            raise MissingDependencyError(
+                "pyarrow is not installed", hint="pip install 'sommelier-db[arrow]'"
+            ) from error
+        return pyarrow.table(self._lists())
+
+    def pl(self) -> Any:
+        """A polars DataFrame; unknown values are null."""
+        try:
+            polars = import_module("polars")
+        except ImportError as error:
+            raise MissingDependencyError(
+                "polars is not installed", hint="pip install polars"
+            ) from error
+        return polars.DataFrame(self._lists(), strict=False)
+
+    def table(self, limit: int | None = None) -> Table:
+        """The same rows as a plain Table, at most `limit` of them."""
+        stop = len(self) if limit is None else min(limit, len(self))
+        return Table("models", self.columns, self._rows(0, stop), self.notes)
+
+    def __repr__(self) -> str:
+        rows = self._rows(0, min(len(self), _ROWS_SHOWN))
+        return rendering.text_table(self.columns, rows, total=len(self), notes=self.notes)
+
+    def _repr_html_(self) -> str:
+        rows = self._rows(0, min(len(self), _ROWS_SHOWN))
+        return rendering.html_table(self.columns, rows, total=len(self), notes=self.notes)
+
+    def _gather(self, index: int) -> Array:
+        values = self._gathered.get(index)
+        if values is None:
+            values = self._gathered[index] = self._sources[index]()
+        return values
+
+    def _lists(self) -> dict[str, list[Any]]:
+        return {
+            c.name: [_python(v, c.dimension) for v in self._gather(i)]
+            for i, c in enumerate(self.columns)
+        }
+
+    def _row(self, row: int) -> tuple[Any, ...]:
+        return tuple(_python(self._gather(i)[row], c.dimension) for i, c in enumerate(self.columns))
+
+    def _rows(self, start: int, stop: int) -> list[tuple[Any, ...]]:
+        columns = [
+            [_python(v, c.dimension) for v in self._gather(i)[start:stop]]
+            for i, c in enumerate(self.columns)
+        ]
+        return list(zip(*columns, strict=True)) if columns else []
+
+
+def _python(value: Any, dimension: Dimension | None) -> Any:
+    """A cell as a Python object: NaN is None, whole bytes, FLOPs and counts are int."""
+    if isinstance(value, float):  # includes numpy.float64
+        if value != value:
+            return None
+        if dimension in _WHOLE and value.is_integer():
+            return int(value)
+        return float(value)
+    return value.item() if isinstance(value, np.generic) else value
