@@ -1,0 +1,1 @@
+"""Tests of Sommelier; the folders mirror the rooms of the package."""
