@@ -1,0 +1,238 @@
+"""Datasets: what was registered under a name, and its items, read one by one.
+
+Nothing is unpickled: arrays of Python objects are refused. A dataset's id is the hash of its
+content and of the options that decide what its items and labels are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sommelier.analysis import labels as label_names
+from sommelier.analysis.dataset_readers import READERS, Items, Reading, reader_of
+from sommelier.errors import DatasetError
+from sommelier.records import Dataset, LabelSpace
+
+if TYPE_CHECKING:
+    from sommelier.storage.catalog import Catalog
+
+OPTIONS: dict[str, str] = {
+    "x": "name of the array or columns that hold the inputs",
+    "y": "name of the array or column that holds the labels ('label' means the same)",
+    "labels": "names in index order, a text file of them, or a map from found to wanted names",
+    "label_from": "folder, prefix (before the first '_'), extension, or none",
+    "kind": "image, array or file",
+    "classes": "number of classes, when the labels do not show them all",
+    "held_out": "true if no model was trained on it",
+}
+"""What REGISTER DATASET ... WITH may say."""
+
+
+@dataclass(slots=True)
+class LoadedDataset:
+    """A dataset that is open: use it in a `with` block, or call `close`.
+
+    labels : int32 (samples,), -1 where an item has none; None for an unlabelled dataset.
+    label_space : None when the labels are bare numbers without names.
+    classes : how many classes the labels have; None without labels.
+    """
+
+    record: Dataset
+    label_space: LabelSpace | None
+    labels: NDArray[np.int32] | None
+    classes: int | None
+    _items: Items
+
+    def __len__(self) -> int:
+        return self.record.samples
+
+    def item(self, index: int) -> NDArray[Any] | bytes:
+        """One item: a picture (h, w, c), an array, or the bytes of a file."""
+        return self._items.read(index)
+
+    def items(self, indices: Sequence[int]) -> list[NDArray[Any] | bytes]:
+        """The items at these positions, in this order."""
+        return [self._items.read(int(index)) for index in indices]
+
+    def close(self) -> None:
+        """Lets go of open files; further reads fail."""
+        self._items.close()
+
+    def __enter__(self) -> LoadedDataset:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def load(
+    path: Path | str, options: Mapping[str, Any] | None = None, name: str | None = None
+) -> LoadedDataset:
+    """The dataset in a file or folder. Raises DatasetError saying what is there instead."""
+    place = Path(path).expanduser()
+    chosen = _checked_options(options or {})
+    reader = reader_of(_existing(place), chosen)
+    reading = READERS[reader](place, chosen)
+    name = name or place.stem
+    labels, names = _named_labels(reading, chosen, place)
+    classes = _classes(labels, names, chosen, name)
+    space = label_names.label_space(f"{name} labels", names) if names else None
+    kept = reading.items if reading.keep is None else reading.items.subset(reading.keep)
+    held_out = chosen.get("held_out")
+    record = Dataset(
+        id=_identity(place, chosen),
+        name=name,
+        kind=reading.kind,
+        path=place.resolve(),
+        samples=len(kept),
+        item_shape=reading.item_shape,
+        dtype=reading.dtype,
+        labelled=labels is not None,
+        label_space_id=space.id if space else None,
+        options=chosen | ({"classes": classes} if classes else {}),
+        held_out=None if held_out is None else bool(held_out),
+    )
+    return LoadedDataset(record, space, labels, classes, kept)
+
+
+def register(
+    catalog: Catalog, path: Path | str, options: Mapping[str, Any] | None, name: str
+) -> Dataset:
+    """The catalog's new record of the dataset; its label space is recorded too."""
+    with load(path, options, name) as dataset:
+        with catalog.transaction():
+            if dataset.label_space is not None:
+                catalog.add_label_space(dataset.label_space)
+            catalog.add_dataset(dataset.record)
+        return dataset.record
+
+
+def reopen(record: Dataset) -> LoadedDataset:
+    """A registered dataset, open again. Raises DatasetError if its content has changed since."""
+    dataset = load(record.path, record.options, record.name)
+    if dataset.record.id != record.id:
+        dataset.close()
+        raise DatasetError(
+            f"dataset '{record.name}' has changed since it was registered ({record.path})",
+            hint="register it again under a new name",
+        )
+    return dataset
+
+
+def _checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    chosen = {("y" if key == "label" else str(key)): value for key, value in options.items()}
+    unknown = [key for key in chosen if key not in OPTIONS]
+    if unknown:
+        raise DatasetError(
+            f"a dataset has no option '{unknown[0]}'", hint=f"options: {', '.join(OPTIONS)}"
+        )
+    source = chosen.get("label_from")
+    if source not in (None, "folder", "prefix", "extension", "none"):
+        raise DatasetError(
+            f"label_from = '{source}' is not known",
+            hint="write folder, prefix, extension or none",
+        )
+    return {key: value for key, value in chosen.items() if value is not None}
+
+
+def _existing(place: Path) -> Path:
+    if place.exists():
+        return place
+    parent = place.parent
+    if not parent.is_dir():
+        raise DatasetError(f"there is no file or folder '{place}', nor a folder '{parent}'")
+    beside = sorted(entry.name for entry in parent.iterdir())[:8]
+    raise DatasetError(
+        f"there is no file or folder '{place}'",
+        hint=f"the folder has {', '.join(beside) or 'nothing'}",
+    )
+
+
+def _named_labels(
+    reading: Reading, options: Mapping[str, Any], place: Path
+) -> tuple[NDArray[np.int32] | None, tuple[str, ...] | None]:
+    """Label ids per kept item and their names, the option `labels` applied."""
+    given = options.get("labels")
+    if reading.labels is None:
+        if given:
+            raise DatasetError(f"label names are given, but no labels were found in '{place}'")
+        return None, None
+    found, names = reading.labels, reading.label_names
+    if isinstance(given, Mapping):
+        return _renamed(reading, given)
+    if given is not None:
+        names = tuple(_label_lines(given, place))
+        if found.size and int(found.max()) >= len(names):
+            raise DatasetError(
+                f"{len(names)} label names are given, but label {int(found.max())} occurs",
+                hint="labels count from 0",
+            )
+    return found, names
+
+
+def _renamed(
+    reading: Reading, given: Mapping[str, str]
+) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """Found names replaced by wanted ones; names that are not in the map become 'no label'."""
+    assert reading.labels is not None  # the caller looked
+    if reading.label_names is None:
+        raise DatasetError("a map of label names needs labels that are names, not numbers")
+    names = tuple(sorted({str(value) for value in given.values()}))
+    position = {name: index for index, name in enumerate(names)}
+    table = np.array(
+        [position.get(str(given.get(name)), label_names.NO_LABEL) for name in reading.label_names]
+        or [label_names.NO_LABEL],
+        dtype=np.int32,
+    )
+    return np.where(reading.labels < 0, label_names.NO_LABEL, table[reading.labels]), names
+
+
+def _label_lines(given: object, place: Path) -> list[str]:
+    if isinstance(given, str):
+        file = Path(given) if Path(given).is_absolute() else place.parent / given
+        if not file.is_file():
+            raise DatasetError(f"there is no file of label names '{given}' beside '{place}'")
+        return file.read_text(encoding="utf-8").splitlines()
+    if isinstance(given, Sequence) and given:
+        return [str(name) for name in given]
+    raise DatasetError("labels is a list of names, a file with one name a line, or a map")
+
+
+def _classes(
+    labels: NDArray[np.int32] | None,
+    names: tuple[str, ...] | None,
+    options: Mapping[str, Any],
+    name: str,
+) -> int | None:
+    if labels is None:
+        return None
+    seen = int(labels.max()) + 1 if labels.size else 0
+    declared = int(options.get("classes", 0))
+    if declared and declared < seen:
+        raise DatasetError(f"classes = {declared}, but label {seen - 1} occurs in '{name}'")
+    return len(names) if names else max(seen, declared)
+
+
+def _identity(place: Path, options: Mapping[str, Any]) -> str:
+    """The hash of the content and of what decides items and labels."""
+    deciding = {k: v for k, v in options.items() if k not in ("held_out", "classes")}
+    digest = hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode())
+    for file in [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file()):
+        digest.update(str(file.relative_to(place) if place.is_dir() else "").encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
