@@ -1,0 +1,307 @@
+"""Connection: opens a database and answers statements, one at a time, from any thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from sommelier.connection.model import Model
+from sommelier.connection.relation import Relation, keyword_query
+from sommelier.connection.statements import Call, perform
+from sommelier.engine.result import Report, Result, Table
+from sommelier.engine.session import Session
+from sommelier.errors import CancelledError, ReadOnlyError
+from sommelier.grammar import nodes
+from sommelier.grammar.builder import QueryBuilder
+from sommelier.grammar.parser import is_read_only, parse
+from sommelier.metrics import METRICS
+from sommelier.storage.artifacts import ArtifactStore
+from sommelier.storage.catalog import Catalog
+from sommelier.storage.sketches import SketchStore
+
+if TYPE_CHECKING:
+    from sommelier.storage.resource_index import ResourceIndex
+
+Parameters = Mapping[str, Any] | Sequence[Any] | None
+Progress = Callable[[str, int, int | None, str | None], None]
+Outcome = Result | Table | Report
+
+PUBLISH_EVERY_S = 5.0  # readers of another process see a long job at most this much later
+
+
+def connect(path: str | Path = "models.sommelier", *, read_only: bool = False) -> Connection:
+    """A connection to the database file `path`, made if it does not exist.
+
+    read_only : reads the newest snapshot, also while another process writes. ':memory:' keeps
+    everything in a temporary folder. Raises DatabaseLockedError if another process writes,
+    DatabaseCorruptError if the file is not a Sommelier database (it is left untouched).
+    """
+    return Connection(Catalog.open(path, read_only=read_only))
+
+
+class Connection:
+    """The object users hold. Use it as a context manager, or call close()."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.artifacts = ArtifactStore(catalog.directory / "artifacts")
+        self.sketches = SketchStore(catalog.directory / "sketches", catalog)
+        self._session: Session | None = None
+        self._lock = threading.RLock()
+        self._cancelled = threading.Event()
+        self._published_at = time.monotonic()
+
+    # ---- asking
+
+    def query(self, text: str | None = None, params: Parameters = None, **keywords: Any) -> Relation:
+        """A lazy SELECT MODELS from text, or from keywords: query(ref='resnet50', memory='< 80%').
+
+        Raises ParserError at once; names and units are checked when the rows are first read.
+        """
+        if text is None:
+            return Relation(self, keyword_query(keywords), params)
+        statement = parse(text)
+        if not isinstance(statement, nodes.Select):
+            raise TypeError("query() takes a SELECT MODELS; use execute() for other statements")
+        return Relation(self, QueryBuilder(statement), params)
+
+    def models(self, *columns: str) -> Relation:
+        """A lazy query over all models, to be refined: db.models().corr('resnet50').on(...)."""
+        return Relation(self, QueryBuilder().models(*columns))
+
+    def execute(
+        self, text: str, params: Parameters = None, *, progress: Progress | None = None
+    ) -> Outcome:
+        """The outcome of one statement of any kind."""
+        with self._timed_parse() as timing:
+            statement = parse(text)
+        return self.run(statement, params, progress=progress, parse_ms=timing["parse"], text=text)
+
+    def run(
+        self,
+        statement: nodes.Statement,
+        params: Parameters = None,
+        *,
+        progress: Progress | None = None,
+        parse_ms: float = 0.0,
+        text: str | None = None,
+    ) -> Outcome:
+        """The outcome of a parsed statement."""
+        with self._lock:
+            self._cancelled.clear()
+            if is_read_only(statement):
+                return self._read(statement, params, parse_ms=parse_ms, text=text)
+            return self._write(statement, params, progress)
+
+    def sql(self, text: str) -> Table:
+        """Rows of read-only catalog SQL over the views models, profiles, equivalences, ..."""
+        with self._lock:
+            return self.session.sql(text)
+
+    def run_select(self, select: nodes.Select, params: Parameters = None) -> Result:
+        """The rows of a parsed SELECT MODELS; Relation calls it."""
+        with self._lock:
+            return self.session.run(select, params)
+
+    def explain(
+        self, select: nodes.Select, params: Parameters = None, *, analyze: bool = False
+    ) -> Report:
+        """The plan of a query; with analyze it runs, with counts and times by stage."""
+        with self._lock:
+            return self.session.explain(nodes.Explain(select, analyze=analyze), params)
+
+    def model(self, name: str) -> Model:
+        """The model of that name, alias, name@version or id."""
+        base, _, version = name.partition("@")
+        return Model(self, self.catalog.resolve(base, version or None))
+
+    # ---- filling
+
+    def import_models(
+        self, connector: str, *locations: str, progress: Progress | None = None, **options: Any
+    ) -> Table:
+        """What IMPORT MODELS FROM connector 'location', ... USING options answers."""
+        statement = nodes.Import(connector, tuple(locations), options=_options(options))
+        return self._table(statement, progress)
+
+    def register_dataset(self, name: str, path: str | Path, **options: Any) -> Table:
+        """What REGISTER DATASET name FROM 'path' USING options answers."""
+        statement = nodes.RegisterDataset(name, str(path), options=_options(options))
+        return self._table(statement, None)
+
+    def analyze(
+        self,
+        *models: str,
+        aspects: tuple[str, ...] = (),
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Table:
+        """What ANALYZE models FOR aspects USING options answers; no model named means all."""
+        statement = nodes.Analyze(
+            "models" if models else "all",
+            models=tuple(_reference(name) for name in models),
+            aspects=aspects,
+            options=_options(options),
+        )
+        return self._table(statement, progress)
+
+    # ---- state
+
+    @property
+    def session(self) -> Session:
+        """The engine over this catalog's indexes, made on first use."""
+        if self._session is None:
+            self._session = Session.open(
+                self.catalog, self.sketches, path=self._path_of, load=self._load
+            )
+        return self._session
+
+    @property
+    def resources(self) -> ResourceIndex:
+        return self.session.resources
+
+    @property
+    def path(self) -> str:
+        return str(self.catalog.path)
+
+    @property
+    def read_only(self) -> bool:
+        return self.catalog.read_only
+
+    @property
+    def notice(self) -> str | None:
+        """What the user should know about this connection, such as the age of its snapshot."""
+        return self.catalog.notice
+
+    def names(self, kind: str) -> list[str]:
+        """Names of one kind, for completion and suggestions.
+
+        kind : model, metric, dataset, device, task, pool, view, label, option, setting, connector.
+        """
+        if kind == "metric":
+            return list(METRICS)
+        if kind == "connector":
+            from sommelier.connectors.registry import connector_names
+
+            return connector_names()
+        with self._lock:
+            return self.session.names(kind)
+
+    def cancel(self) -> None:
+        """Stops the running statement; safe to call from another thread or a signal handler."""
+        self._cancelled.set()
+        self.catalog.interrupt()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def close(self) -> None:
+        """Publishes what changed and releases the file. Closing twice is harmless."""
+        with self._lock:
+            self.catalog.close()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        mode = "read-only" if self.read_only else "read-write"
+        return f"<Connection {self.path} ({mode}, {len(self.catalog.model_names())} models)>"
+
+    # ---- inside
+
+    def _read(
+        self, statement: nodes.Statement, params: Parameters, *, parse_ms: float, text: str | None
+    ) -> Outcome:
+        outcome = self.session.answer(statement, params, text=text)
+        if isinstance(outcome, Result):
+            outcome.timing["parse"] = parse_ms
+        return outcome
+
+    def _write(
+        self, statement: nodes.Statement, params: Parameters, progress: Progress | None
+    ) -> Outcome:
+        if self.read_only:
+            raise ReadOnlyError(
+                f"{self.path} is open read-only",
+                hint=self.notice or "open it without read_only=True to change it",
+            )
+        call = Call(self, params, self._publishing(progress), self._cancelled.is_set)
+        try:
+            return perform(statement, call)
+        except KeyboardInterrupt:
+            raise CancelledError("cancelled", hint="what was finished before is kept") from None
+        finally:
+            self.catalog.publish()
+
+    def _publishing(self, progress: Progress | None) -> Progress:
+        """`progress`, and now and then a snapshot, so that readers can follow a long job."""
+
+        def report(phase: str, done: int, total: int | None, current: str | None) -> None:
+            if progress is not None:
+                progress(phase, done, total, current)
+            now = time.monotonic()
+            if now - self._published_at > PUBLISH_EVERY_S:
+                self._published_at = now
+                self.catalog.publish()
+
+        return report
+
+    def _table(self, statement: nodes.Statement, progress: Progress | None) -> Table:
+        outcome = self.run(statement, progress=progress)
+        assert isinstance(outcome, Table)
+        return outcome
+
+    def _path_of(self, model_id: str) -> Path | None:
+        artifact = self.catalog.model(model_id).artifact
+        return None if artifact is None else self.artifacts.path(artifact)
+
+    def _load(self, model_id: str, provider: str | None) -> Any:
+        return Model(self, self.catalog.model(model_id)).load(
+            provider=provider or "CPUExecutionProvider"
+        )
+
+    @contextmanager
+    def _timed_parse(self) -> Iterator[dict[str, float]]:
+        timing: dict[str, float] = {}
+        started = time.perf_counter()
+        yield timing
+        timing["parse"] = (time.perf_counter() - started) * 1e3
+
+
+def _reference(name: str) -> nodes.ModelRef:
+    base, _, version = name.partition("@")
+    return nodes.ModelRef(base, version or None)
+
+
+def _options(values: Mapping[str, Any]) -> tuple[nodes.Option, ...]:
+    return tuple(nodes.Option(name, _option_value(value)) for name, value in values.items())
+
+
+def _option_value(value: Any) -> nodes.OptionValue:
+    if isinstance(value, list | tuple):
+        return tuple(_literal(item) for item in value)
+    return _literal(value)
+
+
+def _literal(value: Any) -> nodes.Expression:
+    if isinstance(value, bool):
+        return nodes.Boolean(value)
+    if isinstance(value, int | float):
+        return nodes.Number(value)
+    if value is None:
+        return nodes.Null()
+    return nodes.Text(str(value))

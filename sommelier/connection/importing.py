@@ -1,0 +1,202 @@
+"""IMPORT and REGISTER MODEL: from a connector's artifacts to records, files and numbers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sommelier.engine.options import Many
+from sommelier.errors import CancelledError, ConnectorError, RejectedModelError
+from sommelier.grammar import nodes
+from sommelier.records import Artifact, Rejection
+
+if TYPE_CHECKING:
+    from sommelier.analysis.inspection import Inspection
+    from sommelier.connection.connection import Connection
+
+Progress = Callable[[str, int, int | None, str | None], None]
+
+REGISTER_OPTIONS: dict[str, Any] = {
+    "family": str,
+    "license": str,
+    "tags": Many(str),
+    "labels": Many(str),
+    "output_kind": str,
+    "note": str,
+    "copy": bool,
+}
+REASONS_SHOWN = 8
+
+
+@dataclass(slots=True)
+class ImportSummary:
+    """How an import went, by outcome."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    rejections: list[Rejection] = field(default_factory=list)
+
+    @property
+    def accepted(self) -> int:
+        return sum(self.outcomes.values())
+
+    def notes(self) -> tuple[str, ...]:
+        """What happened, as sentences; the first rejections with their reason."""
+        kinds = {
+            "new": "new",
+            "alias": "known under another name (kept as alias)",
+            "version": "new contents under a known name (kept as a new version)",
+            "unchanged": "already there",
+        }
+        lines = [f"{count} {kinds.get(kind, kind)}" for kind, count in self.outcomes.items()]
+        lines += [f"rejected {r.revision}: {r.reason}" for r in self.rejections[:REASONS_SHOWN]]
+        rest = len(self.rejections) - REASONS_SHOWN
+        if rest > 0:
+            lines.append(f"and {rest} more rejected: SHOW REJECTIONS")
+        return tuple(lines)
+
+
+def import_models(
+    db: Connection,
+    statement: nodes.Import,
+    *,
+    options: Mapping[str, object],
+    progress: Progress,
+    cancelled: Callable[[], bool],
+) -> ImportSummary:
+    """Fetches, inspects and stores what the statement names; each model is one transaction.
+
+    What is refused is recorded as a rejection and the import goes on. Raises ConnectorError when
+    the source itself cannot be read, CancelledError when the user cancels.
+    """
+    from sommelier.connectors.registry import connector
+
+    settings = dict(options)
+    copy = bool(settings.pop("copy", True))
+    source = connector(statement.connector)
+    found = source.fetch(
+        statement.locations,
+        options=settings,
+        progress=lambda what, done, total: progress("fetching", done, total, what),
+    )
+    chosen = _chosen(found, like=statement.like, limit=statement.limit)
+    summary = ImportSummary()
+    _store_all(db, chosen, summary, copy=copy, progress=progress, cancelled=cancelled)
+    if not summary.outcomes and not summary.rejections:
+        raise ConnectorError(
+            f"found no model at {', '.join(map(repr, statement.locations))}",
+            hint=source.describe(),
+        )
+    return summary
+
+
+def register_model(
+    db: Connection,
+    name: str,
+    path: Path,
+    *,
+    version: str | None,
+    declared: Mapping[str, object],
+) -> ImportSummary:
+    """Stores one file under a chosen name. Raises RejectedModelError if it is not acceptable."""
+    from sommelier.connectors.registry import connector
+
+    facts = dict(declared)
+    copy = bool(facts.pop("copy", True))
+    found = list(connector("folder").fetch((str(path),), options={}, progress=None))
+    summary = ImportSummary()
+    renamed = [
+        replace(item, name=name, version=version, declared={**item.declared, **facts})
+        if isinstance(item, Artifact)
+        else item
+        for item in found
+    ]
+    _store_all(db, renamed, summary, copy=copy, progress=None, cancelled=lambda: False)
+    if summary.rejections:
+        raise RejectedModelError(f"'{path}' is not accepted: {summary.rejections[0].reason}")
+    if not summary.outcomes:
+        raise ConnectorError(f"there is no model file at '{path}'")
+    return summary
+
+
+def _store_all(
+    db: Connection,
+    found: Iterable[Artifact | Rejection],
+    summary: ImportSummary,
+    *,
+    copy: bool,
+    progress: Progress | None,
+    cancelled: Callable[[], bool],
+) -> None:
+    from sommelier.analysis.inspection import Inspector
+
+    with Inspector() as inspector:
+        for done, item in enumerate(found):
+            if cancelled():
+                raise CancelledError("import cancelled", hint=f"{done} models are kept")
+            if isinstance(item, Rejection):
+                _reject(db, item, summary)
+                continue
+            if progress is not None:
+                progress("importing", done, None, item.name)
+            try:
+                inspection = inspector.inspect(item)
+            except RejectedModelError as error:
+                _reject(db, Rejection(item.source, item.revision or item.name, str(error)), summary)
+                continue
+            summary.outcomes[_store(db, item, inspection, copy=copy)] += 1
+
+
+def _store(db: Connection, item: Artifact, inspection: Inspection, *, copy: bool) -> str:
+    """The status of the stored model: new, alias, version or unchanged."""
+    record = inspection.record
+    if item.path is not None:
+        external = [Path(str(p)) for p in _list(item.declared.get("external_data"))]
+        key = db.artifacts.put(item.path, external=external, reference_in_place=not copy)
+        record = replace(record, artifact=key)
+    catalog = db.catalog
+    with catalog.transaction():
+        added = catalog.add_model(record, label_space=inspection.label_space)
+        model_id = added.record.id
+        catalog.add_measurements(replace(m, model_id=model_id) for m in inspection.measurements)
+        if inspection.profile is not None:
+            catalog.add_profile(replace(inspection.profile, model_id=model_id))
+    return str(added.status)
+
+
+def _reject(db: Connection, rejection: Rejection, summary: ImportSummary) -> None:
+    db.catalog.add_rejection(rejection)
+    summary.rejections.append(rejection)
+
+
+def _chosen(
+    found: Iterator[Artifact | Rejection], *, like: str | None, limit: int | None
+) -> Iterator[Artifact | Rejection]:
+    """The artifacts whose name matches the LIKE pattern, at most `limit`; every rejection."""
+    pattern = None if like is None else like_pattern(like)
+    taken = 0
+    for item in found:
+        if limit is not None and taken >= limit:
+            return
+        if isinstance(item, Artifact):
+            if pattern is not None and not pattern.fullmatch(item.name):
+                continue
+            taken += 1
+        yield item
+
+
+def like_pattern(pattern: str) -> re.Pattern[str]:
+    """SQL's LIKE as a regular expression.
+
+    >>> bool(like_pattern("cifar%_20").fullmatch("cifar10_resnet020"))
+    True
+    """
+    parts = {"%": ".*", "_": "."}
+    return re.compile("".join(parts.get(c, re.escape(c)) for c in pattern), re.DOTALL)
+
+
+def _list(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else []

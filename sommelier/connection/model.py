@@ -1,0 +1,67 @@
+"""A model of the catalog as an object: its record, its numbers, and a way to run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sommelier.errors import MissingDependencyError, SommelierError
+from sommelier.records import Measurement, ModelRecord
+
+if TYPE_CHECKING:
+    from sommelier.connection.connection import Connection
+
+
+class Model:
+    """One model of a database. Attributes of its record are attributes of the object."""
+
+    def __init__(self, connection: Connection, record: ModelRecord) -> None:
+        self._connection = connection
+        self.record = record
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def profile(self) -> list[Measurement]:
+        """Every number the catalog holds of this model, with context and provenance."""
+        return self._connection.catalog.measurements(self.record.id)
+
+    @property
+    def onnx_path(self) -> Path:
+        """The model's file. Raises SommelierError if only its metadata was imported."""
+        if self.record.artifact is None:
+            raise SommelierError(
+                f"'{self.record.name}' is a metadata row from {self.record.source}: "
+                "there is no model file",
+                hint="import the model itself from a folder or a wheel",
+            )
+        return self._connection.artifacts.path(self.record.artifact)
+
+    def load(self, *, provider: str = "CPUExecutionProvider") -> Any:
+        """An onnxruntime.InferenceSession of the model.
+
+        Raises MissingDependencyError without onnxruntime, SommelierError if the provider asked
+        for is not the one that runs (onnxruntime falls back silently; we do not).
+        """
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingDependencyError(
+                "running a model needs onnxruntime",
+                hint="pip install 'sommelier-db[cpu]' (or [gpu])",
+            ) from error
+        session = onnxruntime.InferenceSession(str(self.onnx_path), providers=[provider])
+        if provider not in session.get_providers():
+            raise SommelierError(
+                f"'{provider}' is not available here",
+                hint=f"available: {', '.join(session.get_providers())}",
+            )
+        return session
+
+    def __repr__(self) -> str:
+        record = self.record
+        signature = ", ".join(map(str, record.inputs)) or "no signature"
+        answers = ", ".join(map(str, record.outputs)) or "?"
+        return f"<Model {record.name}@{record.version} {signature} -> {answers}>"

@@ -1,0 +1,148 @@
+"""A query that has not run yet: refine it, then read its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sommelier.engine.result import Match, Report, Result
+from sommelier.grammar import nodes
+from sommelier.grammar.builder import QueryBuilder
+from sommelier.grammar.formatter import format as format_query
+
+if TYPE_CHECKING:
+    from sommelier.connection.connection import Connection
+
+
+class Relation:
+    """A lazy, immutable SELECT MODELS; it runs once, when its rows are first asked for."""
+
+    def __init__(
+        self, connection: Connection, builder: QueryBuilder, parameters: Any = None
+    ) -> None:
+        self._connection = connection
+        self._builder = builder
+        self._parameters = parameters
+        self._result: Result | None = None
+
+    # ---- refinement: each returns a new relation
+
+    def corr(self, reference: str, **conditions: Any) -> Relation:
+        return self._refined(self._builder.corr(reference, **conditions))
+
+    def where(self, *conditions: str, **columns: Any) -> Relation:
+        return self._refined(self._builder.where(*conditions, **columns))
+
+    def on(self, *conditions: str, **metrics: Any) -> Relation:
+        return self._refined(self._builder.on(*conditions, **metrics))
+
+    def order_by(self, *items: str) -> Relation:
+        return self._refined(self._builder.order_by(*items))
+
+    def pick(self, picker: str, *, top: int | None = None) -> Relation:
+        return self._refined(self._builder.pick(picker, top=top))
+
+    def limit(self, count: int, *, offset: int | None = None) -> Relation:
+        return self._refined(self._builder.limit(count, offset=offset))
+
+    def using(self, **options: Any) -> Relation:
+        return self._refined(self._builder.using(**options))
+
+    def source(self, *names: str) -> Relation:
+        return self._refined(self._builder.source(*names))
+
+    def _refined(self, builder: QueryBuilder) -> Relation:
+        return Relation(self._connection, builder, self._parameters)
+
+    # ---- reading
+
+    @property
+    def query(self) -> nodes.Select:
+        return self._builder.query
+
+    @property
+    def result(self) -> Result:
+        """The rows; runs the query on first use."""
+        if self._result is None:
+            self._result = self._connection.run_select(self.query, self._parameters)
+        return self._result
+
+    def explain(self, *, analyze: bool = False) -> Report:
+        """The plan, stage by stage; with analyze the query runs and counts and times are shown."""
+        return self._connection.explain(self.query, self._parameters, analyze=analyze)
+
+    def models(self) -> list[Any]:
+        """The answers as Model objects, best first."""
+        return [self._connection.model(id_) for id_ in self.result.ids]
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        return self.result.fetchall()
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        return self.result.fetchone()
+
+    def dicts(self) -> list[dict[str, Any]]:
+        return self.result.dicts()
+
+    def one(self) -> Match:
+        """The first row. Raises NoModelFoundError, with the nearest misses, if there is none."""
+        return self.result.one()
+
+    def df(self) -> Any:
+        return self.result.df()
+
+    def arrow(self) -> Any:
+        return self.result.arrow()
+
+    def pl(self) -> Any:
+        return self.result.pl()
+
+    @property
+    def columns(self) -> tuple[Any, ...]:
+        return tuple(self.result.columns)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(self.result.notes)
+
+    def __len__(self) -> int:
+        return len(self.result)
+
+    def __iter__(self) -> Iterator[Match]:
+        return iter(self.result)
+
+    def __getitem__(self, index: int) -> Match:
+        return self.result[index]
+
+    def __str__(self) -> str:
+        return format_query(self.query)
+
+    def __repr__(self) -> str:
+        return repr(self.result)
+
+    def _repr_html_(self) -> str:
+        return self.result._repr_html_()
+
+
+def keyword_query(keywords: Mapping[str, Any]) -> QueryBuilder:
+    """The paper's keyword form: query(ref='resnet50', at_least=0.95, memory='< 80%').
+
+    ref, at_least, within, agreement, confidence shape CORR; pick and limit their clauses; every
+    other keyword is a resource bound in ON. Source: Sommelier, section 4.1.
+    """
+    rest = dict(keywords)
+    builder = QueryBuilder()
+    reference = rest.pop("ref", None)
+    conditions = {
+        name: rest.pop(name)
+        for name in ("at_least", "within", "agreement", "confidence")
+        if name in rest
+    }
+    if reference is not None:
+        builder = builder.corr(reference, **conditions)
+    picker, top, limit = rest.pop("pick", None), rest.pop("top", None), rest.pop("limit", None)
+    if rest:
+        builder = builder.on(**rest)
+    if picker is not None:
+        builder = builder.pick(picker, top=top)
+    return builder if limit is None else builder.limit(limit)

@@ -1,0 +1,316 @@
+"""Statements that change the database: one function a statement, chosen by its node type.
+
+Each answers a Table of one row (status, object, rows, took_ms), with notes where something was
+skipped or refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import singledispatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sommelier.connection import analyzing, importing
+from sommelier.connection.plain import plain_options
+from sommelier.engine.options import bind_options
+from sommelier.engine.result import ColumnInfo, Table
+from sommelier.errors import BinderError, SommelierError
+from sommelier.grammar import nodes
+from sommelier.grammar.formatter import format as format_query
+from sommelier.metrics import METRICS
+from sommelier.records import Device, Measurement, Provenance
+from sommelier.units import Dimension
+
+if TYPE_CHECKING:
+    from sommelier.connection.connection import Connection
+
+Progress = Callable[[str, int, int | None, str | None], None]
+
+_COLUMNS = (
+    ColumnInfo("status"),
+    ColumnInfo("object"),
+    ColumnInfo("rows", Dimension.COUNT),
+    ColumnInfo("took", Dimension.TIME),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a statement needs besides its text."""
+
+    db: Connection
+    parameters: Any
+    progress: Progress
+    cancelled: Callable[[], bool]
+
+    def options(self, options: tuple[nodes.Option, ...], schema: dict[str, Any]) -> dict[str, Any]:
+        """The options as Python values. Raises BinderError on an unknown or ill-typed one."""
+        return bind_options(options, schema, self.parameters)
+
+
+def perform(statement: nodes.Statement, call: Call) -> Table:
+    """The outcome of a state-changing statement, with the time it took."""
+    started = time.perf_counter()
+    done = _perform(statement, call)
+    row = (done.status, done.name, done.rows, (time.perf_counter() - started) * 1e3)
+    return Table("", _COLUMNS, [row], done.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a statement did, before it is timed."""
+
+    status: str
+    name: str
+    rows: int = 1
+    notes: tuple[str, ...] = ()
+
+
+@singledispatch
+def _perform(statement: nodes.Statement, call: Call) -> Done:
+    raise TypeError(f"no statement handler for {type(statement).__name__}")
+
+
+# ---- models and data
+
+
+@_perform.register
+def _import(statement: nodes.Import, call: Call) -> Done:
+    summary = importing.import_models(
+        call.db,
+        statement,
+        options=plain_options(statement.options, call.parameters),
+        progress=call.progress,
+        cancelled=call.cancelled,
+    )
+    return Done("imported", statement.connector, summary.accepted, summary.notes())
+
+
+@_perform.register
+def _register_model(statement: nodes.RegisterModel, call: Call) -> Done:
+    name = _spelled(statement.name)
+    if statement.if_not_exists and _exists(call, statement.name):
+        return Done("exists", name, 0)
+    options = call.options(statement.options, importing.REGISTER_OPTIONS)
+    summary = importing.register_model(
+        call.db,
+        statement.name.name,
+        Path(statement.path),
+        version=statement.name.version,
+        declared={**options, **({"task": statement.task} if statement.task else {})},
+    )
+    return Done("registered", name, summary.accepted, summary.notes())
+
+
+@_perform.register
+def _register_dataset(statement: nodes.RegisterDataset, call: Call) -> Done:
+    from sommelier.analysis.datasets import register
+
+    if statement.if_not_exists and statement.name in call.db.names("dataset"):
+        return Done("exists", statement.name, 0)
+    options = plain_options(statement.options, call.parameters)
+    dataset = register(call.db.catalog, statement.path, options, statement.name)
+    labelled = "labelled" if dataset.labelled else "unlabelled"
+    return Done("registered", statement.name, dataset.samples, (f"{labelled}, kind {dataset.kind}",))
+
+
+@_perform.register
+def _register_device(statement: nodes.RegisterDevice, call: Call) -> Done:
+    options = call.options(
+        statement.options,
+        {
+            "memory": Dimension.BYTES,
+            "peak": Dimension.FLOPS,
+            "bandwidth": Dimension.BYTES,
+            "note": str,
+        },
+    )
+    call.db.catalog.add_device(
+        Device(
+            statement.name,
+            options.get("memory"),
+            options.get("peak"),
+            options.get("bandwidth"),
+            options.get("note"),
+        )
+    )
+    return Done("registered", statement.name)
+
+
+@_perform.register
+def _analyze(statement: nodes.Analyze, call: Call) -> Done:
+    return Done("analyzed", *analyzing.analyze(statement, call))
+
+
+@_perform.register
+def _alter_model(statement: nodes.AlterModel, call: Call) -> Done:
+    catalog = call.db.catalog
+    record = catalog.resolve(*_name_and_version(statement.model, call))
+    if statement.action == "rename":
+        catalog.rename_model(record.id, str(statement.value))
+    elif statement.action == "add_tag":
+        catalog.update_model(replace(record, tags=(*dict.fromkeys((*record.tags, statement.value or "")),)))
+    elif statement.action == "drop_tag":
+        if statement.value not in record.tags:
+            raise SommelierError(
+                f"'{record.name}' has no tag '{statement.value}'",
+                hint=f"its tags: {', '.join(record.tags) or 'none'}",
+            )
+        catalog.update_model(replace(record, tags=tuple(t for t in record.tags if t != statement.value)))
+    else:
+        _annotate(record.id, statement, call)
+    return Done("altered", record.name)
+
+
+_TEXT_FIELDS = ("task", "family", "license", "note", "producer")
+
+
+def _annotate(model_id: str, statement: nodes.AlterModel, call: Call) -> None:
+    """SET metric = value declares a number, SET field = 'text' changes the record."""
+    schema: dict[str, Any] = {name: metric.dimension for name, metric in METRICS.items()}
+    schema |= dict.fromkeys(_TEXT_FIELDS, str) | {"label_space": str, "batch": int}
+    options = call.options(statement.options, schema)
+    catalog = call.db.catalog
+    fields = {name: options[name] for name in _TEXT_FIELDS if name in options}
+    if "label_space" in options:
+        fields["label_space_id"] = _label_space_id(call, options["label_space"])
+    with catalog.transaction():
+        if fields:
+            catalog.update_model(replace(catalog.model(model_id), **fields))
+        catalog.add_measurements(
+            _declared(model_id, name, value, statement.context, options.get("batch"))
+            for name, value in options.items()
+            if name in METRICS
+        )
+
+
+def _declared(
+    model_id: str, metric: str, value: float, context: str | None, batch: int | None
+) -> Measurement:
+    kinds = METRICS[metric].context
+    if context is not None and not kinds:
+        raise BinderError(f"'{metric}' does not depend on a device or a dataset: leave out ON")
+    return Measurement(
+        model_id,
+        metric,
+        value,
+        Provenance.DECLARED,
+        "ALTER MODEL",
+        device=context if "device" in kinds else None,
+        dataset=context if "dataset" in kinds else None,
+        batch=batch,
+    )
+
+
+def _label_space_id(call: Call, name: str) -> str:
+    spaces = {space.name: space.id for space in call.db.catalog.label_spaces()}
+    if name not in spaces:
+        raise SommelierError(
+            f"there is no label space '{name}'",
+            hint=f"label spaces: {', '.join(spaces) or 'none yet'}",
+        )
+    return spaces[name]
+
+
+@_perform.register
+def _alter_task(statement: nodes.AlterTask, call: Call) -> Done:
+    options = call.options(statement.options, {"reference": str})
+    if "reference" not in options:
+        raise BinderError("a task has one thing to set: reference")
+    base, _, version = options["reference"].partition("@")
+    record = call.db.catalog.resolve(base, version or None)
+    call.db.catalog.set_task_reference(statement.task, record.id)
+    return Done("altered", statement.task, 1, (f"CORR TASK '{statement.task}' means {record.name}",))
+
+
+# ---- pools, views, settings
+
+
+@_perform.register
+def _create_pool(statement: nodes.CreatePool, call: Call) -> Done:
+    if statement.name in call.db.names(statement.kind) and not statement.or_replace:
+        if statement.if_not_exists:
+            return Done("exists", statement.name, 0)
+        raise SommelierError(
+            f"{statement.kind} '{statement.name}' exists",
+            hint=f"CREATE OR REPLACE {statement.kind.upper()} replaces it",
+        )
+    text = format_query(statement.select)
+    ids = call.db.session.run(statement.select, call.parameters).ids  # also checks a view's names
+    if statement.kind == "view":
+        call.db.catalog.save_view(statement.name, text)
+    else:
+        call.db.catalog.save_pool(statement.name, list(ids), text)
+    return Done("created", statement.name, len(ids))
+
+
+@_perform.register
+def _refresh_pool(statement: nodes.RefreshPool, call: Call) -> Done:
+    from sommelier.grammar.parser import parse
+
+    pool = call.db.catalog.pool(statement.name)
+    select = parse(pool.query)
+    assert isinstance(select, nodes.Select)
+    ids = call.db.session.run(select, None).ids
+    before = set(pool.ids)
+    call.db.catalog.save_pool(statement.name, list(ids), pool.query)
+    came, left = len(set(ids) - before), len(before - set(ids))
+    return Done("refreshed", statement.name, len(ids), (f"{came} came, {left} left",))
+
+
+@_perform.register
+def _drop(statement: nodes.Drop, call: Call) -> Done:
+    name = _spelled(statement.name)
+    catalog = call.db.catalog
+    if statement.if_exists and not _exists(call, statement.name, kind=statement.kind):
+        return Done("absent", name, 0)
+    if statement.kind == "model":
+        catalog.drop_model(catalog.resolve(statement.name.name, statement.name.version).id)
+    else:
+        getattr(catalog, f"drop_{statement.kind}")(name)
+    return Done("dropped", name)
+
+
+@_perform.register
+def _set(statement: nodes.SetOption, call: Call) -> Done:
+    value = call.db.session.set_option(statement, call.parameters)
+    return Done("set", f"{statement.name} = {value}")
+
+
+@_perform.register
+def _reset(statement: nodes.ResetOption, call: Call) -> Done:
+    call.db.session.reset_option(statement)
+    return Done("reset", statement.name or "all settings")
+
+
+# ---- names
+
+
+def _spelled(reference: nodes.ModelRef) -> str:
+    return f"{reference.name}@{reference.version}" if reference.version else reference.name
+
+
+def _name_and_version(
+    reference: nodes.ModelRef | nodes.Parameter, call: Call
+) -> tuple[str, str | None]:
+    if isinstance(reference, nodes.Parameter):
+        from sommelier.engine.options import bind_value
+
+        base, _, version = str(bind_value(reference, str, call.parameters)).partition("@")
+        return base, version or None
+    return reference.name, reference.version
+
+
+def _exists(call: Call, reference: nodes.ModelRef, *, kind: str = "model") -> bool:
+    if kind != "model":
+        return reference.name in call.db.names(kind)
+    from sommelier.errors import UnknownNameError
+
+    try:
+        call.db.catalog.resolve(reference.name, reference.version)
+    except UnknownNameError:
+        return False
+    return True
