@@ -72,16 +72,16 @@ def bind_options(
             )
         if name in values:
             raise BinderError(f"option '{option.name}' is given twice", span=option.span)
-        values[name] = bind_value(option.value, schema[name], name=name, parameters=known)
+        values[name] = bind_value(option.value, schema[name], known, name=name)
     return values
 
 
 def bind_value(
-    value: nodes.OptionValue,
+    value: nodes.OptionValue | nodes.ModelRef,
     kind: Kind,
-    *,
-    name: str,
     parameters: Supplied | Parameters = None,
+    *,
+    name: str = "value",
 ) -> Any:
     """One option or setting as a Python value of `kind`; None for NULL. Raises BinderError."""
     literal = as_parameters(parameters).literal(value)

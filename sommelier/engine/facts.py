@@ -1,0 +1,120 @@
+"""What the engine has read from the catalog since it last changed, so that a hot query reads it
+from memory: names, metadata columns, text masks, contexts of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from sommelier.records import Dataset, Device, ModelRecord, ProbeSet, TextPredicate
+    from sommelier.storage.catalog import Catalog
+    from sommelier.storage.resource_index import MetricContext, ResourceIndex
+
+Array = np.ndarray[Any, np.dtype[Any]]
+T = TypeVar("T")
+
+
+class Facts:
+    """Reads through to the catalog once per generation of it. Arrays are in row order."""
+
+    def __init__(self, catalog: Catalog, resources: ResourceIndex) -> None:
+        self.catalog = catalog
+        self.resources = resources
+        self._generation = -1
+        self._known: dict[tuple[Any, ...], Any] = {}
+
+    def refresh(self) -> None:
+        """Forget everything if the catalog has changed; cheap when it has not."""
+        self.resources.refresh()
+        generation = self.catalog.generation
+        if generation != self._generation:
+            self._known = {}
+            self._generation = generation
+
+    @property
+    def ids(self) -> Array:
+        return self.resources.ids
+
+    def model(self, name: str, version: str | None) -> ModelRecord:
+        """The model of that name, alias or id. Raises UnknownNameError with the nearest names."""
+        return self._once(
+            ("model", name, version), lambda: self.catalog.resolve(name, version=version)
+        )
+
+    def contexts(self, metric: str) -> list[MetricContext]:
+        return self._once(("contexts", metric), lambda: self.resources.contexts(metric))
+
+    def context_names(self, metric: str, kind: str) -> list[str]:
+        """The devices or datasets that have values of `metric`, those with most models first."""
+        counts: dict[str, int] = {}
+        for context in self.contexts(metric):
+            name = getattr(context, kind)
+            if name is not None:
+                counts[name] = max(counts.get(name, 0), context.count)
+        return sorted(counts, key=lambda name: (-counts[name], name))
+
+    def devices(self) -> list[Device]:
+        return self._once(("devices",), lambda: list(self.catalog.devices()))
+
+    def datasets(self) -> list[Dataset]:
+        return self._once(("datasets",), lambda: list(self.catalog.datasets()))
+
+    def probe_sets(self) -> list[ProbeSet]:
+        return self._once(("probe sets",), lambda: list(self.catalog.probe_sets()))
+
+    def tasks(self) -> list[tuple[str, int, str | None]]:
+        return self._once(("tasks",), lambda: list(self.catalog.tasks()))
+
+    def text(self, column: str) -> Array:
+        """A metadata column as objects, None where unknown."""
+
+        def read() -> Array:
+            values = self.catalog.text_columns([column], self.ids)[column]
+            array = np.empty(len(values), dtype=object)
+            array[:] = [list(v) if isinstance(v, tuple) else v for v in values]
+            return array
+
+        return self._once(("text", column), read)
+
+    def rank(self, column: str) -> Array:
+        """Numbers that sort as the column's text does; NaN where it is unknown."""
+        return self._once(("rank", column), lambda: ranks(self.text(column)))
+
+    def text_mask(self, predicate: TextPredicate) -> tuple[Array, Array]:
+        """(rows where it is true, rows where the column is unknown) as masks."""
+
+        def ask() -> tuple[Array, Array]:
+            found = self.catalog.text_mask(predicate)
+            return self._mask(found.true_ids), self._mask(found.null_ids)
+
+        return self._once(("mask", predicate), ask)
+
+    def _mask(self, ids: Any) -> Array:
+        mask = np.zeros(len(self.ids), dtype=bool)
+        rows = self.resources.rows(ids)
+        mask[rows[rows >= 0]] = True
+        return mask
+
+    def _once(self, key: tuple[Any, ...], read: Callable[[], T]) -> T:
+        if key not in self._known:
+            self._known[key] = read()
+        value: T = self._known[key]
+        return value
+
+
+def ranks(values: Array) -> Array:
+    """Dense ranks of text, NaN for None.
+
+    >>> ranks(np.array(["b", None, "a", "b"], dtype=object)).tolist()
+    [1.0, nan, 0.0, 1.0]
+    """
+    known = np.array([v is not None for v in values], dtype=bool)
+    result = np.full(len(values), np.nan)
+    if known.any():
+        words = np.array([str(v) for v in values[known]], dtype=object)
+        _, inverse = np.unique(words, return_inverse=True)
+        result[known] = inverse
+    return result

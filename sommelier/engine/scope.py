@@ -1,0 +1,196 @@
+"""What names mean while a query is bound: models, devices, datasets, and metrics in a context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sommelier.engine.facts import Facts
+from sommelier.engine.names import nearest, unknown
+from sommelier.engine.parameters import Parameters
+from sommelier.engine.plan import MetricColumn, ModelReference, QueryOptions
+from sommelier.errors import BinderError, Span, UnknownNameError
+from sommelier.grammar import nodes
+from sommelier.metrics import METRICS
+from sommelier.records import Provenance
+from sommelier.storage.resource_index import PER_BATCH, ColumnKey
+
+if TYPE_CHECKING:
+    from sommelier.records import Device
+
+NO_CONTEXT = nodes.Context()
+
+
+@dataclass(slots=True)
+class Scope:
+    """The facts and choices one query is bound with; `notes` collects what was chosen for it."""
+
+    facts: Facts
+    parameters: Parameters
+    options: QueryOptions
+    answer: Callable[[nodes.Select], list[str]]
+    views: tuple[str, ...] = ()  # being expanded, to refuse a view that contains itself
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, sentence: str) -> None:
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+    # ---- models
+
+    def model(self, reference: Any) -> ModelReference:
+        """The model that a reference or parameter names. Raises UnknownNameError."""
+        node = self.parameters.literal(reference)
+        if isinstance(node, nodes.Text):
+            name, _, version = node.value.partition("@")
+            node = nodes.ModelRef(name, version or None, span=node.span)
+        elif isinstance(node, nodes.Column):
+            node = nodes.ModelRef(node.name, span=node.span)
+        if not isinstance(node, nodes.ModelRef):
+            raise BinderError(
+                "a model is named here",
+                span=getattr(node, "span", None),
+                hint="write a name, name@version, or a parameter that holds one",
+            )
+        try:
+            record = self.facts.model(node.name, node.version)
+        except UnknownNameError as error:
+            raise self._without_version(node) or located(error, node.span) from None
+        return ModelReference(record.id, record.name)
+
+    def _without_version(self, node: nodes.ModelRef) -> UnknownNameError | None:
+        """The better error when the name exists but not in this version."""
+        if node.version is None:
+            return None
+        try:
+            record = self.facts.model(node.name, None)
+        except UnknownNameError:
+            return None
+        return UnknownNameError(
+            f"'{node.name}' has no version '{node.version}'",
+            span=node.span,
+            hint=f"the newest is '{record.version}'; SHOW VERSIONS OF {node.name} lists them",
+        )
+
+    # ---- devices and datasets
+
+    def device(self, name: str, span: Span | None) -> Device:
+        """A registered device. Raises UnknownNameError."""
+        for device in self.facts.devices():
+            if device.name == name:
+                return device
+        raise unknown("device", name, [d.name for d in self.facts.devices()], span)
+
+    def check_device(self, name: str, span: Span | None, metric: str = "latency") -> None:
+        """Raises UnknownNameError if `name` is neither registered nor profiled."""
+        known = {d.name for d in self.facts.devices()}
+        known.update(self.facts.context_names(metric, "device"))
+        if name not in known:
+            raise unknown("device", name, known, span)
+
+    def check_dataset(self, name: str, span: Span | None, metric: str = "accuracy") -> None:
+        """Raises UnknownNameError if `name` is not registered, probed or a context of `metric`."""
+        known = {d.name for d in self.facts.datasets()} | {p.name for p in self.facts.probe_sets()}
+        known.update(self.facts.context_names(metric, "dataset"))
+        if name not in known:
+            raise unknown("dataset", name, known, span)
+
+    # ---- metrics
+
+    def metric(
+        self, name: str, span: Span | None, context: nodes.Context | None = None
+    ) -> MetricColumn:
+        """The column of a metric, with its device, dataset and percentile settled.
+
+        Raises BinderError for a context the metric has not, an unknown device or dataset, and for
+        a device that would have to be guessed.
+        """
+        metric, context = METRICS[name], context or NO_CONTEXT
+        device = dataset = None
+        if context.on is not None and not metric.context:
+            raise BinderError(
+                f"'{name}' does not depend on a device or a dataset: leave out ON '{context.on}'",
+                span=context.span or span,
+            )
+        if "device" in metric.context:
+            device = self._device_of(name, context, span)
+        if "dataset" in metric.context:
+            dataset = self._dataset_of(name, context, span)
+        provenance = self.options.provenance
+        key = ColumnKey(
+            name,
+            device=device,
+            batch=self.options.batch if name in PER_BATCH else None,
+            percentile=self._percentile_of(name, context, span),
+            dataset=dataset,
+            provenance=Provenance(provenance) if provenance else None,
+        )
+        return MetricColumn(key, metric.dimension)
+
+    def _device_of(self, metric: str, context: nodes.Context, span: Span | None) -> str | None:
+        if context.on is not None:
+            self.check_device(context.on, context.span or span, metric)
+            return context.on
+        if self.options.device is not None:
+            return self.options.device
+        profiled = self.facts.context_names(metric, "device")
+        if len(profiled) > 1:
+            listed = ", ".join(f"'{name}'" for name in profiled)
+            raise BinderError(
+                f"{metric} on which device? It is known on {listed}",
+                span=span,
+                hint=f"write {metric} ... ON '{profiled[0]}', USING device='{profiled[0]}', "
+                f"or SET device = '{profiled[0]}'",
+            )
+        return profiled[0] if profiled else None
+
+    def _dataset_of(self, metric: str, context: nodes.Context, span: Span | None) -> str | None:
+        if context.on is not None:
+            self.check_dataset(context.on, context.span or span, metric)
+            return context.on
+        known = self.facts.context_names(metric, "dataset")
+        wanted = self.options.dataset
+        if wanted is not None and (wanted in known or "dataset" in self.options.stated):
+            return wanted
+        if len(known) > 1:
+            others = ", ".join(f"'{name}'" for name in known[1:4]) + (
+                ", ..." if len(known) > 4 else ""
+            )
+            self.note(
+                f"{metric} is that on '{known[0]}', which covers most models; also known on "
+                f"{others} (choose with ON 'dataset' or USING dataset)"
+            )
+        return known[0] if known else None
+
+    def _percentile_of(self, metric: str, context: nodes.Context, span: Span | None) -> int | None:
+        asked = context.percentile
+        if asked is None:
+            return None
+        place = context.span or span
+        if metric != "latency":
+            raise BinderError(f"'{metric}' has no percentiles: leave out AT", span=place)
+        contexts = self.facts.contexts(metric)
+        known = sorted({c.percentile for c in contexts if c.percentile is not None})
+        if known and asked not in known:
+            listed = ", ".join(f"p{p}" for p in known)
+            raise BinderError(
+                f"latency is not known at p{asked:g}", span=place, hint=f"known: {listed}"
+            )
+        return int(asked)
+
+
+def located(error: UnknownNameError, span: Span | None) -> UnknownNameError:
+    """The catalog's error with the place in the statement."""
+    error.span = error.span or span
+    return error
+
+
+def unknown_column(name: str, span: Span | None, known: list[str]) -> BinderError:
+    """The error for a word that is no column, with the nearest ones."""
+    return BinderError(
+        f"unknown metric or column '{name}'",
+        span=span,
+        suggestions=nearest(name, known),
+        hint=f"metrics: {', '.join(METRICS)}; SHOW METRICS explains them",
+    )
