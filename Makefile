@@ -18,7 +18,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24"
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt "torch==2.13.0"
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt --config-settings editable_mode=compat -e ".[dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e ".[dev]"
 	touch $@
 
 demo: $(READY)     ## download a few real models, ingest, analyse, and answer five questions
