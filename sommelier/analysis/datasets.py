@@ -83,30 +83,7 @@ def load(
     path: Path | str, options: Mapping[str, Any] | None = None, name: str | None = None
 ) -> LoadedDataset:
     """The dataset in a file or folder. Raises DatasetError saying what is there instead."""
-    place = Path(path).expanduser()
-    chosen = _checked_options(options or {})
-    reader = reader_of(_existing(place), chosen)
-    reading = READERS[reader](place, chosen)
-    name = name or place.stem
-    labels, names = _named_labels(reading, chosen, place)
-    classes = _classes(labels, names, chosen, name)
-    space = label_names.label_space(f"{name} labels", names) if names else None
-    kept = reading.items if reading.keep is None else reading.items.subset(reading.keep)
-    held_out = chosen.get("held_out")
-    record = Dataset(
-        id=_identity(place, chosen),
-        name=name,
-        kind=reading.kind,
-        path=place.resolve(),
-        samples=len(kept),
-        item_shape=reading.item_shape,
-        dtype=reading.dtype,
-        labelled=labels is not None,
-        label_space_id=space.id if space else None,
-        options=chosen | ({"classes": classes} if classes else {}),
-        held_out=None if held_out is None else bool(held_out),
-    )
-    return LoadedDataset(record, space, labels, classes, kept)
+    return _open(Path(path).expanduser(), _checked_options(options or {}), name, None)
 
 
 def register(
@@ -121,9 +98,13 @@ def register(
         return dataset.record
 
 
-def reopen(record: Dataset) -> LoadedDataset:
-    """A registered dataset, open again. Raises DatasetError if its content has changed since."""
-    dataset = load(record.path, record.options, record.name)
+def reopen(record: Dataset, *, verify: bool = True) -> LoadedDataset:
+    """A registered dataset, open again. Raises DatasetError if its content has changed since.
+
+    verify=False spares hashing the content: for the many readers of one verified statement.
+    """
+    identity = None if verify else record.id
+    dataset = _open(_existing(record.path), record.options, record.name, identity)
     if dataset.record.id != record.id:
         dataset.close()
         raise DatasetError(
@@ -131,6 +112,34 @@ def reopen(record: Dataset) -> LoadedDataset:
             hint="register it again under a new name",
         )
     return dataset
+
+
+def _open(
+    place: Path, chosen: Mapping[str, Any], name: str | None, identity: str | None
+) -> LoadedDataset:
+    """The dataset; its content is hashed only where `identity` is not known."""
+    reader = reader_of(_existing(place), chosen)
+    reading = READERS[reader](place, chosen)
+    name = name or place.stem
+    labels, names = _named_labels(reading, chosen, place)
+    classes = _classes(labels, names, chosen, name)
+    space = label_names.label_space(f"{name} labels", names) if names else None
+    kept = reading.items if reading.keep is None else reading.items.subset(reading.keep)
+    held_out = chosen.get("held_out")
+    record = Dataset(
+        id=identity or _identity(place, chosen),
+        name=name,
+        kind=reading.kind,
+        path=place.resolve(),
+        samples=len(kept),
+        item_shape=reading.item_shape,
+        dtype=reading.dtype,
+        labelled=labels is not None,
+        label_space_id=space.id if space else None,
+        options=dict(chosen) | ({"classes": classes} if classes else {}),
+        held_out=None if held_out is None else bool(held_out),
+    )
+    return LoadedDataset(record, space, labels, classes, kept)
 
 
 def _checked_options(options: Mapping[str, Any]) -> dict[str, Any]:

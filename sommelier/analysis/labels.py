@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from sommelier.errors import AnalysisError
 from sommelier.records import LabelSpace
-from sommelier.storage.label_translation import NO_PARTNER, name_table, normalise
+from sommelier.storage.label_translation import normalise
 
 NO_LABEL = -1
 _SYNSET = re.compile(r"n\d{8}(?!\d)")
@@ -106,14 +107,18 @@ def label_keys(label: str) -> tuple[str, ...]:
 def _by_name(source: LabelSpace, target: LabelSpace, explicit: Mapping[str, str]) -> LabelMap:
     """Equal names first (as the semantic index matches them), then synset ids and synonyms."""
     owners, own = _unique_owners(target.labels), _unique_owners(source.labels)
-    table = name_table(source.labels, target.labels)
-    targets = np.where(table == NO_PARTNER, NO_LABEL, table.astype(np.int64)).astype(np.int32)
+    places = {name: index for index, name in enumerate(_occurrences(target.labels))}
+    targets = np.full(len(source.labels), NO_LABEL, dtype=np.int32)
     chosen = {normalise(a): b for a, b in explicit.items()}
-    for index, label in enumerate(source.labels):
+    for index, (label, name) in enumerate(
+        zip(source.labels, _occurrences(source.labels), strict=True)
+    ):
         wanted = chosen.get(normalise(label))
         if wanted is not None:
             targets[index] = _named(wanted, owners, target)
-        elif targets[index] == NO_LABEL:
+        elif name in places:
+            targets[index] = places[name]
+        else:
             keys = (key for key in label_keys(label) if own.get(key) == index)
             targets[index] = next((owners[key] for key in keys if key in owners), NO_LABEL)
     hit = len(set(targets[targets != NO_LABEL].tolist()))
@@ -125,6 +130,16 @@ def _by_name(source: LabelSpace, target: LabelSpace, explicit: Mapping[str, str]
         )
     kind = "explicit" if explicit else "named"
     return LabelMap(targets, hit / len(target.labels), kind)
+
+
+def _occurrences(labels: Sequence[str]) -> list[tuple[str, int]]:
+    """(normalised name, how many equal ones came before): ImageNet has two cranes."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in map(normalise, labels):
+        found.append((name, seen[name]))
+        seen[name] += 1
+    return found
 
 
 def _unique_owners(labels: Sequence[str]) -> dict[str, int]:

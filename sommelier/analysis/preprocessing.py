@@ -22,6 +22,7 @@ Item = Array | bytes
 Arguments = Mapping[str, Any]
 
 CROP_RATIO = 0.875  # the usual ImageNet evaluation: resize the short side to size / 0.875
+FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +139,9 @@ def _image_steps(item: Array, shape: Sequence[Dim]) -> tuple[tuple[str, Argument
 
 def _resize_steps(height: int, width: int) -> list[tuple[str, Arguments]]:
     if height != width:
-        return [("resize", {"size": [height, width]})]
+        return [("resize", {"size": [height, width], "filter": "bicubic"})]
     return [
-        ("resize_short", {"size": round(height / CROP_RATIO)}),
+        ("resize_short", {"size": round(height / CROP_RATIO), "filter": "bicubic"}),
         ("center_crop", {"size": [height, width]}),
     ]
 
@@ -174,27 +175,30 @@ def _pair(entry: Sequence[Any]) -> tuple[str, Arguments]:
 
 def _resize(image: Array, arguments: Arguments) -> Array:
     height, width = (int(side) for side in arguments["size"])
-    return _resized(image, height, width)
+    return _resized(image, height, width, arguments)
 
 
 def _resize_short(image: Array, arguments: Arguments) -> Array:
     size = int(arguments["size"])
     height, width = image.shape[:2]
     if height <= width:
-        return _resized(image, size, int(size * width / height))
-    return _resized(image, int(size * height / width), size)
+        return _resized(image, size, int(size * width / height), arguments)
+    return _resized(image, int(size * height / width), size, arguments)
 
 
-def _resized(image: Array, height: int, width: int) -> Array:
-    """Bilinear with Pillow's antialiasing; float pictures are resized channel by channel."""
+def _resized(image: Array, height: int, width: int, arguments: Arguments) -> Array:
+    """By Pillow, antialiased; `filter` is bilinear unless declared; floats channel by channel."""
     from PIL import Image
 
-    size, bilinear = (width, height), Image.Resampling.BILINEAR
+    name = str(arguments.get("filter", "bilinear"))
+    if name not in FILTERS:
+        raise AnalysisError(f"unknown filter '{name}'", hint=f"filters: {', '.join(FILTERS)}")
+    size, method = (width, height), Image.Resampling[name.upper()]
     if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-        return np.asarray(Image.fromarray(image).resize(size, bilinear))
+        return np.asarray(Image.fromarray(image).resize(size, method))
     planes = image[..., None] if image.ndim == 2 else image
     resized = [
-        np.asarray(Image.fromarray(planes[..., c].astype(np.float32)).resize(size, bilinear))
+        np.asarray(Image.fromarray(planes[..., c].astype(np.float32)).resize(size, method))
         for c in range(planes.shape[2])
     ]
     stacked = np.stack(resized, axis=-1)
@@ -313,8 +317,8 @@ def _identity(value: Array, _: Arguments) -> Array:
 
 
 STEPS: dict[str, Step] = {
-    "resize_short": Step(_resize_short, ("size",)),
-    "resize": Step(_resize, ("size",)),
+    "resize_short": Step(_resize_short, ("size",), ("filter",)),
+    "resize": Step(_resize, ("size",), ("filter",)),
     "center_crop": Step(_center_crop, ("size",)),
     "to_float": Step(_to_float, (), ("scale",)),
     "normalize": Step(_normalize, ("mean", "std")),

@@ -139,6 +139,8 @@ def test_unknown_steps_and_arguments_list_what_exists():
     with pytest.raises(AnalysisError, match="'normalize' misses std") as caught:
         validated([["normalize", {"mean": [0]}]])
     assert caught.value.hint == "arguments of normalize: mean, std"
+    with pytest.raises(AnalysisError, match="unknown filter 'cubic'"):
+        run(PICTURE, ("resize", {"size": [2, 2], "filter": "cubic"}))
     with pytest.raises(AnalysisError, match="'resize' has no sizes"):
         validated([["resize", {"size": [1, 1], "sizes": 2}]])
     with pytest.raises(AnalysisError, match="is \\[name, arguments\\]"):

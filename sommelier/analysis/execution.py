@@ -1,0 +1,135 @@
+"""One model, run once over a probe set: the only pass that comparing it with all others costs.
+
+`answer_probes` is what a worker process runs (sandbox.py); everything that goes wrong there is an
+AnalysisError whose message is recorded on the model.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sommelier.analysis import datasets
+from sommelier.analysis.answers import AnswerCollector, ModelAnswers
+from sommelier.analysis.datasets import LoadedDataset
+from sommelier.analysis.model_inputs import FeedPlan, feeds, plan_feeds, tensor_spec
+from sommelier.analysis.probes import Probes
+from sommelier.errors import AnalysisError, MissingDependencyError
+from sommelier.records import OutputKind, OutputSketch, Preprocessing, TensorSpec
+
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a worker process needs to know to run one model; plain values that can be sent."""
+
+    model_path: Path
+    output_kind: OutputKind
+    preprocessing: Preprocessing | None
+    probes: Probes
+    batch: int = BATCH
+    threads: int = 1
+
+
+def answer_probes(request: RunRequest) -> ModelAnswers:
+    """The model's answers to every probe. Raises AnalysisError with the reason if it has none.
+
+    Runs in batches where the model's first axis is dynamic, and one by one where it is fixed at 1
+    or where a larger batch fails.
+    """
+    started = time.perf_counter()
+    session = open_session(request.model_path, request.threads)
+    inputs = tuple(tensor_spec(node) for node in session.get_inputs())
+    with _opened(request.probes) as items:
+        first = None if items is None else items.item(_first_index(request.probes))
+        plan = plan_feeds(inputs, request.preprocessing, first, request.batch)
+        try:
+            answers = _run(session, inputs, plan, request, items)
+        except _BatchRefusedError:
+            answers = _run(session, inputs, replace(plan, batch=1), request, items)
+    assumed = plan.preprocessing is not None and plan.preprocessing.assumed
+    seconds = time.perf_counter() - started
+    return replace(answers, assumed_preprocessing=assumed, seconds=seconds)
+
+
+def sketch_of(
+    answers: ModelAnswers, *, model_id: str, probes: Probes, label_space_id: str | None
+) -> OutputSketch:
+    """The answers as the record the catalog stores."""
+    ids, scores = answers.topk_ids, answers.topk_scores
+    return OutputSketch(
+        model_id=model_id,
+        probe_set_id=probes.record.id,
+        kind=answers.kind,
+        answers=answers.answers.tobytes(),
+        width=answers.width,
+        exact=answers.exact,
+        label_space_id=label_space_id if answers.kind == "labels" else None,
+        classes=answers.classes,
+        topk_ids=None if ids is None else ids.astype(np.uint32).tobytes(),
+        topk_scores=None if scores is None else scores.astype(np.float16).tobytes(),
+        failures=answers.failures,
+    )
+
+
+def open_session(path: Path, threads: int) -> Any:
+    """An ONNX Runtime session on the CPU. Raises AnalysisError when the file does not load."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            "running models needs ONNX Runtime", hint="pip install 'sommelier-db[cpu]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # errors come back as exceptions
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has no common base class for its errors
+        raise AnalysisError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
+
+
+class _BatchRefusedError(AnalysisError):
+    """A run of several samples failed; one sample may still work."""
+
+
+def _run(
+    session: Any,
+    inputs: tuple[TensorSpec, ...],
+    plan: FeedPlan,
+    request: RunRequest,
+    items: LoadedDataset | None,
+) -> ModelAnswers:
+    names = [node.name for node in session.get_outputs()]
+    collector = AnswerCollector(request.output_kind, names)
+    for feed, count in feeds(inputs, plan, request.probes, items):
+        try:
+            outputs = session.run(None, feed)
+        except Exception as error:  # as above
+            retry = plan.batch > 1 and not plan.fixed
+            kind = _BatchRefusedError if retry else AnalysisError
+            raise kind(f"the model failed on its input: {_first_line(error)}") from error
+        collector.add(outputs, count, single=plan.batch <= 1)
+    return collector.result()
+
+
+def _opened(probes: Probes) -> AbstractContextManager[LoadedDataset | None]:
+    """The dataset of the probes, open; its content was verified when the statement was planned."""
+    if probes.dataset is None:
+        return nullcontext()
+    return datasets.reopen(probes.dataset, verify=False)
+
+
+def _first_index(probes: Probes) -> int:
+    return int(probes.indices[0]) if probes.indices is not None else 0
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
