@@ -1,0 +1,160 @@
+"""Which files an ONNX model keeps its weights in, without reading those weights.
+
+A hostile model may point anywhere on the disk (GHSA-538c-55jv-c5g9), so a location is accepted only
+when it is a plain relative path to a regular file that really lies in the model's own folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from sommelier.errors import RejectedModelError
+from sommelier.units import Dimension, format_value
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
+
+MAX_EXTERNAL_FILES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A stretch of an external file a tensor claims. end is None when its length is not stated."""
+
+    location: str
+    offset: int
+    end: int | None
+
+
+def external_files(path: Path, *, max_size: int) -> list[Path]:
+    """Files beside `path` that belong to it, in order of first use; [] for a self-contained model.
+
+    max_size : bytes allowed for the model and these files together.
+    Raises RejectedModelError if the bytes are no ONNX model, or a location is unacceptable.
+    """
+    total = path.stat().st_size
+    if total > max_size:
+        raise too_large(total, max_size)
+    folder = path.parent.resolve()
+    files: dict[str, Path] = {}
+    for extent in extents(read_model(path)):
+        if extent.location not in files:
+            if len(files) == MAX_EXTERNAL_FILES:
+                raise RejectedModelError(f"more than {MAX_EXTERNAL_FILES} external files")
+            files[extent.location] = _inside(folder, extent.location)
+            total += files[extent.location].stat().st_size
+            if total > max_size:
+                raise too_large(total, max_size)
+        _check_extent(extent, files[extent.location].stat().st_size)
+    return list(files.values())
+
+
+def read_model(path: Path) -> ModelProto:
+    """The graph of an ONNX file; external weights stay unread. RejectedModelError if it is none."""
+    import onnx  # 0.2 s, only paid by an import of models
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # has no types
+
+    try:
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+    except (DecodeError, ValueError, OSError, RuntimeError) as error:
+        raise RejectedModelError(
+            f"not an ONNX file: {str(error) or type(error).__name__}"
+        ) from error
+    if not model.HasField("graph"):
+        raise RejectedModelError("not an ONNX file: it holds no graph")
+    return model
+
+
+def extents(model: ModelProto) -> Iterator[Extent]:
+    """Every claim on an external file, subgraphs and functions included; locations are checked."""
+    for tensor in _tensors(model):
+        if tensor.data_location == 1 or tensor.external_data:  # TensorProto.EXTERNAL
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            location = entries.get("location", "")
+            check_location(location)
+            offset = _count(entries, "offset") or 0
+            length = _count(entries, "length")
+            yield Extent(location, offset, None if length is None else offset + length)
+
+
+def check_location(location: str) -> None:
+    """Raises RejectedModelError unless `location` is a plain relative path without '..'."""
+    shown = location if len(location) <= 100 else location[:100] + "..."
+    if not location or "\0" in location:
+        raise RejectedModelError("a tensor says its data is external, but not in which file")
+    if location.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", location):
+        raise RejectedModelError(f"external data at an absolute path: {shown!r}")
+    if ".." in PurePosixPath(location.replace("\\", "/")).parts:
+        raise RejectedModelError(f"external data outside the model's folder: {shown!r}")
+
+
+def too_large(size: int, max_size: int) -> RejectedModelError:
+    """The refusal of something larger than the limit."""
+    return RejectedModelError(
+        f"too large: {format_value(size, Dimension.BYTES)}, "
+        f"the limit is {format_value(max_size, Dimension.BYTES)} (USING max_size = ...)"
+    )
+
+
+def _inside(folder: Path, location: str) -> Path:
+    path = folder / location
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise RejectedModelError(f"external data file {location!r} is missing") from error
+    if not target.is_relative_to(folder):
+        raise RejectedModelError(f"external data {location!r} is a link out of the model's folder")
+    if not target.is_file():
+        raise RejectedModelError(f"external data {location!r} is not a regular file")
+    return path
+
+
+def _check_extent(extent: Extent, size: int) -> None:
+    if max(extent.offset, extent.end or 0) > size:
+        raise RejectedModelError(
+            f"external data {extent.location!r} is cut short: a tensor needs byte "
+            f"{extent.end or extent.offset}, the file has {size}"
+        )
+
+
+def _count(entries: dict[str, str], key: str) -> int | None:
+    text = entries.get(key)
+    if text is None or text == "":
+        return None
+    if not re.fullmatch(r"\d{1,19}", text):
+        raise RejectedModelError(f"external data with an impossible {key}: {text[:40]!r}")
+    return int(text)
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """All tensors of a model. An explicit stack: a hostile file may nest its subgraphs deeply."""
+    stack: list[Any] = [model.graph]
+    stack.extend(
+        step for info in model.training_info for step in (info.initialization, info.algorithm)
+    )
+    stack.extend(model.functions)
+    while stack:
+        part = stack.pop()
+        if hasattr(part, "initializer"):  # a graph; functions have nodes only
+            yield from part.initializer
+            yield from _sparse(part.sparse_initializer)
+        for node in part.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
+                sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+                yield from _sparse((*sparse, *attribute.sparse_tensors))
+                if attribute.HasField("g"):
+                    stack.append(attribute.g)
+                stack.extend(attribute.graphs)
+
+
+def _sparse(tensors: Iterable[Any]) -> Iterator[TensorProto]:
+    for sparse in tensors:
+        yield sparse.values
+        yield sparse.indices

@@ -1,0 +1,214 @@
+"""Connector `folder`: ONNX files on this machine, by path, folder or pattern."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sommelier.connectors import options as opt
+from sommelier.connectors.base import Listing, Progress
+from sommelier.connectors.cards import (
+    Card,
+    load_card,
+    looks_like_card,
+    parse_card,
+    read_json_inside,
+)
+from sommelier.connectors.external_data import external_files, too_large
+from sommelier.connectors.naming import distinct_names, printable
+from sommelier.errors import ConnectorError, RejectedModelError
+from sommelier.records import Artifact, Rejection
+
+SUFFIX = ".onnx"
+FOLDER_CARDS = ("card.json", "sommelier.json")  # the second, ours for certain, wins
+
+
+class FolderConnector:
+    """Finds .onnx files, the files their weights are in, and the cards beside them."""
+
+    name = "folder"
+    options: Mapping[str, str] = {
+        "card": "a JSON file that states task, labels, preprocessing ... of the models",
+        "max_size": "largest model to accept, external data included (2 GB)",
+    }
+
+    def describe(self) -> str:
+        """What a location is."""
+        return "ONNX files on this machine: a file, a folder (searched throughout), or a pattern"
+
+    def fetch(
+        self,
+        locations: tuple[str, ...],
+        *,
+        options: Mapping[str, object],
+        progress: Progress | None = None,
+    ) -> Iterator[Artifact | Rejection]:
+        """An Artifact for each .onnx file; `declared` holds its external files and card facts."""
+        opt.check(self.name, options, self.options)
+        limit = opt.size(options, "max_size", opt.MAX_MODEL_BYTES)
+        card_path = opt.path(options, "card")
+        cards = _Cards(load_card(card_path) if card_path else None)
+        paths = _find(locations)
+        return self._artifacts(paths, cards, limit, progress)
+
+    def list(
+        self, locations: tuple[str, ...], *, options: Mapping[str, object]
+    ) -> Iterator[Listing]:
+        """The .onnx files at the locations; they are not opened."""
+        opt.check(self.name, options, self.options)
+        paths: Sequence[Path] = _find(locations)
+        for path, name in zip(paths, distinct_names(paths), strict=True):
+            size = path.stat().st_size if path.is_file() else None
+            yield Listing(name, printable(str(path)), size)
+
+    def _artifacts(
+        self, paths: Sequence[Path], cards: _Cards, limit: int, progress: Progress | None
+    ) -> Iterator[Artifact | Rejection]:
+        for done, (path, name) in enumerate(zip(paths, distinct_names(paths), strict=True)):
+            if progress:
+                progress(name, done, len(paths))
+            try:
+                files = _checked(path, limit)
+            except RejectedModelError as error:
+                yield Rejection(self.name, printable(str(path)), error.message)
+                continue
+            declared, broken = cards.declared(path, name)
+            for card, reason in broken:
+                yield Rejection(self.name, printable(str(card)), reason)
+            if files:
+                declared["external_data"] = [str(file) for file in files]
+            yield Artifact(name, None, self.name, str(path), path, declared)
+        if progress:
+            progress("", len(paths), len(paths))
+
+
+@dataclass(slots=True)
+class _Cards:
+    """Cards that speak of the models of one import; each sidecar is read once."""
+
+    explicit: Card | None
+    _seen: dict[Path, Card | str | None] = field(default_factory=dict)
+
+    def declared(self, path: Path, name: str) -> tuple[dict[str, object], list[tuple[Path, str]]]:
+        """The facts for a model, and the sidecars just found broken with what is wrong."""
+        facts: dict[str, object] = {}
+        broken: list[tuple[Path, str]] = []
+        names = (name, path.stem, path.name, path.as_posix())
+        for beside in (*(path.parent / card for card in FOLDER_CARDS), path.with_suffix(".json")):
+            known = beside in self._seen
+            card = self._seen[beside] if known else _sidecar(beside)
+            self._seen[beside] = card
+            if isinstance(card, str):
+                if not known:
+                    broken.append((beside, card))
+            elif card is not None:
+                _add(facts, card, names)
+        if self.explicit is not None:
+            problems = _add(facts, self.explicit, names)
+            if problems:
+                raise ConnectorError(problems[0])
+        return facts, broken
+
+
+def _add(facts: dict[str, object], card: Card, names: tuple[str, ...]) -> tuple[str, ...]:
+    found = card.facts(names)
+    facts.update(found.declared)
+    if found.problems:
+        note = "; ".join((*([str(facts["note"])] if "note" in facts else []), *found.problems))
+        facts["note"] = note
+    return found.problems
+
+
+def _sidecar(path: Path) -> Card | str | None:
+    """The card in this file, what is wrong with it, or None if there is none."""
+    if not path.is_file():
+        return None
+    try:
+        content = read_json_inside(path.parent, path.name)
+        if path.name != FOLDER_CARDS[-1] and not looks_like_card(content):
+            return None
+        return parse_card(content, path.name, folder=path.parent)
+    except ConnectorError as error:
+        return error.message if path.name in FOLDER_CARDS else None
+
+
+def _find(locations: tuple[str, ...]) -> list[Path]:
+    """All .onnx paths at the locations, each once, sorted within a location.
+
+    Raises ConnectorError if a location leads to none.
+    """
+    if not locations:
+        raise ConnectorError("IMPORT FROM folder needs a path", hint="FROM folder './zoo/*.onnx'")
+    found: dict[Path, None] = {}
+    for location in locations:
+        paths = _expand(location)
+        if not paths:
+            raise _nothing_at(location)
+        found.update(dict.fromkeys(paths))
+    return list(found)
+
+
+def _expand(location: str) -> list[Path]:
+    path = Path(location).expanduser()
+    if path.is_dir() and path.suffix != SUFFIX:
+        return sorted(_walk(path))
+    if os.path.lexists(path):
+        return [_absolute(path)]
+    if not glob.has_magic(location):
+        return []
+    matches = glob.iglob(str(path), recursive=True)  # noqa: PTH207  (patterns may be absolute)
+    return sorted(_absolute(Path(match)) for match in matches if match.endswith(SUFFIX))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """.onnx files below a folder; linked folders are not entered, so a loop cannot trap us."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (_absolute(Path(parent, name)) for name in files if name.endswith(SUFFIX))
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would lose a link's own name)
+
+
+def _nothing_at(location: str) -> ConnectorError:
+    path = Path(location).expanduser()
+    parent = path.parent
+    if path.is_dir() or glob.has_magic(location):
+        return ConnectorError(f"no {SUFFIX} file at '{location}' (in {Path.cwd()})")
+    names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    close = opt.nearest(path.name, names)
+    return ConnectorError(
+        f"there is no '{location}' (in {Path.cwd()})",
+        suggestions=tuple(str(Path(location).parent / name) for name in close),
+    )
+
+
+def _checked(path: Path, limit: int) -> list[Path]:
+    """The external files of an acceptable model file; RejectedModelError says why it is not."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RejectedModelError("the file name is not valid UTF-8; rename the file") from error
+    if path.is_symlink() and not path.exists():
+        raise RejectedModelError("a broken link: what it points at does not exist")
+    if path.is_dir():
+        raise RejectedModelError("a folder, not a file, in spite of its name")
+    if not path.is_file():
+        raise RejectedModelError("not a regular file")
+    if path.suffix != SUFFIX:
+        raise RejectedModelError(f"not an {SUFFIX} file; export the model to ONNX first")
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise RejectedModelError(f"cannot be read: {error.strerror}") from error
+    if empty:
+        raise RejectedModelError("the file is empty")
+    if size > limit:
+        raise too_large(size, limit)
+    return external_files(path, max_size=limit)

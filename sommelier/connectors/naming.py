@@ -1,0 +1,50 @@
+"""Names for models whose files say nothing better than 'model.onnx'."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePath
+
+_GENERIC = frozenset({"model", "network", "net", "weights", "saved_model"})
+
+
+def distinct_names(paths: Sequence[PurePath]) -> list[str]:
+    """A name for each path: its stem, with as many parent folders as make it one of a kind.
+
+    A stem that says nothing takes its folder along.
+
+    >>> distinct_names([PurePath("zoo/resnet20.onnx"), PurePath("zoo/mobilenet/model.onnx")])
+    ['resnet20', 'mobilenet/model']
+    >>> distinct_names([PurePath("a/net/x.onnx"), PurePath("b/net/x.onnx")])
+    ['a/net/x', 'b/net/x']
+    """
+    depths = [2 if path.stem.lower() in _GENERIC else 1 for path in paths]
+    while True:
+        names = [_name(path, depth) for path, depth in zip(paths, depths, strict=True)]
+        counts = Counter(names)
+        deeper = [
+            depth + 1 if counts[name] > 1 and depth < len(_parts(path)) else depth
+            for path, depth, name in zip(paths, depths, names, strict=True)
+        ]
+        if deeper == depths:
+            return names
+        depths = deeper
+
+
+def printable(text: str) -> str:
+    """`text` in characters a table can show and a database can store.
+
+    >>> printable("a\\nb")
+    'a_b'
+    """
+    encoded = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(char if char.isprintable() else "_" for char in encoded)
+
+
+def _parts(path: PurePath) -> list[str]:
+    return [part for part in path.with_suffix("").parts if part not in ("/", ".", "..")]
+
+
+def _name(path: PurePath, depth: int) -> str:
+    return printable("/".join(_parts(path)[-depth:]))

@@ -1,0 +1,70 @@
+"""Reads the USING options of a connector, and says which exist when one does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from sommelier import units
+from sommelier.errors import ConnectorError
+from sommelier.units import Dimension, UnitError
+
+MAX_MODEL_BYTES = 2 * 10**9  # protobuf cannot hold more in one message
+
+
+def check(connector: str, options: Mapping[str, object], known: Mapping[str, str]) -> None:
+    """Raises ConnectorError at the first option the connector does not have."""
+    for name in options:
+        if name not in known:
+            raise ConnectorError(
+                f"connector '{connector}' has no option '{name}'",
+                suggestions=nearest(name, known),
+                hint=f"options of {connector}: {', '.join(known) or 'none'}",
+            )
+
+
+def size(options: Mapping[str, object], name: str, default: int) -> int:
+    """A number of bytes: a bare number, or text such as '500 MB'."""
+    value = options.get(name)
+    if value is None:
+        return default
+    if isinstance(value, str):
+        try:
+            value = float(value) if _is_number(value) else units.parse(value, Dimension.BYTES)
+        except UnitError as error:
+            raise ConnectorError(f"option {name}: {error.message}", hint=error.hint) from error
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConnectorError(f"option {name} must be a size above 0, such as '500 MB'")
+    return int(value)
+
+
+def text(options: Mapping[str, object], name: str) -> str | None:
+    """A text option, or None when it is not given."""
+    value = options.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise ConnectorError(f"option {name} must be text, not {value!r}")
+
+
+def path(options: Mapping[str, object], name: str) -> Path | None:
+    """A path option with '~' expanded, or None when it is not given."""
+    value = text(options, name)
+    return None if value is None else Path(value).expanduser()
+
+
+def nearest(name: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:
+    """The known names that look most like `name`, best first; may be empty."""
+    from rapidfuzz import process  # slow to import, needed only for a mistake
+
+    found = process.extract(name, list(known), limit=limit, score_cutoff=60)
+    return tuple(match for match, *_ in found)
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,173 @@
+"""Connector `table`: models described in a table, without their weights.
+
+Several tables of one import are merged by model name: one row of ours with all their numbers. Every
+number is DECLARED, with the table's file name as its method.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sommelier.connectors import onnx_catalogs, table_mapping
+from sommelier.connectors import options as opt
+from sommelier.connectors.base import Listing, Progress
+from sommelier.connectors.naming import printable
+from sommelier.connectors.table_rows import BadRow, Row, TableFile, read_table, table_suffix
+from sommelier.connectors.timm import TimmTables
+from sommelier.errors import ConnectorError, RejectedModelError
+from sommelier.records import Artifact, Measurement, Rejection
+
+MAX_TABLE_BYTES = 500 * 10**6
+
+
+class TableConnector:
+    """Reads rows of declared metadata; timm's and the ONNX zoo's tables are known by header."""
+
+    name = "table"
+    options: Mapping[str, str] = {
+        **table_mapping.MAPPING_OPTIONS,
+        "max_size": "largest table to read, unpacked (500 MB)",
+    }
+
+    def describe(self) -> str:
+        """What a location is."""
+        return "tables that describe models: CSV, TSV, JSON, JSON lines (or .gz), Parquet"
+
+    def fetch(
+        self,
+        locations: tuple[str, ...],
+        *,
+        options: Mapping[str, object],
+        progress: Progress | None = None,
+    ) -> Iterator[Artifact | Rejection]:
+        """An Artifact without a path for each model, and a Rejection for each bad row or file."""
+        opt.check(self.name, options, self.options)
+        limit = opt.size(options, "max_size", MAX_TABLE_BYTES)
+        paths = _find(locations)
+        mapping = {k: v for k, v in options.items() if k != "max_size" and v is not None}
+        tables, rejected = _read_all(paths, limit, progress)
+        gathered = _Gathered(mapping, [t for t in tables if not _known(t)])
+        return self._artifacts(tables, rejected, gathered)
+
+    def list(
+        self, locations: tuple[str, ...], *, options: Mapping[str, object]
+    ) -> Iterator[Listing]:
+        """The models the tables speak of."""
+        for item in self.fetch(locations, options=options):
+            if isinstance(item, Artifact):
+                yield Listing(item.name, str(item.revision))
+
+    def _artifacts(
+        self, tables: Sequence[TableFile], rejected: Sequence[Rejection], gathered: _Gathered
+    ) -> Iterator[Artifact | Rejection]:
+        yield from rejected
+        for table in tables:
+            for row in table.rows:
+                reason = row.reason if isinstance(row, BadRow) else None
+                if not isinstance(row, BadRow):
+                    try:
+                        gathered.add(table, row)
+                    except (ValueError, KeyError, TypeError) as error:
+                        reason = str(error)
+                if reason is not None:
+                    revision = printable(f"{table.path}:{row.number}")
+                    yield Rejection(self.name, revision, f"row {row.number}: {reason}")
+        yield from gathered.artifacts()
+
+
+class _Gathered:
+    """Rows of all tables, merged by model name and version."""
+
+    def __init__(self, options: Mapping[str, object], unknown: Sequence[TableFile]) -> None:
+        self._timm = TimmTables()
+        self._models: dict[tuple[str, str | None], Artifact] = {}
+        self._mappings = {t.path: table_mapping.mapping_for(t, options) for t in unknown}
+
+    def add(self, table: TableFile, row: Row) -> None:
+        """Takes in a row. Raises ValueError saying what is wrong with it."""
+        if table.path in self._mappings:
+            found = table_mapping.artifact(table, row, self._mappings[table.path])
+        elif TimmTables.recognises(table):
+            self._timm.add(table, row)
+            return
+        else:
+            found = onnx_catalogs.artifact(table, row)
+        key = (found.name, found.version)
+        known = self._models.get(key)
+        self._models[key] = found if known is None else _merged(known, found)
+
+    def artifacts(self) -> Iterator[Artifact]:
+        """Every model once. A name that timm's and another table share is merged too."""
+        for item in self._timm.artifacts():
+            other = self._models.pop((item.name, item.version), None)
+            yield item if other is None else _merged(item, other)
+        yield from self._models.values()
+
+
+def _merged(first: Artifact, second: Artifact) -> Artifact:
+    """Facts of the first, completed by the second; numbers of both.
+
+    Raises ValueError if one table gives a model two values for the same thing.
+    """
+    numbers = {_key(m): m for m in first.measurements}
+    for measurement in second.measurements:
+        known = numbers.setdefault(_key(measurement), measurement)
+        if known.value != measurement.value:
+            raise ValueError(
+                f"'{second.name}' again ({first.revision}), with another {measurement.metric}: "
+                f"{measurement.value:g} instead of {known.value:g}"
+            )
+    declared = {**second.declared, **first.declared}
+    return replace(first, declared=declared, measurements=tuple(numbers.values()))
+
+
+def _key(m: Measurement) -> tuple[object, ...]:
+    return (m.metric, m.method, m.device, m.batch, m.percentile, m.dataset, m.precision)
+
+
+def _known(table: TableFile) -> bool:
+    return TimmTables.recognises(table) or onnx_catalogs.recognises(table)
+
+
+def _read_all(
+    paths: Sequence[Path], limit: int, progress: Progress | None
+) -> tuple[list[TableFile], list[Rejection]]:
+    tables, rejected = [], []
+    for done, path in enumerate(paths):
+        if progress:
+            progress(path.name, done, len(paths))
+        try:
+            tables.append(read_table(path, max_size=limit))
+        except RejectedModelError as error:
+            rejected.append(Rejection("table", printable(str(path)), error.message))
+    if progress:
+        progress("", len(paths), len(paths))
+    return tables, rejected
+
+
+def _find(locations: tuple[str, ...]) -> list[Path]:
+    """Table files at the locations, each once. Raises ConnectorError if a location has none."""
+    if not locations:
+        raise ConnectorError("IMPORT FROM table needs a file", hint="FROM table './results/*.csv'")
+    found: dict[Path, None] = {}
+    for location in locations:
+        path = Path(location).expanduser()
+        if path.is_dir():
+            paths = sorted(p for p in path.iterdir() if p.is_file() and table_suffix(p))
+        elif path.exists():
+            paths = [path]
+        else:
+            matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+            paths = [p for p in map(Path, matches) if p.is_file()]
+        if not paths:
+            beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            close = opt.nearest(path.name, beside)
+            raise ConnectorError(
+                f"there is no table '{location}' (in {Path.cwd()})",
+                suggestions=tuple(str(Path(location).parent / name) for name in close),
+            )
+        found.update(dict.fromkeys(paths))
+    return list(found)

