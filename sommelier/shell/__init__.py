@@ -1,1 +1,1 @@
-"""shell"""
+"""The room that talks to people: command line, interactive shell, output formats."""

@@ -1,0 +1,282 @@
+"""A shell session: one database, the settings in force, and how statements are run and shown."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sommelier.errors import (
+    CancelledError,
+    DatabaseLockedError,
+    ParserError,
+    SommelierError,
+    StorageError,
+)
+from sommelier.grammar import nodes
+from sommelier.grammar.parser import is_read_only, parse
+from sommelier.shell.config import ConfigError, ShellConfig, saved_queries_path
+from sommelier.shell.console import Console, pager_command
+from sommelier.shell.diagnostics import Origin, render_error
+from sommelier.shell.exits import ExitCode
+from sommelier.shell.interrupt import AbandonedError, run_cancellable
+from sommelier.shell.output import HUMAN_FORMATS, Layout, Outcome, footer, pieces
+from sommelier.shell.progress import ProgressBar
+from sommelier.shell.scripts import Item
+from sommelier.shell.terminal import terminal_width
+
+if TYPE_CHECKING:
+    from sommelier.connection import Connection
+
+_CANCELLING = "cancelling ... (Ctrl-C again leaves at once)"
+_PARAMETER = re.compile(r"\$([A-Za-z_]\w*|\d+)")
+
+
+class LeaveShell(Exception):  # noqa: N818 - a request, not an error
+    """Raised by .quit; carries the exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class ShellSession:
+    """What the command line, scripts and the prompt share. Close it, or use it as a context.
+
+    interactive : a person types; a locked database is then opened read-only, DROP asks first.
+    ask : puts a question and returns the answer's text; None where nobody can answer.
+    """
+
+    def __init__(
+        self,
+        config: ShellConfig,
+        console: Console,
+        *,
+        interactive: bool = False,
+        ask: Callable[[str], str] | None = None,
+        parameters: Mapping[str, object] | None = None,
+    ) -> None:
+        self.config = config
+        self.console = console
+        self.interactive = interactive
+        self.ask = ask
+        self.parameters = dict(parameters or {})
+        self.quiet = False
+        self.last_statement: str | None = None
+        self.next_input: str | None = None  # what .edit leaves for the prompt
+        self.history: Callable[[], list[str]] = list
+        self.saved_queries = saved_queries_path()
+        self.exit_code = ExitCode.OK
+        self._connection: Connection | None = None
+        self._upgradable = False
+
+    # ---- the database
+
+    @property
+    def connection(self) -> Connection:
+        """The open connection. Raises StorageError before `open`."""
+        if self._connection is None:
+            raise StorageError("no database is open", hint="write .open PATH")
+        return self._connection
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
+    def open(self, path: str, *, writes: bool = True) -> None:
+        """Opens the database `path` in place of the one before.
+
+        writes : False if nothing that is going to run changes it; it must then exist.
+        """
+        read_only = self.config.readonly or not writes
+        in_memory = path == ":memory:"
+        if read_only and not in_memory and not Path(path).expanduser().exists():
+            raise StorageError(
+                f"there is no database {path}",
+                hint="`sommelier demo` makes one with real models; so does IMPORT MODELS FROM ...",
+            )
+        connection = self._connect(path, read_only=read_only and not in_memory)
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = connection
+        self._upgradable = not self.config.readonly and connection.read_only and not writes
+
+    def reopen(self) -> None:
+        """Looks again: a read-only connection then reads what was published since."""
+        if self.connection.read_only:
+            self.open(self.connection.path, writes=not self._upgradable)
+
+    def _connect(self, path: str, *, read_only: bool) -> Connection:
+        from sommelier.connection import connect
+
+        try:
+            connection = connect(path, read_only=read_only)
+        except DatabaseLockedError as error:
+            if not self.interactive or read_only:
+                raise
+            self.console.talk(f"Read-only: {error.message}", "hint")
+            connection = connect(path, read_only=True)
+        if connection.notice and self.interactive:
+            self.console.talk(connection.notice, "note")
+        return connection
+
+    # ---- running
+
+    def run(self, items: Iterable[Item], *, source: str | None = None) -> bool:
+        """Whether everything succeeded. source : the script's name in error messages.
+
+        Stops at the first error if the settings say so; Ctrl-C always stops.
+        """
+        succeeded = True
+        for item in items:
+            try:
+                self._run_item(item)
+            except LeaveShell:
+                raise
+            except CancelledError as error:
+                self.report(error)
+                self.exit_code = ExitCode.INTERRUPTED
+                return False
+            except (SommelierError, OSError) as error:
+                if isinstance(error, BrokenPipeError):
+                    raise
+                self.report(_as_ours(error), Origin(source, item.line) if source else None)
+                succeeded = False
+            except Exception as error:  # a bug must not take the person's session down
+                self.report(error, Origin(source, item.line) if source else None)
+                succeeded = False
+            if not succeeded:
+                self.exit_code = ExitCode.QUERY_ERROR
+                if self.bails:
+                    return False
+        return succeeded
+
+    @property
+    def bails(self) -> bool:
+        """Whether a script stops at its first error."""
+        return not self.interactive if self.config.bail is None else self.config.bail
+
+    def report(self, error: BaseException, origin: Origin | None = None) -> None:
+        """Shows an error on stderr."""
+        colour = self.console.talk_colour
+        width = terminal_width(100) if self.interactive else None
+        self.console.talk(render_error(error, colour=colour, width=width, origin=origin))
+
+    def _run_item(self, item: Item) -> None:
+        if item.is_command:
+            from sommelier.shell.commands import run_command
+
+            run_command(self, item.text)
+        else:
+            self.statement(item.text)
+
+    def statement(self, text: str) -> None:
+        """Runs one statement and shows its answer. Raises what the connection raises."""
+        self.last_statement = text
+        self.console.note_statement(text)
+        if self._upgradable and not reads_only([Item(text, 1, False)]):
+            self.open(self.connection.path)
+        if not self._confirmed(text):
+            self.console.talk("nothing was dropped", "note")
+            return
+        started = time.perf_counter()
+        outcome = self._execute(text)
+        self.show(outcome, took_ms=(time.perf_counter() - started) * 1e3)
+
+    def _execute(self, text: str) -> Outcome:
+        connection = self.connection
+        used = set(_PARAMETER.findall(text))
+        params = {name: value for name, value in self.parameters.items() if name in used} or None
+        bar = ProgressBar(
+            self.console.err, mode=self.config.progress, colour=self.console.talk_colour
+        )
+        try:
+            with bar:
+                return run_cancellable(
+                    lambda: connection.execute(text, params, progress=bar),
+                    cancel=connection.cancel,
+                    announce=lambda: self.console.talk(_CANCELLING, "note"),
+                )
+        except AbandonedError:
+            self._connection = None  # busy for good: closing it would wait for the statement
+            raise
+
+    def _confirmed(self, text: str) -> bool:
+        """Whether to go on: a DROP typed by a person is asked about first."""
+        if self.ask is None or not self.config.confirm:
+            return True
+        try:
+            statement = parse(text)
+        except ParserError:
+            return True  # running it tells what is wrong
+        if not isinstance(statement, nodes.Drop):
+            return True
+        what = f"{statement.kind} {statement.name.name}"
+        return self.ask(f"Drop {what}? [y/N] ").strip().lower() in ("y", "yes")
+
+    # ---- showing
+
+    @property
+    def format(self) -> str:
+        """The format in force: `auto` is a table for a person and tsv for a program."""
+        if self.config.format != "auto":
+            return self.config.format
+        return "table" if self.console.answers_to_terminal else "tsv"
+
+    def show(self, outcome: Outcome, *, took_ms: float | None = None) -> None:
+        """Writes an answer to stdout (or where .output points) and its footer to stderr."""
+        form = self.format
+        to_terminal = self.console.answers_to_terminal
+        maxrows = self.config.maxrows if to_terminal and form == "table" else 0
+        layout = Layout(
+            width=terminal_width() if to_terminal else None,
+            maxrows=maxrows,
+            colour=self.console.colour,
+        )
+        pager = pager_command(self.config.pager) if self.interactive else None
+        self.console.answer(pieces(outcome, form, layout), pager=pager)
+        if self.quiet:
+            return
+        lines = footer(outcome, shown=maxrows, took_ms=took_ms if self.config.timer else None)
+        counts = form in HUMAN_FORMATS
+        for line in lines if counts else getattr(outcome, "notes", ()):
+            self.console.talk(line, "note")
+
+    # ---- settings
+
+    def set(self, **changes: Any) -> None:
+        """Changes settings for the rest of the session."""
+        self.config = replace(self.config, **changes)
+
+    def close(self) -> None:
+        """Closes the database and the files of .output and .log."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        self.console.close()
+
+
+def reads_only(items: Iterable[Item]) -> bool:
+    """Whether nothing here changes a database. What cannot be parsed changes nothing."""
+    for item in items:
+        if item.is_command:
+            if re.match(r"[.\\](read|i|run|n|watch|open|c|edit|e)\b", item.text):
+                return False
+            continue
+        try:
+            if not is_read_only(parse(item.text)):
+                return False
+        except ParserError:
+            continue
+    return True
+
+
+def _as_ours(error: SommelierError | OSError) -> SommelierError:
+    """An error of the operating system as one sentence."""
+    if isinstance(error, SommelierError):
+        return error
+    where = f"{error.filename}: " if error.filename else ""
+    return ConfigError(f"{where}{(error.strerror or str(error)).lower()}")

@@ -1,0 +1,167 @@
+"""Completion at the prompt: keywords of the grammar, names of the catalog, units, commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.document import Document
+
+from sommelier.errors import SommelierError
+from sommelier.grammar.completion import complete
+from sommelier.metrics import ANSWER_COLUMNS, METRICS, TEXT_COLUMNS
+from sommelier.shell.commands import COMMANDS
+from sommelier.shell.config import FORMATS
+from sommelier.shell.scripts import is_command
+from sommelier.units import SPELLINGS
+
+if TYPE_CHECKING:
+    from sommelier.shell.session import ShellSession
+
+_SHOWN = 60  # more than anyone scrolls through
+_PLAIN_NAME = re.compile(r"[A-Za-z_][\w.]*(?:-(?!>)[\w.]+|[/:@][\w.]+)*\Z")
+_QUOTED_KINDS = ("device", "dataset", "task", "label")  # the language writes these as 'text'
+_PATH_COMMANDS = ("read", "output", "once", "log", "open", "i", "o", "c", "L")
+_SWITCHES = ("timer", "timing", "bail", "pager")
+_SOURCES = ("model", "dataset", "device", "task", "pool", "connector", "label", "option")
+
+
+class NameCache:
+    """Names of the open database by kind, asked for once until `forget`."""
+
+    def __init__(self, session: ShellSession) -> None:
+        self._session = session
+        self._names: dict[str, list[str]] = {}
+
+    def of(self, kind: str) -> list[str]:
+        """Sorted names of a kind; none if the database cannot say."""
+        if kind == "metric":
+            return [*METRICS, *ANSWER_COLUMNS]
+        if kind == "column":
+            return [*TEXT_COLUMNS, *METRICS, *ANSWER_COLUMNS]
+        if kind == "unit":
+            return [unit for units in SPELLINGS.values() for unit in units]
+        if kind not in self._names:
+            try:
+                self._names[kind] = sorted(self._session.connection.names(kind))
+            except SommelierError:
+                self._names[kind] = []
+        return self._names[kind]
+
+    def forget(self) -> None:
+        """After a statement names may have changed."""
+        self._names.clear()
+
+
+class StatementCompleter(Completer):
+    """Completes statements by what the grammar accepts next, and dot commands."""
+
+    def __init__(self, session: ShellSession) -> None:
+        self.names = NameCache(session)
+        self._session = session
+        self._paths = PathCompleter(expanduser=True)
+
+    def get_completions(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> Iterator[Completion]:
+        """Candidates, best first."""
+        text = document.text_before_cursor
+        if is_command(text):
+            yield from self._command(document, complete_event)
+            return
+        expected = complete(text)
+        prefix = expected.prefix
+        found: list[tuple[tuple[int, int, str], Completion]] = []
+        for kind in sorted(expected.wants):
+            candidates = matching(self.names.of(kind), prefix.strip("'\""))
+            for rank, name in candidates:
+                shown = Completion(
+                    _spelling(name, kind), -len(prefix), display=name, display_meta=kind
+                )
+                found.append(((rank, 0, ""), shown))
+        for rank, keyword in matching(expected.keywords, prefix):
+            word = keyword.lower() if prefix and prefix.islower() else keyword
+            found.append(((rank, 1, keyword), Completion(word, -len(prefix))))
+        found.sort(key=lambda pair: pair[0])
+        seen: set[str] = set()
+        for _, completion in found[: 2 * _SHOWN]:
+            if completion.text not in seen:
+                seen.add(completion.text)
+                yield completion
+
+    def _command(self, document: Document, event: CompleteEvent) -> Iterator[Completion]:
+        text = document.text_before_cursor.lstrip()
+        mark, line = text[0], text[1:]
+        name, space, argument = line.partition(" ")
+        if not space:
+            for command in COMMANDS:
+                spelled = [n for n in command.names if n.startswith(name)]
+                if spelled:
+                    best = command.names[0] if mark == "." else spelled[0]
+                    yield Completion(mark + best, -len(text), display_meta=command.summary)
+            return
+        if name in _PATH_COMMANDS:
+            yield from self._paths.get_completions(Document(argument), event)
+            return
+        for _, word in matching(self._arguments(name), argument):
+            yield Completion(word, -len(argument))
+
+    def _arguments(self, name: str) -> list[str]:
+        if name in ("mode", "f"):
+            return list(FORMATS)
+        if name in _SWITCHES:
+            return ["on", "off"]
+        if name in ("schema", "d"):
+            return self.names.of("model")
+        if name in ("help", "h", "?"):
+            return ["select", "show", "import", "analyze", "explain", "describe", "compare"]
+        if name in ("run", "n"):
+            from sommelier.shell import saved
+
+            return list(saved.load(self._session.saved_queries))
+        return []
+
+
+def matching(names: Iterable[str], prefix: str) -> list[tuple[int, str]]:
+    """(rank, name) of names that match what was typed, best first, `_SHOWN` at most.
+
+    Rank 0 begins with it, 1 contains it, 2 has its letters in order.
+
+    >>> matching(["resnet50", "googlenet", "vgg"], "net")
+    [(1, 'resnet50'), (1, 'googlenet')]
+    >>> matching(["mobilenet_v2", "mnasnet"], "mv2")
+    [(2, 'mobilenet_v2')]
+    """
+    typed = prefix.casefold()
+    groups: tuple[list[str], list[str], list[str]] = ([], [], [])
+    for name in names:
+        folded = name.casefold()
+        if folded.startswith(typed):
+            groups[0].append(name)
+            if len(groups[0]) >= _SHOWN:
+                break
+        elif len(groups[1]) < _SHOWN and typed in folded:
+            groups[1].append(name)
+        elif len(groups[2]) < _SHOWN and len(typed) > 1 and _in_order(typed, folded):
+            groups[2].append(name)
+    ranked = [(rank, name) for rank, group in enumerate(groups) for name in group]
+    return ranked[:_SHOWN]
+
+
+def _in_order(letters: str, text: str) -> bool:
+    """Whether the letters occur in the text in this order, the first one at its start."""
+    if not text.startswith(letters[0]):
+        return False
+    rest = iter(text)
+    return all(letter in rest for letter in letters)
+
+
+def _spelling(name: str, kind: str) -> str:
+    """The name as the language writes it."""
+    if kind in _QUOTED_KINDS:
+        return "'" + name.replace("'", "''") + "'"
+    if kind in ("unit", "metric", "column", "option") or _PLAIN_NAME.match(name):
+        return name
+    return '"' + name.replace('"', '""') + '"'
