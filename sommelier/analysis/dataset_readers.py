@@ -75,6 +75,24 @@ def reader_of(place: Path, options: Options) -> str:
     return suffix
 
 
+def array_items(inputs: Array, name: str, labels: Array | None = None) -> Reading:
+    """Items (and labels) of arrays whose first axis counts them."""
+    if inputs.ndim < 1 or not len(inputs):
+        raise DatasetError(f"the inputs in '{name}' have shape {inputs.shape}: no items")
+    if inputs.dtype.kind not in "biuf":
+        raise DatasetError(f"the inputs in '{name}' are of type {inputs.dtype}, not numbers")
+    ids, names = (None, None) if labels is None else _label_ids(labels, len(inputs), name)
+    kind = "image" if inputs.ndim == 4 and inputs.shape[3] in (1, 3) else "array"
+    return Reading(
+        kind=kind,
+        items=Items(lambda i: np.asarray(inputs[i]), len(inputs)),
+        item_shape=tuple(int(side) for side in inputs.shape[1:]),
+        dtype=inputs.dtype.name,
+        labels=ids,
+        label_names=names,
+    )
+
+
 def read_npz(place: Path, options: Options) -> Reading:
     """Arrays of a .npz file: inputs `x`, labels `y`, by option or by usual names."""
     try:
@@ -92,7 +110,7 @@ def read_npz(place: Path, options: Options) -> Reading:
         inputs = _array(archive, x_name, place)
         y_name = _chosen(options.get("y"), LABEL_NAMES, archive.files, "y", place)
         labels = None if y_name in (None, x_name) else _array(archive, str(y_name), place)
-    return _from_arrays(inputs, labels, place)
+    return array_items(inputs, place.name, labels)
 
 
 def read_npy(place: Path, options: Options) -> Reading:
@@ -105,7 +123,7 @@ def read_npy(place: Path, options: Options) -> Reading:
         if not file.is_file():
             raise DatasetError(f"there is no label file '{file}'")
         labels = np.asarray(_mapped(file))
-    return _from_arrays(inputs, labels, place)
+    return array_items(inputs, place.name, labels)
 
 
 def read_csv(place: Path, options: Options) -> Reading:
@@ -181,23 +199,6 @@ READERS: dict[str, Callable[[Path, Options], Reading]] = {
 }
 
 
-def _from_arrays(inputs: Array, labels: Array | None, place: Path) -> Reading:
-    if inputs.ndim < 1 or not len(inputs):
-        raise DatasetError(f"the inputs in '{place.name}' have shape {inputs.shape}: no items")
-    if inputs.dtype.kind not in "biuf":
-        raise DatasetError(f"the inputs in '{place.name}' are of type {inputs.dtype}, not numbers")
-    ids, names = (None, None) if labels is None else _label_ids(labels, len(inputs), place)
-    kind = "image" if inputs.ndim == 4 and inputs.shape[3] in (1, 3) else "array"
-    return Reading(
-        kind=kind,
-        items=Items(lambda i: np.asarray(inputs[i]), len(inputs)),
-        item_shape=tuple(int(side) for side in inputs.shape[1:]),
-        dtype=inputs.dtype.name,
-        labels=ids,
-        label_names=names,
-    )
-
-
 def _from_table(table: Any, options: Options, place: Path) -> Reading:
     """A pandas table: one column of pictures or lists, or numeric columns side by side."""
     columns = [str(column) for column in table.columns]
@@ -222,7 +223,7 @@ def _from_table(table: Any, options: Options, place: Path) -> Reading:
             else f"'{place.name}' has no column of inputs",
             hint=f"choose inputs with x = [...] among {', '.join(columns)}",
         )
-    return _from_arrays(table[wanted].to_numpy(dtype=np.float64), labels, place)
+    return array_items(table[wanted].to_numpy(dtype=np.float64), place.name, labels)
 
 
 def _from_column(values: list[Any], labels: Array | None, place: Path) -> Reading:
@@ -233,12 +234,12 @@ def _from_column(values: list[Any], labels: Array | None, place: Path) -> Readin
             stacked = np.stack([np.stack(v) if np.ndim(v) else np.asarray(v) for v in values])
         except ValueError as error:
             raise DatasetError(f"the lists in '{place.name}' differ in length") from error
-        return _from_arrays(stacked, labels, place)
+        return array_items(stacked, place.name, labels)
     found = (value.get("bytes") if isinstance(value, dict) else value for value in values)
     encoded = [value for value in found if isinstance(value, bytes)]
     if len(encoded) != len(values):
         raise DatasetError(f"the items in '{place.name}' are neither numbers, lists nor pictures")
-    ids, names = (None, None) if labels is None else _label_ids(labels, len(values), place)
+    ids, names = (None, None) if labels is None else _label_ids(labels, len(values), place.name)
     items = Items(lambda i: _picture(encoded[i], f"row {i} of {place.name}"), len(values))
     return Reading("image", items, None, "uint8", ids, names)
 
@@ -315,14 +316,12 @@ def _ids_of(
 
 
 def _label_ids(
-    labels: Array, count: int, place: Path
+    labels: Array, count: int, name: str
 ) -> tuple[NDArray[np.int32], tuple[str, ...] | None]:
     """Label ids int32 (count,), and names if the labels are text; integers stay as they are."""
     flat = np.squeeze(np.asarray(labels))
     if flat.shape != (count,):
-        raise DatasetError(
-            f"'{place.name}' has {count} items but labels of shape {np.shape(labels)}"
-        )
+        raise DatasetError(f"'{name}' has {count} items but labels of shape {np.shape(labels)}")
     if flat.dtype.kind == "O" and all(isinstance(value, str) for value in flat):
         flat = flat.astype(str)
     if flat.dtype.kind == "U":
@@ -333,7 +332,7 @@ def _label_ids(
     )
     if not whole or (flat.size and flat.min() < 0):
         raise DatasetError(
-            f"the labels in '{place.name}' are not class numbers from 0 nor names ({flat.dtype})",
+            f"the labels in '{name}' are not class numbers from 0 nor names ({flat.dtype})",
             hint="choose the label array with y = ..., or y = none",
         )
     return flat.astype(np.int32), None

@@ -18,7 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.analysis import labels as label_names
-from sommelier.analysis.dataset_readers import READERS, Items, Reading, reader_of
+from sommelier.analysis.dataset_readers import (
+    READERS,
+    Items,
+    Reading,
+    array_items,
+    reader_of,
+)
 from sommelier.errors import DatasetError
 from sommelier.records import Dataset, LabelSpace
 
@@ -96,6 +102,23 @@ def register(
                 catalog.add_label_space(dataset.label_space)
             catalog.add_dataset(dataset.record)
         return dataset.record
+
+
+def in_memory(inputs: NDArray[Any], name: str = "inputs") -> LoadedDataset:
+    """Unlabelled items (samples, ...) that are in memory already; nothing is registered."""
+    reading = array_items(inputs, name)
+    record = Dataset(
+        id=f"memory:{name}",
+        name=name,
+        kind=reading.kind,
+        path=Path(),
+        samples=len(reading.items),
+        item_shape=reading.item_shape,
+        dtype=reading.dtype,
+        labelled=False,
+        label_space_id=None,
+    )
+    return LoadedDataset(record, None, None, None, reading.items)
 
 
 def reopen(record: Dataset, *, verify: bool = True) -> LoadedDataset:

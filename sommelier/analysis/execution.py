@@ -7,7 +7,6 @@ AnalysisError whose message is recorded on the model.
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,16 @@ class RunRequest:
 
 
 def answer_probes(request: RunRequest) -> ModelAnswers:
-    """The model's answers to every probe. Raises AnalysisError with the reason if it has none.
+    """The model's answers to every probe. Raises AnalysisError with the reason if it has none."""
+    if request.probes.dataset is None:
+        return answer_items(request, None)
+    # the content was verified when the statement was planned
+    with datasets.reopen(request.probes.dataset, verify=False) as items:
+        return answer_items(request, items)
+
+
+def answer_items(request: RunRequest, items: LoadedDataset | None) -> ModelAnswers:
+    """The same for an open dataset (None for synthetic probes).
 
     Runs in batches where the model's first axis is dynamic, and one by one where it is fixed at 1
     or where a larger batch fails.
@@ -46,13 +54,12 @@ def answer_probes(request: RunRequest) -> ModelAnswers:
     started = time.perf_counter()
     session = open_session(request.model_path, request.threads)
     inputs = tuple(tensor_spec(node) for node in session.get_inputs())
-    with _opened(request.probes) as items:
-        first = None if items is None else items.item(_first_index(request.probes))
-        plan = plan_feeds(inputs, request.preprocessing, first, request.batch)
-        try:
-            answers = _run(session, inputs, plan, request, items)
-        except _BatchRefusedError:
-            answers = _run(session, inputs, replace(plan, batch=1), request, items)
+    first = None if items is None else items.item(_first_index(request.probes))
+    plan = plan_feeds(inputs, request.preprocessing, first, request.batch)
+    try:
+        answers = _run(session, inputs, plan, request, items)
+    except _BatchRefusedError:
+        answers = _run(session, inputs, replace(plan, batch=1), request, items)
     assumed = plan.preprocessing is not None and plan.preprocessing.assumed
     seconds = time.perf_counter() - started
     return replace(answers, assumed_preprocessing=assumed, seconds=seconds)
@@ -118,13 +125,6 @@ def _run(
             raise kind(f"the model failed on its input: {_first_line(error)}") from error
         collector.add(outputs, count, single=plan.batch <= 1)
     return collector.result()
-
-
-def _opened(probes: Probes) -> AbstractContextManager[LoadedDataset | None]:
-    """The dataset of the probes, open; its content was verified when the statement was planned."""
-    if probes.dataset is None:
-        return nullcontext()
-    return datasets.reopen(probes.dataset, verify=False)
 
 
 def _first_index(probes: Probes) -> int:
