@@ -141,7 +141,7 @@ def _resize_steps(height: int, width: int) -> list[tuple[str, Arguments]]:
     if height != width:
         return [("resize", {"size": [height, width], "filter": "bicubic"})]
     return [
-        ("resize_short", {"size": round(height / CROP_RATIO), "filter": "bicubic"}),
+        ("resize_short", {"size": int(height / CROP_RATIO), "filter": "bicubic"}),
         ("center_crop", {"size": [height, width]}),
     ]
 

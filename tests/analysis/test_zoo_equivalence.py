@@ -119,7 +119,7 @@ def imagenet(zoo):
 def mobile(zoo, name, probes):
     size = MOBILE[name][0]
     steps = [
-        ("resize_short", {"size": round(size / 0.875), "filter": "bicubic"}),
+        ("resize_short", {"size": int(size / 0.875), "filter": "bicubic"}),
         ("center_crop", {"size": [size, size]}),
     ]
     path = zoo / "onnx" / f"{name}.onnx"
