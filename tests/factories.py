@@ -120,7 +120,7 @@ def conv_classifier(
         helper.make_node("Flatten", ["p"], ["f"]),
         helper.make_node("Gemm", ["f", "w", "b"], ["logits"]),
     ]
-    weights = {
+    weights: dict[str, ArrayLike] = {
         "k": rng.normal(size=(width, channels, 3, 3)).astype(np.float32) / 3,
         "kb": rng.normal(size=width).astype(np.float32),
         "w": rng.normal(size=(width, classes)).astype(np.float32),
@@ -164,7 +164,7 @@ def class_id_model(path: Path | str, *, seed: int = 0, features: int = 4, classe
     The same seed gives the weights of tiny_classifier(seed), so both choose the same class.
     """
     rng = np.random.default_rng(seed)
-    weights = {
+    weights: dict[str, ArrayLike] = {
         "w": rng.normal(size=(features, classes)).astype(np.float32),
         "b": rng.normal(size=classes).astype(np.float32),
     }

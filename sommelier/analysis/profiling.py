@@ -6,7 +6,7 @@ Nothing is executed. What cannot be computed is None and named in `unknown`; it 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -209,7 +209,7 @@ def _branch_weight(costs: list[NodeCost]) -> tuple[bool, float]:
 
 
 def _flops_by_operator(costs: list[NodeCost]) -> tuple[dict[str, float], tuple[str, ...]]:
-    totals: Counter[str] = Counter()
+    totals: defaultdict[str, float] = defaultdict(float)
     unknown: dict[str, None] = {}
     for cost in costs:
         title = cost.node.title
@@ -248,7 +248,8 @@ def _vector(costs: list[NodeCost]) -> NDArray[np.float64] | None:
     sums = table.sum(axis=(1, 2), keepdims=True)
     if not sums.any():
         return None
-    return np.divide(table, sums, out=np.zeros_like(table), where=sums > 0).ravel()
+    shares: NDArray[np.float64] = table / np.where(sums > 0, sums, 1.0)
+    return shares.ravel()
 
 
 def _depths(graph: Graph) -> dict[int, int]:
@@ -270,10 +271,10 @@ def _generated(graph: Graph) -> Iterator[Weight]:
         if node.op != "ConstantOfShape" or node.inputs[0] not in inside.weights:
             continue
         tensor, fill = inside.tensor(node.outputs[0]), node.attributes.get("value")
-        if tensor.dtype in floats and tensor.elements and fill is not None:
-            if np.any(numpy_helper.to_array(fill)):
-                name = node.outputs[0]
-                yield Weight(name, tensor, "generated", tensor.elements)
+        if tensor.dtype not in floats or not tensor.elements or fill is None:
+            continue
+        if np.any(numpy_helper.to_array(fill)):
+            yield Weight(node.outputs[0], tensor, "generated", tensor.elements)
 
 
 def _weight_bytes(weight: Weight) -> int:

@@ -1,0 +1,215 @@
+"""Running untrusted work in a child process with limits: a hostile model cannot hurt us.
+
+The child is started with `python -m`, not multiprocessing's spawn, because spawn imports the
+user's main script again. It serves many calls and is replaced when it dies.
+
+Memory is limited twice. RLIMIT_DATA makes an allocation beyond the limit fail inside the child,
+where it becomes a clean error; RLIMIT_AS is not used, because thread stacks, arenas and mapped
+libraries reserve address space they never touch, and ONNX Runtime fails to start under it. Where
+the system has no such limit, the parent watches the resident memory and kills the child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, ParamSpec, Self, TypeVar
+
+from sommelier.analysis import sandbox_messages as messages
+from sommelier.errors import AnalysisError, WorkerCrashedError, WorkerTimeoutError
+from sommelier.units import Dimension, format_value
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+POLL_S = 0.02  # how often limits are checked while a call runs
+STDERR_TAIL = 2000  # bytes of the child's complaints that a message quotes
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)  # fmt: skip
+
+
+class Sandbox:
+    """A child process that runs importable functions under a time and a memory limit.
+
+    Used as a context manager; the child starts with the first call. One call at a time.
+    """
+
+    def __init__(
+        self,
+        *,
+        time_limit_s: float = 60.0,
+        memory_limit_bytes: int | None = 4 * 10**9,
+        threads: int = 1,
+    ) -> None:
+        self.time_limit_s = time_limit_s
+        self.memory_limit_bytes = memory_limit_bytes
+        self.threads = threads
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._complaints: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id; None when none runs."""
+        running = self._process is not None and self._process.poll() is None
+        return self._process.pid if running and self._process else None
+
+    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """What `function(*args, **kwargs)` returns or raises in the child.
+
+        function : importable by name; arguments and result are pickled.
+        Raises WorkerTimeoutError past the time limit, WorkerCrashedError if the child dies or
+        runs out of memory, AnalysisError for exceptions that are not Sommelier's own. After each
+        of the first two the next call starts a new child.
+        """
+        request = messages.encode_call(function, args, kwargs, self.time_limit_s)
+        process = self._running()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(struct.pack("<Q", len(request)) + request)
+            process.stdin.flush()
+            answer = self._wait(process)
+        except BrokenPipeError:
+            raise self._crashed(process) from None
+        except BaseException:
+            self.close()  # Ctrl-C, or a limit: whatever the child is doing, it stops now
+            raise
+        result: R = self._unpack(answer)
+        return result
+
+    def close(self) -> None:
+        """Kill the child, if there is one."""
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(OSError):
+                process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+        if self._complaints is not None:
+            self._complaints.close()
+            self._complaints = None
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self.close()
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
+        command = [sys.executable, "-P", "-m", "sommelier.analysis.sandbox_worker"]
+        self._process = subprocess.Popen(
+            [*command, str(self.memory_limit_bytes or 0)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            env=self._environment(),
+            start_new_session=True,  # Ctrl-C in the terminal reaches us, and we end the child
+        )
+        self._answers = queue.SimpleQueue()
+        threading.Thread(
+            target=_read_answers, args=(self._process.stdout, self._answers), daemon=True
+        ).start()
+        return self._process
+
+    def _environment(self) -> dict[str, str]:
+        environment = dict(os.environ)
+        environment.update(dict.fromkeys(_THREAD_VARIABLES, str(self.threads)))
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [str(Path(__file__).parents[2]), *(p for p in sys.path if p)]
+        )
+        return environment
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> bytes:
+        deadline = time.monotonic() + self.time_limit_s
+        while True:
+            try:
+                answer = self._answers.get(timeout=POLL_S)
+            except queue.Empty:
+                if time.monotonic() > deadline:
+                    raise WorkerTimeoutError(
+                        f"no answer within {format_value(self.time_limit_s * 1e3, Dimension.TIME)}"
+                    ) from None
+                self._check_memory(process)
+                continue
+            if answer is None:
+                raise self._crashed(process)
+            return answer
+
+    def _check_memory(self, process: subprocess.Popen[bytes]) -> None:
+        if self.memory_limit_bytes is None:
+            return
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            if psutil.Process(process.pid).memory_info().rss > self.memory_limit_bytes:
+                raise self._out_of_memory()
+
+    def _out_of_memory(self) -> WorkerCrashedError:
+        limit = format_value(self.memory_limit_bytes, Dimension.BYTES)
+        return WorkerCrashedError(f"needs more memory than the limit of {limit}")
+
+    def _crashed(self, process: subprocess.Popen[bytes]) -> WorkerCrashedError:
+        """Why the child died, with the last thing it said."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+        code = process.returncode
+        if code is not None and code < 0:
+            try:
+                how = f"died of {signal.Signals(-code).name}"
+            except ValueError:
+                how = f"died of signal {-code}"
+        else:
+            how = f"exited with code {code}"
+        said = self._last_words()
+        self.close()
+        return WorkerCrashedError(f"the worker process {how}{f': {said}' if said else ''}")
+
+    def _last_words(self) -> str:
+        if self._complaints is None:
+            return ""
+        size = self._complaints.seek(0, os.SEEK_END)
+        self._complaints.seek(max(0, size - STDERR_TAIL))
+        lines = self._complaints.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1].strip()[:300] if lines else ""
+
+    def _unpack(self, answer: bytes) -> Any:
+        kind, value = messages.decode_answer(answer)
+        if kind == "result":
+            return value
+        if kind == "memory":
+            self.close()  # what the failed call left behind would count against the next one
+            raise self._out_of_memory()
+        if isinstance(value, BaseException):
+            raise value
+        raise AnalysisError(str(value))
+
+
+def _read_answers(pipe: IO[bytes], answers: queue.SimpleQueue[bytes | None]) -> None:
+    """Whole answers, then None when the child has closed its end."""
+    with contextlib.suppress(OSError, ValueError):
+        while len(head := pipe.read(8)) == 8:
+            (size,) = struct.unpack("<Q", head)
+            body = pipe.read(size)
+            if len(body) < size:
+                break
+            answers.put(body)
+    answers.put(None)
