@@ -126,18 +126,35 @@ class Comparison:
     def interval(self, rows: Rows, alpha: float, size: int) -> Interval:
         """The bounds of `rows` at one-sided level alpha; NaN for rows that are not compared.
 
-        After `passing`, only rows that passed are known. size : number of rows in the catalog.
+        size : number of rows in the catalog.
         """
-        positions = np.arange(len(self.candidates.rows)) if self._found is None else self._found
-        place = np.full(size, -1, dtype=np.int64)
-        place[self.candidates.rows[positions]] = positions
-        at = place[rows]
+        at = self._positions(rows, size)
         known = at >= 0
         result = Interval(*(np.full(len(rows), np.nan) for _ in range(4)))
         _assign(result, known, self._measured_interval(at[known], alpha))
         if self.transitive is not None and not known.all():
             self._add_transitive(result, rows, known, alpha)
         return result
+
+    def counts(self, rows: Rows, size: int) -> Floats:
+        """Agreements of `rows` (guaranteed ones in mode random5); NaN for rows not compared."""
+        at = self._positions(rows, size)
+        counts = np.full(len(rows), np.nan)
+        counts[at >= 0] = self.candidates.agreements[at[at >= 0]]
+        return counts
+
+    def _positions(self, rows: Rows, size: int) -> Rows:
+        """Where `rows` stand among the candidates, -1 where they do not.
+
+        Most questions are about rows that passed, of which there are few: those are tried first.
+        """
+        place = np.full(size, -1, dtype=np.int64)
+        if self._found is not None:
+            place[self.candidates.rows[self._found]] = self._found
+            if (place[rows] >= 0).all():
+                return place[rows]
+        place[self.candidates.rows] = np.arange(len(self.candidates.rows))
+        return place[rows]
 
     def _add_transitive(self, result: Interval, rows: Rows, known: Mask, alpha: float) -> None:
         assert self.transitive is not None
@@ -163,11 +180,15 @@ class Comparison:
         return Interval(lower, upper, agreement, np.full(len(at), float(samples)))
 
     def is_measured(self, rows: Rows) -> Mask:
-        """Which rows share a probe set with the reference."""
+        """Which of the passed rows share a probe set with the reference."""
+        if self.transitive is None:
+            return np.ones(len(rows), dtype=bool)
         return np.isin(rows, self.candidates.rows)
 
     def is_positional(self, rows: Rows) -> Mask:
         """Which rows were compared class by class number, without names to check them."""
+        if not self.candidates.positional.any():
+            return np.zeros(len(rows), dtype=bool)
         return np.isin(rows, self.candidates.rows[self.candidates.positional])
 
 

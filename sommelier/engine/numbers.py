@@ -271,7 +271,7 @@ def _relative(
     model = _relative_to(node, written, binding)
     value = binding.value_of(wanted.basis, model.id)
     dimension = wanted.dimension or Dimension.NUMBER
-    return Constant(factor * value, dimension, origin=f"{written} of {model.name}")
+    return Constant(factor * value, dimension, origin=f"{written} of {model.name}", basis=value)
 
 
 def _relative_to(

@@ -19,11 +19,16 @@ from sommelier.units import Dimension
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A number in base units. origin : how it was written, where it was made absolute."""
+    """A number in base units.
+
+    origin : how a bound was written that was made absolute; basis : the reference's own value,
+    where the bound is a share of it.
+    """
 
     value: float
     dimension: Dimension = Dimension.NUMBER
     origin: str | None = field(default=None, compare=False)
+    basis: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

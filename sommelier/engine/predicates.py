@@ -145,9 +145,9 @@ def evaluate(condition: Condition, _block: Block) -> Truth:
 def _compare(condition: Compare, block: Block) -> Truth:
     left, right = _side(condition.left, block), _side(condition.right, block)
     unknown = np.isnan(left) | np.isnan(right)
-    if isinstance(unknown, np.bool_):
-        unknown = np.full(block.length, unknown)
     true = _OPERATORS[condition.operator](left, right)
+    if np.ndim(true) == 0:  # two constants
+        true, unknown = np.full(block.length, true), np.full(block.length, unknown)
     if condition.operator == "!=":
         true &= ~unknown  # NaN != x is true for numpy and unknown for us
     return Truth(true, unknown)
@@ -167,8 +167,8 @@ def _text(condition: TextMatch, block: Block) -> Truth:
 @evaluate.register
 def _answer_text(condition: AnswerMatch, block: Block) -> Truth:
     found = block.known_answers.text(condition.name, block.row_numbers)
-    true = np.isin(found.astype(str), condition.options)
-    return Truth(true, np.equal(found, None).astype(bool))
+    true = np.array([word in condition.options for word in found], dtype=bool)
+    return Truth(true, np.array([word is None for word in found], dtype=bool))
 
 
 @evaluate.register

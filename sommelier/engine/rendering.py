@@ -58,6 +58,18 @@ def text_table(
     return "\n".join(lines)
 
 
+def grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of left-aligned text columns under their heads.
+
+    >>> grid(["a", "b"], [["1", "long"], ["22", "x"]])
+    ['a   b', '--  ----', '1   long', '22  x']
+    """
+    widths = [max(len(line[i]) for line in [heads, *rows]) for i in range(len(heads))]
+    left = [False] * len(heads)
+    ruler = ["-" * width for width in widths]
+    return [_line(line, widths, left) for line in [heads, ruler, *rows]]
+
+
 def html_table(
     columns: Sequence[_Column],
     rows: Sequence[Sequence[object]],

@@ -32,6 +32,7 @@ class Scope:
     answer: Callable[[nodes.Select], list[str]]
     views: tuple[str, ...] = ()  # being expanded, to refuse a view that contains itself
     notes: list[str] = field(default_factory=list)
+    spans: dict[str, Span | None] = field(default_factory=dict)  # where USING named each option
 
     def note(self, sentence: str) -> None:
         if sentence not in self.notes:

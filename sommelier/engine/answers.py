@@ -1,0 +1,126 @@
+"""What CORR says about the rows that passed it: equivalence, agreement, bound, provenance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sommelier.engine.comparison import Comparison, Interval
+from sommelier.engine.plan import CorrPlan
+
+Rows = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Objects = NDArray[np.object_]
+
+
+@dataclass(slots=True)
+class CorrAnswers:
+    """Numbers and texts of CORR per row, computed for the rows that are asked for only.
+
+    comparisons : one per reference. tests : K, the claims that share alpha. references : rows of
+    the references themselves. certain : rows whose lower bound passes; None means all of them.
+    """
+
+    corr: CorrPlan
+    comparisons: tuple[Comparison, ...]
+    size: int
+    tests: int
+    references: Rows
+    certain: Rows | None = None
+    _kept: tuple[Rows, Interval, Rows] | None = field(default=None, repr=False)
+
+    @property
+    def alpha(self) -> float:
+        """One-sided level of each bound."""
+        return (1 - self.corr.confidence) / self.tests
+
+    def number(self, name: str, rows: Rows) -> Floats:
+        """A number of the answer per row; NaN where it is not known."""
+        if name == "confidence":
+            return np.full(len(rows), self.corr.confidence)
+        interval, _ = self._intervals(rows)
+        if name == "equivalence":
+            return interval.lower
+        if name == "bound":
+            return 1 - interval.lower
+        return interval.agreement if name == "agreement" else interval.samples
+
+    def upper(self, rows: Rows) -> Floats:
+        """The one-sided upper bound of the agreement."""
+        return self._intervals(rows)[0].upper
+
+    def rank(self, rows: Rows) -> Floats:
+        """Numbers that sort as equivalence does; cheaper when one probe set decides."""
+        only = self.comparisons[0]
+        if len(self.comparisons) > 1 or only.transitive is not None:
+            return self.number("equivalence", rows)
+        counts = only.counts(rows, self.size)
+        counts[np.isin(rows, self.references)] = np.inf
+        return counts
+
+    def text(self, name: str, rows: Rows) -> Objects:
+        """provenance, method, labels or certainty per row."""
+        result = np.empty(len(rows), dtype=object)
+        if name == "certainty":
+            certain = np.ones(len(rows), dtype=bool)
+            if self.certain is not None:
+                certain = np.isin(rows, self.certain)
+            result[:] = np.where(certain, "certain", "possible")
+            return result
+        _, nearest = self._intervals(rows)
+        identity = np.isin(rows, self.references)
+        for number, comparison in enumerate(self.comparisons):
+            mine = np.flatnonzero(nearest == number)
+            result[mine] = _words(name, comparison, rows[mine])
+        if name in ("provenance", "method"):
+            result[identity] = "identity"
+        return result
+
+    def _intervals(self, rows: Rows) -> tuple[Interval, Rows]:
+        """(bounds per row, which reference gave them): the best for ANY, the worst for ALL."""
+        if self._kept is not None and np.array_equal(self._kept[0], rows):
+            return self._kept[1], self._kept[2]
+        intervals = [c.interval(rows, self.alpha, self.size) for c in self.comparisons]
+        chosen = np.zeros(len(rows), dtype=np.int64)
+        interval = intervals[0]
+        if len(intervals) > 1:
+            lowers = np.stack([i.lower for i in intervals])  # (references, rows)
+            if self.corr.quantifier == "any":
+                chosen = np.argmax(np.where(np.isnan(lowers), -1.0, lowers), axis=0)
+            else:
+                chosen = np.argmin(np.where(np.isnan(lowers), 2.0, lowers), axis=0)
+            interval = _chosen(intervals, chosen)
+        for position in np.flatnonzero(np.isin(rows, self.references)):
+            interval.lower[position] = interval.upper[position] = 1.0
+            interval.agreement[position] = 1.0
+        self._kept = (rows.copy(), interval, chosen)
+        return interval, chosen
+
+
+def _chosen(intervals: list[Interval], chosen: Rows) -> Interval:
+    at = np.arange(len(chosen))
+    names = ("lower", "upper", "agreement", "samples")
+    return Interval(*(np.stack([getattr(i, n) for i in intervals])[chosen, at] for n in names))
+
+
+def _words(name: str, comparison: Comparison, rows: Rows) -> Objects:
+    """provenance, method or labels of rows compared with one reference."""
+    candidates = comparison.candidates
+    measured = comparison.is_measured(rows)
+    words = np.empty(len(rows), dtype=object)
+    if name == "labels":
+        positional = comparison.is_positional(rows)
+        named = candidates.labels and "named"
+        words[:] = [
+            None if not m else "positional" if p else named
+            for m, p in zip(measured, positional, strict=True)
+        ]
+        return words
+    direct = candidates.method
+    if name == "provenance":
+        direct = "measured" if candidates.method == "sketch" else "transitive"
+        direct = direct if candidates.exact else "estimated"
+    words[:] = [direct if m else "transitive" for m in measured]
+    return words

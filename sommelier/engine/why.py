@@ -1,0 +1,309 @@
+"""EXPLAIN WHY m [NOT] IN (...): every condition with the model's value, verdict and what would do.
+
+The same analysis, over all models, finds the smallest relaxation of an empty answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sommelier.engine import wording
+from sommelier.engine.comparison import Comparison
+from sommelier.engine.corr_stage import compare_reached
+from sommelier.engine.executor import execute, gather, source_mask
+from sommelier.engine.plan import (
+    Compare,
+    Condition,
+    Constant,
+    CorrBound,
+    LogicalPlan,
+    ModelReference,
+    TextColumn,
+    TextMatch,
+    conjuncts,
+)
+from sommelier.engine.predicates import Block, evaluate, numbers
+from sommelier.engine.relaxation import Relaxation, nearest, rounded
+from sommelier.engine.rendering import grid
+from sommelier.engine.result import Report
+from sommelier.engine.rules import optimize
+from sommelier.engine.state import State
+from sommelier.engine.world import World
+from sommelier.units import Dimension, format_value
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One condition of the query about one model. verdict : true, false, unknown or possible."""
+
+    predicate: str
+    value: str
+    bound: str
+    verdict: str
+    relaxation: str = ""
+
+
+def why(plan: LogicalPlan, model: ModelReference, world: World, *, negated: bool) -> Report:
+    """A table of verdicts, and whether the model is in the answer. plan : before the rules."""
+    row = int(world.facts.resources.rows([model.id])[0])
+    state = execute(optimize(plan), world)
+    inside = bool(np.isin(row, state.row_numbers()))
+    verdicts = _verdicts(plan, row, world)
+    failing = [v for v in verdicts if v.verdict != "true"]
+    if not failing and not inside:
+        verdicts.append(_cut(plan, row, world))
+        failing = verdicts[-1:]
+    lines = [_headline(model.name, inside, negated, failing)]
+    heads = ["predicate", "value", "bound", "verdict", "nearest relaxation"]
+    rows = [[v.predicate, v.value, v.bound, v.verdict, v.relaxation] for v in verdicts]
+    lines += grid(heads, rows)
+    data = {
+        "model": model.name,
+        "in": inside,
+        "conditions": [
+            dict(zip(("predicate", "value", "bound", "verdict", "relaxation"), r, strict=True))
+            for r in rows
+        ],
+    }
+    return Report(tuple(lines), data)
+
+
+def _headline(name: str, inside: bool, negated: bool, failing: list[Verdict]) -> str:
+    surprise = "" if inside is not negated else " after all"
+    if inside:
+        return f"{name} is in the answer{surprise}: every condition is true"
+    count = len(failing)
+    which = "one condition is" if count == 1 else f"{count} conditions are"
+    return f"{name} is not in the answer{surprise}: {which} not true"
+
+
+# ---- one model
+
+
+def _verdicts(plan: LogicalPlan, row: int, world: World) -> list[Verdict]:
+    verdicts = []
+    if plan.sources:
+        inside = any(bool(source_mask(s, world)[row]) for s in plan.sources)
+        text = wording.source_text(plan.sources)
+        verdicts.append(Verdict(f"FROM {text}", "", "", _word(inside)))
+    block = Block(world, np.array([row]))
+    for condition in (*conjuncts(plan.where), *conjuncts(plan.on)):
+        verdicts.append(_condition(condition, block))
+    if plan.corr is not None:
+        verdicts += _corr(plan, row, world)
+        verdicts += [_having(part, plan, row, world) for part in conjuncts(plan.having)]
+    return verdicts
+
+
+def _word(true: bool, unknown: bool = False) -> str:
+    return "true" if true else "unknown" if unknown else "false"
+
+
+def _condition(condition: Condition, block: Block) -> Verdict:
+    truth = evaluate(condition, block)
+    verdict = _word(bool(truth.true[0]), bool(truth.unknown[0]))
+    relaxation = ""
+    if verdict == "false":
+        found = nearest(condition, block)
+        relaxation = f"would match with {found.text}" if found else "would match without it"
+    elif verdict == "unknown":
+        relaxation = "the value has to be known: ANALYZE the model"
+    value, bound = _sides(condition, block)
+    return Verdict(wording.condition_text(condition), value, bound, verdict, relaxation)
+
+
+def _sides(condition: Condition, block: Block) -> tuple[str, str]:
+    """The model's value and the bound it is held against, as text."""
+    if isinstance(condition, Compare):
+        left = float(numbers(condition.left, block)[0])
+        right = float(numbers(condition.right, block)[0])
+        bound = format_value(right, condition.right.dimension)
+        if isinstance(condition.right, Constant) and condition.right.origin:
+            bound = f"{bound} ({condition.right.origin})"
+        return format_value(left, condition.left.dimension), bound
+    if isinstance(condition, TextMatch):
+        rows = block.row_numbers
+        shown = gather(
+            TextColumn(condition.predicate.column),
+            rows,
+            State(np.ones(0, dtype=bool)),
+            _world(block),
+        )[0]
+        if isinstance(shown, list):
+            shown = ", ".join(shown)
+        return "NULL" if shown is None else str(shown), ", ".join(condition.predicate.values)
+    return "", ""
+
+
+def _world(block: Block) -> World:
+    assert isinstance(block.columns, World)
+    return block.columns
+
+
+def _corr(plan: LogicalPlan, row: int, world: World) -> list[Verdict]:
+    """The verdict of CORR for one model, as it was compared in the whole query."""
+    corr = plan.corr
+    assert corr is not None
+    references = world.facts.resources.rows([r.id for r in corr.references])
+    if row in references:
+        kept = corr.include_reference
+        hint = "" if kept else "would match with USING include_reference=true"
+        return [Verdict("CORR", "the reference itself", "", _word(kept), hint)]
+    reached = _reached(plan, world)
+    reached[row] = True
+    reached[references] = False
+    answers = compare_reached(corr, reached, references, world)
+    verdicts = []
+    for reference, comparison in zip(corr.references, answers.comparisons, strict=True):
+        if row not in comparison.rows:
+            why_not = ", ".join(comparison.candidates.incomparable) or "no common probes"
+            verdicts.append(Verdict(f"CORR {reference.name}", "not compared", why_not, "unknown"))
+            continue
+        for bound in corr.bounds:
+            verdicts.append(_bound(bound, reference, comparison, (row, answers.tests, world.size)))
+        if not corr.bounds:
+            verdicts.append(Verdict(f"CORR {reference.name}", "compared", "", "true"))
+    if corr.accuracy is not None:
+        verdicts.append(_condition(corr.accuracy, Block(world, np.array([row]))))
+    return verdicts
+
+
+def _bound(
+    bound: CorrBound, reference: ModelReference, comparison: Comparison, place: tuple[int, int, int]
+) -> Verdict:
+    row, tests, size = place
+    rows = np.array([row])
+    alpha = (1 - (bound.confidence or 0.95)) / tests
+    interval = comparison.interval(rows, alpha, size)
+    observed = float(interval.agreement[0])
+    lower, upper = float(interval.lower[0]), float(interval.upper[0])
+    value = lower if bound.confidence is not None else observed
+    passes = bool(
+        len(comparison.passing((bound,), tests, possible=False))
+        and np.isin(row, comparison.passing((bound,), tests, possible=False))
+    )
+    verdict = _word(passes)
+    maybe = bound.confidence is not None and upper >= bound.threshold
+    if not passes and maybe and bound.operator in (">", ">="):
+        verdict = "possible"
+    percent = Dimension.FRACTION
+    shown = format_value(value, percent)
+    if observed == observed and bound.confidence is not None:
+        shown += f" (observed {format_value(observed, percent)})"
+    relaxation = ""
+    if not passes and bound.operator in (">", ">="):
+        easier = rounded(value, up=False, strict=bound.operator == ">", digits=3)
+        relaxation = f"would match with CORR {reference.name} >= {format_value(easier, percent)}"
+    text = f"CORR {reference.name}: {wording.bound_text(bound)}"
+    return Verdict(text, shown, format_value(bound.threshold, percent), verdict, relaxation)
+
+
+def _having(part: Condition, plan: LogicalPlan, row: int, world: World) -> Verdict:
+    state = execute(_uncut(plan), world)
+    if state.answers is None or row not in state.row_numbers():
+        return Verdict(wording.condition_text(part), "", "", "unknown", "CORR has to match first")
+    return _condition(part, Block(world, np.array([row]), state.answers))
+
+
+def _cut(plan: LogicalPlan, row: int, world: World) -> Verdict:
+    """The model passes every condition and lost its place to PICK or LIMIT."""
+    from dataclasses import replace
+
+    if plan.pick is not None:
+        text = f"PICK {wording.pick_text(plan.pick)}"
+        return Verdict(text, "", "", "false", "others are better; raise TOP or leave out PICK")
+    everything = execute(replace(plan, limit=None, offset=0, keep=None), world).row_numbers()
+    place = int(np.flatnonzero(everything == row)[0]) + 1
+    shown = f"place {place} of {len(everything)}"
+    first = plan.offset + 1
+    bound = f"{first} to {plan.offset + plan.limit}" if plan.limit is not None else f"from {first}"
+    needed = max(1, place - plan.offset)
+    hint = f"would match with LIMIT {needed}" if place >= first else "would match without OFFSET"
+    return Verdict("LIMIT", shown, bound, "false", hint)
+
+
+# ---- all models
+
+
+def smallest_relaxation(plan: LogicalPlan, world: World) -> tuple[tuple[str, ...], str | None]:
+    """(names of the nearest misses, one sentence) for an empty answer.
+
+    Each condition is left out in turn; the change is measured as a share of its bound.
+    """
+    conditions = [*conjuncts(plan.where), *conjuncts(plan.on)]
+    found: list[tuple[float, int, str]] = []
+    for number, condition in enumerate(conditions):
+        others = tuple(c for i, c in enumerate(conditions) if i != number)
+        rows = _without(plan, others, world)
+        relaxed = nearest(condition, Block(world, rows)) if len(rows) else None
+        if relaxed is not None:
+            found.append((relaxed.change, relaxed.row, f"with {relaxed.text}"))
+        elif len(rows):
+            text = wording.condition_text(condition)
+            found.append((np.inf, int(rows[0]), f"without {text}"))
+    corr = _relaxed_corr(plan, world)
+    if corr is not None:
+        found.append((corr.change, corr.row, corr.text))
+    if not found:
+        return (), "no single condition is at fault: relax several, or ask EXPLAIN ANALYZE"
+    found.sort(key=lambda entry: entry[:2])
+    names = world.text("name")
+    best = found[0]
+    misses = tuple(dict.fromkeys(str(names[row]) for _, row, _ in found))[:3]
+    return misses, f"{names[best[1]]} would match {best[2]}"
+
+
+def _without(
+    plan: LogicalPlan, conditions: tuple[Condition, ...], world: World
+) -> NDArray[np.int64]:
+    """The rows that satisfy the query with only `conditions` of WHERE and ON."""
+    from dataclasses import replace
+
+    from sommelier.engine.plan import all_of
+
+    kept = replace(_uncut(plan), where=all_of(conditions), on=None)
+    return execute(kept, world).row_numbers()
+
+
+def _relaxed_corr(plan: LogicalPlan, world: World) -> Relaxation | None:
+    """The best model that fails only CORR's threshold."""
+    from dataclasses import replace
+
+    corr = plan.corr
+    if corr is None or not corr.bounds:
+        return None
+    ranked = replace(_uncut(plan), corr=replace(corr, bounds=()), limit=1, keep=1)
+    state = execute(ranked, world)
+    if not len(state.row_numbers()) or state.answers is None:
+        return None
+    row = state.row_numbers()[:1]
+    lower = float(state.answers.number("equivalence", row)[0])
+    if lower != lower:
+        return None
+    threshold = max(bound.threshold for bound in corr.bounds)
+    easier = format_value(rounded(lower, up=False, strict=False, digits=3), Dimension.FRACTION)
+    names = ", ".join(reference.name for reference in corr.references)
+    change = abs(threshold - lower) / (threshold or 1.0)
+    return Relaxation(int(row[0]), change, f"with CORR {names} >= {easier}")
+
+
+def _uncut(plan: LogicalPlan) -> LogicalPlan:
+    """The plan without what only orders, chooses or cuts."""
+    from dataclasses import replace
+
+    return replace(plan, having=None, pick=None, limit=None, offset=0, keep=None, distinct=False)
+
+
+def _reached(plan: LogicalPlan, world: World) -> Mask:
+    """The rows that reach CORR."""
+    from dataclasses import replace
+
+    before = replace(_uncut(plan), corr=None, order=())
+    mask = np.zeros(world.size, dtype=bool)
+    mask[execute(before, world).row_numbers()] = True
+    return mask
