@@ -37,7 +37,8 @@ def child_facts() -> tuple[int, str | None, bool]:
 
 def talk_on_stdout() -> str:
     os.write(1, b"native code prints here")
-    print("python prints here")
+    sys.stdout.write("python prints here\n")
+    sys.stdout.flush()
     return "heard"
 
 
