@@ -140,6 +140,8 @@ def member_path(folder: str, reference: str) -> str:
 
 def _read_json(path: Path) -> object:
     try:
+        if path.exists() and not path.is_file():
+            raise ConnectorError(f"{path} is not a regular file")
         if path.stat().st_size > MAX_CARD_BYTES:
             raise ConnectorError(f"{path}: larger than {MAX_CARD_BYTES // 10**6} MB")
         content = path.read_bytes()

@@ -1,7 +1,8 @@
 """Connector `table`: models described in a table, without their weights.
 
 Several tables of one import are merged by model name: one row of ours with all their numbers. Every
-number is DECLARED, with the table's file name as its method.
+number is DECLARED, with the table's file name as its method. The tables of timm and of the ONNX zoo
+are known by their header, unless options say which column means what.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class TableConnector:
         paths = _find(locations)
         mapping = {k: v for k, v in options.items() if k != "max_size" and v is not None}
         tables, rejected = _read_all(paths, limit, progress)
-        gathered = _Gathered(mapping, [t for t in tables if not _known(t)])
+        gathered = _Gathered(mapping, [t for t in tables if mapping or not _known(t)])
         return self._artifacts(tables, rejected, gathered)
 
     def list(

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ def read_table(path: Path, *, max_size: int) -> TableFile:
     suffix = table_suffix(path)
     if suffix is None:
         raise RejectedModelError(f"not a table: its name ends in none of {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise RejectedModelError("not a regular file")
     if suffix == ".parquet":
         return _parquet(path, max_size)
     content = _content(path, max_size)
@@ -190,8 +192,3 @@ def _parquet(path: Path, max_size: int) -> TableFile:
         raise RejectedModelError(f"not a Parquet file: {first}") from error
     cells = (dict(zip(columns, row, strict=True)) for row in rows)
     return TableFile(path, columns, tuple(Row(i, c) for i, c in enumerate(cells, start=1)))
-
-
-def good_rows(table: TableFile) -> Iterator[Row]:
-    """The rows that have the table's form."""
-    return (row for row in table.rows if isinstance(row, Row))

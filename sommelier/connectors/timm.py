@@ -74,12 +74,11 @@ class TimmTables:
                 raise ValueError("no pretraining")
             self._pretrained[model] = (pretrain, revision)
         elif frozenset(table.columns) >= BENCHMARK:
-            size = _size(row, "infer_img_size")
-            entry = self._benchmarks.setdefault((model, size), _Entry())
-            entry.add(_benchmark(table, row), revision)
+            point, found = (model, _size(row, "infer_img_size")), _benchmark(table, row)
+            self._benchmarks.setdefault(point, _Entry()).add(found, revision)
         else:
-            entry = self._results.setdefault((model, _size(row, "img_size")), _Entry())
-            found = _result(table, row)
+            point, found = (model, _size(row, "img_size")), _result(table, row)
+            entry = self._results.setdefault(point, _Entry())
             entry.add(found, revision)
             accuracy = [m.value for m in found if m.metric == "accuracy"]
             if accuracy and (entry.top1 < 0 or found[0].dataset == "imagenet"):
@@ -200,7 +199,9 @@ def _rounded(
     if value < 0:
         raise ValueError(f"{column} is {value}")
     half = 0.005
-    low, middle, high = (float(round(v * scale)) for v in (max(0.0, value - half), value, value + half))
+    low, middle, high = (
+        float(round(v * scale)) for v in (max(0.0, value - half), value, value + half)
+    )
     return [_declared(table, metric, middle, low=low, high=high)]
 
 

@@ -47,6 +47,8 @@ class WheelFacts:
 @contextmanager
 def opened(path: Path) -> Iterator[WheelArchive]:
     """The wheel, closed afterwards. Raises RejectedModelError if it is no readable zip."""
+    if not path.is_file():
+        raise RejectedModelError("not a wheel: not a regular file")
     try:
         archive = zipfile.ZipFile(path)
     except _UNREADABLE as error:
