@@ -105,7 +105,7 @@ def _measurements(table: TableFile, **values: object) -> tuple[Measurement, ...]
             continue
         if value < 0:
             raise ValueError(f"{metric} is {value}")
-        method, source = table.path.name, str(table.path)
+        method = source = table.path.name
         found.append(Measurement("", metric, value, Provenance.DECLARED, method, source=source))
     return tuple(found)
 

@@ -196,7 +196,7 @@ def _measurement(
         precision=stated.get("precision"),
         batch=_count(stated.get("batch"), "batch"),
         percentile=_count(stated.get("percentile"), "percentile"),
-        source=str(table.path),
+        source=table.path.name,
     )  # fmt: skip
 
 

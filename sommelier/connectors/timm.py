@@ -219,7 +219,7 @@ def _declared(
 ) -> Measurement:
     return Measurement(
         "", metric, value, Provenance.DECLARED, table.path.name, device=device, batch=batch,
-        dataset=dataset, precision=precision, low=low, high=high, source=str(table.path),
+        dataset=dataset, precision=precision, low=low, high=high, source=table.path.name,
     )  # fmt: skip
 
 

@@ -125,6 +125,15 @@ def test_thousands_separators_and_rounding_are_understood(timm: Path) -> None:
     assert (flops.low, flops.value, flops.high) == (0.07e9, 0.08e9, 0.09e9)
 
 
+def test_what_is_declared_does_not_depend_on_where_the_tables_lie(
+    timm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else moving a folder would make every row of it a new version."""
+    absolute = fetch(timm / "*.csv")
+    monkeypatch.chdir(timm.parent)
+    assert fetch(f"{timm.name}/*.csv") == absolute
+
+
 def test_bad_rows_are_rejected_by_number_and_the_rest_goes_on(tmp_path: Path) -> None:
     path = write(
         tmp_path / "results-imagenet.csv",
