@@ -40,6 +40,9 @@ bench: $(READY)    ## every benchmark, quick settings
 	$(BIN)/python -m benchmarks.query_quality --quick
 	$(BIN)/python -m benchmarks.query_latency --quick
 
+notebooks: $(READY) ## run every notebook as it stands
+	$(BIN)/python -m pytest -p no:doctest --nbmake --nbmake-timeout=600 notebooks
+
 clean:             ## remove the environment and everything built
 	rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ Importing the package loads no neural-network runtime; `connect` is the way in.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ def __getattr__(name: str) -> Any:
 
         return SommelierError
     if name in __all__:
-        from sommelier import connection
-
-        return getattr(connection, name)
+        return getattr(import_module("sommelier.connection"), name)
     raise AttributeError(f"module 'sommelier' has no attribute '{name}'")
 
 

@@ -68,7 +68,7 @@ class Connection:
         statement = parse(text)
         if not isinstance(statement, nodes.Select):
             raise TypeError("query() takes a SELECT MODELS; use execute() for other statements")
-        return Relation(self, QueryBuilder(statement), params)
+        return Relation(self, QueryBuilder(statement), params, text=text)
 
     def models(self, *columns: str) -> Relation:
         """A lazy query over all models, to be refined: db.models().corr('resnet50').on(...)."""
@@ -103,10 +103,12 @@ class Connection:
         with self._lock:
             return self.session.sql(text)
 
-    def run_select(self, select: nodes.Select, params: Parameters = None) -> Result:
+    def run_select(
+        self, select: nodes.Select, params: Parameters = None, *, text: str | None = None
+    ) -> Result:
         """The rows of a parsed SELECT MODELS; Relation calls it."""
         with self._lock:
-            return self.session.run(select, params)
+            return self.session.run(select, params, text=text)
 
     def explain(
         self, select: nodes.Select, params: Parameters = None, *, analyze: bool = False

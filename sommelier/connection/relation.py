@@ -18,11 +18,17 @@ class Relation:
     """A lazy, immutable SELECT MODELS; it runs once, when its rows are first asked for."""
 
     def __init__(
-        self, connection: Connection, builder: QueryBuilder, parameters: Any = None
+        self,
+        connection: Connection,
+        builder: QueryBuilder,
+        parameters: Any = None,
+        *,
+        text: str | None = None,
     ) -> None:
         self._connection = connection
         self._builder = builder
         self._parameters = parameters
+        self._text = text  # as written, so that an error can underline it
         self._result: Result | None = None
 
     # ---- refinement: each returns a new relation
@@ -64,7 +70,9 @@ class Relation:
     def result(self) -> Result:
         """The rows; runs the query on first use."""
         if self._result is None:
-            self._result = self._connection.run_select(self.query, self._parameters)
+            self._result = self._connection.run_select(
+                self.query, self._parameters, text=self._text
+            )
         return self._result
 
     def explain(self, *, analyze: bool = False) -> Report:
