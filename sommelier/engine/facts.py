@@ -8,35 +8,42 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from sommelier.engine import settings
+
 if TYPE_CHECKING:
     from sommelier.records import Dataset, Device, ModelRecord, ProbeSet, TextPredicate
     from sommelier.storage.catalog import Catalog
-    from sommelier.storage.resource_index import MetricContext, ResourceIndex
+    from sommelier.storage.profile_index import ProfileIndex
+    from sommelier.storage.resource_index import (
+        ColumnKey,
+        ColumnView,
+        MetricContext,
+        ResourceIndex,
+    )
 
 Array = np.ndarray[Any, np.dtype[Any]]
 T = TypeVar("T")
 
 
 class Facts:
-    """Reads through to the catalog once per generation of it. Arrays are in row order."""
+    """Reads through to the catalog once. Arrays are in row order.
+
+    It belongs to one generation of the catalog: after a change the session makes a new one, and
+    answers that were given keep the old one with everything they need.
+    """
 
     def __init__(self, catalog: Catalog, resources: ResourceIndex) -> None:
+        resources.refresh()
         self.catalog = catalog
         self.resources = resources
-        self._generation = -1
+        self.ids: Array = resources.ids
+        self._generation = catalog.generation
         self._known: dict[tuple[Any, ...], Any] = {}
 
-    def refresh(self) -> None:
-        """Forget everything if the catalog has changed; cheap when it has not."""
-        self.resources.refresh()
-        generation = self.catalog.generation
-        if generation != self._generation:
-            self._known = {}
-            self._generation = generation
-
     @property
-    def ids(self) -> Array:
-        return self.resources.ids
+    def current(self) -> bool:
+        """Whether the catalog is still as it was read."""
+        return self.catalog.generation == self._generation
 
     def model(self, name: str, version: str | None) -> ModelRecord:
         """The model of that name, alias or id. Raises UnknownNameError with the nearest names."""
@@ -65,8 +72,19 @@ class Facts:
     def probe_sets(self) -> list[ProbeSet]:
         return self._once(("probe sets",), lambda: list(self.catalog.probe_sets()))
 
+    def settings(self) -> dict[str, Any]:
+        """The engine's settings as Python values in base units."""
+        return self._once(("settings",), lambda: settings.read(self.catalog))
+
     def tasks(self) -> list[tuple[str, int, str | None]]:
         return self._once(("tasks",), lambda: list(self.catalog.tasks()))
+
+    def column(self, key: ColumnKey) -> ColumnView:
+        return self._once(("column", key), lambda: self.resources.column(key))
+
+    def similarity(self, profiles: ProfileIndex, model_id: str) -> Array:
+        """How alike every model spends its resources with this one."""
+        return self._once(("similarity", model_id), lambda: profiles.similarity(model_id))
 
     def text(self, column: str) -> Array:
         """A metadata column as objects, None where unknown."""

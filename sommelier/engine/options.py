@@ -157,6 +157,16 @@ def bare(value: float, dimension: Dimension) -> float:
     )
 
 
+def check_confidence(confidence: float, span: Span | None) -> None:
+    """Raises BinderError unless the confidence is one a statement can be made with."""
+    if not 0.5 < confidence < 1:
+        raise BinderError(
+            f"a confidence lies between 50% and 100%, not at {confidence * 100:g}%",
+            span=span,
+            hint="usual are 90%, 95% and 99%",
+        )
+
+
 def _truth(literal: nodes.Expression) -> bool | None:
     if isinstance(literal, nodes.Boolean):
         return literal.value

@@ -12,7 +12,7 @@ from typing import Any
 from sommelier.engine.conditions import bind_condition
 from sommelier.engine.names import unknown
 from sommelier.engine.numbers import Binding
-from sommelier.engine.options import SELECT_OPTIONS, bind_options
+from sommelier.engine.options import SELECT_OPTIONS, bind_options, check_confidence
 from sommelier.engine.outputs import bind_columns, bind_order, bind_pick
 from sommelier.engine.plan import (
     Condition,
@@ -25,7 +25,7 @@ from sommelier.engine.plan import (
     needs_answers,
 )
 from sommelier.engine.predicates import Block, Columns, numbers
-from sommelier.engine.references import bind_corr, bind_references, check_confidence
+from sommelier.engine.references import bind_corr, bind_references
 from sommelier.engine.scope import Scope
 from sommelier.errors import BinderError, Span
 from sommelier.grammar import nodes

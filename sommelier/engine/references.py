@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sommelier.engine.names import unknown
-from sommelier.engine.options import number_in
+from sommelier.engine.options import check_confidence, number_in
 from sommelier.engine.plan import (
     AllOf,
     AnyOf,
@@ -228,13 +228,3 @@ def fraction(node: Any, scope: Scope, *, what: str, limit: bool = True) -> float
             hint=f"write {value:g}%" if bare else None,
         )
     return value
-
-
-def check_confidence(confidence: float, span: Span | None) -> None:
-    """Raises BinderError unless the confidence is one a statement can be made with."""
-    if not 0.5 < confidence < 1:
-        raise BinderError(
-            f"a confidence lies between 50% and 100%, not at {confidence * 100:g}%",
-            span=span,
-            hint="usual are 90%, 95% and 99%",
-        )

@@ -5,7 +5,7 @@ The same analysis, over all models, finds the smallest relaxation of an empty an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from sommelier.engine.plan import (
     ModelReference,
     TextColumn,
     TextMatch,
+    all_of,
     conjuncts,
 )
 from sommelier.engine.predicates import Block, evaluate, numbers
@@ -92,8 +93,7 @@ def _verdicts(plan: LogicalPlan, row: int, world: World) -> list[Verdict]:
         text = wording.source_text(plan.sources)
         verdicts.append(Verdict(f"FROM {text}", "", "", _word(inside)))
     block = Block(world, np.array([row]))
-    for condition in (*conjuncts(plan.where), *conjuncts(plan.on)):
-        verdicts.append(_condition(condition, block))
+    verdicts += [_condition(c, block) for c in (*conjuncts(plan.where), *conjuncts(plan.on))]
     if plan.corr is not None:
         verdicts += _corr(plan, row, world)
         verdicts += [_having(part, plan, row, world) for part in conjuncts(plan.having)]
@@ -164,8 +164,8 @@ def _corr(plan: LogicalPlan, row: int, world: World) -> list[Verdict]:
             why_not = ", ".join(comparison.candidates.incomparable) or "no common probes"
             verdicts.append(Verdict(f"CORR {reference.name}", "not compared", why_not, "unknown"))
             continue
-        for bound in corr.bounds:
-            verdicts.append(_bound(bound, reference, comparison, (row, answers.tests, world.size)))
+        place = (row, answers.tests, world.size)
+        verdicts += [_bound(bound, reference, comparison, place) for bound in corr.bounds]
         if not corr.bounds:
             verdicts.append(Verdict(f"CORR {reference.name}", "compared", "", "true"))
     if corr.accuracy is not None:
@@ -183,10 +183,7 @@ def _bound(
     observed = float(interval.agreement[0])
     lower, upper = float(interval.lower[0]), float(interval.upper[0])
     value = lower if bound.confidence is not None else observed
-    passes = bool(
-        len(comparison.passing((bound,), tests, possible=False))
-        and np.isin(row, comparison.passing((bound,), tests, possible=False))
-    )
+    passes = bool(np.isin(row, comparison.passing((bound,), tests, possible=False)))
     verdict = _word(passes)
     maybe = bound.confidence is not None and upper >= bound.threshold
     if not passes and maybe and bound.operator in (">", ">="):
@@ -212,8 +209,6 @@ def _having(part: Condition, plan: LogicalPlan, row: int, world: World) -> Verdi
 
 def _cut(plan: LogicalPlan, row: int, world: World) -> Verdict:
     """The model passes every condition and lost its place to PICK or LIMIT."""
-    from dataclasses import replace
-
     if plan.pick is not None:
         text = f"PICK {wording.pick_text(plan.pick)}"
         return Verdict(text, "", "", "false", "others are better; raise TOP or leave out PICK")
@@ -262,18 +257,12 @@ def _without(
     plan: LogicalPlan, conditions: tuple[Condition, ...], world: World
 ) -> NDArray[np.int64]:
     """The rows that satisfy the query with only `conditions` of WHERE and ON."""
-    from dataclasses import replace
-
-    from sommelier.engine.plan import all_of
-
     kept = replace(_uncut(plan), where=all_of(conditions), on=None)
     return execute(kept, world).row_numbers()
 
 
 def _relaxed_corr(plan: LogicalPlan, world: World) -> Relaxation | None:
     """The best model that fails only CORR's threshold."""
-    from dataclasses import replace
-
     corr = plan.corr
     if corr is None or not corr.bounds:
         return None
@@ -294,15 +283,11 @@ def _relaxed_corr(plan: LogicalPlan, world: World) -> Relaxation | None:
 
 def _uncut(plan: LogicalPlan) -> LogicalPlan:
     """The plan without what only orders, chooses or cuts."""
-    from dataclasses import replace
-
     return replace(plan, having=None, pick=None, limit=None, offset=0, keep=None, distinct=False)
 
 
 def _reached(plan: LogicalPlan, world: World) -> Mask:
     """The rows that reach CORR."""
-    from dataclasses import replace
-
     before = replace(_uncut(plan), corr=None, order=())
     mask = np.zeros(world.size, dtype=bool)
     mask[execute(before, world).row_numbers()] = True

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.engine.facts import Facts
+from sommelier.engine.numbers import ANSWER_TEXTS
+from sommelier.engine.plan import MetricColumn, Shown, Similarity, TextColumn, leaves
 from sommelier.storage.resource_index import ColumnKey, ColumnView
 
 if TYPE_CHECKING:
@@ -30,13 +32,25 @@ class World:
         return len(self.facts.ids)
 
     def column(self, key: ColumnKey) -> ColumnView:
-        return self.facts.resources.column(key)
+        return self.facts.column(key)
 
     def similarity(self, model_id: str) -> NDArray[np.float64]:
-        return self.profiles.similarity(model_id)
+        return self.facts.similarity(self.profiles, model_id)
 
     def text_mask(self, predicate: TextPredicate) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         return self.facts.text_mask(predicate)
+
+    def hold(self, value: Shown) -> None:
+        """Reads what a column of an answer needs, so that it outlives changes of the catalog."""
+        if isinstance(value, TextColumn):
+            if value.name not in ANSWER_TEXTS:
+                self.text(value.name)
+            return
+        for leaf in leaves(value):
+            if isinstance(leaf, MetricColumn):
+                self.column(leaf.key)
+            elif isinstance(leaf, Similarity):
+                self.similarity(leaf.model_id)
 
     def text(self, column: str) -> NDArray[np.object_]:
         return self.facts.text(column)
