@@ -51,6 +51,9 @@ class Facts:
             ("model", name, version), lambda: self.catalog.resolve(name, version=version)
         )
 
+    def model_names(self) -> list[str]:
+        return self._once(("names",), lambda: list(self.catalog.model_names()))
+
     def contexts(self, metric: str) -> list[MetricContext]:
         return self._once(("contexts", metric), lambda: self.resources.contexts(metric))
 

@@ -12,7 +12,7 @@ from sommelier.engine import settings
 from sommelier.engine.executor import execute, gather
 from sommelier.engine.facts import Facts
 from sommelier.engine.parameters import Parameters, Supplied, as_parameters
-from sommelier.engine.plan import LogicalPlan
+from sommelier.engine.plan import LogicalPlan, ModelReference
 from sommelier.engine.planner import bind_query_options, check_contexts, plan
 from sommelier.engine.result import Actions, ColumnInfo, Report, Result, Table
 from sommelier.engine.rules import optimize
@@ -133,6 +133,15 @@ class Session:
                 "execute": (time.perf_counter() - planned) * 1e3,
             }
             return self._result(bound, state, world, timing, text)
+
+    def run_bound(self, bound: LogicalPlan) -> Result:
+        """The answer to a plan."""
+        world = self.world
+        return self._result(bound, execute(optimize(bound), world), world, {}, None)
+
+    def model(self, reference: Any, parameters: Parameters) -> ModelReference:
+        """The model that a reference or parameter names. Raises UnknownNameError."""
+        return self._scope(nodes.Select(), parameters, None).model(reference)
 
     def plan(
         self,
@@ -257,8 +266,6 @@ class Session:
         )
 
     def _actions(self, bound: LogicalPlan) -> Actions:
-        from sommelier.engine.plan import ModelReference
-
         def why(model_id: str) -> Report:
             from sommelier.engine.why import why
 

@@ -1,0 +1,179 @@
+"""DESCRIBE: what is known of one thing, as properties and values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sommelier.engine.names import nearest, unknown
+from sommelier.engine.result import ColumnInfo, Table
+from sommelier.engine.show import profile_rows
+from sommelier.errors import UnknownNameError
+from sommelier.grammar import nodes
+from sommelier.metrics import METRICS
+from sommelier.units import SPELLINGS, Dimension, format_value
+
+if TYPE_CHECKING:
+    from sommelier.engine.session import Session
+
+Facts = list[tuple[str, object]]
+
+_COLUMNS = (ColumnInfo("property"), ColumnInfo("value"))
+
+
+def describe(statement: nodes.Describe, session: Session) -> Table:
+    """The properties of what the name means: the first kind that has it, models first."""
+    kinds = (statement.kind,) if statement.kind else tuple(_KINDS)
+    for kind in kinds:
+        if kind != "model" and statement.name.name not in session.names(kind):
+            continue
+        try:
+            facts = _KINDS[kind](statement.name, session)
+        except UnknownNameError as error:
+            if statement.kind is not None or kind != "model":
+                error.span = error.span or statement.name.span
+                raise
+            continue
+        rows: list[tuple[object, ...]] = [(k, v) for k, v in facts if v is not None]
+        return Table(f"{kind} {statement.name.name}", _COLUMNS, rows)
+    raise _nothing(statement, session)
+
+
+def _nothing(statement: nodes.Describe, session: Session) -> Exception:
+    name, span = statement.name.name, statement.name.span
+    if statement.kind is not None:
+        return unknown(statement.kind, name, session.names(statement.kind), span)
+    everything = [known for kind in _KINDS for known in session.names(kind)]
+    return UnknownNameError(
+        f"nothing is called '{name}'",
+        span=span,
+        suggestions=nearest(name, everything),
+        hint=f"DESCRIBE knows {', '.join(_KINDS)}",
+    )
+
+
+def _model(reference: nodes.ModelRef, session: Session) -> Facts:
+    record = session.facts.model(reference.name, reference.version)
+    facts: Facts = [
+        ("name", record.name),
+        ("version", record.version),
+        ("id", record.id),
+        ("task", record.task),
+        ("family", record.family),
+        ("source", record.source),
+        ("revision", record.revision),
+        ("license", record.license),
+        ("tags", ", ".join(record.tags) or None),
+        ("aliases", ", ".join(record.aliases) or None),
+        ("format", record.format or "none: metadata only"),
+        ("inputs", ", ".join(map(str, record.inputs)) or None),
+        ("outputs", ", ".join(map(str, record.outputs)) or None),
+        ("output kind", _kind(record.output_kind.value, record.output_kind_inferred)),
+        ("classes", _classes(record.label_space_id, session)),
+        ("opset", record.opset),
+        ("producer", record.producer),
+        ("created", None if record.created is None else str(record.created)),
+        ("graph hash", record.graph_hash),
+        ("weight hash", record.weight_hash),
+        ("note", record.note),
+    ]
+    for row in profile_rows(session, record.id):
+        metric, value, provenance, method, device, batch, percentile, dataset, interval = row
+        context = [w for w in (device, dataset, percentile, batch and f"batch {batch}") if w]
+        words = f" ({', '.join(map(str, context))})" if context else ""
+        spread = f", {interval}" if interval else ""
+        facts.append((f"{metric}{words}", f"{value} ({provenance}, {method}{spread})"))
+    return facts
+
+
+def _kind(kind: str, inferred: bool) -> str:
+    return f"{kind} (inferred)" if inferred else kind
+
+
+def _classes(label_space_id: str | None, session: Session) -> str | None:
+    if label_space_id is None:
+        return None
+    space = session.catalog.label_space(label_space_id)
+    return f"{len(space.labels)} of '{space.name}': {', '.join(space.labels[:5])}, ..."
+
+
+def _pool(reference: nodes.ModelRef, session: Session) -> Facts:
+    pool = session.catalog.pool(reference.name)
+    names = [record.name for record in session.catalog.models(pool.ids)]
+    return [
+        ("name", pool.name),
+        ("models", len(names)),
+        ("query", pool.query),
+        ("members", ", ".join(names)),
+    ]
+
+
+def _view(reference: nodes.ModelRef, session: Session) -> Facts:
+    view = session.catalog.view(reference.name)
+    return [("name", view.name), ("query", view.query)]
+
+
+def _metric(reference: nodes.ModelRef, session: Session) -> Facts:
+    metric = METRICS[reference.name]
+    facts: Facts = [
+        ("name", metric.name),
+        ("meaning", metric.description),
+        ("measures", metric.dimension.value),
+        ("units", ", ".join(SPELLINGS[metric.dimension]) or None),
+        ("better", "lower" if metric.lower_is_better else "higher"),
+        ("clauses", "ON and WHERE" if metric.resource else "WHERE"),
+    ]
+    for context in session.facts.contexts(metric.name):
+        parts = [context.device, context.dataset]
+        parts += [f"batch {context.batch}" if context.batch else None]
+        parts += [f"p{context.percentile}" if context.percentile else None]
+        words = ", ".join(part for part in parts if part) or "any context"
+        facts.append((f"known ({words})", f"{context.count} models"))
+    return facts
+
+
+def _task(reference: nodes.ModelRef, session: Session) -> Facts:
+    found = {task: (count, name) for task, count, name in session.facts.tasks()}
+    count, name = found[reference.name]
+    return [("task", reference.name), ("models", count), ("reference", name or "none yet")]
+
+
+def _dataset(reference: nodes.ModelRef, session: Session) -> Facts:
+    dataset = session.catalog.dataset(reference.name)
+    facts: Facts = [
+        ("name", dataset.name),
+        ("kind", dataset.kind),
+        ("samples", dataset.samples),
+        ("item shape", None if dataset.item_shape is None else str(dataset.item_shape)),
+        ("dtype", dataset.dtype),
+        ("labelled", dataset.labelled),
+        ("classes", _classes(dataset.label_space_id, session)),
+        ("held out", dataset.held_out),
+        ("path", str(dataset.path)),
+        ("id", dataset.id),
+    ]
+    return facts + [(f"option {name}", str(value)) for name, value in dataset.options.items()]
+
+
+def _device(reference: nodes.ModelRef, session: Session) -> Facts:
+    device = session.catalog.device(reference.name)
+    numbers = (
+        ("memory", device.memory_bytes, Dimension.BYTES, ""),
+        ("peak", device.peak_flops_per_s, Dimension.FLOPS, "/s"),
+        ("bandwidth", device.bandwidth_bytes_per_s, Dimension.BYTES, "/s"),
+    )
+    facts: Facts = [("name", device.name)]
+    for name, value, dimension, per in numbers:
+        facts.append((name, None if value is None else format_value(value, dimension) + per))
+    return [*facts, ("note", device.note)]
+
+
+_KINDS: dict[str, Callable[[nodes.ModelRef, Session], Facts]] = {
+    "model": _model,
+    "pool": _pool,
+    "view": _view,
+    "dataset": _dataset,
+    "device": _device,
+    "metric": _metric,
+    "task": _task,
+}

@@ -1,0 +1,43 @@
+"""Names by kind, for completion and suggestions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sommelier.engine.facts import Facts
+from sommelier.engine.numbers import ANSWER_TEXTS
+from sommelier.engine.options import SELECT_OPTIONS, SETTINGS
+from sommelier.metrics import ANSWER_COLUMNS, METRICS, TEXT_COLUMNS
+from sommelier.units import SPELLINGS
+
+
+def names(kind: str, facts: Facts) -> list[str]:
+    """Every name of a kind: model, metric, column, unit, device, dataset, task, source, pool,
+    view, label, option, setting. Raises KeyError for another kind."""
+    return _KINDS[kind](facts)
+
+
+def _devices(facts: Facts) -> list[str]:
+    registered = [device.name for device in facts.devices()]
+    return list(dict.fromkeys([*registered, *facts.context_names("latency", "device")]))
+
+
+def _datasets(facts: Facts) -> list[str]:
+    return [dataset.name for dataset in facts.datasets()]
+
+
+_KINDS: dict[str, Callable[[Facts], list[str]]] = {
+    "model": lambda facts: facts.model_names(),
+    "metric": lambda _: list(METRICS),
+    "column": lambda _: [*METRICS, *ANSWER_COLUMNS, *ANSWER_TEXTS, *TEXT_COLUMNS],
+    "unit": lambda _: [unit for units in SPELLINGS.values() for unit in units],
+    "device": _devices,
+    "dataset": _datasets,
+    "task": lambda facts: [task for task, *_ in facts.tasks()],
+    "source": lambda facts: sorted({str(s) for s in facts.text("source") if s is not None}),
+    "pool": lambda facts: [pool.name for pool in facts.catalog.pools()],
+    "view": lambda facts: [view.name for view in facts.catalog.views()],
+    "label": lambda facts: [space.name for space in facts.catalog.label_spaces()],
+    "option": lambda _: list(SELECT_OPTIONS),
+    "setting": lambda _: list(SETTINGS),
+}

@@ -1,0 +1,35 @@
+"""SHOW, DESCRIBE and COMPARE: which function answers which statement."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import TYPE_CHECKING
+
+from sommelier.engine import compare, describe, show
+from sommelier.engine.parameters import Parameters
+from sommelier.engine.result import Table
+from sommelier.grammar import nodes
+
+if TYPE_CHECKING:
+    from sommelier.engine.session import Session
+
+
+@singledispatch
+def read(statement: nodes.Statement, _session: Session, _parameters: Parameters) -> Table:
+    """The rows that answer a read statement other than SELECT and EXPLAIN."""
+    raise TypeError(f"{type(statement).__name__} is not a statement that only reads")
+
+
+@read.register
+def _show(statement: nodes.Show, session: Session, parameters: Parameters) -> Table:
+    return show.show(statement, session, parameters)
+
+
+@read.register
+def _describe(statement: nodes.Describe, session: Session, _parameters: Parameters) -> Table:
+    return describe.describe(statement, session)
+
+
+@read.register
+def _compare(statement: nodes.Compare, session: Session, parameters: Parameters) -> Table:
+    return compare.compare(statement, session, parameters)
