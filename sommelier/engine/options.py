@@ -129,7 +129,7 @@ def number_in(literal: nodes.Expression, dimension: Dimension) -> float | None:
         value = number_in(literal.operand, dimension)
         return None if value is None else -value
     if isinstance(literal, nodes.Quantity):
-        return units.to_base(literal.value, literal.unit, dimension)
+        return units.to_base(float(literal.value), literal.unit, dimension)
     if isinstance(literal, nodes.Percent) and literal.relative_to is None:
         if dimension in (Dimension.FRACTION, Dimension.NUMBER):
             return literal.fraction
@@ -140,7 +140,7 @@ def number_in(literal: nodes.Expression, dimension: Dimension) -> float | None:
     if isinstance(literal, nodes.Text):
         return units.parse(literal.value, dimension)
     if isinstance(literal, nodes.Number):
-        return bare(literal.value, dimension)
+        return bare(float(literal.value), dimension)
     return None
 
 

@@ -207,7 +207,7 @@ def _top(pick: nodes.Pick, binding: Binding) -> int | None:
         top = pick.top
     else:
         literal = binding.scope.parameters.literal(pick.top)
-        whole = isinstance(literal, nodes.Number) and literal.value.is_integer()
+        whole = isinstance(literal, nodes.Number) and float(literal.value).is_integer()
         top = int(literal.value) if whole else 0
     if top is not None and top < 1:
         raise BinderError("TOP takes a whole number from 1", span=pick.span)

@@ -180,6 +180,10 @@ def _count(node: Any, scope: Scope, clause: str) -> int | None:
     if node is None or isinstance(node, int):
         return node
     literal = scope.parameters.literal(node)
-    if isinstance(literal, nodes.Number) and literal.value.is_integer() and literal.value >= 0:
+    if (
+        isinstance(literal, nodes.Number)
+        and float(literal.value).is_integer()
+        and literal.value >= 0
+    ):
         return int(literal.value)
     raise BinderError(f"{clause} takes a whole number of rows", span=node.span)
