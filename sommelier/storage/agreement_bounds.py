@@ -1,0 +1,108 @@
+"""What one comparison says about another: bounds by the triangle inequality (Sommelier 5.2).
+
+With d the share of samples on which two models answer differently,
+|d(X,Y) - d(Y,Z)| <= d(X,Z) <= d(X,Y) + d(Y,Z). It holds exactly on one common probe set, and for
+the population when the probe sets differ, provided that "same class" means the same in all three
+comparisons and that all probe sets sample one population (algorithms.md C.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class TransitiveBounds:
+    """Bounds on the agreement of models that share no probe set with the reference.
+
+    rows : model rows, best `low` first. low, high : (n,) tightest over the intermediates, computed
+    from the observed shares; they are estimates until `interval` puts confidence on them.
+    low_legs, high_legs : int64 (n, 4) = agreements and samples of (reference, intermediate), then
+    of (intermediate, candidate), for the intermediate that gave low, and the one that gave high.
+    via : (n,) row of the intermediate that gave low. intermediates : how many were tried; choosing
+    the best of them is what `interval` pays for.
+    """
+
+    rows: NDArray[np.int64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    low_legs: NDArray[np.int64]
+    high_legs: NDArray[np.int64]
+    via: NDArray[np.int64]
+    intermediates: int
+
+    def interval(self, confidence: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(low, high) that hold together, per row, with probability >= `confidence`.
+
+        Each of the 2 x intermediates legs gets a Clopper-Pearson interval at
+        alpha / (2 x intermediates), two-sided, so that the choice of intermediate is paid for.
+        """
+        leg = 1 - (1 - confidence) / (2 * max(1, self.intermediates))
+        low_1, _ = clopper_pearson(self.low_legs[:, 0], self.low_legs[:, 1], leg)
+        low_2, _ = clopper_pearson(self.low_legs[:, 2], self.low_legs[:, 3], leg)
+        a_low, a_high = clopper_pearson(self.high_legs[:, 0], self.high_legs[:, 1], leg)
+        b_low, b_high = clopper_pearson(self.high_legs[:, 2], self.high_legs[:, 3], leg)
+        gap = np.maximum(np.maximum(a_low - b_high, b_low - a_high), 0.0)
+        return np.maximum(low_1 + low_2 - 1, 0.0), 1 - gap
+
+
+def clopper_pearson(
+    k: NDArray[np.int64], n: NDArray[np.int64] | int, confidence: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two-sided exact binomial interval of each k successes in n; (0, 1) where n is 0."""
+    from scipy.special import betaincinv
+
+    k, n = np.asarray(k, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    tail = (1 - confidence) / 2
+    low = np.where(k > 0, betaincinv(np.maximum(k, 1), np.maximum(n - k + 1, 1), tail), 0.0)
+    high = np.where(k < n, betaincinv(k + 1, np.maximum(n - k, 1), 1 - tail), 1.0)
+    return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """An intermediate: its agreement with the reference, and with candidates on another probe set.
+
+    row : the intermediate's. agreements of samples : with the reference. rows, counts : candidates
+    and their agreements with the intermediate, of `candidate_samples`.
+    """
+
+    row: int
+    agreements: int
+    samples: int
+    rows: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    candidate_samples: int
+
+
+def transitive_bounds(legs: list[Leg]) -> TransitiveBounds | None:
+    """The tightest bounds over all legs, for every candidate that one of them reaches."""
+    legs = [leg for leg in legs if len(leg.rows)]
+    if not legs:
+        return None
+    rows = np.unique(np.concatenate([leg.rows for leg in legs]))
+    low, high = np.full(len(rows), -np.inf), np.full(len(rows), np.inf)
+    low_legs = np.zeros((len(rows), 4), dtype=np.int64)
+    high_legs = np.zeros((len(rows), 4), dtype=np.int64)
+    via = np.full(len(rows), -1, dtype=np.int64)
+    for leg in legs:
+        at = np.searchsorted(rows, leg.rows)
+        near = leg.agreements / leg.samples
+        far = leg.counts / leg.candidate_samples
+        numbers = np.empty((len(at), 4), dtype=np.int64)
+        numbers[:, :2] = leg.agreements, leg.samples
+        numbers[:, 2], numbers[:, 3] = leg.counts, leg.candidate_samples
+        lower, upper = near + far - 1, 1 - np.abs(near - far)
+        better = lower > low[at]
+        low[at[better]], low_legs[at[better]] = lower[better], numbers[better]
+        via[at[better]] = leg.row
+        better = upper < high[at]
+        high[at[better]], high_legs[at[better]] = upper[better], numbers[better]
+    order = np.lexsort((rows, -low))
+    return TransitiveBounds(
+        rows[order], np.maximum(low, 0.0)[order], high[order], low_legs[order], high_legs[order],
+        via[order], len(legs),
+    )  # fmt: skip

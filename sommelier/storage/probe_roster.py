@@ -1,0 +1,127 @@
+"""Who answered a probe set, where the answers lie, and in which classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sommelier.records import LabelSpace, ProbeSet
+from sommelier.storage.label_translation import Classes, Translation, classes, translation
+from sommelier.storage.sketches import SketchRow
+
+VECTORS = "vectors"
+LabelMaps = Mapping[tuple[str, str], Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerGroup:
+    """Sketches that compare with a reference in one way: one file, one label space."""
+
+    kind: str
+    file: str
+    width: int
+    exact: bool
+    classes: Classes
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The sketches of one probe set, in catalog order.
+
+    rows : (n,) model rows of the resource index. group : (n,) codes into `groups`.
+    file_rows : (n,) rows inside the group's file. place : position by model id.
+    """
+
+    probe_set: ProbeSet
+    entries: tuple[SketchRow, ...]
+    rows: NDArray[np.int64]
+    groups: tuple[AnswerGroup, ...]
+    group: NDArray[np.int32]
+    file_rows: NDArray[np.int64]
+    place: Mapping[str, int]
+
+    def group_of(self, position: int) -> AnswerGroup:
+        return self.groups[self.group[position]]
+
+    @property
+    def population(self) -> str:
+        """What the probe set samples: only within one population do bounds carry over."""
+        return self.probe_set.dataset_id or self.probe_set.name
+
+
+def build_roster(
+    probe_set: ProbeSet,
+    entries: list[SketchRow],
+    rows: NDArray[np.int64],
+    label_spaces: Mapping[str, LabelSpace],
+) -> Roster:
+    """The roster of the entries whose model exists (rows >= 0)."""
+    known = [(entry, row) for entry, row in zip(entries, rows.tolist(), strict=True) if row >= 0]
+    codes: dict[tuple[object, ...], int] = {}
+    groups: list[AnswerGroup] = []
+    group = np.empty(len(known), dtype=np.int32)
+    for position, (entry, _) in enumerate(known):
+        key = (entry.file, entry.label_space_id, entry.classes)
+        code = codes.get(key)
+        if code is None:
+            code = codes[key] = len(groups)
+            groups.append(_group(entry, label_spaces))
+        group[position] = code
+    return Roster(
+        probe_set=probe_set,
+        entries=tuple(entry for entry, _ in known),
+        rows=np.array([row for _, row in known], dtype=np.int64),
+        groups=tuple(groups),
+        group=group,
+        file_rows=np.array([entry.row for entry, _ in known], dtype=np.int64),
+        place={entry.model_id: position for position, (entry, _) in enumerate(known)},
+    )
+
+
+def relate(reference: AnswerGroup, candidate: AnswerGroup, maps: LabelMaps) -> Translation:
+    """How a candidate's answers are compared with the reference's; `reason` when they cannot be."""
+    if reference.kind != candidate.kind:
+        return Translation(None, reason="different kinds of output")
+    if reference.kind == "vectors":
+        if reference.file != candidate.file:
+            return Translation(None, reason="different output sizes")
+        return Translation(VECTORS)
+    return relate_classes(reference.classes, candidate.classes, maps)
+
+
+def relate_classes(reference: Classes, candidate: Classes, maps: LabelMaps) -> Translation:
+    """The translation between two sets of classes, by the user's label map where there is one.
+
+    A map that was given the other way round is inverted.
+    """
+    ours, theirs = reference.space_id, candidate.space_id
+    given: Mapping[str, str] = {}
+    if ours is not None and theirs is not None:
+        inverted = {b: a for a, b in maps.get((theirs, ours), {}).items()}
+        given = maps.get((ours, theirs)) or inverted
+    return translation(reference, candidate, given)
+
+
+def frame(group: AnswerGroup, maps: LabelMaps) -> tuple[object, ...] | None:
+    """What "same class" means for a group; bounds carry over between groups of an equal frame only.
+
+    None : never. A relative distance of vectors is no metric (algorithms.md C.1), and a user's
+    label map may send two classes to one. Names beside bare positions need not mean the same.
+    """
+    classes = group.classes
+    if group.kind != "labels" or any(classes.space_id in pair for pair in maps):
+        return None
+    if classes.names is not None:
+        return ("names",)
+    return ("positions", classes.count) if classes.count is not None else None
+
+
+def _group(entry: SketchRow, label_spaces: Mapping[str, LabelSpace]) -> AnswerGroup:
+    space = label_spaces.get(entry.label_space_id) if entry.label_space_id else None
+    known = classes(
+        entry.label_space_id, space.labels if space is not None else None, entry.classes
+    )
+    return AnswerGroup(entry.kind, entry.file, entry.width, entry.exact, known)
