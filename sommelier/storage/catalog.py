@@ -1,0 +1,153 @@
+"""The catalog: everything a database knows, in one DuckDB file, behind one object.
+
+Its methods live in parts, each a file about one kind of thing: catalog_labels, catalog_models,
+catalog_measurements, catalog_datasets, catalog_collections, catalog_text. This file opens, closes
+and publishes.
+
+One process writes a database at a time; others read its snapshots (snapshots.py, opening.py). A
+Catalog may be shared by threads: calls take turns, and a transaction holds its turn to the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from sommelier.errors import StorageError
+from sommelier.storage.catalog_models import AddedModel
+from sommelier.storage.catalog_sql import SqlResult, run_sql
+from sommelier.storage.catalog_text import TextMask, TextTable
+from sommelier.storage.database import Database, Parameters
+from sommelier.storage.migrations import migrate
+from sommelier.storage.opening import (
+    Opened,
+    directory_of,
+    open_for_reading,
+    open_for_writing,
+)
+
+__all__ = ["AddedModel", "Catalog", "SqlResult", "TextMask"]
+
+logger = logging.getLogger(__name__)
+
+
+class Catalog(TextTable):
+    """An open database. Use it as a context manager, or call close()."""
+
+    def __init__(self, database: Database, path: Path | str, directory: Path) -> None:
+        super().__init__(database)
+        self.path = path
+        self.directory = directory
+        self._opened: Opened | None = None
+        self._closed = False
+
+    @classmethod
+    def open(cls, path: Path | str, *, read_only: bool = False) -> Catalog:
+        """The database at `path`, created if it is not there.
+
+        read_only : its newest snapshot, also while another process writes. ':memory:' lives as long
+        as the Catalog, with a temporary folder for files. Raises DatabaseLockedError if another
+        connection writes it, DatabaseCorruptError for a damaged or foreign file (untouched),
+        StorageError for one of a newer version.
+        """
+        if str(path) == ":memory:":
+            return cls._open_in_memory(read_only=read_only)
+        file = Path(path).absolute()
+        opened = open_for_reading(file) if read_only else open_for_writing(file)
+        catalog = cls(opened.database, file, directory_of(file))
+        catalog._opened = opened
+        if not read_only and opened.published is None:
+            catalog.publish()
+        return catalog
+
+    @classmethod
+    def _open_in_memory(cls, *, read_only: bool) -> Catalog:
+        if read_only:
+            raise StorageError("a database in memory is always empty at first; open it to write")
+        database = Database(":memory:")
+        migrate(database)
+        return cls(database, ":memory:", Path(tempfile.mkdtemp(prefix="sommelier-")))
+
+    # ---- what state it is in
+
+    @property
+    def read_only(self) -> bool:
+        """Whether this is a snapshot, or may be changed."""
+        return self._database.read_only
+
+    @property
+    def generation(self) -> int:
+        """A number that grows with every committed change, also from one process to the next."""
+        return self._database.generation
+
+    @property
+    def notice(self) -> str | None:
+        """For a read-only catalog, which moment it shows; None otherwise."""
+        if self._opened is None or self._opened.reading is None:
+            return None
+        return f"reading the snapshot of {self._opened.reading.made_at:%Y-%m-%d %H:%M:%S}"
+
+    # ---- reading and writing
+
+    def sql(
+        self, text: str, parameters: Parameters | None = None, limit: int | None = None
+    ) -> SqlResult:
+        """The rows of one read-only SQL statement over the views; see catalog_sql.run_sql."""
+        return run_sql(self._database, text, parameters, limit)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes inside the block are kept, or none. Blocks nest; the outermost commits."""
+        with self._database.transaction():
+            yield
+
+    def interrupt(self) -> None:
+        """Stop what other threads of this process are asking; they raise CancelledError."""
+        self._database.interrupt()
+
+    # ---- other processes
+
+    def publish(self) -> bool:
+        """Make what is committed visible to readers in other processes; True if that was needed.
+
+        Costs a checkpoint and a copy of the file; nothing when nothing changed, inside a
+        transaction, in memory or read-only. A copy that fails is logged: the data are safe without.
+        """
+        if self._opened is None or self._opened.file is None or self._database.in_transaction:
+            return False
+        published = self._opened.published
+        if published is not None and published.generation == self.generation:
+            return False
+        try:
+            return self._opened.publish()
+        except (OSError, StorageError) as error:
+            logger.warning("no snapshot for readers could be made: %s", error)
+            return False
+
+    def close(self) -> None:
+        """Publish what changed and release the file. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self.publish()
+        self._database.close()
+        if self._opened is None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        else:
+            self._opened.release()
+
+    def __enter__(self) -> Catalog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

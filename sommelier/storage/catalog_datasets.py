@@ -1,0 +1,175 @@
+"""Datasets, probe sets, the places of output sketches, and equivalence edges."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sommelier.errors import UnknownNameError
+from sommelier.records import Dataset, EquivalenceEdge, ProbeSet
+from sommelier.storage.catalog_measurements import MeasurementTable
+from sommelier.storage.naming import unknown_name
+from sommelier.storage.rows import mapping_from_json, now, to_json
+
+if TYPE_CHECKING:
+    from sommelier.storage.sketches import SketchRow
+
+_DATASET = (
+    "SELECT id, name, kind, path, samples, item_shape, dtype, labelled, label_space_id, options,"
+    " held_out FROM store.datasets"
+)
+_PROBE_SET = (
+    "SELECT id, dataset_id, name, samples, seed, synthetic, labels, label_space_id"
+    " FROM store.probe_sets"
+)
+_EDGE = (
+    "SELECT reference_id, candidate_id, nullif(probe_set_id, ''), samples, agreements, lower,"
+    " upper, confidence, method, labels, difference, difference_low, difference_high"
+    " FROM store.edges"
+)
+_SKETCH = (
+    "SELECT model_id, probe_set_id, kind, file, row_index, width, exact, label_space_id, classes,"
+    " failures, topk_row FROM store.sketches"
+)
+
+
+class DatasetTable(MeasurementTable):
+    """The part of the catalog that knows data, and what models answered on it."""
+
+    # ---- datasets
+
+    def add_dataset(self, dataset: Dataset) -> None:
+        """Remember a dataset; one of the same name is replaced."""
+        from sommelier.storage.schema import DATASETS
+
+        row = {
+            "name": dataset.name,
+            "id": dataset.id,
+            "kind": dataset.kind,
+            "path": str(dataset.path),
+            "samples": dataset.samples,
+            "item_shape": None if dataset.item_shape is None else to_json(dataset.item_shape),
+            "dtype": dataset.dtype,
+            "labelled": dataset.labelled,
+            "label_space_id": dataset.label_space_id,
+            "options": to_json(dict(dataset.options)),
+            "held_out": dataset.held_out,
+        }
+        with self._database.transaction(f"add the dataset '{dataset.name}'"):
+            self._database.upsert(DATASETS, [row])
+
+    def dataset(self, name: str) -> Dataset:
+        """The dataset of this name. Raises UnknownNameError."""
+        row = self._database.row(f"{_DATASET} WHERE name = ?", [name])
+        if row is None:
+            raise unknown_name("dataset", name, [known.name for known in self.datasets()])
+        return _dataset(row)
+
+    def datasets(self) -> list[Dataset]:
+        """All datasets, by name."""
+        return [_dataset(row) for row in self._database.rows(f"{_DATASET} ORDER BY name")]
+
+    def drop_dataset(self, name: str) -> None:
+        """Forget a dataset; what models answered on it stays. Raises UnknownNameError."""
+        from sommelier.storage.schema import DATASETS
+
+        with self._database.transaction(f"drop the dataset '{name}'"):
+            self.dataset(name)
+            self._database.write(DATASETS.delete().where(DATASETS.c.name == name))
+
+    # ---- probe sets
+
+    def add_probe_set(self, probe_set: ProbeSet) -> None:
+        """Remember a probe set; one of the same id is replaced."""
+        from sommelier.storage.schema import PROBE_SETS
+
+        row = {column.name: getattr(probe_set, column.name) for column in PROBE_SETS.columns}
+        with self._database.transaction("add a probe set"):
+            self._database.upsert(PROBE_SETS, [row])
+
+    def probe_set(self, probe_set_id: str) -> ProbeSet:
+        """The probe set with this id. Raises UnknownNameError."""
+        row = self._database.row(f"{_PROBE_SET} WHERE id = ?", [probe_set_id])
+        if row is None:
+            raise UnknownNameError(f"there is no probe set with the id '{probe_set_id}'")
+        return ProbeSet(*row)
+
+    def probe_sets(self) -> list[ProbeSet]:
+        """All probe sets, by name."""
+        return [ProbeSet(*row) for row in self._database.rows(f"{_PROBE_SET} ORDER BY name, id")]
+
+    # ---- where sketches lie
+
+    def add_sketch_row(self, entry: SketchRow) -> None:
+        """Remember where a sketch lies; one of the same model and probe set is replaced."""
+        self.add_sketch_rows([entry])
+
+    def add_sketch_rows(self, entries: Iterable[SketchRow]) -> None:
+        """Like add_sketch_row, for many; about 2 s per 100 000."""
+        from sommelier.storage.schema import SKETCHES
+
+        with self._database.transaction("add sketches"):
+            found = self._database.row("SELECT coalesce(max(number), 0) FROM store.sketches")
+            first = 1 + (found[0] if found else 0)
+            rows = [_sketch(entry, first + place) for place, entry in enumerate(entries)]
+            self._database.upsert(SKETCHES, rows)
+
+    def sketch_rows(self, probe_set_id: str | None = None) -> list[SketchRow]:
+        """Where the sketches of a probe set (None: of all) lie, in the order they were added."""
+        from sommelier.storage.sketches import SketchRow
+
+        rows = self._database.rows(
+            f"{_SKETCH} WHERE $1 IS NULL OR probe_set_id = $1 ORDER BY number", [probe_set_id]
+        )
+        return [SketchRow(*row) for row in rows]
+
+    # ---- equivalence
+
+    def add_edges(self, edges: Iterable[EquivalenceEdge]) -> None:
+        """Remember comparisons; one of the same pair, probe set and method is replaced."""
+        from sommelier.storage.schema import EDGES
+
+        names = [column.name for column in EDGES.columns]
+        rows = [{name: getattr(edge, name) for name in names} for edge in edges]
+        for row in rows:
+            row["probe_set_id"] = row["probe_set_id"] or ""
+        with self._database.transaction("add equivalences"):
+            self._database.upsert(EDGES, rows)
+
+    def edges(self, reference_id: str) -> list[EquivalenceEdge]:
+        """The comparisons with a reference, those that agree most first."""
+        rows = self._database.rows(
+            f"{_EDGE} WHERE reference_id = ?"
+            " ORDER BY agreements / greatest(samples, 1) DESC, candidate_id, probe_set_id, method",
+            [reference_id],
+        )
+        return [EquivalenceEdge(*row) for row in rows]
+
+
+def _dataset(row: Sequence[Any]) -> Dataset:
+    shape = None if row[5] is None else tuple(json.loads(row[5]))
+    return Dataset(
+        id=row[0], name=row[1], kind=row[2], path=Path(row[3]), samples=row[4], item_shape=shape,
+        dtype=row[6], labelled=row[7], label_space_id=row[8], options=mapping_from_json(row[9]),
+        held_out=row[10],
+    )  # fmt: skip
+
+
+def _sketch(entry: SketchRow, number: int) -> dict[str, Any]:
+    return {
+        "model_id": entry.model_id,
+        "probe_set_id": entry.probe_set_id,
+        "number": number,
+        "kind": entry.kind,
+        "file": entry.file,
+        "row_index": entry.row,
+        "width": entry.width,
+        "exact": entry.exact,
+        "label_space_id": entry.label_space_id,
+        "classes": entry.classes,
+        "failures": entry.failures,
+        "topk_row": entry.topk_row,
+        "added_at": now(),
+    }

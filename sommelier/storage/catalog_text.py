@@ -1,0 +1,147 @@
+"""Conditions on metadata columns: compiled to SQL, answered as rows of the models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from sommelier.errors import BinderError
+from sommelier.metrics import TEXT_COLUMNS
+from sommelier.records import TextPredicate
+from sommelier.storage.catalog_collections import CollectionTable
+from sommelier.storage.faults import read_fault
+from sommelier.storage.naming import nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_LABEL_SPACE = "(SELECT l.name FROM store.label_spaces l WHERE l.id = m.label_space_id)"
+_EXPRESSIONS = {
+    "tags": "CASE WHEN len(m.tags) > 0 THEN array_to_string(m.tags, ',') END",
+    "label_space": _LABEL_SPACE,
+    "created": "strftime(m.created, '%Y-%m-%d %H:%M:%S')",
+}
+_COMPARISONS = frozenset({"=", "!=", "<", "<=", ">", ">="})
+
+
+@dataclass(frozen=True, slots=True)
+class TextMask:
+    """Where a predicate holds. true_rows, null_rows : int32 rows of `model_ids`, ascending."""
+
+    true_rows: NDArray[np.int32]
+    null_rows: NDArray[np.int32]
+    all_ids: NDArray[Any]
+
+    @property
+    def true_ids(self) -> NDArray[Any]:
+        """The ids of the models for which it is true."""
+        found: NDArray[Any] = self.all_ids[self.true_rows]
+        return found
+
+    @property
+    def null_ids(self) -> NDArray[Any]:
+        """The ids of the models whose column is NULL: it is neither true nor false for them."""
+        found: NDArray[Any] = self.all_ids[self.null_rows]
+        return found
+
+
+class TextTable(CollectionTable):
+    """The part of the catalog that answers WHERE on metadata."""
+
+    def text_mask(self, predicate: TextPredicate) -> TextMask:
+        """The models for which a predicate is true, and those for which its column is NULL.
+
+        `created` is compared to the precision it is written with: created = '2024-05' is all of
+        that May. `tags` have no NULL for HAS; for other operators they are their words joined by
+        commas. A few ms for 100 000 models. Raises BinderError for a column, an operator or a
+        regular expression that does not exist.
+        """
+        condition, parameters, nullable = _compiled(predicate)
+        column = _expression(predicate.column)
+        wanted = f"({condition}) OR {column} IS NULL" if nullable else condition
+        is_null = f"{column} IS NULL" if nullable else "false"
+        sql = f"SELECT m.number, {is_null} AS unknown FROM store.models m WHERE {wanted} ORDER BY 1"
+        with self._database.steady():
+            try:
+                found = self._database.columns(sql, parameters)
+            except Exception as error:
+                raise _explained(predicate, error) from error
+            places = self._known_positions()
+        rows, unknown = places.of_number[found["number"]], found["unknown"]
+        return TextMask(rows[~unknown], rows[unknown], places.ids)
+
+    def text_columns(
+        self, names: Sequence[str], ids: Iterable[str] | None = None
+    ) -> dict[str, list[Any]]:
+        """Metadata of these models (None: all), a list per column in the order of `ids`.
+
+        Values are str or None; tags are a list of str. An unknown id gives None everywhere.
+        """
+        wanted = None if ids is None else list(ids)
+        listed = ", ".join(["m.id", *(_output(name) for name in names)])
+        if wanted is None:
+            rows = self._database.rows(f"SELECT {listed} FROM store.models m ORDER BY m.number")
+        else:
+            found = self._database.rows(
+                f"SELECT {listed} FROM store.models m WHERE m.id IN (SELECT unnest(?::VARCHAR[]))",
+                [wanted],
+            )
+            by_id = {row[0]: row for row in found}
+            nothing = (None,) * (len(names) + 1)
+            rows = [by_id.get(model_id, nothing) for model_id in wanted]
+        return {name: [row[place] for row in rows] for place, name in enumerate(names, 1)}
+
+
+def _output(column: str) -> str:
+    _expression(column)
+    return "m.tags" if column == "tags" else _expression(column)
+
+
+def _expression(column: str) -> str:
+    if column not in TEXT_COLUMNS:
+        raise BinderError(
+            f"there is no metadata column '{column}'",
+            suggestions=nearest(column, TEXT_COLUMNS),
+            hint=f"columns: {', '.join(TEXT_COLUMNS)}",
+        )
+    return _EXPRESSIONS.get(column, f"m.{column}")
+
+
+def _compiled(predicate: TextPredicate) -> tuple[str, list[Any], bool]:
+    """(condition, parameters, whether a NULL column makes it neither true nor false)."""
+    column, operator, values = predicate.column, predicate.operator, predicate.values
+    expression = _expression(column)
+    if operator == "is_null":
+        return f"{expression} IS NULL", [], False
+    if operator in ("has_any", "has_all"):
+        if column != "tags":
+            raise BinderError("HAS asks about tags", hint="write tags HAS 'mobile'")
+        return f"list_{operator}(m.tags, ?::VARCHAR[])", [list(values)], False
+    if operator == "in":
+        return f"{expression} IN (SELECT unnest(?::VARCHAR[]))", [list(values)], True
+    if operator not in _OPERATORS:
+        raise BinderError(f"'{operator}' does not compare text")
+    if column == "created" and operator in _COMPARISONS:
+        expression = f"left({expression}, {len(values[0])})"
+    return _OPERATORS[operator](expression), [values[0]], True
+
+
+_OPERATORS: dict[str, Callable[[str], str]] = {
+    **{sign: f"{{}} {sign} ?".format for sign in sorted(_COMPARISONS)},
+    "like": "{} LIKE ?".format,
+    "ilike": "{} ILIKE ?".format,
+    "regexp": "regexp_matches({}, ?)".format,
+}
+
+
+def _explained(predicate: TextPredicate, error: Exception) -> Exception:
+    cause = error.__cause__
+    if predicate.operator == "regexp" and isinstance(cause, duckdb.InvalidInputException):
+        return BinderError(
+            f"'{predicate.values[0]}' is not a regular expression: {read_fault(cause).message}"
+        )
+    return error

@@ -1,0 +1,100 @@
+"""How the tables came to be what they are: an ordered list of plain functions, one per version.
+
+Version n of the schema is what the first n functions make. A database remembers its version and an
+application id, so a file of another program, or of a later Sommelier, is recognised before anything
+is written to it. Views hold no data and are made anew after the last step.
+
+A step that changes a column's type or name has to drop the indexes of that table first (DuckDB
+refuses otherwise), and must not use schema.py's tables of a later version than its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from sommelier.errors import DatabaseCorruptError, StorageError
+from sommelier.storage.views import view_statements
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from sommelier.storage.database import Database
+
+APPLICATION_ID = "sommelier-db/4a5cbd6e"
+
+Migration = Callable[["Connection"], None]
+
+
+def create_tables(connection: Connection) -> None:
+    """1: every table of the first release."""
+    from sqlalchemy.schema import CreateSchema
+
+    from sommelier.storage.schema import METADATA
+
+    connection.execute(CreateSchema("store"))
+    METADATA.create_all(connection, checkfirst=False)
+
+
+MIGRATIONS: tuple[Migration, ...] = (create_tables,)
+SCHEMA_VERSION = len(MIGRATIONS)
+
+
+def schema_version(database: Database) -> int:
+    """The version of an open database, 0 when it is empty.
+
+    Raises DatabaseCorruptError when it holds tables that are not Sommelier's.
+    """
+    tables = {
+        (schema, table)
+        for schema, table in database.rows("SELECT schema_name, table_name FROM duckdb_tables()")
+    }
+    if not tables:
+        return 0
+    if ("store", "meta") in tables:
+        meta = dict(database.rows("SELECT key, value FROM store.meta"))
+        if meta.get("application_id") == APPLICATION_ID:
+            return int(meta["schema_version"])
+    raise DatabaseCorruptError(
+        "the file is a DuckDB database of another program; it was left untouched",
+        hint="give Sommelier a file of its own",
+    )
+
+
+def refuse_newer(version: int, *, known: int = SCHEMA_VERSION) -> None:
+    """Raise StorageError if a database of schema `version` is newer than this program knows."""
+    if version > known:
+        raise StorageError(
+            f"the database has schema version {version}, this Sommelier knows versions up to "
+            f"{known}; it was left untouched",
+            hint="upgrade: pip install --upgrade sommelier-db",
+        )
+
+
+def migrate(database: Database, migrations: Sequence[Migration] = MIGRATIONS) -> int:
+    """Bring a database to the newest version, in one transaction; the version it had before.
+
+    Raises StorageError if it is newer than the list.
+    """
+    version = schema_version(database)
+    refuse_newer(version, known=len(migrations))
+    if version == len(migrations):
+        return version
+    with database.transaction("bring the database to the current version"):
+        connection = database.alchemy()
+        for step in migrations[version:]:
+            step(connection)
+        _remember(database, len(migrations), new=version == 0)
+        for statement in view_statements():
+            connection.exec_driver_sql(statement)
+    return version
+
+
+def _remember(database: Database, version: int, *, new: bool) -> None:
+    from sommelier.storage.schema import META
+
+    rows = [{"key": "schema_version", "value": str(version)}]
+    if new:
+        rows.append({"key": "application_id", "value": APPLICATION_ID})
+        rows.append({"key": "generation", "value": "0"})
+    database.upsert(META, rows)

@@ -1,0 +1,268 @@
+"""Opening a database file: whose it is, who may write it, and which copy a reader gets.
+
+A file is looked at through a read-only DuckDB connection before anything is written anywhere, so a
+foreign, damaged or newer file is left as it was, down to the folder beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import duckdb
+
+from sommelier.errors import DatabaseCorruptError, DatabaseLockedError, StorageError
+from sommelier.storage.database import Database
+from sommelier.storage.faults import is_damage, storage_error
+from sommelier.storage.locking import WriterLock
+from sommelier.storage.migrations import SCHEMA_VERSION, migrate, refuse_newer, schema_version
+from sommelier.storage.snapshots import Snapshot, Snapshots
+
+MAGIC = b"DUCK"  # bytes 8 to 11 of a DuckDB file
+PATIENCE_S = 10.0  # how long to wait for a reader that is copying the database
+_TRIES = 5  # a snapshot may be replaced between finding and opening it
+
+
+@dataclass(slots=True)
+class Opened:
+    """An open database and what has to be given back when it is closed.
+
+    A reader has `reading`, the copy it reads (None: the file itself). A writer has the rest: its
+    lock, a handle of the database file, and the newest snapshot if that is up to date. The handle
+    stays open as long as the database, because closing any handle of a file ends DuckDB's own
+    (POSIX) lock on it.
+    """
+
+    database: Database
+    snapshots: Snapshots
+    reading: Snapshot | None = None
+    lock: WriterLock | None = None
+    file: BinaryIO | None = None
+    published: Snapshot | None = None
+
+    def publish(self) -> bool:
+        """Checkpoint and copy the file of a writer; False if it could not be made quiet."""
+        assert self.file is not None, "only a writer publishes"
+        with self.database.steady():
+            self.database.checkpoint()
+            if self.snapshots.has_log():
+                return False  # a reader in this process keeps the log in use; the next call does it
+            building = self.snapshots.temporary()
+            try:
+                self.snapshots.copy_database(self.file, building)
+                self.published = self.snapshots.adopt(building, self.database.generation)
+            except BaseException:
+                building.unlink(missing_ok=True)
+                raise
+        return True
+
+    def release(self) -> None:
+        """After the database is closed: give back the handle and the lock."""
+        if self.file is not None:
+            self.file.close()
+        if self.published is not None and self.published.generation == self.database.generation:
+            self.snapshots.same_time_again(self.published)
+        if self.lock is not None:
+            self.lock.release()
+
+
+def directory_of(path: Path) -> Path:
+    """The folder beside a database file: artifacts, sketches, snapshots."""
+    return path.with_name(path.name + ".d")
+
+
+def open_for_writing(path: Path) -> Opened:
+    """The database at `path`, created or migrated if need be, with the right to write it.
+
+    Raises DatabaseLockedError, DatabaseCorruptError, or StorageError with a sentence.
+    """
+    if not path.parent.is_dir():
+        raise StorageError(f"there is no folder '{path.parent}' to keep a database in")
+    directory = directory_of(path)
+    snapshots = Snapshots(path, directory)
+    lock = WriterLock(directory)
+    if directory.exists():
+        _take(lock, path, snapshots)
+    try:
+        if path.exists():
+            inspect(path)
+        _take(lock, path, snapshots)
+        current = snapshots.current() if path.exists() else None
+        opened = Opened(_connect(path), snapshots, lock=lock)
+    except BaseException:
+        lock.release()
+        raise
+    try:
+        migrate(opened.database)
+        opened.database.read_generation()
+        opened.file = path.open("rb")
+        if current is not None and current.generation == opened.database.generation:
+            opened.published = current
+    except BaseException:
+        opened.database.close()
+        lock.release()
+        raise
+    return opened
+
+
+def open_for_reading(path: Path) -> Opened:
+    """The newest snapshot of the database at `path`; made now if it is old and nobody writes.
+
+    Where no snapshot can be kept (a read-only disk), the file itself, read-only.
+    """
+    if not path.exists():
+        raise StorageError(
+            f"there is no database at '{path}'", hint="open it without read_only to create it"
+        )
+    directory = directory_of(path)
+    snapshots = Snapshots(path, directory)
+    if not directory.exists():
+        inspect(path)
+    for attempt in range(_TRIES):
+        try:
+            snapshot = _snapshot_to_read(path, snapshots, WriterLock(directory))
+        except OSError:  # nothing can be written beside the file
+            return Opened(_connect_current(path, path), snapshots)
+        try:
+            return Opened(_connect_current(snapshot.path, path), snapshots, reading=snapshot)
+        except DatabaseCorruptError:
+            if attempt == _TRIES - 1 or snapshot.path.exists():
+                raise
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def inspect(path: Path) -> int:
+    """The schema version of the file at `path`, which is not touched.
+
+    Raises DatabaseCorruptError if it is not a whole Sommelier database, StorageError if it is newer
+    than this program, DatabaseLockedError if another program has it open.
+    """
+    _check_magic(path)
+    database = _connect(path, read_only=True)
+    try:
+        version = schema_version(database)
+    finally:
+        database.close()
+    refuse_newer(version)
+    return version
+
+
+def locked_error(path: Path, snapshots: Snapshots, lock: WriterLock) -> DatabaseLockedError:
+    """The sentence for a second writer."""
+    writer = lock.writer()
+    who = f"process {writer.pid} (since {writer.since:%H:%M})" if writer else "another process"
+    newest = snapshots.newest()
+    advice = (
+        f"open it with read_only=True to read its snapshot of {newest.made_at:%H:%M:%S}, or wait"
+        if newest
+        else "wait until it is done"
+    )
+    return DatabaseLockedError(f"{path.name} is being written by {who}; {advice}", hint=advice)
+
+
+def _take(lock: WriterLock, path: Path, snapshots: Snapshots) -> None:
+    """Acquire the right to write, waiting for readers that copy but not for another writer."""
+    until = time.monotonic() + PATIENCE_S
+    while not lock.acquire(note=True):
+        if lock.writer() is not None or time.monotonic() > until:
+            raise locked_error(path, snapshots, lock)
+        time.sleep(0.02)
+
+
+def _snapshot_to_read(path: Path, snapshots: Snapshots, lock: WriterLock) -> Snapshot:
+    until = time.monotonic() + PATIENCE_S
+    while not lock.acquire(note=False):
+        newest = snapshots.newest()
+        if newest is not None and lock.writer() is not None:
+            return newest
+        if time.monotonic() > until or lock.writer() is not None:
+            if newest is not None:
+                return newest
+            raise locked_error(path, snapshots, lock)
+        time.sleep(0.02)
+    try:
+        return snapshots.current() or _make_snapshot(path, snapshots)
+    finally:
+        lock.release()
+
+
+def _make_snapshot(path: Path, snapshots: Snapshots) -> Snapshot:
+    """A copy of a database nobody writes. An older version is migrated in the copy only."""
+    _check_magic(path)
+    building = snapshots.temporary()
+    try:
+        with path.open("rb") as source:
+            snapshots.copy_database(source, building)
+        database = _connect(building, named=path)
+        try:
+            migrate(database)
+            database.read_generation()
+            database.checkpoint()
+        finally:
+            database.close()
+        return snapshots.adopt(building, database.generation)
+    except BaseException:
+        for left in building.parent.glob(building.name + "*"):
+            left.unlink(missing_ok=True)
+        raise
+
+
+def _connect_current(file: Path, path: Path) -> Database:
+    """`file`, a copy of the database `path` or itself, read-only; it has to be of this version."""
+    database = _connect(file, read_only=True, named=path)
+    try:
+        version = schema_version(database)
+        refuse_newer(version)
+        if version < SCHEMA_VERSION:
+            raise StorageError(
+                f"{path.name} has schema version {version} and this Sommelier reads version "
+                f"{SCHEMA_VERSION}",
+                hint="open it once for writing with this Sommelier; that brings it up to date",
+            )
+        database.read_generation()
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _connect(path: Path, *, read_only: bool = False, named: Path | None = None) -> Database:
+    with _opening(named or path):
+        return Database(path, read_only=read_only)
+
+
+@contextlib.contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        message = str(error)
+        if "lock on file" in message or "different configuration" in message:
+            directory = directory_of(path)
+            raise locked_error(path, Snapshots(path, directory), WriterLock(directory)) from error
+        if is_damage(error) or isinstance(error, (duckdb.InternalException, duckdb.FatalException)):
+            raise DatabaseCorruptError(
+                f"{path.name} is damaged: {_first_line(message)}; it was left untouched",
+                hint="restore it from a copy; the newest snapshot in "
+                f"{directory_of(path).name}/snapshots is one",
+            ) from error
+        raise storage_error(error, f"open {path}") from error
+
+
+def _check_magic(path: Path) -> None:
+    if path.is_dir():
+        raise StorageError(f"'{path}' is a folder; name a database file")
+    with path.open("rb") as handle:
+        if handle.read(12)[8:] != MAGIC:
+            raise DatabaseCorruptError(
+                f"{path.name} is not a Sommelier database; it was left untouched",
+                hint="name a new file to create a database",
+            )
+
+
+def _first_line(message: str) -> str:
+    return message.strip().splitlines()[0].removeprefix("IO Error: ")

@@ -1,0 +1,263 @@
+"""The tables of the catalog, in DuckDB's schema `store`; the views people query are in views.py.
+
+This is the only description of the tables; migrations create them from it and every change to a row
+is a SQLAlchemy Core statement on them. Importing this module imports SQLAlchemy (about 0.13 s), so
+only the paths that write do; see database.py.
+
+No foreign keys: DuckDB cannot update a row another one refers to. Times are naive UTC, because
+DuckDB's TIMESTAMPTZ needs pytz to be read. Tuples and mappings are JSON text, except the tags and
+aliases of a model, which SQL asks about and are lists.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+
+METADATA = MetaData(schema="store")
+
+
+def _key(name: str, kind: type[Integer] | type[String] = String) -> Column[object]:
+    # autoincrement would make SQLAlchemy ask for SERIAL, which DuckDB does not have
+    return Column(name, kind, primary_key=True, autoincrement=False)
+
+
+META = Table("meta", METADATA, _key("key"), Column("value", String, nullable=False))
+
+MODELS = Table(
+    "models",
+    METADATA,
+    _key("id"),
+    Column("number", Integer, nullable=False),  # order of insertion
+    Column("name", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("revision", String),
+    Column("task", String),
+    Column("family", String),
+    Column("license", String),
+    Column("tags", ARRAY(String), nullable=False),
+    Column("aliases", ARRAY(String), nullable=False),
+    Column("format", String),
+    Column("inputs", String, nullable=False),
+    Column("outputs", String, nullable=False),
+    Column("input", String, nullable=False),  # the signature as people write it
+    Column("output", String, nullable=False),
+    Column("output_kind", String, nullable=False),
+    Column("output_kind_inferred", Boolean, nullable=False),
+    Column("label_space_id", String),
+    Column("preprocessing", String),
+    Column("opset", Integer),
+    Column("producer", String),
+    Column("graph_hash", String),
+    Column("weight_hash", String),
+    Column("minhash", LargeBinary),
+    Column("artifact", String),
+    Column("note", String),
+    Column("created", DateTime),
+    Column("added_at", DateTime, nullable=False),
+)
+
+# What makes two numbers about one model different numbers. There are hundreds of contexts and
+# millions of measurements: a measurement row holds nothing but numbers, so reading all is fast.
+CONTEXTS = Table(
+    "contexts",
+    METADATA,
+    _key("id", Integer),
+    Column("metric", String, nullable=False),
+    Column("provenance", String, nullable=False),
+    Column("method", String, nullable=False),
+    Column("device", String),
+    Column("batch", Integer),
+    Column("percentile", Integer),
+    Column("dataset", String),
+    Column("precision", String),
+    Column("threads", Integer),
+)
+
+SOURCES = Table("sources", METADATA, _key("id", Integer), Column("source", String, nullable=False))
+
+# (model, context) is unique; measurements.py keeps it so. An index would triple the file.
+MEASUREMENTS = Table(
+    "measurements",
+    METADATA,
+    Column("model", Integer, nullable=False),  # models.number
+    Column("context", Integer, nullable=False),
+    Column("value", Double, nullable=False),
+    Column("low", Double),
+    Column("high", Double),
+    Column("count", BigInteger),
+    Column("source", Integer),
+    Column("recorded_at", DateTime, nullable=False),
+)
+
+PROFILES = Table(
+    "profiles", METADATA, _key("model_id"), Column("vector", LargeBinary, nullable=False)
+)
+
+OPERATOR_COSTS = Table(
+    "operator_costs",
+    METADATA,
+    _key("device"),
+    _key("key"),
+    Column("milliseconds", Double, nullable=False),
+    Column("count", BigInteger, nullable=False),
+)
+
+REJECTIONS = Table(
+    "rejections",
+    METADATA,
+    _key("source"),
+    _key("revision"),
+    Column("reason", String, nullable=False),
+    Column("recorded_at", DateTime, nullable=False),
+)
+
+LABEL_SPACES = Table(
+    "label_spaces",
+    METADATA,
+    _key("id"),
+    Column("name", String, nullable=False),
+    Column("labels", String, nullable=False),
+)
+
+LABEL_MAPS = Table(
+    "label_maps", METADATA, _key("from_id"), _key("to_id"), Column("mapping", String)
+)
+
+DATASETS = Table(
+    "datasets",
+    METADATA,
+    _key("name"),
+    Column("id", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("path", String, nullable=False),
+    Column("samples", BigInteger, nullable=False),
+    Column("item_shape", String),
+    Column("dtype", String),
+    Column("labelled", Boolean, nullable=False),
+    Column("label_space_id", String),
+    Column("options", String, nullable=False),
+    Column("held_out", Boolean),
+)
+
+PROBE_SETS = Table(
+    "probe_sets",
+    METADATA,
+    _key("id"),
+    Column("dataset_id", String),
+    Column("name", String, nullable=False),
+    Column("samples", BigInteger, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("synthetic", Boolean, nullable=False),
+    Column("labels", LargeBinary),
+    Column("label_space_id", String),
+)
+
+SKETCHES = Table(
+    "sketches",
+    METADATA,
+    _key("model_id"),
+    _key("probe_set_id"),
+    Column("number", Integer, nullable=False),  # order of insertion
+    Column("kind", String, nullable=False),
+    Column("file", String, nullable=False),
+    Column("row_index", BigInteger, nullable=False),
+    Column("width", BigInteger, nullable=False),
+    Column("exact", Boolean, nullable=False),
+    Column("label_space_id", String),
+    Column("classes", BigInteger),
+    Column("failures", BigInteger, nullable=False),
+    Column("topk_row", BigInteger),
+    Column("added_at", DateTime, nullable=False),
+)
+
+# probe_set_id is '' where there is none: a key column cannot be NULL
+EDGES = Table(
+    "edges",
+    METADATA,
+    _key("reference_id"),
+    _key("candidate_id"),
+    _key("probe_set_id"),
+    _key("method"),
+    Column("samples", BigInteger, nullable=False),
+    Column("agreements", BigInteger, nullable=False),
+    Column("lower", Double, nullable=False),
+    Column("upper", Double, nullable=False),
+    Column("confidence", Double, nullable=False),
+    Column("labels", String),
+    Column("difference", Double),
+    Column("difference_low", Double),
+    Column("difference_high", Double),
+)
+
+DEVICES = Table(
+    "devices",
+    METADATA,
+    _key("name"),
+    Column("memory_bytes", Double),
+    Column("peak_flops_per_s", Double),
+    Column("bandwidth_bytes_per_s", Double),
+    Column("note", String),
+)
+
+TASK_REFERENCES = Table(
+    "task_references", METADATA, _key("task"), Column("model_id", String, nullable=False)
+)
+
+POOLS = Table(
+    "pools",
+    METADATA,
+    _key("name"),
+    Column("query_text", String, nullable=False),
+    Column("created_at", DateTime, nullable=False),
+)
+
+POOL_MEMBERS = Table(
+    "pool_members",
+    METADATA,
+    _key("pool"),
+    _key("position", Integer),
+    Column("model_id", String, nullable=False),
+)
+
+SAVED_VIEWS = Table(
+    "saved_views", METADATA, _key("name"), Column("query_text", String, nullable=False)
+)
+
+SETTINGS = Table("settings", METADATA, _key("name"), Column("value", String, nullable=False))
+
+JOBS = Table(
+    "jobs",
+    METADATA,
+    _key("id", Integer),
+    Column("statement", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("started_at", DateTime, nullable=False),
+    Column("finished_at", DateTime),
+)
+
+TASKS = Table(
+    "tasks",
+    METADATA,
+    _key("job_id", Integer),
+    _key("key"),
+    Column("position", Integer, nullable=False),
+    Column("aspect", String, nullable=False),
+    Column("model_id", String, nullable=False),
+    Column("parameters", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("reason", String),
+    Column("attempts", Integer, nullable=False),
+)

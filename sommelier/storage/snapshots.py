@@ -1,0 +1,135 @@
+"""Read-only copies of the catalog: what other processes read while one writes.
+
+    models.sommelier.d/snapshots/<generation>.duckdb
+
+DuckDB lets one process at a time open a file that is being written. So the writer copies the file
+after each change, by temporary file, fsync and rename, and readers open the newest copy. A copy has
+the modification time of the file it was made from: that is how a reader sees, without opening
+either, that it is current. Older copies are removed; a reader that has one open keeps it (POSIX).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+SUFFIX = ".duckdb"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One copy on disk."""
+
+    path: Path
+    generation: int
+
+    @property
+    def made_at(self) -> datetime:
+        """Local time of the state it holds."""
+        return datetime.fromtimestamp(self.path.stat().st_mtime)
+
+
+class Snapshots:
+    """The copies of one database."""
+
+    def __init__(self, database: Path, directory: Path) -> None:
+        self._database = database
+        self._folder = directory / "snapshots"
+
+    def all(self) -> list[Snapshot]:
+        """The copies there are, newest first."""
+        found = [
+            Snapshot(path, int(path.stem))
+            for path in self._folder.glob(f"*{SUFFIX}")
+            if path.stem.isdigit()
+        ]
+        return sorted(found, key=lambda snapshot: -snapshot.generation)
+
+    def newest(self) -> Snapshot | None:
+        """The newest copy, or None."""
+        found = self.all()
+        return found[0] if found else None
+
+    def current(self) -> Snapshot | None:
+        """The newest copy if it holds all that is in the database file, else None.
+
+        Only meaningful while nobody writes.
+        """
+        newest = self.newest()
+        if newest is None or self.has_log():
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            if newest.path.stat().st_mtime_ns == self._database.stat().st_mtime_ns:
+                return newest
+        return None
+
+    def temporary(self) -> Path:
+        """A fresh path in the same folder, to build a copy in; `adopt` makes it a snapshot."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._folder / f"building-{os.getpid()}-{os.urandom(4).hex()}.tmp"
+
+    def copy_database(self, source: BinaryIO, target: Path) -> None:
+        """Copy the database file, through a handle that is already open, and its WAL if any."""
+        source.seek(0)
+        with target.open("wb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 22)
+        wal = _wal(self._database)
+        if _has_content(wal):
+            shutil.copyfile(wal, _wal(target))
+
+    def adopt(self, built: Path, generation: int) -> Snapshot:
+        """Make a finished copy the newest snapshot, durably, and remove older ones."""
+        times = self._database.stat()
+        with built.open("r+b") as handle:
+            os.fsync(handle.fileno())
+        os.utime(built, ns=(times.st_mtime_ns, times.st_mtime_ns))
+        snapshot = Snapshot(self._folder / f"{generation}{SUFFIX}", generation)
+        built.replace(snapshot.path)
+        _sync_folder(self._folder)
+        self._remove_others(snapshot)
+        return snapshot
+
+    def has_log(self) -> bool:
+        """Whether changes of the database lie in its write-ahead log, outside the file."""
+        return _has_content(_wal(self._database))
+
+    def same_time_again(self, snapshot: Snapshot) -> None:
+        """Note that the database file was touched after `snapshot` but holds the same."""
+        with contextlib.suppress(OSError):
+            times = self._database.stat()
+            os.utime(snapshot.path, ns=(times.st_mtime_ns, times.st_mtime_ns))
+
+    def _remove_others(self, kept: Snapshot) -> None:
+        for snapshot in self.all():
+            if snapshot.path != kept.path:
+                with contextlib.suppress(OSError):  # Windows: a reader has it open; next time
+                    snapshot.path.unlink()
+        for left in self._folder.glob("building-*"):
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(path.name + ".wal")
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # pragma: no cover - folders cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

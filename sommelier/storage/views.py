@@ -1,0 +1,116 @@
+"""The views catalog SQL reads: stable names and units of their own over the tables of `store`.
+
+Every view here is part of the product's surface: docs/language.md lists them. Numbers are in base
+units (bytes, FLOPs, ms, fractions), times are UTC.
+"""
+
+from __future__ import annotations
+
+# best provenance first, then the smallest batch: one number per model and context-free metric
+_BEST = """
+    SELECT m.model, {columns}
+    FROM store.measurements m JOIN store.contexts c ON c.id = m.context
+    WHERE c.metric IN ({names})
+    GROUP BY m.model"""
+_RANK = """struct_pack(
+        p := CASE c.provenance WHEN 'measured' THEN 0 WHEN 'estimated' THEN 1 ELSE 2 END,
+        b := coalesce(c.batch, 0), c := c.id)"""
+_PLAIN = ("params", "size", "flops", "activation_memory", "memory", "layers")
+
+
+def _best_numbers() -> str:
+    columns = ", ".join(
+        f"arg_min(m.value, {_RANK}) FILTER (c.metric = '{name}') AS {name}" for name in _PLAIN
+    )
+    return _BEST.format(columns=columns, names=", ".join(f"'{name}'" for name in _PLAIN))
+
+
+VIEWS: dict[str, str] = {
+    "models": f"""
+    SELECT m.name, m.version, m.task, m.family, m.source, m.revision, m.license, m.tags, m.format,
+        m.input, m.output, m.output_kind, l.name AS label_space, m.producer, m.opset,
+        {", ".join(f"b.{name}" for name in _PLAIN)},
+        m.created, m.added_at, m.graph_hash, m.weight_hash, m.note, m.aliases, m.id
+    FROM store.models m
+    LEFT JOIN store.label_spaces l ON l.id = m.label_space_id
+    LEFT JOIN ({_best_numbers()}) b ON b.model = m.number
+    ORDER BY m.number""",
+    "profiles": """
+    SELECT o.name AS model, o.version, c.metric, m.value, m.low, m.high, c.provenance, c.method,
+        c.device, c.batch, c.percentile, c.dataset, c.precision, c.threads, m.count,
+        s.source, m.recorded_at, o.id AS model_id
+    FROM store.measurements m
+    JOIN store.contexts c ON c.id = m.context
+    JOIN store.models o ON o.number = m.model
+    LEFT JOIN store.sources s ON s.id = m.source""",
+    "equivalences": """
+    SELECT r.name AS reference, c.name AS candidate,
+        CASE WHEN e.samples > 0 THEN e.agreements / e.samples END AS agreement,
+        e.agreements, e.samples, e.lower, e.upper, e.confidence, e.method, e.labels, e.difference,
+        e.difference_low, e.difference_high, p.name AS probe_set,
+        e.reference_id, e.candidate_id, nullif(e.probe_set_id, '') AS probe_set_id
+    FROM store.edges e
+    LEFT JOIN store.models r ON r.id = e.reference_id
+    LEFT JOIN store.models c ON c.id = e.candidate_id
+    LEFT JOIN store.probe_sets p ON p.id = e.probe_set_id""",
+    "datasets": """
+    SELECT d.name, d.kind, d.samples, d.labelled, d.held_out, d.item_shape, d.dtype,
+        l.name AS label_space, d.path, d.options, d.id
+    FROM store.datasets d LEFT JOIN store.label_spaces l ON l.id = d.label_space_id
+    ORDER BY d.name""",
+    "probe_sets": """
+    SELECT p.name, p.samples, p.seed, p.synthetic, p.labels IS NOT NULL AS labelled,
+        (SELECT count(*) FROM store.sketches s WHERE s.probe_set_id = p.id) AS models,
+        p.dataset_id, p.id
+    FROM store.probe_sets p""",
+    "sketches": """
+    SELECT m.name AS model, p.name AS probe_set, s.kind, s.width, s.exact, s.classes, s.failures,
+        s.added_at, s.model_id, s.probe_set_id
+    FROM store.sketches s
+    LEFT JOIN store.models m ON m.id = s.model_id
+    LEFT JOIN store.probe_sets p ON p.id = s.probe_set_id""",
+    "tasks": """
+    SELECT coalesce(t.task, r.task) AS task, coalesce(t.models, 0) AS models, m.name AS reference
+    FROM (SELECT task, count(*) AS models FROM store.models WHERE task IS NOT NULL GROUP BY task) t
+    FULL JOIN store.task_references r ON r.task = t.task
+    LEFT JOIN store.models m ON m.id = r.model_id
+    ORDER BY 1""",
+    "jobs": """
+    SELECT j.id, j.statement, j.state, count(t.key) AS total,
+        count(*) FILTER (t.state = 'done') AS done, count(*) FILTER (t.state = 'failed') AS failed,
+        count(*) FILTER (t.state = 'skipped') AS skipped, j.started_at, j.finished_at
+    FROM store.jobs j LEFT JOIN store.tasks t ON t.job_id = j.id
+    GROUP BY ALL ORDER BY j.id""",
+    "job_tasks": """
+    SELECT t.job_id, t.aspect, m.name AS model, t.state, t.reason, t.attempts, t.parameters,
+        t.model_id, t.key
+    FROM store.tasks t LEFT JOIN store.models m ON m.id = t.model_id
+    ORDER BY t.job_id, t.position""",
+    "pools": """
+    SELECT p.name, count(m.model_id) AS models, p.query_text, p.created_at
+    FROM store.pools p LEFT JOIN store.pool_members m ON m.pool = p.name
+    GROUP BY ALL ORDER BY p.name""",
+    "pool_models": """
+    SELECT p.pool, m.name AS model, m.version, p.position, p.model_id
+    FROM store.pool_members p LEFT JOIN store.models m ON m.id = p.model_id
+    ORDER BY p.pool, p.position""",
+    "views": "SELECT name, query_text FROM store.saved_views ORDER BY name",
+    "rejections": """
+    SELECT source, revision, reason, recorded_at FROM store.rejections ORDER BY recorded_at""",
+    "devices": """
+    SELECT name, memory_bytes, peak_flops_per_s, bandwidth_bytes_per_s, note
+    FROM store.devices ORDER BY name""",
+    "labels": """
+    SELECT name AS label_space, position - 1 AS position, words[position] AS label, id
+    FROM (SELECT id, name, words, unnest(range(1, len(words) + 1)) AS position
+          FROM (SELECT id, name, labels::JSON::VARCHAR[] AS words FROM store.label_spaces))
+    ORDER BY id, position""",
+    "operator_costs": """
+    SELECT device, "key" AS operator, milliseconds, count FROM store.operator_costs""",
+    "settings": "SELECT name, value FROM store.settings ORDER BY name",
+}
+
+
+def view_statements() -> tuple[str, ...]:
+    """The SQL that makes every view anew."""
+    return tuple(f"CREATE OR REPLACE VIEW main.{name} AS {query}" for name, query in VIEWS.items())
