@@ -119,7 +119,7 @@ def _metadata(session: Session, pair: Pair) -> Rows:
         mine, theirs = getattr(one, name), getattr(other, name)
         if mine is None and theirs is None:
             continue
-        short = [None if w is None else str(w)[:19] for w in (mine, theirs)]
+        short = [w[:19] if w and name.endswith("hash") else w for w in (mine, theirs)]
         rows.append((name, *short, "same" if mine == theirs else "different"))
     return rows
 

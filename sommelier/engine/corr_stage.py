@@ -110,8 +110,7 @@ def _report(answers: CorrAnswers, reached: Mask, state: State, world: World) -> 
     if missing:
         state.notes.append(_incomparable(answers, missing))
     state.notes += _undecidable(answers, possible=corr.possible)
-    confident = any(bound.confidence is not None for bound in corr.bounds) or not corr.bounds
-    if count and confident:
+    if count:
         state.notes.append(_confidence(answers, world))
     positional = sum(int(c.candidates.positional.any()) for c in answers.comparisons)
     if positional:

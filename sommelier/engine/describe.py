@@ -78,10 +78,11 @@ def _model(reference: nodes.ModelRef, session: Session) -> Facts:
         ("note", record.note),
     ]
     for row in profile_rows(session, record.id):
-        metric, value, provenance, method, device, batch, percentile, dataset, interval = row
+        metric, value, provenance, method, device, batch, percentile, dataset, interval, date = row
         context = [w for w in (device, dataset, percentile, batch and f"batch {batch}") if w]
         words = f" ({', '.join(map(str, context))})" if context else ""
         spread = f", {interval}" if interval else ""
+        spread += f", {date}" if date else ""
         facts.append((f"{metric}{words}", f"{value} ({provenance}, {method}{spread})"))
     return facts
 

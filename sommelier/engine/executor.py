@@ -22,7 +22,7 @@ from sommelier.engine.plan import (
 )
 from sommelier.engine.predicates import Block, evaluate, numbers
 from sommelier.engine.selection import pick_rows
-from sommelier.engine.skipped import skipped_notes
+from sommelier.engine.skipped import models, skipped_notes
 from sommelier.engine.state import Stage, State, Step, run_stage
 from sommelier.engine.world import World
 from sommelier.records import TextPredicate
@@ -130,12 +130,13 @@ def pick_stage(plan: LogicalPlan, state: State, world: World) -> Step | None:
         return None
     keys = sort_keys(pick.keys, state, world)
     ties = sort_keys(default_order(plan.corr is not None, MEMORY), state, world)
-    chosen, unknown = pick_rows(pick, state.row_numbers(), keys, ties)
-    state.rows = chosen
-    if unknown:
-        models = "1 model" if unknown == 1 else f"{unknown} models"
-        state.notes.append(f"{models} left out of PICK: {wording.order_text(pick.keys)} unknown")
-    return Step(lambda: wording.pick_text(pick), unknown=unknown)
+    before = state.row_numbers()
+    state.rows, unknown = pick_rows(pick, before, keys, ties)
+    for key, count in zip(pick.keys, unknown, strict=False):
+        if count:
+            value = wording.value_text(key.value)
+            state.notes.append(f"{models(count)} left out of PICK: {value} is unknown")
+    return Step(lambda: wording.pick_text(pick), unknown=max(unknown, default=0))
 
 
 def order_stage(plan: LogicalPlan, state: State, world: World) -> Step | None:

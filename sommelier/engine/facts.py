@@ -93,7 +93,7 @@ class Facts:
         """A metadata column as objects, None where unknown."""
 
         def read() -> Array:
-            values = self.catalog.text_columns([column], self.ids)[column]
+            values = self.catalog.text_columns([column])[column]
             array = np.empty(len(values), dtype=object)
             array[:] = [list(v) if isinstance(v, tuple) else v for v in values]
             return array
@@ -109,14 +109,13 @@ class Facts:
 
         def ask() -> tuple[Array, Array]:
             found = self.catalog.text_mask(predicate)
-            return self._mask(found.true_ids), self._mask(found.null_ids)
+            return self._mask(found.true_rows), self._mask(found.null_rows)
 
         return self._once(("mask", predicate), ask)
 
-    def _mask(self, ids: Any) -> Array:
+    def _mask(self, rows: Array) -> Array:
         mask = np.zeros(len(self.ids), dtype=bool)
-        rows = self.resources.rows(ids)
-        mask[rows[rows >= 0]] = True
+        mask[rows] = True
         return mask
 
     def _once(self, key: tuple[Any, ...], read: Callable[[], T]) -> T:

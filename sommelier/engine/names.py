@@ -8,6 +8,7 @@ from sommelier.errors import BinderError, Span, UnknownNameError
 
 _OFFERED = 3
 _ALIKE = 60.0  # rapidfuzz's ratio out of 100, below it a suggestion is noise
+_CLOSE = 15.0  # how far behind the best one another suggestion may be
 _LISTED = 9
 
 
@@ -22,7 +23,7 @@ def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
     found = process.extract(
         name, list(known), limit=_OFFERED, score_cutoff=_ALIKE, processor=utils.default_process
     )
-    return tuple(match for match, *_ in found)
+    return tuple(match for match, score, _ in found if score >= found[0][1] - _CLOSE)
 
 
 def unknown(kind: str, name: str, known: Iterable[str], span: Span | None = None) -> BinderError:

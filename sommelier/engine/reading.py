@@ -20,16 +20,16 @@ def read(statement: nodes.Statement, _session: Session, _parameters: Parameters)
     raise TypeError(f"{type(statement).__name__} is not a statement that only reads")
 
 
-@read.register
+@read.register(nodes.Show)
 def _show(statement: nodes.Show, session: Session, parameters: Parameters) -> Table:
     return show.show(statement, session, parameters)
 
 
-@read.register
+@read.register(nodes.Describe)
 def _describe(statement: nodes.Describe, session: Session, _parameters: Parameters) -> Table:
     return describe.describe(statement, session)
 
 
-@read.register
+@read.register(nodes.Compare)
 def _compare(statement: nodes.Compare, session: Session, parameters: Parameters) -> Table:
     return compare.compare(statement, session, parameters)

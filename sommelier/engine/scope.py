@@ -57,22 +57,8 @@ class Scope:
         try:
             record = self.facts.model(node.name, node.version)
         except UnknownNameError as error:
-            raise self._without_version(node) or located(error, node.span) from None
+            raise located(error, node.span) from None
         return ModelReference(record.id, record.name)
-
-    def _without_version(self, node: nodes.ModelRef) -> UnknownNameError | None:
-        """The better error when the name exists but not in this version."""
-        if node.version is None:
-            return None
-        try:
-            record = self.facts.model(node.name, None)
-        except UnknownNameError:
-            return None
-        return UnknownNameError(
-            f"'{node.name}' has no version '{node.version}'",
-            span=node.span,
-            hint=f"the newest is '{record.version}'; SHOW VERSIONS OF {node.name} lists them",
-        )
 
     # ---- devices and datasets
 
@@ -154,13 +140,13 @@ class Scope:
         wanted = self.options.dataset
         if wanted is not None and (wanted in known or "dataset" in self.options.stated):
             return wanted
-        if len(known) > 1:
+        if len(known) > 1 and span is not None:  # not for the columns of a default answer
             others = ", ".join(f"'{name}'" for name in known[1:4]) + (
                 ", ..." if len(known) > 4 else ""
             )
             self.note(
-                f"{metric} is that on '{known[0]}', which covers most models; also known on "
-                f"{others} (choose with ON 'dataset' or USING dataset)"
+                f"{metric} is that on '{known[0]}', the dataset with most models; also known on "
+                f"{others} (choose with ON or USING dataset)"
             )
         return known[0] if known else None
 

@@ -15,17 +15,15 @@ Rows = NDArray[np.int64]
 
 def pick_rows(
     pick: PickPlan, rows: Rows, keys: Sequence[SortKey], ties: Sequence[SortKey]
-) -> tuple[Rows, int]:
-    """(the chosen rows, best first; how many were left out because a key is unknown)."""
+) -> tuple[Rows, list[int]]:
+    """(the chosen rows, best first; for how many rows each key is unknown, so left out)."""
     if pick.kind == "random":
         size = len(rows) if pick.top is None else min(pick.top, len(rows))
         chosen = np.random.default_rng(pick.seed).choice(len(rows), size=size, replace=False)
-        return rows[chosen], 0
-    known = np.ones(len(rows), dtype=bool)
-    for key in keys:
-        known &= ~np.isnan(np.asarray(key.values(rows), dtype=np.float64))
-    candidates = rows[known]
-    unknown = len(rows) - len(candidates)
+        return rows[chosen], []
+    missing = [np.isnan(np.asarray(key.values(rows), dtype=np.float64)) for key in keys]
+    candidates = rows[~np.logical_or.reduce(missing)] if missing else rows
+    unknown = [int(np.count_nonzero(mask)) for mask in missing]
     if pick.kind == "pareto":
         candidates = candidates[pareto_front(_costs(candidates, keys))]
     return ordered(candidates, [*keys, *ties], pick.top), unknown

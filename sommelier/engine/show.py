@@ -240,7 +240,16 @@ def _profiles(of: Any, session: Session, parameters: Parameters) -> Listed:
 
 
 PROFILE_COLUMNS = _columns(
-    "metric", "value", "provenance", "method", "device", "batch", "percentile", "dataset", "range"
+    "metric",
+    "value",
+    "provenance",
+    "method",
+    "device",
+    "batch",
+    "percentile",
+    "dataset",
+    "range",
+    "recorded",
 )
 
 
@@ -256,7 +265,7 @@ def profile_rows(session: Session, model_id: str) -> Rows:
         shown = format_value(m.value, dimension)
         rows.append(
             (m.metric, shown, m.provenance.value, m.method, m.device, m.batch, percentile,
-             m.dataset, interval)
+             m.dataset, interval, None if m.recorded_at is None else f"{m.recorded_at:%Y-%m-%d}")
         )  # fmt: skip
     order = list(METRICS)
     return sorted(rows, key=lambda row: order.index(str(row[0])))

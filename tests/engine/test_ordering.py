@@ -82,7 +82,7 @@ def pick(kind: str, top: int | None, seed: int = 0) -> PickPlan:
 def test_pick_leaves_out_what_is_unknown_and_counts_it() -> None:
     column = [3.0, NAN, 1.0, 2.0]
     rows, unknown = pick_rows(pick("best", 2), np.arange(4), [key(column)], [])
-    assert (rows.tolist(), unknown) == ([2, 3], 1)
+    assert (rows.tolist(), unknown) == ([2, 3], [1])
 
 
 def test_pick_random_is_repeatable_and_without_replacement() -> None:
