@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sommelier.analysis import extension_operators as extension
 from sommelier.analysis import folding, signature
 from sommelier.analysis.graph import (
     Graph,
@@ -34,6 +33,7 @@ from sommelier.analysis.onnx_types import (
     tensor_of,
     type_of,
 )
+from sommelier.analysis.operator_inference import Dialect, infer
 from sommelier.errors import RejectedModelError
 
 if TYPE_CHECKING:
@@ -71,16 +71,6 @@ class _Scope:
         self.tensors[name] = tensor_of(kind)
 
 
-@dataclass(frozen=True, slots=True)
-class _Context:
-    """What is the same in all graphs of a model."""
-
-    opsets: Mapping[str, int]
-    imports: list[Any]
-    ir_version: int
-    symbols: Mapping[str, int]
-
-
 def trace(
     model: ModelProto, *, batch: int = 1, dims: Mapping[str, int] | None = None
 ) -> tuple[Graph, signature.Binding]:
@@ -94,7 +84,7 @@ def trace(
     binding = signature.bind(signature.input_specs(model.graph), batch=batch, dims=dims)
     opsets = opset_imports(model)
     imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
-    context = _Context(opsets, imports, max(model.ir_version, 3), binding.symbols)
+    context = Dialect(opsets, tuple(imports), max(model.ir_version, 3), binding.symbols)
     scope = _Scope()
     for value in model.graph.input:
         shape = binding.shapes.get(value.name)
@@ -107,7 +97,7 @@ def trace(
     return _trace_graph(model.graph, scope, context), binding
 
 
-def _trace_graph(proto: GraphProto, scope: _Scope, context: _Context) -> Graph:
+def _trace_graph(proto: GraphProto, scope: _Scope, context: Dialect) -> Graph:
     for tensor in proto.initializer:
         _add_weight(tensor.name, tensor, "initializer", scope)
     for sparse in proto.sparse_initializer:
@@ -144,13 +134,14 @@ def _check_outputs(node: NodeProto, scope: _Scope) -> None:
 
 
 def _trace_node(
-    node: NodeProto, scope: _Scope, context: _Context, hints: Mapping[str, TypeProto]
+    node: NodeProto, scope: _Scope, context: Dialect, hints: Mapping[str, TypeProto]
 ) -> Node:
     domain = "" if node.domain == "ai.onnx" else node.domain
     attributes = {a.name: attribute_value(a) for a in node.attribute}
     subgraphs, kinds = _subgraphs(node, attributes, scope, context)
     if not subgraphs:
-        kinds = _infer(node, domain, attributes, scope, context)
+        types = {name: scope.types[name] for name in node.input if name}
+        kinds = infer(node, types, scope.values, context)
     for name in node.output:
         if name:
             scope.set_type(name, best_type(kinds.get(name), hints.get(name), context.symbols))
@@ -164,68 +155,8 @@ def _trace_node(
     return made
 
 
-def _infer(
-    node: NodeProto, domain: str, attributes: Mapping[str, Any], scope: _Scope, context: _Context
-) -> dict[str, TypeProto]:
-    """Output types of an operator without subgraphs; {} when nothing can be said."""
-    if domain.startswith("com.microsoft"):
-        return _infer_extension(node, attributes, scope, context)
-    from onnx import defs, numpy_helper, shape_inference
-
-    version = context.opsets.get(domain, 1)
-    if not defs.has(node.op_type, version, domain):
-        return {}
-    schema = defs.get_schema(node.op_type, version, domain)
-    types = {name: scope.types[name] for name in node.input if name}
-    data = {
-        name: numpy_helper.from_array(np.asarray(scope.values[name]), name)
-        for name in node.input
-        if name in scope.values
-    }
-    try:
-        return shape_inference.infer_node_outputs(
-            schema, node, types, data, None, context.imports, context.ir_version
-        )
-    except (shape_inference.InferenceError, RuntimeError, ValueError, KeyError, TypeError):
-        return {}  # counted as unknown by whoever needs the shape
-
-
-def _infer_extension(
-    node: NodeProto, attributes: Mapping[str, Any], scope: _Scope, context: _Context
-) -> dict[str, TypeProto]:
-    from onnx import NodeProto
-
-    tensors = [scope.tensors.get(name) for name in node.input]
-    shapes = [None if t is None else t.shape for t in tensors]
-    first = next((t for t in tensors if t is not None), None)
-    element = extension.ELEMENT_TYPES.get(node.op_type, first.dtype if first else 0)
-    shape: tuple[int | None, ...] | None = None
-    if node.op_type in extension.TWINS:
-        op, operands = extension.TWINS[node.op_type]
-        twin = NodeProto(op_type=op, output=node.output[:1])
-        twin.input.extend(node.input[i] for i in operands if i < len(node.input))
-        known = _known_attributes(op, context)
-        twin.attribute.extend(a for a in node.attribute if a.name in known)
-        made = _infer(twin, "", {}, scope, context).get(node.output[0])
-        shape = None if made is None else tensor_of(made).shape
-    elif node.op_type in extension.SAME_AS_FIRST:
-        shape = shapes[0] if shapes else None
-    elif extension.has_rule(node.op_type):
-        shape = extension.shape_of(node.op_type, shapes, attributes)
-    outputs = {node.output[0]: type_of(Tensor(element, shape))}
-    if node.op_type.startswith("Skip") and len(node.output) > 3 and node.output[3]:
-        outputs[node.output[3]] = outputs[node.output[0]]  # the sum before normalisation
-    return outputs
-
-
-def _known_attributes(op: str, context: _Context) -> set[str]:
-    from onnx import defs
-
-    return set(defs.get_schema(op, context.opsets.get("", 1), "").attributes)
-
-
 def _subgraphs(
-    node: NodeProto, attributes: Mapping[str, Any], scope: _Scope, context: _Context
+    node: NodeProto, attributes: Mapping[str, Any], scope: _Scope, context: Dialect
 ) -> tuple[dict[str, Graph], dict[str, TypeProto]]:
     """The subgraphs of If, Loop and Scan, traced with the types that reach them."""
     protos = {a.name: a.g for a in node.attribute if a.HasField("g")}
@@ -247,7 +178,7 @@ def _subgraphs(
 
 
 def _loop(
-    node: NodeProto, body: GraphProto, scope: _Scope, context: _Context
+    node: NodeProto, body: GraphProto, scope: _Scope, context: Dialect
 ) -> tuple[Graph, dict[str, TypeProto]]:
     """Carried values keep their type only if the body returns the type it was given."""
     from onnx import TensorProto
@@ -280,7 +211,7 @@ def trip_count(name: str, values: Mapping[str, Any]) -> int | None:
 
 def _scan(
     node: NodeProto, body: GraphProto, attributes: Mapping[str, Any], scope: _Scope,
-    context: _Context,
+    context: Dialect,
 ) -> tuple[Graph, dict[str, TypeProto]]:  # fmt: skip
     """Scan (opset 9 on): states first, then one slice of every scanned input per step."""
     scanned = int(attributes.get("num_scan_inputs", 0))
@@ -306,7 +237,7 @@ def _scan(
     return graph, kinds
 
 
-def _body(body: GraphProto, given: list[Tensor], scope: _Scope, context: _Context) -> Graph:
+def _body(body: GraphProto, given: list[Tensor], scope: _Scope, context: Dialect) -> Graph:
     inner = scope.child()
     for i, value in enumerate(body.input):
         tensor = given[i] if i < len(given) else Tensor(0, None)
