@@ -76,6 +76,11 @@ class Catalog(TextTable):
     # ---- what state it is in
 
     @property
+    def database(self) -> Database:
+        """The open DuckDB file, for the rest of the storage room."""
+        return self._database
+
+    @property
     def read_only(self) -> bool:
         """Whether this is a snapshot, or may be changed."""
         return self._database.read_only

@@ -1,0 +1,182 @@
+"""Jobs and their tasks: what is to be analysed, what is done, and what a killed job left.
+
+A task's key says what it computes, whichever job asks. A key that is done is not done again: the
+same statement after a crash, or a second time, skips it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sommelier.errors import UnknownNameError
+from sommelier.records import AnalysisTask, Job
+from sommelier.storage.rows import mapping_from_json, now, to_json
+
+if TYPE_CHECKING:
+    from sommelier.storage.catalog import Catalog
+
+DONE_BEFORE = "done before"
+"""The reason of a task that is skipped because another job has done it."""
+
+_TASK = "SELECT key, job_id, aspect, model_id, parameters, state, reason, attempts FROM store.tasks"
+_JOB = """
+    SELECT j.id, j.statement, j.state, count(t.key), count(*) FILTER (t.state = 'done'),
+        count(*) FILTER (t.state = 'failed'), count(*) FILTER (t.state = 'skipped'),
+        j.started_at, j.finished_at
+    FROM store.jobs j LEFT JOIN store.tasks t ON t.job_id = j.id
+    {where} GROUP BY ALL ORDER BY j.id"""
+
+
+class TaskQueue:
+    """The jobs of a database. Threads of the writing process may claim from it side by side."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._database = catalog.database
+
+    def start_job(self, statement: str, tasks: Iterable[AnalysisTask]) -> Job:
+        """A new running job. The tasks' job_id is set; one whose key is done becomes skipped.
+
+        Of two tasks with the same key the first is kept.
+        """
+        from sommelier.storage.schema import JOBS, TASKS
+
+        with self._database.transaction("start a job"):
+            found = self._database.row("SELECT coalesce(max(id), 0) + 1 FROM store.jobs")
+            job_id = int(found[0]) if found else 1
+            row = {
+                "id": job_id,
+                "statement": statement,
+                "state": "running",
+                "started_at": now(),
+                "finished_at": None,
+            }
+            self._database.insert(JOBS, [row])
+            self._database.insert(TASKS, self._task_rows(job_id, tasks))
+            return self.job(job_id)
+
+    def claim(self, job_id: int) -> AnalysisTask | None:
+        """The next pending task of a job, running from now on; None when none is left."""
+        from sommelier.storage.schema import TASKS
+
+        with self._database.transaction("claim a task"):
+            row = self._database.row(
+                f"{_TASK} WHERE job_id = ? AND state = 'pending' ORDER BY position LIMIT 1",
+                [job_id],
+            )
+            if row is None:
+                return None
+            self._database.write(
+                TASKS.update()
+                .where(TASKS.c.job_id == job_id, TASKS.c.key == row[0])
+                .values(state="running", attempts=TASKS.c.attempts + 1)
+            )
+            return _task((*row[:5], "running", row[6], row[7] + 1))
+
+    def finish(self, task: AnalysisTask, state: str, reason: str | None = None) -> None:
+        """Say how a task ended: done, failed or skipped; pending gives it back.
+
+        Inside a transaction it is kept together with the task's findings.
+        """
+        from sommelier.storage.schema import TASKS
+
+        with self._database.transaction("finish a task"):
+            self._database.write(
+                TASKS.update()
+                .where(TASKS.c.job_id == task.job_id, TASKS.c.key == task.key)
+                .values(state=state, reason=reason)
+            )
+
+    def finish_job(self, job_id: int, state: str = "done") -> Job:
+        """The job after it ended: done, cancelled or interrupted. Running tasks become pending."""
+        from sommelier.storage.schema import JOBS, TASKS
+
+        with self._database.transaction("finish a job"):
+            self._database.write(
+                TASKS.update()
+                .where(TASKS.c.job_id == job_id, TASKS.c.state == "running")
+                .values(state="pending")
+            )
+            self._database.write(
+                JOBS.update().where(JOBS.c.id == job_id).values(state=state, finished_at=now())
+            )
+            return self.job(job_id)
+
+    def job(self, job_id: int) -> Job:
+        """One job and how far it is. Raises UnknownNameError."""
+        row = self._database.row(_JOB.format(where="WHERE j.id = ?"), [job_id])
+        if row is None:
+            raise UnknownNameError(f"there is no job {job_id}", hint="SHOW JOBS lists them")
+        return Job(*row)
+
+    def jobs(self) -> list[Job]:
+        """All jobs, the oldest first."""
+        return [Job(*row) for row in self._database.rows(_JOB.format(where=""))]
+
+    def tasks(self, job_id: int) -> list[AnalysisTask]:
+        """The tasks of a job, in the order they are claimed."""
+        rows = self._database.rows(f"{_TASK} WHERE job_id = ? ORDER BY position", [job_id])
+        return [_task(row) for row in rows]
+
+    def is_done(self, key: str) -> bool:
+        """Whether any job has done the task with this key."""
+        return bool(self.done_keys([key]))
+
+    def done_keys(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys that any job has done."""
+        rows = self._database.rows(
+            "SELECT DISTINCT key FROM store.tasks"
+            " WHERE state = 'done' AND key IN (SELECT unnest(?::VARCHAR[]))",
+            [list(keys)],
+        )
+        return {key for (key,) in rows}
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Have these tasks done again when they are next asked for."""
+        from sommelier.storage.schema import TASKS
+
+        with self._database.transaction("forget tasks"):
+            self._database.write(
+                TASKS.update()
+                .where(TASKS.c.key.in_(list(keys)), TASKS.c.state == "done")
+                .values(state="skipped", reason="forgotten")
+            )
+
+    def interrupt_stale(self) -> int:
+        """Mark jobs a dead process left running as interrupted; how many there were.
+
+        Only for the process that writes the database, and before it starts a job of its own.
+        """
+        stale = self._database.rows("SELECT id FROM store.jobs WHERE state = 'running'")
+        for (job_id,) in stale:
+            self.finish_job(job_id, "interrupted")
+        return len(stale)
+
+    def _task_rows(self, job_id: int, tasks: Iterable[AnalysisTask]) -> list[dict[str, Any]]:
+        by_key: dict[str, AnalysisTask] = {}
+        for task in tasks:
+            by_key.setdefault(task.key, task)
+        done = self.done_keys(list(by_key))
+        rows = []
+        for position, task in enumerate(by_key.values()):
+            skip = task.state == "pending" and task.key in done
+            row = {
+                "job_id": job_id,
+                "key": task.key,
+                "position": position,
+                "aspect": task.aspect,
+                "model_id": task.model_id,
+                "parameters": to_json(dict(task.parameters)),
+                "state": "skipped" if skip else task.state,
+                "reason": DONE_BEFORE if skip else task.reason,
+                "attempts": task.attempts,
+            }
+            rows.append(row)
+        return rows
+
+
+def _task(row: tuple[Any, ...]) -> AnalysisTask:
+    key, job_id, aspect, model_id, parameters, state, reason, attempts = row
+    return AnalysisTask(
+        key, job_id, aspect, model_id, mapping_from_json(parameters), state, reason, attempts
+    )
