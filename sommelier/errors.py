@@ -63,11 +63,13 @@ class QueryError(SommelierError):
         """The message, the line with a caret under the words at fault, and what would work."""
         lines = [f"{self.title}: {self.message}"]
         if self.text is not None and self.span is not None:
-            source = self.text.splitlines()[self.span.line - 1] if self.text else ""
+            source = self.text.split("\n")[self.span.line - 1].rstrip("\r")
             label = f"LINE {self.span.line}: "
             width = max(1, min(self.span.end - self.span.start, len(source) - self.span.column + 1))
             lines.append(label + source)
-            lines.append(" " * (len(label) + self.span.column - 1) + "^" * width)
+            before = source[: self.span.column - 1]
+            shift = "".join("\t" if letter == "\t" else " " for letter in before)
+            lines.append(" " * len(label) + shift + "^" * width)
         if self.suggestions:
             lines.append(f"Did you mean {_either(self.suggestions)}?")
         if self.expected:
@@ -202,5 +204,6 @@ class CancelledError(SommelierError):
 
 
 def _either(names: tuple[str, ...]) -> str:
-    quoted = [f"'{name}'" for name in names]
+    # Keywords stand bare, names in quotes.
+    quoted = [name if name.isupper() else f"'{name}'" for name in names]
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"

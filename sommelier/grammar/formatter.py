@@ -1,0 +1,250 @@
+"""Writes nodes as canonical text: one line, clauses in one order, parse(format(query)) == query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sommelier.grammar import nodes
+from sommelier.grammar.expression_formatter import SUM, after, format, operand_text, value_text
+from sommelier.grammar.spelling import write_column, write_name, write_text
+
+__all__ = ["format", "format_expression"]
+
+
+def format_expression(expression: nodes.Expression) -> str:
+    """The text of an expression, as a column heading or a plan shows it."""
+    return format(expression)
+
+
+# ---- SELECT
+
+
+@format.register
+def _(node: nodes.TaskRef) -> str:
+    return f"TASK {value_text(node.task)}"
+
+
+@format.register
+def _(node: nodes.SubqueryRef) -> str:
+    return f"({format(node.select)})"
+
+
+@format.register
+def _(node: nodes.ReferenceSet) -> str:
+    return f"{node.quantifier.upper()} ({_list(node.references)})"
+
+
+@format.register
+def _(node: nodes.CorrCondition) -> str:
+    plain = node.measure == "equivalence"
+    threshold = format(node.threshold)
+    if node.operator == "within":
+        text = f"WITHIN {threshold}" + ("" if plain else f" OF {node.measure.upper()}")
+    elif plain:
+        text = threshold if node.operator == ">=" else f"{node.operator} {threshold}"
+    else:
+        text = f"{node.measure.upper()} {node.operator} {threshold}"
+    return text + after("CONFIDENCE", node.confidence)
+
+
+@format.register
+def _(node: nodes.Corr) -> str:
+    conditions = " AND ".join(format(condition) for condition in node.conditions)
+    return f"CORR {format(node.reference)} {conditions}".rstrip()
+
+
+@format.register
+def _(node: nodes.Source) -> str:
+    if node.select is not None:
+        return f"({format(node.select)})"
+    kind = "" if node.kind == "source" else f"{node.kind.upper()} "
+    return kind + write_name(node.name or "")
+
+
+@format.register
+def _(node: nodes.Projection) -> str:
+    every = isinstance(node.expression, nodes.Column) and node.expression.name == "*"
+    if every and node.alias is None:
+        return "*"
+    return format(node.expression) + (
+        "" if node.alias is None else f" AS {write_column(node.alias)}"
+    )
+
+
+@format.register
+def _(node: nodes.OrderItem) -> str:
+    direction = {None: "", True: " DESC", False: " ASC"}[node.descending]
+    nulls = {None: "", True: " NULLS FIRST", False: " NULLS LAST"}[node.nulls_first]
+    return operand_text(node.expression, SUM) + direction + nulls
+
+
+@format.register
+def _(node: nodes.Pick) -> str:
+    text = node.kind.upper()
+    if node.kind in ("similar", "accurate"):
+        text = f"MOST {text}"
+    if node.expression is not None:
+        text += f"({operand_text(node.expression, SUM)})"
+    if node.axes:
+        text += f" ({_list(node.axes)})"
+    return f"PICK {text}" + after("TOP", node.top)
+
+
+@format.register
+def _(node: nodes.Option) -> str:
+    return f"{write_column(node.name)} = {_option_value(node.value)}"
+
+
+@format.register
+def _(node: nodes.Select) -> str:
+    parts = [
+        "SELECT",
+        "DISTINCT" if node.distinct else "",
+        "MODELS",
+        _list(node.projection),
+        after("FROM", _list(node.sources)),
+        "" if node.corr is None else format(node.corr),
+        after("WHERE", node.where),
+        after("ON", node.on),
+        after("ORDER BY", _list(node.order_by)),
+        "" if node.pick is None else format(node.pick),
+        after("LIMIT", node.limit) + after("OFFSET", node.offset),
+        _using(node.options),
+    ]
+    return " ".join(part.strip() for part in parts if part)
+
+
+# ---- other statements
+
+
+@format.register
+def _(node: nodes.CatalogSql) -> str:
+    return node.text
+
+
+@format.register
+def _(node: nodes.Explain) -> str:
+    analyze = " ANALYZE" if node.analyze else ""
+    options = f" ({_list(node.options)})" if node.options else ""
+    return f"EXPLAIN{analyze}{options} {format(node.select)}"
+
+
+@format.register
+def _(node: nodes.ExplainWhy) -> str:
+    negated = " NOT" if node.negated else ""
+    return f"EXPLAIN WHY {format(node.model)}{negated} IN ({format(node.select)})"
+
+
+@format.register
+def _(node: nodes.Show) -> str:
+    like = None if node.like is None else write_text(node.like)
+    parts = (after("OF", node.of), after("LIKE", like), after("WHERE", node.where))
+    return f"SHOW {node.what.upper()}{''.join(parts)}" + after("LIMIT", node.limit)
+
+
+@format.register
+def _(node: nodes.Describe) -> str:
+    return "DESCRIBE" + after("", node.kind and node.kind.upper()) + f" {format(node.name)}"
+
+
+@format.register
+def _(node: nodes.Compare) -> str:
+    pair = f"{format(node.reference)} WITH {format(node.candidate)}"
+    return f"COMPARE {pair}" + _using(node.options)
+
+
+@format.register
+def _(node: nodes.Import) -> str:
+    locations = ", ".join(write_text(location) for location in node.locations)
+    like = None if node.like is None else write_text(node.like)
+    filters = after("LIKE", like) + after("LIMIT", node.limit) + _using(node.options)
+    return f"IMPORT MODELS FROM {write_name(node.connector)} {locations}{filters}"
+
+
+@format.register
+def _(node: nodes.RegisterModel) -> str:
+    task = None if node.task is None else write_text(node.task)
+    head = f"REGISTER MODEL {format(node.name)} FROM {write_text(node.path)}" + after("TASK", task)
+    return head + _unless(node.if_not_exists) + _using(node.options)
+
+
+@format.register
+def _(node: nodes.RegisterDataset) -> str:
+    head = f"REGISTER DATASET {write_name(node.name)} FROM {write_text(node.path)}"
+    return head + _unless(node.if_not_exists) + _using(node.options)
+
+
+@format.register
+def _(node: nodes.RegisterDevice) -> str:
+    return f"REGISTER DEVICE {write_name(node.name)}" + _using(node.options)
+
+
+@format.register
+def _(node: nodes.Analyze) -> str:
+    scope = {"all": "ALL", "pool": f"POOL {write_name(node.pool or '-')}"}.get(node.scope)
+    aspects = ", ".join(aspect.upper() for aspect in node.aspects)
+    rest = after("FOR", aspects) + after("AGAINST", _list(node.against)) + _using(node.options)
+    return f"ANALYZE {scope or _list(node.models)}{rest}"
+
+
+@format.register
+def _(node: nodes.AlterModel) -> str:
+    head = f"ALTER MODEL {format(node.model)}"
+    if node.action == "set":
+        context = None if node.context is None else write_text(node.context)
+        return f"{head} SET {_list(node.options)}" + after("ON", context)
+    if node.action == "rename":
+        return f"{head} RENAME TO {write_name(node.value or '')}"
+    return f"{head} {node.action.replace('_', ' ').upper()} {write_text(node.value or '')}"
+
+
+@format.register
+def _(node: nodes.AlterTask) -> str:
+    return f"ALTER TASK {write_text(node.task)} SET {_list(node.options)}"
+
+
+@format.register
+def _(node: nodes.Drop) -> str:
+    exists = " IF EXISTS" if node.if_exists else ""
+    return f"DROP {node.kind.upper()}{exists} {format(node.name)}"
+
+
+@format.register
+def _(node: nodes.CreatePool) -> str:
+    head = "CREATE OR REPLACE" if node.or_replace else "CREATE"
+    kind = node.kind.upper() + _unless(node.if_not_exists)
+    return f"{head} {kind} {write_name(node.name)} AS {format(node.select)}"
+
+
+@format.register
+def _(node: nodes.RefreshPool) -> str:
+    return f"REFRESH POOL {write_name(node.name)}"
+
+
+@format.register
+def _(node: nodes.SetOption) -> str:
+    return f"SET {write_column(node.name)} = {_option_value(node.value)}"
+
+
+@format.register
+def _(node: nodes.ResetOption) -> str:
+    return f"RESET {'ALL' if node.name is None else write_column(node.name)}"
+
+
+# ---- parts
+
+
+def _unless(if_not_exists: bool) -> str:
+    return " IF NOT EXISTS" if if_not_exists else ""
+
+
+def _list(items: Iterable[nodes.Node]) -> str:
+    return ", ".join(format(item) for item in items)
+
+
+def _using(options: tuple[nodes.Option, ...]) -> str:
+    return after("USING", _list(options))
+
+
+def _option_value(value: nodes.OptionValue) -> str:
+    return f"[{_list(value)}]" if isinstance(value, tuple) else format(value)

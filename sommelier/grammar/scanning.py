@@ -1,0 +1,95 @@
+"""Text before it is parsed: where statements end, and which of them are catalog SQL.
+
+Quotes and comments are understood as DuckDB does ($$ texts and E'..' as well), because catalog
+SQL passes through here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_PIECE = re.compile(
+    r"""
+      (?P<comment>   --[^\n]* | /\*(?:[^*]|\*(?!/))*\*/ )
+    | (?P<text>      (?<!\w)[eE]'(?:\\.|''|[^'\\])*' | '(?:[^']|'')*' | "(?:[^"]|"")*"
+                   | \$(?P<tag>[^\W\d]*)\$(?:.|\n)*?\$(?P=tag)\$ )
+    | (?P<open>      ['"] | /\* )
+    | (?P<end>       ; )
+    | (?P<space>     \s+ )
+    | (?P<word>      \$?\w+ )
+    | (?P<sign>      . )
+    """,
+    re.VERBOSE,
+)
+_NO_PROJECTION = frozenset({".", ",", "::", "AS", "[", "||"})
+
+
+class Piece(NamedTuple):
+    """kind : comment, text, open (of something unclosed), end (`;`), space, word, sign."""
+
+    kind: str
+    value: str
+    start: int
+
+    @property
+    def upper(self) -> str:
+        return self.value.upper()
+
+
+class Stretch(NamedTuple):
+    """A statement's place in the text, without its `;` and what surrounds it, and its words."""
+
+    start: int
+    end: int
+    closed: bool  # a `;` follows
+    words: tuple[Piece, ...]  # what is neither space nor comment
+
+
+def pieces(text: str) -> list[Piece]:
+    """All of the text in order; an unclosed text or comment is one `open` piece to the end."""
+    found: list[Piece] = []
+    position = 0
+    while position < len(text):
+        match = _PIECE.match(text, position)
+        assert match is not None  # `sign` matches anything
+        kind = "text" if match.lastgroup == "tag" else str(match.lastgroup)
+        value = text[position:] if kind == "open" else match.group()
+        found.append(Piece(kind, value, position))
+        position += len(value)
+    return found
+
+
+def statements(text: str) -> list[Stretch]:
+    """The statements in the text; empty ones and those that are only comments are left out."""
+    found: list[Stretch] = []
+    words: list[Piece] = []
+    for piece in [*pieces(text), Piece("end", "", len(text))]:
+        if piece.kind == "end":
+            if words:
+                stop = words[-1].start + len(words[-1].value)
+                found.append(Stretch(words[0].start, stop, piece.value == ";", tuple(words)))
+            words = []
+        elif piece.kind not in ("space", "comment"):
+            words.append(piece)
+    return found
+
+
+def is_catalog_sql(tokens: Sequence[Piece]) -> bool:
+    """Whether a statement is SQL over the catalog's views: SELECT or WITH, and not SELECT MODEL(S).
+
+    `SELECT model.name` and `SELECT model, device` are SQL: nothing of ours continues like that.
+    """
+    if not tokens or tokens[0].upper not in ("SELECT", "WITH"):
+        return False
+    if tokens[0].upper == "WITH":
+        return True
+    rest = tokens[1:]
+    if rest and rest[0].upper == "DISTINCT":
+        rest = rest[1:]
+    if not rest or rest[0].upper not in ("MODEL", "MODELS"):
+        return True
+    following = "".join(piece.upper for piece in rest[1:2])
+    doubled = "".join(piece.value for piece in rest[1:3])
+    return following in _NO_PROJECTION or doubled in _NO_PROJECTION

@@ -1,0 +1,178 @@
+"""Turns what the grammar's rules matched into nodes, while the text is being parsed.
+
+The rules of expressions and of SELECT are in their own files; here are the other statements.
+Optional parts that were not written are None (lark's maybe_placeholders).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lark import Token
+
+from sommelier.errors import ParserError
+from sommelier.grammar import nodes
+from sommelier.grammar.expression_rules import Children, span_of
+from sommelier.grammar.select_rules import Clause, SelectRules, option_value
+from sommelier.grammar.spelling import unquoted
+
+
+class NodeBuilder(SelectRules):
+    """Every rule of query.lark by its name."""
+
+    def explain(self, children: Children) -> nodes.Explain:
+        _explain, analyze, _open, options, _close, select = children
+        return nodes.Explain(select, analyze is not None, options or (), span=span_of(children))
+
+    def explain_why(self, children: Children) -> nodes.ExplainWhy:
+        _explain, _why, model, negated, _in, subquery = children
+        return nodes.ExplainWhy(model, subquery.select, negated is not None, span=span_of(children))
+
+    def show(self, children: Children) -> nodes.Show:
+        _show, (what, *of), _like, like, _where, where, _limit, limit = children
+        return nodes.Show(
+            what.type.lower(),
+            of[1] if of else None,
+            like=None if like is None else unquoted(like),
+            where=where,
+            limit=None if limit is None else int(limit),
+            span=span_of(children),
+        )
+
+    def show_what(self, children: Children) -> tuple[Any, ...]:
+        return tuple(child for child in children if child is not None)
+
+    def describe(self, children: Children) -> nodes.Describe:
+        _describe, kind, name = children
+        return nodes.Describe(
+            name, None if kind is None else kind.type.lower(), span=span_of(children)
+        )
+
+    def compare(self, children: Children) -> nodes.Compare:
+        _compare, reference, _with, candidate, using = children
+        return nodes.Compare(reference, candidate, _options(using), span=span_of(children))
+
+    def import_models(self, children: Children) -> nodes.Import:
+        _import, _models, _from, connector, *locations = children[:-5]
+        _like, like, _limit, limit, using = children[-5:]
+        return nodes.Import(
+            unquoted(connector),
+            tuple(unquoted(location) for location in locations),
+            like=None if like is None else unquoted(like),
+            limit=None if limit is None else int(limit),
+            options=_options(using),
+            span=span_of(children),
+        )
+
+    def register_model(self, children: Children) -> nodes.RegisterModel:
+        _register, _model, name, _from, path, _task, task, *if_not_exists, using = children
+        return nodes.RegisterModel(
+            name,
+            unquoted(path),
+            None if task is None else unquoted(task),
+            any(if_not_exists),
+            _options(using),
+            span=span_of(children),
+        )
+
+    def register_dataset(self, children: Children) -> nodes.RegisterDataset:
+        _register, _dataset, name, _from, path, *if_not_exists, using = children
+        return nodes.RegisterDataset(
+            unquoted(name),
+            unquoted(path),
+            any(if_not_exists),
+            _options(using),
+            span=span_of(children),
+        )
+
+    def register_device(self, children: Children) -> nodes.RegisterDevice:
+        _register, _device, name, using = children
+        return nodes.RegisterDevice(unquoted(name), _options(using), span=span_of(children))
+
+    def analyze(self, children: Children) -> nodes.Analyze:
+        _analyze, scope, *aspects, _against, against, using = children
+        names = tuple(aspect.lower() for aspect in aspects if aspect and aspect.type != "FOR")
+        return nodes.Analyze(
+            **scope.fields,
+            aspects=names,
+            against=against or (),
+            options=_options(using),
+            span=span_of(children),
+        )
+
+    def every_model(self, children: Children) -> Clause:
+        return Clause("ALL", {"scope": "all"}, span_of(children))
+
+    def pool_scope(self, children: Children) -> Clause:
+        fields = {"scope": "pool", "pool": unquoted(children[1])}
+        return Clause("POOL", fields, span_of(children))
+
+    def model_scope(self, children: Children) -> Clause:
+        fields = {"scope": "models", "models": children[1]}
+        return Clause("MODELS", fields, span_of(children))
+
+    def models(self, children: Children) -> tuple[Any, ...]:
+        return tuple(children)
+
+    def aspect(self, children: Children) -> Token:
+        token: Token = children[0]
+        return token
+
+    def alter_model(self, children: Children) -> nodes.AlterModel:
+        _alter, _model, model, change = children
+        return nodes.AlterModel(model, **change.fields, span=span_of(children))
+
+    def alter_set(self, children: Children) -> Clause:
+        _set, options, _on, context = children
+        name = None if context is None else unquoted(context)
+        fields = {"action": "set", "options": options, "context": name}
+        return Clause("SET", fields, span_of(children))
+
+    def alter_rename(self, children: Children) -> Clause:
+        fields = {"action": "rename", "value": unquoted(children[2])}
+        return Clause("RENAME", fields, span_of(children))
+
+    def alter_tag(self, children: Children) -> Clause:
+        action, _tag, tag = children
+        fields = {"action": f"{action.type.lower()}_tag", "value": unquoted(tag)}
+        return Clause(action.type, fields, span_of(children))
+
+    def alter_task(self, children: Children) -> nodes.AlterTask:
+        _alter, _task, task, _set, options = children
+        return nodes.AlterTask(unquoted(task), options, span=span_of(children))
+
+    def drop(self, children: Children) -> nodes.Drop:
+        _drop, kind, if_exists, _exists, name = children
+        return nodes.Drop(kind.type.lower(), name, if_exists is not None, span=span_of(children))
+
+    def create_pool(self, children: Children) -> nodes.CreatePool:
+        _create, or_, _replace, kind, if_, _not, _exists, name, _as, select = children
+        if or_ is not None and if_ is not None:
+            raise ParserError(
+                "OR REPLACE and IF NOT EXISTS contradict each other",
+                span=span_of([if_, _exists]),
+                hint="keep one of the two",
+            )
+        return nodes.CreatePool(
+            kind.type.lower(),
+            unquoted(name),
+            select,
+            or_ is not None,
+            if_ is not None,
+            span=span_of(children),
+        )
+
+    def refresh_pool(self, children: Children) -> nodes.RefreshPool:
+        return nodes.RefreshPool(unquoted(children[2]), span=span_of(children))
+
+    def set_option(self, children: Children) -> nodes.SetOption:
+        _set, name, _equals, value = children
+        return nodes.SetOption(unquoted(name), option_value(value), span=span_of(children))
+
+    def reset_option(self, children: Children) -> nodes.ResetOption:
+        name = None if children[1].type == "ALL" else unquoted(children[1])
+        return nodes.ResetOption(name, span=span_of(children))
+
+
+def _options(using: Clause | None) -> tuple[nodes.Option, ...]:
+    return () if using is None else using.fields["options"]

@@ -1,0 +1,48 @@
+"""Word lists: what is reserved where, and the words that tell what a mistake was meant to be."""
+
+from __future__ import annotations
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+RESERVED_COLUMNS = _words("ALL CORR FALSE FITS FROM LIMIT NOT NULL ON ORDER PICK TRUE USING WHERE")
+"""Keywords that could stand where a column, alias, function or option is named."""
+
+RESERVED_NAMES = _words(
+    "ALL ANY DATASET DEVICE FALSE IF METRIC MODEL MODELS NULL POOL TASK TRUE VIEW"
+)
+"""Keywords that could stand where a model, pool, dataset ... is named."""
+
+NAME_KEYWORDS = _words("TASK ANY ALL POOL VIEW METRIC DATASET DEVICE IF FITS")
+"""Keywords that people also give to models and columns."""
+
+LATER = _words(
+    """ASYNC CANCEL CASCADE DEPLOY DEPLOYMENT DEPLOYMENTS DRAIN ESCALATE EXPORT FALLBACK FILE
+    FORMAT FUSION FUSIONS GRAFT INCLUDING JOB LINK LINKS PER PLAN PREDICT QUANTIZE QUANTIZED
+    REPOSITORIES REPOSITORY ROUTE SEGMENT SEGMENTS SERVE STATISTICS UNDEPLOY UNDER"""
+)
+"""Words of the language's design whose statements and clauses have not joined it yet."""
+
+STARTERS = _words(
+    """SELECT SHOW DESCRIBE DESC EXPLAIN IMPORT REGISTER ANALYZE CREATE ALTER DROP REFRESH COMPARE
+    SET RESET WITH"""
+)
+"""What a statement begins with."""
+
+SQL_ONLY = _words("GROUP HAVING JOIN UNION INTERSECT EXCEPT LEFT INNER CROSS OUTER")
+SQL_AFTER_COLUMN = _words("FROM AS AND OR WHERE GROUP ORDER HAVING LIMIT UNION IS IN")
+PICKERS = _words("MOST SMALLEST LIGHTEST FASTEST CHEAPEST RANDOM PARETO")
+VALUES = _words("PERCENT QUANTITY NUMBER INT TIMES")
+"""Terminals of numbers, with and without unit."""
+
+LESS = _words("less lower smaller fewer faster cheaper below under")
+MORE = _words("more higher larger bigger greater above over")
+SMART_QUOTES = "‘’‚‛“”„‟«»`´"
+COUNTS = {"one": 1, "two": 2, "three": 3, "five": 5, "ten": 10, "twenty": 20, "hundred": 100}
+LONG_UNITS = {
+    **{"byte": "B", "kilobyte": "kB", "megabyte": "MB", "gigabyte": "GB", "meg": "MB", "gig": "GB"},
+    **{"millisecond": "ms", "msec": "ms", "second": "s", "minute": "min", "hour": "h"},
+    **{"thousand": "K", "million": "M", "billion": "B", "joule": "J"},
+}
