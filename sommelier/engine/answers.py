@@ -21,6 +21,7 @@ class CorrAnswers:
 
     comparisons : one per reference. tests : K, the claims that share alpha. references : rows of
     the references themselves. certain : rows whose lower bound passes; None means all of them.
+    passed : the rows that passed, best first, where one comparison decides the order.
     """
 
     corr: CorrPlan
@@ -29,6 +30,7 @@ class CorrAnswers:
     tests: int
     references: Rows
     certain: Rows | None = None
+    passed: Rows | None = None
     _kept: tuple[Rows, Interval, Rows] | None = field(default=None, repr=False)
 
     @property
@@ -57,8 +59,18 @@ class CorrAnswers:
         if len(self.comparisons) > 1 or only.transitive is not None:
             return self.number("equivalence", rows)
         counts = only.counts(rows, self.size)
-        counts[np.isin(rows, self.references)] = np.inf
+        counts[among(rows, self.references)] = np.inf
         return counts
+
+    def first(self, rows: Rows, keep: int) -> Rows:
+        """`rows` cut to those that can be among the `keep` most equivalent; all if unsure.
+
+        CORR leaves its rows best first, so that as long as nothing came between, the best few are
+        a prefix and need no sorting.
+        """
+        if rows is not self.passed or keep >= len(rows):
+            return rows
+        return rows[: self.comparisons[0].head(keep)]
 
     def text(self, name: str, rows: Rows) -> Objects:
         """provenance, method, labels or certainty per row."""
@@ -70,7 +82,7 @@ class CorrAnswers:
             result[:] = np.where(certain, "certain", "possible")
             return result
         _, nearest = self._intervals(rows)
-        identity = np.isin(rows, self.references)
+        identity = among(rows, self.references)
         for number, comparison in enumerate(self.comparisons):
             mine = np.flatnonzero(nearest == number)
             result[mine] = _words(name, comparison, rows[mine])
@@ -92,11 +104,16 @@ class CorrAnswers:
             else:
                 chosen = np.argmin(np.where(np.isnan(lowers), 2.0, lowers), axis=0)
             interval = _chosen(intervals, chosen)
-        for position in np.flatnonzero(np.isin(rows, self.references)):
+        for position in np.flatnonzero(among(rows, self.references)):
             interval.lower[position] = interval.upper[position] = 1.0
             interval.agreement[position] = 1.0
         self._kept = (rows.copy(), interval, chosen)
         return interval, chosen
+
+
+def among(rows: Rows, few: Rows) -> NDArray[np.bool_]:
+    """Which rows are one of a few others."""
+    return np.asarray((rows[:, None] == few[None, :]).any(axis=1))
 
 
 def _chosen(intervals: list[Interval], chosen: Rows) -> Interval:

@@ -52,6 +52,7 @@ class Comparison:
         self.measured = int(np.count_nonzero(self._keep))
         self.transitive = _restricted(candidates.transitive, reached)
         self._found: Rows | None = None  # positions that passed, once asked
+        self._place: Rows | None = None  # catalog row -> position that passed
         self.count = self.measured + (len(self.transitive.rows) if self.transitive else 0)
 
     @property
@@ -84,8 +85,16 @@ class Comparison:
         for bound in bounds:
             if bound.operator != ">=" or self.candidates.low is not None:
                 at = at[self._meets(bound, at, tests, possible=possible)]
-        self._found = at
+        self._found, self._place = at, None
         return self.candidates.rows[at]
+
+    def head(self, keep: int) -> int:
+        """How many of the rows that passed are at least as good as the `keep`-th: ties included."""
+        if self._found is None or keep < 1 or keep >= len(self._found):
+            return keep
+        counts = self.candidates.agreements[self._found]
+        ties = np.searchsorted(-counts, -counts[keep - 1], side="right")
+        return int(ties)
 
     def _floor(self, bound: CorrBound, tests: int, *, possible: bool) -> int:
         """The fewest agreements a row needs to meet `bound`; 0 where a floor decides nothing."""
@@ -148,11 +157,14 @@ class Comparison:
 
         Most questions are about rows that passed, of which there are few: those are tried first.
         """
-        place = np.full(size, -1, dtype=np.int64)
         if self._found is not None:
-            place[self.candidates.rows[self._found]] = self._found
-            if (place[rows] >= 0).all():
-                return place[rows]
+            if self._place is None:
+                self._place = np.full(size, -1, dtype=np.int64)
+                self._place[self.candidates.rows[self._found]] = self._found
+            at = self._place[rows]
+            if (at >= 0).all():
+                return at
+        place = np.full(size, -1, dtype=np.int64)
         place[self.candidates.rows] = np.arange(len(self.candidates.rows))
         return place[rows]
 

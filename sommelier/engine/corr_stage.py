@@ -33,7 +33,12 @@ def corr_stage(plan: LogicalPlan, state: State, world: World) -> Step | None:
     if corr.accuracy is not None:
         passed, missing = _accurate(corr, passed, state, world)
         unknown += missing
-    state.rows = np.concatenate([own, passed])
+    if len(own):
+        state.rows = np.concatenate([own, passed])
+    else:
+        state.rows = passed
+        if len(answers.comparisons) == 1 and answers.comparisons[0].transitive is None:
+            answers.passed = passed if corr.accuracy is None else None
     state.answers = answers
     return Step(lambda: wording.corr_text(corr), unknown=unknown)
 

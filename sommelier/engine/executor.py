@@ -131,6 +131,8 @@ def pick_stage(plan: LogicalPlan, state: State, world: World) -> Step | None:
     keys = sort_keys(pick.keys, state, world)
     ties = sort_keys(default_order(plan.corr is not None, MEMORY), state, world)
     before = state.row_numbers()
+    if pick.kind == "best":
+        before = _shortened(before, pick.keys, pick.top, state)
     state.rows, unknown = pick_rows(pick, before, keys, ties)
     for key, count in zip(pick.keys, unknown, strict=False):
         if count:
@@ -144,8 +146,18 @@ def order_stage(plan: LogicalPlan, state: State, world: World) -> Step | None:
     if plan.pick is not None and not plan.order:
         return None
     order = _full_order(plan)
-    state.rows = ordered(state.row_numbers(), sort_keys(order, state, world), plan.keep)
+    rows = _shortened(state.row_numbers(), order, plan.keep, state)
+    state.rows = ordered(rows, sort_keys(order, state, world), plan.keep)
     return Step(lambda: wording.order_text(plan.order or order))
+
+
+def _shortened(rows: Rows, order: tuple[OrderKey, ...], keep: int | None, state: State) -> Rows:
+    """The rows that the first `keep` can be among, where CORR has sorted them already."""
+    first = order[0]
+    by_equivalence = isinstance(first.value, AnswerColumn) and first.value.name == "equivalence"
+    if keep is None or state.answers is None or not by_equivalence or not first.descending:
+        return rows
+    return state.answers.first(rows, keep)
 
 
 def limit_stage(plan: LogicalPlan, state: State, _world: World) -> Step | None:

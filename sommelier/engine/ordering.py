@@ -40,10 +40,24 @@ def ordered(rows: Rows, keys: Sequence[SortKey], keep: int | None = None) -> Row
     """
     if keep is not None and keep < len(rows):
         rows = _first(rows, keys, keep)
-    if len(rows) < 2:
-        return rows
-    columns = [rows, *(key.ascending(rows) for key in reversed(keys))]
-    return rows[np.lexsort(columns)]
+    return _sorted(rows, keys)
+
+
+def _sorted(rows: Rows, keys: Sequence[SortKey]) -> Rows:
+    """All rows in order; a key is read only for rows that tie on those before it."""
+    rows = np.sort(rows)
+    tied = np.arange(len(rows))  # places whose rows tie with a neighbour's
+    group = np.zeros(len(rows), dtype=np.int64)  # of each tied place, ascending
+    for key in keys:
+        if len(tied) < 2:
+            break
+        values = key.ascending(rows[tied])
+        order = np.lexsort((values, group))  # stable: equal rows stay in row order
+        rows[tied], values = rows[tied[order]], values[order]
+        first = np.r_[True, (values[1:] != values[:-1]) | (group[1:] != group[:-1])]
+        alone = first & np.r_[first[1:], True]
+        tied, group = tied[~alone], np.cumsum(first)[~alone]
+    return rows
 
 
 def _first(rows: Rows, keys: Sequence[SortKey], keep: int) -> Rows:
@@ -65,31 +79,41 @@ def pareto_front(costs: Floats) -> NDArray[np.bool_]:
     """Which rows no other row beats: at least as good on every axis and better on one.
 
     costs : (n, axes), lower is better, no NaN. Exact; equal rows stay together. Rows are sorted
-    by their first axes, then each is compared with the front found so far: O(n x front).
+    by their axes, so that none is beaten by a later one: each is compared with the front so far.
     """
-    n = len(costs)
-    front = np.zeros(n, dtype=bool)
-    if n == 0:
-        return front
-    distinct, inverse = np.unique(costs, axis=0, return_inverse=True)
-    best = np.empty((0, costs.shape[1]))
-    kept = np.zeros(len(distinct), dtype=bool)
-    for start in range(0, len(distinct), _BLOCK):
-        block = distinct[start : start + _BLOCK]
-        alive = ~_dominated(block, best)
-        at = np.flatnonzero(alive)
-        at = at[~_dominated(block[at], block[at])]
-        kept[start + at] = True
-        best = np.concatenate([best, block[at]])
-    front[:] = kept[inverse.reshape(-1)]
+    at = _hardly_beaten(costs)
+    at = at[np.lexsort(costs[at].T[::-1])]
+    rows = costs[at]
+    kept = np.zeros(len(rows), dtype=bool)
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        alive = np.flatnonzero(~_beaten(block, rows[:start][kept[:start]]))
+        alive = alive[~_beaten(block[alive], block[alive])]
+        kept[start + alive] = True
+    front = np.zeros(len(costs), dtype=bool)
+    front[at[kept]] = True
     return front
+
+
+def _hardly_beaten(costs: Floats) -> Rows:
+    """The rows that a few good ones do not beat: most of the others go before any sorting."""
+    left = np.arange(len(costs))
+    if len(costs) <= _BLOCK or not np.isfinite(costs).all():
+        return left
+    scale = costs.std(axis=0)
+    scaled = (costs - costs.min(axis=0)) / np.where(scale > 0, scale, 1.0)
+    axes = costs.shape[1]
+    for weights in (np.ones(axes), *(np.eye(axes) + 0.2), *(np.eye(axes) + 0.02)):
+        best = left[np.argmin(scaled[left] @ weights)]
+        left = left[~_beaten(costs[left], costs[best : best + 1])]
+    return left
 
 
 _BLOCK = 512  # rows compared with the front at once: bounds the memory, not the answer
 
 
-def _dominated(rows: Floats, by: Floats) -> NDArray[np.bool_]:
-    """Which rows some row of `by` beats. np.unique sorted them, so no later row can beat."""
+def _beaten(rows: Floats, by: Floats) -> NDArray[np.bool_]:
+    """Which rows some row of `by` beats: no worse on any axis, better on one."""
     if not len(by) or not len(rows):
         return np.zeros(len(rows), dtype=bool)
     no_worse = np.ones((len(rows), len(by)), dtype=bool)

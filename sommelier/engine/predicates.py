@@ -144,7 +144,7 @@ def evaluate(condition: Condition, _block: Block) -> Truth:
 @evaluate.register
 def _compare(condition: Compare, block: Block) -> Truth:
     left, right = _side(condition.left, block), _side(condition.right, block)
-    unknown = np.isnan(left) | np.isnan(right)
+    unknown = _unknown(condition, left, right, block)
     true = _OPERATORS[condition.operator](left, right)
     if np.ndim(true) == 0:  # two constants
         true, unknown = np.full(block.length, true), np.full(block.length, unknown)
@@ -156,6 +156,16 @@ def _compare(condition: Compare, block: Block) -> Truth:
 def _side(value: Value, block: Block) -> Any:
     """A constant stays one number, so that numpy compares without a second column."""
     return np.float64(value.value) if isinstance(value, Constant) else numbers(value, block)
+
+
+def _unknown(condition: Compare, left: Any, right: Any, block: Block) -> Any:
+    """Where a side is unknown; not looked for in a column that is known of every model."""
+    column, constant = condition.left, condition.right
+    if isinstance(column, MetricColumn) and isinstance(constant, Constant):
+        view = block.columns.column(column.key)
+        if view.context.count == block.columns.size and not np.isnan(right):
+            return np.zeros(block.length, dtype=bool)
+    return np.isnan(left) | np.isnan(right)
 
 
 @evaluate.register
