@@ -117,8 +117,6 @@ def write_model(name: str, version: str | None) -> str:
         return written
     if not _VERSION.fullmatch(version):
         raise ValueError(f"version {version!r} of {name} cannot be written in a statement")
-    if written == name and name.upper() in RESERVED_NAMES:
-        written = write_quoted(name)
     return f"{written}@{version}"
 
 

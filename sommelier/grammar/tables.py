@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import tempfile
 import zlib
 from functools import cache
@@ -43,18 +44,23 @@ STARTS = (
 
 @cache
 def language() -> Lark:
-    """The parser; its result is a node of nodes.py. Thread-safe once made."""
+    """The parser; its result is a node of nodes.py. Safe to share between threads."""
     text = GRAMMAR.read_text(encoding="utf-8")
-    key = _key(text)
-    for path in (SHIPPED, cache_path(key)):
+    return load(text, (SHIPPED, cache_path(tables_key(text))))
+
+
+def load(grammar: str, places: tuple[Path, ...]) -> Lark:
+    """The parser from the first of `places` whose tables fit; else built, and kept in the last."""
+    key = tables_key(grammar)
+    for path in places:
         tables = _read(path, key)
         if tables is not None:
             try:
                 return _from_tables(tables)
             except Exception as error:  # whatever lark's loader meets: building always works
                 _log.debug("grammar tables in %s are of no use: %s", path, error)
-    built = build(text)
-    _keep(cache_path(key), _dump(built, key))
+    built = build(grammar)
+    _keep(places[-1], _dump(built, key))
     return built
 
 
@@ -78,10 +84,12 @@ def cache_path(key: str) -> Path:
 def write_shipped(path: Path = SHIPPED) -> None:
     """Builds the tables of query.lark and writes them beside it."""
     text = GRAMMAR.read_text(encoding="utf-8")
-    _replace(path, _dump(build(text), _key(text)))
+    _replace(path, _dump(build(text), tables_key(text)))
+    path.chmod(0o644)
 
 
-def _key(grammar: str) -> str:
+def tables_key(grammar: str) -> str:
+    """Changes with the grammar, the start rules and lark: tables with another key do not fit."""
     return hashlib.sha256(f"{lark.__version__}\n{STARTS}\n{grammar}".encode()).hexdigest()
 
 
@@ -95,6 +103,8 @@ def _dump(parser: Lark, key: str) -> bytes:
 def _read(path: Path, key: str) -> dict[str, Any] | None:
     """The document in `path` if it is there, whole, and made for this grammar and this lark."""
     try:
+        if path != SHIPPED and path.parent.stat().st_mode & stat.S_IWOTH:
+            return None
         document = json.loads(zlib.decompress(path.read_bytes()))
         if document["key"] != key:
             return None
@@ -119,9 +129,11 @@ def _from_tables(document: dict[str, Any]) -> Lark:
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Writes the cache file if that is possible; a read-only home only costs time."""
+    """Writes the cache file if that is possible and private; a read-only home only costs time."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.parent.stat().st_mode & stat.S_IWOTH:
+            raise PermissionError(f"{path.parent} can be written by everybody")
         _replace(path, content)
     except (OSError, RuntimeError) as error:
         _log.debug("grammar tables not kept in %s: %s", path, error)
@@ -134,8 +146,6 @@ def _replace(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-        if path == SHIPPED:
-            temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
