@@ -31,14 +31,13 @@ STRUCTURAL = 64  # elements of an integer constant whose values are part of the 
 
 
 def content_fingerprint(path: Path, external: Sequence[Path] = ()) -> str:
-    """'sha256:...' of the file's bytes; with external data, of the digests of all files in order.
+    """'sha256:...' of the file's bytes and its external data: the artifact store's key.
 
     For a self-contained model it is what sha256sum prints.
     """
-    digests = [_file_digest(file) for file in (path, *external)]
-    if len(digests) == 1:
-        return f"sha256:{digests[0]}"
-    return f"sha256:{hashlib.sha256(chr(10).join(digests).encode()).hexdigest()}"
+    from sommelier.storage.artifacts import fingerprint
+
+    return fingerprint((path, *external))
 
 
 def graph_hash(graph: Graph) -> str:
@@ -92,11 +91,6 @@ def structural_similarity(first: bytes, second: bytes) -> float:
     from datasketch import LeanMinHash
 
     return float(LeanMinHash.deserialize(first).jaccard(LeanMinHash.deserialize(second)))
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _digest(*parts: str) -> str:

@@ -87,25 +87,25 @@ class OperatorTable:
         return table
 
     @classmethod
-    def from_rows(cls, rows: Iterable[OperatorCost], *, device: str = "cpu") -> OperatorTable:
+    def from_rows(
+        cls, rows: Iterable[tuple[str, str, float, int]], *, device: str = "cpu"
+    ) -> OperatorTable:
         """The table as `rows` gave it."""
         table = cls(device)
         entries: dict[str, list[list[float]]] = defaultdict(list)
-        special: dict[str, OperatorCost] = {}
-        for row in rows:
-            if row.key.startswith("@"):
-                special[row.key] = row
+        ratios: dict[str, float] = {}
+        for _, key, milliseconds, count in rows:
+            if key.startswith("@"):
+                ratios[key] = milliseconds
+                table.models_ = count
                 continue
-            operator, flops, nbytes = row.key.rsplit("|", 2)
-            entries[operator].append(
-                [float(flops), float(nbytes), math.log2(row.milliseconds), row.count]
-            )
+            operator, flops, nbytes = key.rsplit("|", 2)
+            entries[operator].append([float(flops), float(nbytes), math.log2(milliseconds), count])
         table._entries = {name: np.array(values) for name, values in entries.items()}
-        if all(name in special for name in FACTORS):
-            table.factors_ = (special[FACTORS[0]].milliseconds, special[FACTORS[1]].milliseconds)
-            table.models_ = special[FACTORS[0]].count
-        if LOW in special and HIGH in special:
-            table.band_ = (special[LOW].milliseconds, special[HIGH].milliseconds)
+        if all(name in ratios for name in FACTORS):
+            table.factors_ = (ratios[FACTORS[0]], ratios[FACTORS[1]])
+        if LOW in ratios and HIGH in ratios:
+            table.band_ = (ratios[LOW], ratios[HIGH])
         return table
 
     def rows(self) -> list[OperatorCost]:
