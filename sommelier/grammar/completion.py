@@ -183,7 +183,7 @@ def _text_kinds(tokens: Sequence[Token]) -> frozenset[str]:
     if not tokens:
         return frozenset()
     last = tokens[-1]
-    if last.type == "ON_CONTEXT" or (last.type == "ON" and len(tokens) > 1):
+    if last.type == "ON_CONTEXT":
         fits = len(tokens) > 1 and tokens[-2].type == "FITS"
         return frozenset(("device",) if fits else ("device", "dataset"))
     if last.type == "TASK":

@@ -6,208 +6,115 @@ takes part in comparison, so parse(format(query)) == query holds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from sommelier.errors import Span
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """Base of every node."""
-
-    span: Span | None = field(default=None, compare=False, repr=False)
-
-
-# ---- expressions
-
-
-class Expression(Node):
-    __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Number(Expression):
-    value: float
-
-
-@dataclass(frozen=True, slots=True)
-class Text(Expression):
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class Boolean(Expression):
-    value: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Null(Expression):
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Percent(Expression):
-    """`80%` (fraction 0.8), `80% OF model`. relative_to is None when OF is absent."""
-
-    fraction: float
-    relative_to: ModelRef | Parameter | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Times(Expression):
-    """`0.5x`, `0.5x OF model`."""
-
-    factor: float
-    relative_to: ModelRef | Parameter | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity(Expression):
-    """`200 MB`: value and unit as written."""
-
-    value: float
-    unit: str
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter(Expression):
-    """`$name`, `$1`, or `?` (name is then '?1', '?2' ... by position)."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Column(Expression):
-    """A metric, an answer column, a metadata column or a projection alias."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Expression):
-    """`function(arguments)`; a model name as argument is a ModelRef or a Text."""
-
-    function: str
-    arguments: tuple[Expression, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Negative(Expression):
-    operand: Expression
-
-
-@dataclass(frozen=True, slots=True)
-class Arithmetic(Expression):
-    operator: str  # + - * /
-    left: Expression
-    right: Expression
-
-
-@dataclass(frozen=True, slots=True)
-class Context(Node):
-    """`ON 'cpu'`, `AT p99`, `PER sample` after a comparison. `on` names a device or a dataset."""
-
-    on: str | None = None
-    percentile: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison(Expression):
-    operator: str  # = != < <= > >=
-    left: Expression
-    right: Expression
-    context: Context | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Between(Expression):
-    operand: Expression
-    low: Expression
-    high: Expression
-    negated: bool = False
-    context: Context | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class InList(Expression):
-    operand: Expression
-    options: tuple[Expression, ...]
-    negated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Like(Expression):
-    kind: str  # like, ilike, regexp
-    operand: Expression
-    pattern: Expression
-    negated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class IsNull(Expression):
-    operand: Expression
-    negated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Has(Expression):
-    """`tags HAS 'mobile'`, `tags HAS ANY ('a', 'b')`."""
-
-    operand: Expression
-    values: tuple[str, ...]
-    every: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class FitsOn(Expression):
-    """`FITS ON 'device'`: memory is below the device's memory."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class Not(Expression):
-    operand: Expression
-
-
-@dataclass(frozen=True, slots=True)
-class And(Expression):
-    operands: tuple[Expression, ...]  # two or more, never nested And
-
-
-@dataclass(frozen=True, slots=True)
-class Or(Expression):
-    operands: tuple[Expression, ...]  # two or more, never nested Or
-
-
-# ---- references to models
-
-
-class Reference(Node):
-    __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRef(Reference, Expression):
-    """`resnet50`, `resnet50@2`, `"odd name"`, `'odd name'`: name and version apart."""
-
-    name: str
-    version: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
+from dataclasses import dataclass
+
+from sommelier.grammar.expression_nodes import (
+    And,
+    Arithmetic,
+    Between,
+    Boolean,
+    Call,
+    Column,
+    Comparison,
+    Context,
+    Expression,
+    FitsOn,
+    Has,
+    InList,
+    IsNull,
+    Like,
+    ModelRef,
+    Negative,
+    Node,
+    Not,
+    Null,
+    Number,
+    Or,
+    Parameter,
+    Percent,
+    Quantity,
+    Reference,
+    Text,
+    Times,
+)
+
+__all__ = [
+    "AlterModel",
+    "AlterTask",
+    "Analyze",
+    "And",
+    "Arithmetic",
+    "Between",
+    "Boolean",
+    "Call",
+    "CatalogSql",
+    "Column",
+    "Compare",
+    "Comparison",
+    "Context",
+    "Corr",
+    "CorrCondition",
+    "CreatePool",
+    "Describe",
+    "Drop",
+    "Explain",
+    "ExplainWhy",
+    "Expression",
+    "FitsOn",
+    "Has",
+    "Import",
+    "InList",
+    "IsNull",
+    "Like",
+    "ModelRef",
+    "Negative",
+    "Node",
+    "Not",
+    "Null",
+    "Number",
+    "Option",
+    "OptionValue",
+    "Or",
+    "OrderItem",
+    "Parameter",
+    "Percent",
+    "Pick",
+    "Projection",
+    "Quantity",
+    "Reference",
+    "ReferenceSet",
+    "RefreshPool",
+    "RegisterDataset",
+    "RegisterDevice",
+    "RegisterModel",
+    "ResetOption",
+    "Select",
+    "SetOption",
+    "Show",
+    "Source",
+    "Statement",
+    "SubqueryRef",
+    "TaskRef",
+    "Text",
+    "Times",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TaskRef(Reference):
     """`TASK 'image-classification'`: the task's default reference."""
 
     task: str | Parameter
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SubqueryRef(Reference):
+    """The first model of `(SELECT ...)`."""
+
     select: Select
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ReferenceSet(Reference):
     """`ANY (a, b)` or `ALL (a, b)`."""
 
@@ -218,7 +125,7 @@ class ReferenceSet(Reference):
 # ---- SELECT
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class CorrCondition(Node):
     """`95%`, `>= 95%`, `WITHIN 5% [OF measure]`, `AGREEMENT >= 95% CONFIDENCE 99%`.
 
@@ -232,13 +139,15 @@ class CorrCondition(Node):
     confidence: Percent | Number | Parameter | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Corr(Node):
+    """`CORR reference conditions`."""
+
     reference: Reference | Parameter
     conditions: tuple[CorrCondition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Source(Node):
     """`FROM wheel`, `FROM POOL edge`, `FROM VIEW small`, `FROM (SELECT ...)`."""
 
@@ -247,13 +156,15 @@ class Source(Node):
     select: Select | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Projection(Node):
+    """`expression [AS alias]`."""
+
     expression: Expression
     alias: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OrderItem(Node):
     """descending None: not written (the default of the place applies)."""
 
@@ -262,7 +173,7 @@ class OrderItem(Node):
     nulls_first: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Pick(Node):
     """kind : similar, accurate, smallest, lightest, fastest, cheapest, random, min, max, pareto.
 
@@ -278,7 +189,7 @@ class Pick(Node):
 OptionValue = Expression | tuple[Expression, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Option(Node):
     """`name = value`; a list value is a tuple; a bare word is a Text."""
 
@@ -287,10 +198,12 @@ class Option(Node):
 
 
 class Statement(Node):
+    """What can be run."""
+
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Select(Statement):
     """SELECT MODEL(S). An empty projection means the default columns."""
 
@@ -310,28 +223,32 @@ class Select(Statement):
 # ---- other statements
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class CatalogSql(Statement):
     """A SELECT/WITH that is not SELECT MODEL(S): read-only SQL over the catalog's views."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Explain(Statement):
+    """`EXPLAIN [ANALYZE] [(options)] SELECT ...`."""
+
     select: Select
     analyze: bool = False
     options: tuple[Option, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ExplainWhy(Statement):
+    """`EXPLAIN WHY model [NOT] IN (SELECT ...)`."""
+
     model: ModelRef | Parameter
     select: Select
     negated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Show(Statement):
     """what : models, tasks, sources, pools, views, datasets, devices, metrics, settings, functions,
     units, jobs, rejections, labels, indexes; versions/profiles with `of`."""
@@ -343,7 +260,7 @@ class Show(Statement):
     limit: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Describe(Statement):
     """kind : model, pool, view, metric, task, dataset, device; None = a model if there is one."""
 
@@ -351,7 +268,7 @@ class Describe(Statement):
     kind: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Compare(Statement):
     """COMPARE reference WITH candidate [USING dataset = ...]."""
 
@@ -360,7 +277,7 @@ class Compare(Statement):
     options: tuple[Option, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Import(Statement):
     """IMPORT MODELS FROM connector 'what', ... [LIKE 'pattern'] [LIMIT n] [USING ...]."""
 
@@ -371,8 +288,10 @@ class Import(Statement):
     options: tuple[Option, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RegisterModel(Statement):
+    """`REGISTER MODEL name FROM 'path' [TASK 't'] [IF NOT EXISTS] [USING ...]`."""
+
     name: ModelRef
     path: str
     task: str | None = None
@@ -380,15 +299,17 @@ class RegisterModel(Statement):
     options: tuple[Option, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RegisterDataset(Statement):
+    """`REGISTER DATASET name FROM 'path' [IF NOT EXISTS] [USING ...]`."""
+
     name: str
     path: str
     if_not_exists: bool = False
     options: tuple[Option, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RegisterDevice(Statement):
     """REGISTER DEVICE jetson USING memory = 8 GB, peak = 472 GFLOPs, bandwidth = 25 GB."""
 
@@ -396,7 +317,7 @@ class RegisterDevice(Statement):
     options: tuple[Option, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Analyze(Statement):
     """scope : all, pool, models. aspects : resources, latency, equivalence, accuracy; () = all."""
 
@@ -408,7 +329,7 @@ class Analyze(Statement):
     options: tuple[Option, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class AlterModel(Statement):
     """action : set (options, ON 'context'), rename (value), add_tag (value), drop_tag (value)."""
 
@@ -419,7 +340,7 @@ class AlterModel(Statement):
     context: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class AlterTask(Statement):
     """ALTER TASK 'image-classification' SET reference = resnet50."""
 
@@ -427,7 +348,7 @@ class AlterTask(Statement):
     options: tuple[Option, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Drop(Statement):
     """kind : model, pool, view, dataset, device."""
 
@@ -436,7 +357,7 @@ class Drop(Statement):
     if_exists: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class CreatePool(Statement):
     """CREATE [OR REPLACE] POOL|VIEW [IF NOT EXISTS] name AS SELECT ...; a pool is a snapshot."""
 
@@ -447,18 +368,22 @@ class CreatePool(Statement):
     if_not_exists: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RefreshPool(Statement):
+    """`REFRESH POOL name`."""
+
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SetOption(Statement):
+    """`SET name = value`."""
+
     name: str
     value: OptionValue
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ResetOption(Statement):
     """name None: RESET ALL."""
 

@@ -81,13 +81,15 @@ def is_read_only(statement: nodes.Statement) -> bool:
 
 
 def _statement(text: str, found: Stretch) -> nodes.Statement:
-    from sommelier.grammar import diagnostics
-
     opened = found.words[-1]
     if opened.kind == "open":
-        raise diagnostics.unterminated(text, opened)
+        from sommelier.grammar.diagnostics import unterminated
+
+        raise unterminated(text, opened)
     if is_catalog_sql(found.words):
-        error = diagnostics.not_catalog_sql(text, found.words)
+        from sommelier.grammar.diagnostics import not_catalog_sql
+
+        error = not_catalog_sql(text, found.words)
         if error is not None:
             raise error
         return nodes.CatalogSql(
