@@ -28,7 +28,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """folder : None when the files lie beside the manifest. sizes : bytes, in the order of files."""
+    """folder : None when the files lie beside the manifest. sizes : bytes, in file order."""
 
     files: tuple[str, ...]
     sizes: tuple[int, ...]

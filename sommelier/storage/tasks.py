@@ -131,17 +131,6 @@ class TaskQueue:
         )
         return {key for (key,) in rows}
 
-    def forget(self, keys: Sequence[str]) -> None:
-        """Have these tasks done again when they are next asked for."""
-        from sommelier.storage.schema import TASKS
-
-        with self._database.transaction("forget tasks"):
-            self._database.write(
-                TASKS.update()
-                .where(TASKS.c.key.in_(list(keys)), TASKS.c.state == "done")
-                .values(state="skipped", reason="forgotten")
-            )
-
     def interrupt_stale(self) -> int:
         """Mark jobs a dead process left running as interrupted; how many there were.
 

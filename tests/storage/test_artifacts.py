@@ -1,0 +1,130 @@
+"""Model files are kept whole, once, by their content."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from sommelier.analysis.fingerprint import content_fingerprint
+from sommelier.errors import StorageError
+from sommelier.storage.artifacts import ArtifactStore, fingerprint
+from tests.storage.catalog_factories import run
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model with external data beside it and in a folder below."""
+    folder = tmp_path / "zoo"
+    (folder / "data").mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(b"graph")
+    (folder / "weights.bin").write_bytes(b"w" * 3_000_000)
+    (folder / "data" / "more.bin").write_bytes(b"more")
+    return folder / "model.onnx"
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_the_key_of_one_file_is_its_sha256(store: ArtifactStore, model: Path) -> None:
+    assert store.put(model) == f"sha256:{hashlib.sha256(b'graph').hexdigest()}"
+
+
+def test_keys_are_the_fingerprints_the_analysis_computes(store: ArtifactStore, model: Path) -> None:
+    external = [model.parent / "weights.bin", model.parent / "data" / "more.bin"]
+    key = store.put(model, external=external)
+    assert key == fingerprint([model, *external]) == content_fingerprint(model, external)
+    assert key != fingerprint([model])
+
+
+def test_external_data_lies_where_the_model_looks_for_it(store: ArtifactStore, model: Path) -> None:
+    external = [model.parent / "weights.bin", model.parent / "data" / "more.bin"]
+    kept = store.path(store.put(model, external=external))
+    assert kept.read_bytes() == b"graph"
+    assert (kept.parent / "weights.bin").read_bytes() == b"w" * 3_000_000
+    assert (kept.parent / "data" / "more.bin").read_bytes() == b"more"
+
+
+def test_the_same_bytes_are_kept_once(store: ArtifactStore, model: Path, tmp_path: Path) -> None:
+    key = store.put(model)
+    before = files(tmp_path / "artifacts")
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(b"graph")
+    assert store.put(copy) == key
+    assert files(tmp_path / "artifacts") == before
+
+
+def test_a_kept_file_outlives_its_source(store: ArtifactStore, model: Path) -> None:
+    key = store.put(model)
+    model.unlink()
+    store.verify(key)
+
+
+def test_a_reference_is_not_copied_and_is_missed_when_it_goes(
+    store: ArtifactStore, model: Path, tmp_path: Path
+) -> None:
+    key = store.put(model, external=[model.parent / "weights.bin"], reference_in_place=True)
+    assert [name.rsplit("/")[-1] for name in files(tmp_path / "artifacts")] == ["manifest.json"]
+    assert store.path(key) == model
+    model.rename(model.with_name("moved.onnx"))
+    with pytest.raises(StorageError, match="has gone"):
+        store.path(key)
+    moved = model.with_name("moved.onnx")
+    store.put(moved, external=[model.parent / "weights.bin"])
+    assert store.path(key).read_bytes() == b"graph"
+
+
+def test_a_changed_file_is_noticed(store: ArtifactStore, model: Path) -> None:
+    key = store.put(model, reference_in_place=True)
+    model.write_bytes(b"grief")
+    assert store.path(key) == model  # the same size: only reading it shows
+    with pytest.raises(StorageError, match="has changed"):
+        store.verify(key)
+    model.write_bytes(b"longer than before")
+    with pytest.raises(StorageError, match="has changed since it was imported"):
+        store.path(key)
+
+
+def test_external_data_outside_the_folder_is_refused(
+    store: ArtifactStore, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    for outside in (tmp_path / "secret", model.parent / ".." / "secret"):
+        with pytest.raises(StorageError, match="outside the model's folder"):
+            store.put(model, external=[outside])
+
+
+def test_what_is_not_there_is_said(store: ArtifactStore, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="could not keep"):
+        store.put(tmp_path / "none.onnx")
+    with pytest.raises(StorageError, match="there is no model file"):
+        store.path("sha256:" + "0" * 64)
+    for key in ("sha256:../../etc", "md5:1", "sha256:" + "../" * 21 + "x"):
+        with pytest.raises(StorageError, match="is not the key"):
+            store.path(key)
+
+
+def test_a_full_disk_leaves_nothing_behind(model: Path, tmp_path: Path) -> None:
+    """A file may not grow beyond 1 MB here, as if the disk were full."""
+    program = """
+import resource, sys
+from pathlib import Path
+from sommelier.errors import StorageError
+from sommelier.storage.artifacts import ArtifactStore
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+model = Path(sys.argv[1])
+try:
+    ArtifactStore(Path(sys.argv[2])).put(model, external=[model.parent / "weights.bin"])
+except StorageError as error:
+    print(error.message)
+"""
+    answer = run(program, model, tmp_path / "artifacts")
+    assert "File too large" in answer
+    assert files(tmp_path / "artifacts") == []
