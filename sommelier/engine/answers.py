@@ -22,6 +22,7 @@ class CorrAnswers:
     comparisons : one per reference. tests : K, the claims that share alpha. references : rows of
     the references themselves. certain : rows whose lower bound passes; None means all of them.
     passed : the rows that passed, best first, where one comparison decides the order.
+    synthetic : probe sets that were made up, so that a bound holds for made-up inputs only.
     """
 
     corr: CorrPlan
@@ -31,6 +32,7 @@ class CorrAnswers:
     references: Rows
     certain: Rows | None = None
     passed: Rows | None = None
+    synthetic: frozenset[str] = frozenset()
     _kept: tuple[Rows, Interval, Rows] | None = field(default=None, repr=False)
 
     @property
@@ -85,7 +87,7 @@ class CorrAnswers:
         identity = among(rows, self.references)
         for number, comparison in enumerate(self.comparisons):
             mine = np.flatnonzero(nearest == number)
-            result[mine] = _words(name, comparison, rows[mine])
+            result[mine] = _words(name, comparison, rows[mine], self.synthetic)
         if name in ("provenance", "method"):
             result[identity] = "identity"
         return result
@@ -122,7 +124,7 @@ def _chosen(intervals: list[Interval], chosen: Rows) -> Interval:
     return Interval(*(np.stack([getattr(i, n) for i in intervals])[chosen, at] for n in names))
 
 
-def _words(name: str, comparison: Comparison, rows: Rows) -> Objects:
+def _words(name: str, comparison: Comparison, rows: Rows, synthetic: frozenset[str]) -> Objects:
     """provenance, method or labels of rows compared with one reference."""
     candidates = comparison.candidates
     measured = comparison.is_measured(rows)
@@ -139,5 +141,6 @@ def _words(name: str, comparison: Comparison, rows: Rows) -> Objects:
     if name == "provenance":
         direct = "measured" if candidates.method == "sketch" else "transitive"
         direct = direct if candidates.exact else "estimated"
+        direct = "synthetic" if candidates.probe_set_id in synthetic else direct
     words[:] = [direct if m else "transitive" for m in measured]
     return words

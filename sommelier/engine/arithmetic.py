@@ -9,6 +9,10 @@ PURE = (Dimension.FRACTION, Dimension.NUMBER, Dimension.COUNT)
 """Dimensions that may be added to each other: they are plain numbers."""
 
 
+SCALARS = (Dimension.FRACTION, Dimension.NUMBER)
+"""Dimensions that leave another one as it is when they multiply it."""
+
+
 def compatible(one: Dimension, other: Dimension) -> bool:
     return one is other or (one in PURE and other in PURE)
 
@@ -16,16 +20,16 @@ def compatible(one: Dimension, other: Dimension) -> bool:
 def product_dimension(operator: str, left: Dimension, right: Dimension) -> Dimension:
     """What `left operator right` measures, for * and /.
 
-    bytes / bytes, bytes x ms and 1 / ms are numbers whose unit the language does not name.
+    bytes / bytes, flops / params and 1 / ms are numbers whose unit the language does not name.
 
     >>> product_dimension("*", Dimension.NUMBER, Dimension.BYTES).value
     'bytes'
     >>> product_dimension("/", Dimension.BYTES, Dimension.BYTES).value
     'number'
     """
-    if right in PURE:
-        return Dimension.NUMBER if left in PURE else left
-    return right if left in PURE and operator == "*" else Dimension.NUMBER
+    if right in SCALARS:
+        return Dimension.NUMBER if left in SCALARS else left
+    return right if left in SCALARS and operator == "*" else Dimension.NUMBER
 
 
 def fold(operator: str, left: Value, right: Value, dimension: Dimension) -> Value:

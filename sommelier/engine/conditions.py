@@ -257,20 +257,18 @@ def _like(node: nodes.Like, binding: Binding) -> Condition:
             f"{node.kind.upper()} looks at text, not at numbers", span=node.operand.span
         )
     pattern = _word(node.pattern, column, binding)
-    if node.kind == "regexp":
-        _check_pattern(pattern, node)
+    if node.kind == "regexp" and column in TEXT_COLUMNS:
+        _check_pattern(TextPredicate(column, "regexp", (pattern,)), node, binding)
     return _negated(_match(column, node.kind, (pattern,), node), node.negated)
 
 
-def _check_pattern(pattern: str, node: nodes.Like) -> None:
-    import re
-
+def _check_pattern(predicate: TextPredicate, node: nodes.Like, binding: Binding) -> None:
+    """Asks the catalog now (it remembers the answer), so that a broken pattern is underlined."""
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise BinderError(
-            f"'{pattern}' is not a regular expression: {error}", span=node.pattern.span
-        ) from None
+        binding.scope.facts.text_mask(predicate)
+    except BinderError as error:
+        error.span = error.span or node.pattern.span
+        raise
 
 
 def _has(node: nodes.Has, binding: Binding) -> Condition:

@@ -51,7 +51,8 @@ def compare_reached(corr: CorrPlan, reached: Mask, references: Rows, world: Worl
     tests = 1
     if corr.corrected:
         tests = max(1, _claims(corr, comparisons))
-    return CorrAnswers(corr, comparisons, world.size, tests, references)
+    synthetic = frozenset(p.id for p in world.facts.probe_sets() if p.synthetic)
+    return CorrAnswers(corr, comparisons, world.size, tests, references, synthetic=synthetic)
 
 
 def _claims(corr: CorrPlan, comparisons: tuple[Comparison, ...]) -> int:
@@ -117,6 +118,7 @@ def _report(answers: CorrAnswers, reached: Mask, state: State, world: World) -> 
     state.notes += _undecidable(answers, possible=corr.possible)
     if count:
         state.notes.append(_confidence(answers, world))
+        state.notes += _caveats(answers, world)
     positional = sum(int(c.candidates.positional.any()) for c in answers.comparisons)
     if positional:
         state.notes.append(
@@ -140,6 +142,25 @@ def _confidence(answers: CorrAnswers, world: World) -> str:
         f"equivalence holds with {share} confidence for all K = {answers.tests} comparisons "
         f"together, on {probes}"
     )
+
+
+def _caveats(answers: CorrAnswers, world: World) -> list[str]:
+    """What weakens the promise: made-up inputs, or data that models may have been trained on."""
+    used = {comparison.candidates.probe_set_id for comparison in answers.comparisons}
+    notes = []
+    for probe_set in world.facts.probe_sets():
+        if probe_set.id not in used:
+            continue
+        if probe_set.synthetic:
+            notes.append("the probes are synthetic: the bounds hold for such inputs only")
+        seen = [d for d in world.facts.datasets() if d.id == probe_set.dataset_id]
+        notes += [
+            f"'{dataset.name}' is not held out: agreement on inputs that models were trained on "
+            "is optimistic"
+            for dataset in seen
+            if dataset.held_out is False
+        ]
+    return notes
 
 
 def _incomparable(answers: CorrAnswers, missing: int) -> str:

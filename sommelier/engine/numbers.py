@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sommelier import units
-from sommelier.engine.arithmetic import PURE, compatible, fold, product_dimension
+from sommelier.engine.arithmetic import SCALARS, compatible, fold, product_dimension
 from sommelier.engine.options import bare
 from sommelier.engine.plan import (
     AnswerColumn,
@@ -332,7 +332,7 @@ def _sum(node: nodes.Arithmetic, binding: Binding, wanted: Wanted) -> Value:
 
 def _product(node: nodes.Arithmetic, binding: Binding, wanted: Wanted) -> Value:
     left = _factor(node.left, binding, wanted)
-    like_left = left.dimension if node.operator == "/" and left.dimension not in PURE else None
+    like_left = left.dimension if node.operator == "/" and left.dimension not in SCALARS else None
     right = _factor(
         node.right, binding, Wanted(like_left or wanted.dimension, None, wanted.context)
     )

@@ -254,7 +254,8 @@ class Result(Sequence[Match]):
         """A column as an array: float64 with NaN = unknown, or objects with None = unknown."""
         index = self._index.get(name)
         if index is None:
-            raise KeyError(f"no column '{name}'; there are {', '.join(self._index)}")
+            known = ", ".join(column.name for column in self.columns)
+            raise KeyError(f"no column '{name}'; there are {known}")
         return self._gather(index)
 
     def value(self, row: int, name: str) -> Any:

@@ -140,7 +140,8 @@ class Scope:
         wanted = self.options.dataset
         if wanted is not None and (wanted in known or "dataset" in self.options.stated):
             return wanted
-        if len(known) > 1 and span is not None:  # not for the columns of a default answer
+        said = any(note.startswith(f"{metric} is that on") for note in self.notes)
+        if len(known) > 1 and span is not None and not said:  # no span: a default column
             others = ", ".join(f"'{name}'" for name in known[1:4]) + (
                 ", ..." if len(known) > 4 else ""
             )

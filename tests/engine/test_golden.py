@@ -1,0 +1,95 @@
+"""Golden answers: fixtures/*.sql hold a question each, fixtures/*.txt its plan, rows and notes.
+
+After a deliberate change run `SOMMELIER_GOLDEN=write pytest tests/engine/test_golden.py` and read
+the difference before committing it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from sommelier.engine.result import Report, Result
+from sommelier.errors import QueryError
+from tests.engine.conftest import Ask
+
+FIXTURES = Path(__file__).parent / "fixtures"
+RULE = "=" * 40
+
+
+def questions(name: str) -> list[tuple[str, str]]:
+    """(what it shows, statement) of each block of a fixture."""
+    text = (FIXTURES / f"{name}.sql").read_text()
+    found, title = [], ""
+    for block in re.split(r"\n\s*\n", text.strip()):
+        lines = block.splitlines()
+        if lines[0].startswith("-- "):
+            title = lines.pop(0)[3:]
+        found.append((title, "\n".join(lines).strip().removesuffix(";")))
+    return found
+
+
+def golden(name: str) -> dict[str, str]:
+    """Expected text by statement."""
+    path = FIXTURES / f"{name}.txt"
+    if not path.exists():
+        return {}
+    blocks = path.read_text().split(f"{RULE}\n")
+    pairs = (block.split("\n\n", 1) for block in blocks if block.strip())
+    return {statement: expected.rstrip("\n") for statement, expected in pairs}
+
+
+def rendered_select(ask: Ask, statement: str) -> str:
+    report = ask(f"EXPLAIN {statement}")
+    result = ask(statement)
+    assert isinstance(report, Report)
+    assert isinstance(result, Result)
+    return "\n".join([*report.lines, "", repr(result)])
+
+
+def rendered_error(ask: Ask, statement: str) -> str:
+    with pytest.raises(QueryError) as caught:
+        ask(statement)
+    return f"{type(caught.value).__name__}\n{caught.value}"
+
+
+def rendered_report(ask: Ask, statement: str) -> str:
+    return repr(ask(statement))
+
+
+RENDERERS = {
+    "select": rendered_select,
+    "errors": rendered_error,
+    "why": rendered_report,
+    "reading": rendered_report,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "statement"),
+    [(name, *question) for name in RENDERERS for question in questions(name)],
+)
+def test_golden(ask: Ask, name: str, title: str, statement: str) -> None:
+    found = re.sub(r"\d{4}-\d\d-\d\d", "<date>", RENDERERS[name](ask, statement))
+    assert found == golden(name).get(statement), title
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+def test_every_golden_answer_has_its_question(name: str) -> None:
+    assert set(golden(name)) == {statement for _, statement in questions(name)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _rewritten(ask: Ask) -> None:
+    """With SOMMELIER_GOLDEN=write the files are made anew from what the engine answers."""
+    if os.environ.get("SOMMELIER_GOLDEN") != "write":
+        return
+    for name, render in RENDERERS.items():
+        blocks = []
+        for _, statement in questions(name):
+            text = re.sub(r"\d{4}-\d\d-\d\d", "<date>", render(ask, statement))
+            blocks.append(f"{statement}\n\n{text}\n")
+        (FIXTURES / f"{name}.txt").write_text(f"{RULE}\n".join(blocks))

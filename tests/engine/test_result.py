@@ -1,0 +1,133 @@
+"""Result and Table: rows as objects, tuples, frames and text; columns gathered when read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sommelier.engine.result import ColumnInfo, Report, Result, Table
+from sommelier.errors import NoModelFoundError, SommelierError
+from sommelier.units import Dimension
+from tests.engine.conftest import Ask
+
+NAN = float("nan")
+
+
+def result() -> tuple[Result, list[str]]:
+    """Three rows, and a list that records which columns were gathered."""
+    read: list[str] = []
+
+    def source(name: str, values: list[object], kind: type) -> object:
+        def gather() -> np.ndarray:
+            read.append(name)
+            return np.array(values, dtype=kind)
+
+        return gather
+
+    columns = [
+        ColumnInfo("name"),
+        ColumnInfo("memory", Dimension.BYTES),
+        ColumnInfo("share", Dimension.FRACTION),
+    ]
+    sources = [
+        source("name", ["a", "b", None], object),
+        source("memory", [2e6, NAN, 5.0], float),
+        source("share", [0.5, 1.0, NAN], float),
+    ]
+    ids = np.array(["1", "2", "3"], dtype=object)
+    return Result(columns, sources, ids, matched=7, notes=("2 skipped",)), read
+
+
+def test_columns_are_gathered_once_and_when_read() -> None:
+    answer, read = result()
+    assert (len(answer), read) == (3, [])
+    assert answer[0].memory == 2_000_000
+    assert answer[1]["memory"] is None
+    assert read == ["memory"]
+
+
+def test_values_are_python_objects() -> None:
+    answer, _ = result()
+    assert answer.fetchall() == [("a", 2_000_000, 0.5), ("b", None, 1.0), (None, 5, None)]
+    assert isinstance(answer[0].memory, int)
+    assert isinstance(answer[1].share, float)
+
+
+def test_fetching_moves_on() -> None:
+    answer, _ = result()
+    assert answer.fetchone() == ("a", 2_000_000, 0.5)
+    assert answer.fetchmany(1) == [("b", None, 1.0)]
+    assert answer.fetchall() == [(None, 5, None)]
+    assert answer.fetchone() is None
+
+
+def test_a_match_is_a_mapping_with_attributes() -> None:
+    match = result()[0][0]
+    assert dict(match) == {"name": "a", "memory": 2_000_000, "share": 0.5}
+    assert repr(match) == "Match(name=a, memory=2 MB, share=50%)"
+    with pytest.raises(AttributeError, match="no column 'flops'; there are name, memory, share"):
+        _ = match.flops
+    with pytest.raises(KeyError):
+        match["flops"]
+
+
+def test_rows_can_be_indexed_and_sliced() -> None:
+    answer, _ = result()
+    assert answer[-1].id == "3"
+    assert [match.id for match in answer[1:]] == ["2", "3"]
+    with pytest.raises(IndexError):
+        answer[3]
+
+
+def test_frames_keep_types() -> None:
+    frame = result()[0].df()
+    assert frame["memory"].dtype == np.float64
+    assert frame["memory"].isna().tolist() == [False, True, False]
+    assert list(frame.columns) == ["name", "memory", "share"]
+
+
+def test_arrow_has_nulls() -> None:
+    pytest.importorskip("pyarrow")
+    table = result()[0].arrow()
+    assert table.column("memory").to_pylist() == [2_000_000, None, 5]
+
+
+def test_text_shows_types_units_and_counts() -> None:
+    lines = repr(result()[0]).splitlines()
+    assert lines[0].split() == ["name", "memory", "share"]
+    assert lines[1].split() == ["text", "bytes", "fraction"]
+    assert lines[3].split() == ["a", "2", "MB", "50%"]
+    assert lines[-2:] == ["3 rows", "2 skipped"]
+
+
+def test_long_answers_say_how_much_is_shown() -> None:
+    table = Table("t", (ColumnInfo("n", Dimension.COUNT),), [(i,) for i in range(312)])
+    assert "40 of 312 rows" in repr(table)
+    assert "40 of 312 rows" in table._repr_html_()
+
+
+def test_html_is_escaped() -> None:
+    table = Table("t", (ColumnInfo("<b>"),), [("<script>",)])
+    assert "<script>" not in table._repr_html_()
+    assert "<b>" not in table._repr_html_().replace("<br>", "")
+    assert Report(("<i>",))._repr_html_() == "<pre>&lt;i&gt;</pre>"
+
+
+def test_an_unattached_result_says_so() -> None:
+    with pytest.raises(SommelierError, match="not attached to a database"):
+        result()[0][0].load()
+
+
+def test_one_is_the_first_row_or_an_error_with_near_misses(ask: Ask) -> None:
+    assert ask("SELECT MODELS CORR resnet50").one().name == "resnet101"
+    with pytest.raises(NoModelFoundError) as caught:
+        ask("SELECT MODELS ON memory < 10 MB").one()
+    assert caught.value.suggestions[0] == "mobilenet_v2"
+    assert caught.value.hint == "mobilenet_v2 would match with memory < 14.1 MB"
+
+
+def test_a_match_knows_its_record_and_numbers(ask: Ask) -> None:
+    match = ask("SELECT MODELS CORR resnet50").one()
+    assert match.model.name == "resnet101"
+    assert {m.metric for m in match.profile} == {"memory", "flops", "params", "accuracy", "latency"}
+    assert match.onnx_path is None
