@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sommelier.analysis.graph import Graph, Node
+from sommelier.analysis.tracing import chosen_branch
 
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 """Operators that move nothing: they only describe the same bytes anew."""
@@ -67,7 +68,7 @@ def _measure(graph: Graph, generated: frozenset[str], lost: list[str]) -> tuple[
         dying.setdefault(position, []).append(name)
     for i, node in enumerate(graph.nodes):
         made = sum(born(name) for name in node.outputs)
-        inner_peak, inner_total = _inside(node, generated, lost)
+        inner_peak, inner_total = _inside(node, graph, generated, lost)
         live += made
         total += made + inner_total
         peak = max(peak, live + inner_peak)
@@ -76,9 +77,13 @@ def _measure(graph: Graph, generated: frozenset[str], lost: list[str]) -> tuple[
     return peak, total
 
 
-def _inside(node: Node, generated: frozenset[str], lost: list[str]) -> tuple[int, int]:
+def _inside(
+    node: Node, graph: Graph, generated: frozenset[str], lost: list[str]
+) -> tuple[int, int]:
     """What the subgraphs add while the node runs: the larger branch, one turn of a loop."""
-    measured = [_measure(graph, generated, lost) for graph in node.subgraphs.values()]
+    taken = chosen_branch(node.op, node.inputs, graph.values)
+    bodies = [body for name, body in node.subgraphs.items() if taken in (None, name)]
+    measured = [_measure(body, generated, lost) for body in bodies]
     return max((m[0] for m in measured), default=0), max((m[1] for m in measured), default=0)
 
 

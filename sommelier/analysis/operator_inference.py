@@ -15,6 +15,8 @@ from sommelier.analysis.onnx_types import attribute_value, tensor_of, type_of
 if TYPE_CHECKING:
     from onnx import NodeProto, OperatorSetIdProto, TypeProto
 
+_KEEP_SHAPE = frozenset({"Scaler", "Normalizer", "Binarizer", "Imputer"})
+
 Types = Mapping[str, "TypeProto"]
 Values = Mapping[str, Any]
 
@@ -37,6 +39,8 @@ def infer(node: NodeProto, types: Types, values: Values, dialect: Dialect) -> di
     domain = "" if node.domain == "ai.onnx" else node.domain
     if domain.startswith("com.microsoft"):
         return _infer_extension(node, types, values, dialect)
+    if domain == "ai.onnx.ml" and (made := _infer_learned(node, types)):
+        return made
     from onnx import checker, defs, numpy_helper, shape_inference
 
     version = dialect.opsets.get(domain, 1)
@@ -61,6 +65,25 @@ def infer(node: NodeProto, types: Types, values: Values, dialect: Dialect) -> di
         TypeError,
     ):
         return {}  # counted as unknown by whoever needs the shape
+
+
+def _infer_learned(node: NodeProto, types: Types) -> dict[str, TypeProto]:
+    """Classical models (ai.onnx.ml), of which onnx infers next to nothing."""
+    x = tensor_of(types[node.input[0]])
+    attributes = {a.name: attribute_value(a) for a in node.attribute}
+    rows = x.shape[0] if x.shape is not None and len(x.shape) > 1 else 1
+    if node.op_type in _KEEP_SHAPE:
+        return {node.output[0]: type_of(Tensor(extension.FLOAT, x.shape))}
+    if node.op_type.endswith("Regressor"):
+        targets = int(attributes.get("n_targets") or attributes.get("targets") or 1)
+        return {node.output[0]: type_of(Tensor(extension.FLOAT, (rows, targets)))}
+    for names, label_type in (("classlabels_strings", 8), ("classlabels_int64s", 7),
+                              ("classlabels_ints", 7)):  # fmt: skip
+        if attributes.get(names) and node.op_type.endswith("Classifier"):
+            scores = Tensor(extension.FLOAT, (rows, len(attributes[names])))
+            kinds = (type_of(Tensor(label_type, (rows,))), type_of(scores))
+            return dict(zip(node.output, kinds, strict=False))
+    return {}
 
 
 def _infer_extension(

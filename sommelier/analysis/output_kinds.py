@@ -117,6 +117,8 @@ def _by_shape(shape: tuple[Dim, ...], ends: set[str], inputs: tuple[TensorSpec, 
     if len(shape) == 3 and len(wide) == 2:
         stepwise = any(len(i.shape or ()) <= 3 for i in inputs)
         return OutputKind.SEQUENCE if stepwise or ends & _SCORES else OutputKind.UNKNOWN
+    if len(wide) == 1 and isinstance(wide[0], str) and wide[0].strip("?"):
+        return OutputKind.SEQUENCE  # a named open axis counts steps; classes are never open
     if len(wide) == 1 and (len(shape) == 2 or ends & _SCORES or set(shape[2:]) == {1}):
         return OutputKind.CLASSIFICATION
     return OutputKind.UNKNOWN

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sommelier.analysis.flops import has_macs, node_flops
 from sommelier.analysis.graph import Graph, Node, Weight
 from sommelier.analysis.liveness import VIEWS, activation_memory
-from sommelier.analysis.tracing import trace, trip_count
+from sommelier.analysis.tracing import chosen_branch, trace, trip_count
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -151,7 +151,8 @@ def parameters(graph: Graph) -> Iterator[Weight]:
 def node_costs(
     graph: Graph, *, repeats: int | None = 1, place: float | None = None
 ) -> Iterator[NodeCost]:
-    """The operators that run, each with its cost; of an If the branch that costs most.
+    """The operators that run, each with its cost; of an If the branch that costs most
+    (or the one it takes, where its condition is known).
 
     repeats is None inside a Loop whose trip count is only known at run time.
     """
@@ -162,9 +163,11 @@ def node_costs(
         if not node.subgraphs:
             yield _node_cost(node, graph, repeats, where)
             continue
+        taken = chosen_branch(node.op, node.inputs, graph.values)
+        bodies = [g for name, g in node.subgraphs.items() if taken in (None, name)]
         inner = [
             list(node_costs(g, repeats=_repeats(node, graph, repeats), place=where))
-            for g in node.subgraphs.values()
+            for g in bodies or node.subgraphs.values()
         ]
         yield from max(inner, key=_branch_weight)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -170,8 +170,10 @@ def _subgraphs(
         return {"body": graph}, kinds
     graphs = {name: _trace_graph(proto, scope.child(), context) for name, proto in protos.items()}
     kinds = {}
+    taken = chosen_branch(node.op_type, node.input, scope.values)
+    ends = [graphs[taken]] if taken in graphs else list(graphs.values())
     for i, name in enumerate(node.output):
-        branches = [g.tensor(g.outputs[i]) for g in graphs.values() if i < len(g.outputs)]
+        branches = [g.tensor(g.outputs[i]) for g in ends if i < len(g.outputs)]
         if branches:
             kinds[name] = type_of(common(branches))
     return graphs, kinds
@@ -201,6 +203,14 @@ def _loop(
         shape = None if item.shape is None else (trips, *item.shape)
         kinds[name] = type_of(Tensor(item.dtype, shape))
     return graph, kinds
+
+
+def chosen_branch(op: str, inputs: Sequence[str], values: Mapping[str, Any]) -> str | None:
+    """The branch an If takes when its condition is a known number; None when it is not."""
+    condition = values.get(inputs[0]) if op == "If" and inputs else None
+    if condition is None:
+        return None
+    return "then_branch" if np.asarray(condition).ravel()[:1].any() else "else_branch"
 
 
 def trip_count(name: str, values: Mapping[str, Any]) -> int | None:

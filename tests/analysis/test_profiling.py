@@ -108,6 +108,29 @@ def test_an_if_has_all_weights_and_costs_its_dearer_branch(tmp_path: Path) -> No
     assert found.layers == 1 + 2 + 2
 
 
+def test_an_if_whose_condition_is_known_costs_the_branch_it_takes(tmp_path: Path) -> None:
+    path = if_subgraph_model(tmp_path / "m.onnx", features=4, narrow=3, wide=5)
+    model = read_model(path)
+    del model.graph.input[1]
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "flag"))
+    assert profile(model).flops == 2 * (4 * 3 + 3)
+    assert profile(model).params == (4 * 3 + 3) + (4 * 5 + 5)
+
+
+def test_a_scikit_learn_pipeline_has_shapes(tmp_path: Path) -> None:
+    ml = "ai.onnx.ml"
+    nodes = [
+        helper.make_node("Scaler", ["x"], ["s"], domain=ml, offset=[0.0] * 4, scale=[1.0] * 4),
+        helper.make_node("MatMul", ["s", "w"], ["y"]),
+    ]
+    found = run(
+        tmp_path / "m.onnx", nodes, {"x": [3, 4]}, {"y": [3, 2]}, {"w": np.ones((4, 2), "f4")},
+        opsets={"": 17, ml: 3},
+    )  # fmt: skip
+    assert (found.flops, found.params) == (2 * 3 * 4 * 2, 4 + 4 + 8)
+    assert found.peak_activation_bytes == 4 * (12 + 12)
+
+
 def test_a_loop_costs_its_body_times_its_trips(tmp_path: Path) -> None:
     found = costs(loop_model(tmp_path / "m.onnx", trips=5, features=4))
     assert found.flops == 5 * 2 * 4 * 4
