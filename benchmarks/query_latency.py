@@ -89,13 +89,18 @@ class Columns:
         """The answer by comparing whole columns."""
         mask = self.mask(question)
         if question.least < 0:
-            rows = np.flatnonzero(mask)
-            order = np.lexsort((self.name_rank[rows], self.memory[rows]))
+            keys = [self.memory]
         else:
             agreements = self.agreements[question.reference]
-            rows = np.flatnonzero(mask & (agreements >= question.least))
-            order = np.lexsort((self.name_rank[rows], self.memory[rows], -agreements[rows]))
-        return self.names[rows[order[:TOP]]].tolist()
+            mask &= agreements >= question.least
+            keys = [-agreements, self.memory]
+        rows = np.flatnonzero(mask)
+        if len(rows) > TOP:  # ties of the first key are all kept
+            first = keys[0][rows]
+            rows = rows[first <= np.partition(first, TOP - 1)[TOP - 1]]
+        order = np.lexsort((self.name_rank[rows], *(key[rows] for key in reversed(keys))))
+        names: Answer = self.names[rows[order[:TOP]]].tolist()
+        return names
 
 
 def _agreements(answers: NDArray[np.uint16], one: NDArray[np.uint16]) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from sommelier.storage.label_translation import Classes
 from sommelier.storage.probe_roster import AnswerGroup, LabelMaps, Roster, relate, relate_classes
 from sommelier.storage.sketches import SketchStore
 
-REMEMBERED = 64  # scans kept, least recently used leave first; 0.4 MB each at 100 000 models
+REMEMBERED_BYTES = 64 << 20  # counts kept; the scans least recently used leave first
 UNREAD = -1
 
 ScanKey = tuple[str, str, str, int, str]
@@ -114,6 +114,6 @@ class AnswerScans:
         if len(counts) < size:
             counts = np.concatenate([counts, np.full(size - len(counts), UNREAD, dtype=np.int32)])
         self._scans[key] = counts
-        if len(self._scans) > REMEMBERED:
+        if len(self._scans) > max(16, REMEMBERED_BYTES // max(1, counts.nbytes)):
             self._scans.popitem(last=False)
         return counts

@@ -44,7 +44,7 @@ class Roster:
     place: Mapping[str, int]
 
     def group_of(self, position: int) -> AnswerGroup:
-        return self.groups[self.group[position]]
+        return self.groups[int(self.group[position])]
 
     @property
     def population(self) -> str:

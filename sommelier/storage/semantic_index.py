@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from sommelier.storage.sketches import SketchRow, SketchStore
 
 MODES = ("sketch", "random5")
-REMEMBERED = 64  # answers kept, least recently used leave first; 2 MB each at 100 000 models
+REMEMBERED_BYTES = 256 << 20  # answers kept, the oldest leave first; 1.7 MB each at 100 000 models
+BYTES_PER_ROW = 17
 INTERMEDIATES = 16  # third models tried for transitive bounds: those nearest to the reference
 
 NO_ANSWERS = "not analysed for equivalence"
@@ -78,7 +79,8 @@ class SemanticIndex:
         if found is None:
             with self._lock:
                 found = self._answers[key] = self._find(reference_id, probe_set_id, mode)
-                if len(self._answers) > REMEMBERED:
+                room = max(16, REMEMBERED_BYTES // (BYTES_PER_ROW * max(1, len(self._resources))))
+                if len(self._answers) > room:
                     self._answers.popitem(last=False)
         return found
 

@@ -190,7 +190,7 @@ class SketchStore:
         if entry.topk_row is None:
             return None
         matrix = self.matrix(entry.probe_set_id, file.name, rows=entry.topk_row + 1)
-        return matrix[entry.topk_row].tobytes()
+        return bytes(matrix[entry.topk_row].tobytes())
 
     def _place(self, sketch: OutputSketch, tails: dict[Path, Tail]) -> SketchRow:
         """Put a sketch at the end of its files, in memory still; where it will lie."""

@@ -26,14 +26,12 @@ MEASURED, ESTIMATED, DECLARED = Provenance
 
 def add_models(catalog: Catalog, count: int, *, start: int = 0) -> list[str]:
     """Ids of `count` new models named m<start>, m<start+1>, ..."""
-    ids = []
-    with catalog.transaction():
-        for number in range(start, start + count):
-            record = ModelRecord(
-                id=f"sha256:{number:064x}", name=f"m{number}", version="1", source="test"
-            )
-            ids.append(catalog.add_model(record).record.id)
-    return ids
+    records = [
+        ModelRecord(id=f"sha256:{number:064x}", name=f"m{number}", version="1", source="test")
+        for number in range(start, start + count)
+    ]
+    catalog.add_models_bulk(records)
+    return [record.id for record in records]
 
 
 def number(model_id: str, metric: str, value: float, **context: object) -> Measurement:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sommelier.storage import agreement_scan
@@ -137,6 +137,7 @@ def test_clopper_pearson_has_closed_forms_at_the_ends(confidence):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.floats(0.0, 1.0), st.integers(1, 4))
+@settings(deadline=None)
 def test_transitive_bounds_contain_the_truth_on_one_probe_set(seed, models, copying, top):
     rng = np.random.default_rng(seed)
     base = rng.integers(0, top + 1, 40)
@@ -175,6 +176,7 @@ def test_transitive_intervals_cover_at_their_confidence():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 25))
+@settings(deadline=None)
 def test_random_peers_bound_every_distance(seed, models):
     rng = np.random.default_rng(seed)
     answers = rng.integers(0, 3, (models, 30))

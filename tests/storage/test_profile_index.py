@@ -46,11 +46,10 @@ def shelf(tmp_path: Path):
 
 def fill(shelf: Shelf, vectors: np.ndarray) -> list[str]:
     ids = add_models(shelf.catalog, len(vectors))
-    with shelf.catalog.transaction():
-        for model_id, vector in zip(ids, vectors, strict=True):
-            shelf.catalog.add_profile(
-                ResourceProfile(model_id, vector.astype(np.float64).tobytes())
-            )
+    shelf.catalog.add_profiles(
+        ResourceProfile(model_id, vector.astype(np.float64).tobytes())
+        for model_id, vector in zip(ids, vectors, strict=True)
+    )
     return ids
 
 

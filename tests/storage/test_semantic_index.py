@@ -10,7 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sommelier.errors import BinderError, UnknownNameError
+from sommelier.storage.catalog import Catalog
+from sommelier.storage.resource_index import ResourceIndex
 from sommelier.storage.semantic_index import SemanticIndex
+from sommelier.storage.sketches import SketchStore
 from tests.storage.index_factories import (
     Shelf,
     add_models,
@@ -217,6 +220,22 @@ def test_answers_follow_a_model_that_is_analysed_again_or_dropped(shelf):
     assert pairs(shelf, shelf.semantics.candidates(ids[0])) == {ids[0]: 3, ids[1]: 2, ids[2]: 3}
     shelf.catalog.drop_model(ids[1])
     assert pairs(shelf, shelf.semantics.candidates(ids[0])) == {ids[0]: 3, ids[2]: 3}
+
+
+def test_a_reader_of_a_snapshot_keeps_its_answers_while_a_writer_goes_on(shelf):
+    probes = probe_set("p", 3)
+    shelf.catalog.add_probe_set(probes)
+    ids = add_models(shelf.catalog, 3)
+    shelf.answer(ids, probes, [[0, 1, 1], [0, 0, 0], [0, 1, 0]], classes=2)
+    shelf.catalog.publish()
+    with Catalog.open(shelf.catalog.path, read_only=True) as snapshot:
+        sketches = SketchStore(snapshot.directory / "sketches", snapshot)
+        reader = SemanticIndex(snapshot, sketches, ResourceIndex(snapshot))
+        shelf.sketches.add(sketch(ids[1], probes, [0, 1, 1], classes=2))
+        shelf.catalog.drop_model(ids[2])
+        shelf.answer(add_models(shelf.catalog, 1, start=3), probes, [[0, 1, 1]], classes=2)
+        assert reader.candidates(ids[0]).agreements.tolist() == [3, 2, 1]
+    assert shelf.semantics.candidates(ids[0]).agreements.tolist() == [3, 3, 3]
 
 
 # ---- bounds through third models
