@@ -94,8 +94,8 @@ class Database:
                 self._raw.execute("BEGIN TRANSACTION")
             self._depth, self._writes, self._half_done = 1, 0, False
             try:
-                yield
                 with translated(doing):
+                    yield
                     self._commit()
             except BaseException:
                 self._abandon()

@@ -7,6 +7,7 @@ foreign, damaged or newer file is left as it was, down to the folder beside it.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from sommelier.storage.snapshots import Snapshot, Snapshots
 
 MAGIC = b"DUCK"  # bytes 8 to 11 of a DuckDB file
 PATIENCE_S = 10.0  # how long to wait for a reader that is copying the database
+_PID = re.compile(r"\(PID (\d+)\)")  # in DuckDB's message, when another program has the file open
 _TRIES = 5  # a snapshot may be replaced between finding and opening it
 
 
@@ -86,11 +88,11 @@ def open_for_writing(path: Path) -> Opened:
     snapshots = Snapshots(path, directory)
     lock = WriterLock(directory)
     if directory.exists():
-        _take(lock, path, snapshots)
+        _take(lock, path)
     try:
         if path.exists():
             inspect(path)
-        _take(lock, path, snapshots)
+        _take(lock, path)
         current = snapshots.current() if path.exists() else None
         opened = Opened(_connect(path), snapshots, lock=lock)
     except BaseException:
@@ -129,7 +131,7 @@ def open_for_reading(path: Path) -> Opened:
             return Opened(_connect_current(path, path), snapshots)
         try:
             return Opened(_connect_current(snapshot.path, path), snapshots, reading=snapshot)
-        except DatabaseCorruptError:
+        except StorageError:
             if attempt == _TRIES - 1 or snapshot.path.exists():
                 raise
     raise AssertionError("unreachable: the last attempt returns or raises")
@@ -151,10 +153,12 @@ def inspect(path: Path) -> int:
     return version
 
 
-def locked_error(path: Path, snapshots: Snapshots, lock: WriterLock) -> DatabaseLockedError:
-    """The sentence for a second writer."""
+def locked_error(path: Path, *, who: str | None = None) -> DatabaseLockedError:
+    """The sentence for a second writer. who : the first one, where the lock does not say."""
+    snapshots, lock = Snapshots(path, directory_of(path)), WriterLock(directory_of(path))
     writer = lock.writer()
-    who = f"process {writer.pid} (since {writer.since:%H:%M})" if writer else "another process"
+    if who is None:
+        who = f"process {writer.pid} (since {writer.since:%H:%M})" if writer else "another process"
     newest = snapshots.newest()
     advice = (
         f"open it with read_only=True to read its snapshot of {newest.made_at:%H:%M:%S}, or wait"
@@ -164,12 +168,12 @@ def locked_error(path: Path, snapshots: Snapshots, lock: WriterLock) -> Database
     return DatabaseLockedError(f"{path.name} is being written by {who}; {advice}", hint=advice)
 
 
-def _take(lock: WriterLock, path: Path, snapshots: Snapshots) -> None:
+def _take(lock: WriterLock, path: Path) -> None:
     """Acquire the right to write, waiting for readers that copy but not for another writer."""
     until = time.monotonic() + PATIENCE_S
     while not lock.acquire(note=True):
         if lock.writer() is not None or time.monotonic() > until:
-            raise locked_error(path, snapshots, lock)
+            raise locked_error(path)
         time.sleep(0.02)
 
 
@@ -182,7 +186,7 @@ def _snapshot_to_read(path: Path, snapshots: Snapshots, lock: WriterLock) -> Sna
         if time.monotonic() > until or lock.writer() is not None:
             if newest is not None:
                 return newest
-            raise locked_error(path, snapshots, lock)
+            raise locked_error(path)
         time.sleep(0.02)
     try:
         return snapshots.current() or _make_snapshot(path, snapshots)
@@ -242,8 +246,8 @@ def _opening(path: Path) -> Iterator[None]:
     except duckdb.Error as error:
         message = str(error)
         if "lock on file" in message or "different configuration" in message:
-            directory = directory_of(path)
-            raise locked_error(path, Snapshots(path, directory), WriterLock(directory)) from error
+            pid = _PID.search(message)
+            raise locked_error(path, who=f"process {pid[1]}" if pid else None) from error
         if is_damage(error) or isinstance(error, (duckdb.InternalException, duckdb.FatalException)):
             raise DatabaseCorruptError(
                 f"{path.name} is damaged: {_first_line(message)}; it was left untouched",

@@ -23,15 +23,11 @@ SUFFIX = ".duckdb"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One copy on disk."""
+    """One copy on disk. made_at : local time of the state it holds."""
 
     path: Path
     generation: int
-
-    @property
-    def made_at(self) -> datetime:
-        """Local time of the state it holds."""
-        return datetime.fromtimestamp(self.path.stat().st_mtime)
+    made_at: datetime
 
 
 class Snapshots:
@@ -43,11 +39,10 @@ class Snapshots:
 
     def all(self) -> list[Snapshot]:
         """The copies there are, newest first."""
-        found = [
-            Snapshot(path, int(path.stem))
-            for path in self._folder.glob(f"*{SUFFIX}")
-            if path.stem.isdigit()
-        ]
+        found = []
+        for path in self._folder.glob(f"[0-9]*{SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):  # replaced by a newer one meanwhile
+                found.append(_snapshot(path))
         return sorted(found, key=lambda snapshot: -snapshot.generation)
 
     def newest(self) -> Snapshot | None:
@@ -88,8 +83,8 @@ class Snapshots:
         with built.open("r+b") as handle:
             os.fsync(handle.fileno())
         os.utime(built, ns=(times.st_mtime_ns, times.st_mtime_ns))
-        snapshot = Snapshot(self._folder / f"{generation}{SUFFIX}", generation)
-        built.replace(snapshot.path)
+        built.replace(self._folder / f"{generation}{SUFFIX}")
+        snapshot = _snapshot(self._folder / f"{generation}{SUFFIX}")
         _sync_folder(self._folder)
         self._remove_others(snapshot)
         return snapshot
@@ -112,6 +107,10 @@ class Snapshots:
         for left in self._folder.glob("building-*"):
             with contextlib.suppress(OSError):
                 left.unlink()
+
+
+def _snapshot(path: Path) -> Snapshot:
+    return Snapshot(path, int(path.stem), datetime.fromtimestamp(path.stat().st_mtime))
 
 
 def _wal(path: Path) -> Path:
