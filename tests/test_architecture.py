@@ -19,7 +19,9 @@ HEAVY = ("torch", "onnxruntime", "tensorflow", "onnx", "pandas", "pyarrow")
 def _loaded_modules(program: str) -> set[str]:
     """Top-level modules a fresh interpreter has loaded after running `program`."""
     script = f"{program}\nimport sys; print(' '.join(m for m in sys.modules if '.' not in m))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     return set(done.stdout.splitlines()[-1].split())
 
 
@@ -37,7 +39,13 @@ def test_a_query_loads_no_runtime() -> None:
 
 
 def test_the_public_surface_is_what_we_decided() -> None:
-    assert set(sommelier.__all__) == {"Connection", "Model", "Relation", "SommelierError", "connect"}
+    assert set(sommelier.__all__) == {
+        "Connection",
+        "Model",
+        "Relation",
+        "SommelierError",
+        "connect",
+    }
     for name in sommelier.__all__:
         assert getattr(sommelier, name) is not None
 

@@ -238,9 +238,7 @@ def test_pools_keep_and_views_follow(tmp_path: Path, zoo: Path) -> None:
         assert len(db.query("SELECT MODELS FROM POOL all_now")) == 2
 
 
-def test_same_bytes_are_one_model_and_one_name_may_have_versions(
-    tmp_path: Path, zoo: Path
-) -> None:
+def test_same_bytes_are_one_model_and_one_name_may_have_versions(tmp_path: Path, zoo: Path) -> None:
     with sm.connect(tmp_path / "v.sommelier") as db:
         db.import_models("folder", str(zoo / "wide.onnx"))
         db.execute(f"REGISTER MODEL twin FROM '{zoo / 'wide.onnx'}'")

@@ -118,7 +118,7 @@ def _train(recipe: Recipe, images: np.ndarray, labels: np.ndarray, *, seed: int)
     optimiser = torch.optim.Adam(module.parameters(), lr=1e-2)
     shuffle = torch.Generator().manual_seed(seed)
     for _ in range(recipe.epochs):
-        for batch in torch.randperm(len(inputs), generator=shuffle).split(64):
+        for batch in torch.split(torch.randperm(len(inputs), generator=shuffle), 64):
             optimiser.zero_grad()
             loss = torch.nn.functional.cross_entropy(module(inputs[batch]), targets[batch])
             loss.backward()  # type: ignore[no-untyped-call]  # torch ships it untyped

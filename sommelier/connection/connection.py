@@ -17,7 +17,7 @@ from sommelier.engine.result import Report, Result, Table
 from sommelier.engine.session import Session
 from sommelier.errors import CancelledError, ReadOnlyError
 from sommelier.grammar import nodes
-from sommelier.grammar.builder import QueryBuilder
+from sommelier.grammar.builder import QueryBuilder, model_name
 from sommelier.grammar.parser import is_read_only, parse
 from sommelier.metrics import METRICS
 from sommelier.storage.artifacts import ArtifactStore
@@ -58,7 +58,9 @@ class Connection:
 
     # ---- asking
 
-    def query(self, text: str | None = None, params: Parameters = None, **keywords: Any) -> Relation:
+    def query(
+        self, text: str | None = None, params: Parameters = None, **keywords: Any
+    ) -> Relation:
         """A lazy SELECT MODELS from text, or from keywords: query(ref='resnet50', memory='< 80%').
 
         Raises ParserError at once; names and units are checked when the rows are first read.
@@ -119,8 +121,7 @@ class Connection:
 
     def model(self, name: str) -> Model:
         """The model of that name, alias, name@version or id."""
-        base, _, version = name.partition("@")
-        return Model(self, self.catalog.resolve(base, version or None))
+        return Model(self, self.catalog.resolve(*model_name(name)))
 
     # ---- filling
 
@@ -285,25 +286,8 @@ class Connection:
 
 
 def _reference(name: str) -> nodes.ModelRef:
-    base, _, version = name.partition("@")
-    return nodes.ModelRef(base, version or None)
+    return nodes.ModelRef(*model_name(name))
 
 
 def _options(values: Mapping[str, Any]) -> tuple[nodes.Option, ...]:
-    return tuple(nodes.Option(name, _option_value(value)) for name, value in values.items())
-
-
-def _option_value(value: Any) -> nodes.OptionValue:
-    if isinstance(value, list | tuple):
-        return tuple(_literal(item) for item in value)
-    return _literal(value)
-
-
-def _literal(value: Any) -> nodes.Expression:
-    if isinstance(value, bool):
-        return nodes.Boolean(value)
-    if isinstance(value, int | float):
-        return nodes.Number(value)
-    if value is None:
-        return nodes.Null()
-    return nodes.Text(str(value))
+    return QueryBuilder().using(**values).query.options if values else ()

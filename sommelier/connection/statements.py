@@ -70,7 +70,7 @@ class Done:
 
 
 @singledispatch
-def _perform(statement: nodes.Statement, call: Call) -> Done:
+def _perform(statement: nodes.Statement, _call: Call) -> Done:
     raise TypeError(f"no statement handler for {type(statement).__name__}")
 
 
@@ -114,7 +114,9 @@ def _register_dataset(statement: nodes.RegisterDataset, call: Call) -> Done:
     options = plain_options(statement.options, call.parameters)
     dataset = register(call.db.catalog, statement.path, options, statement.name)
     labelled = "labelled" if dataset.labelled else "unlabelled"
-    return Done("registered", statement.name, dataset.samples, (f"{labelled}, kind {dataset.kind}",))
+    return Done(
+        "registered", statement.name, dataset.samples, (f"{labelled}, kind {dataset.kind}",)
+    )
 
 
 @_perform.register
@@ -152,14 +154,18 @@ def _alter_model(statement: nodes.AlterModel, call: Call) -> Done:
     if statement.action == "rename":
         catalog.rename_model(record.id, str(statement.value))
     elif statement.action == "add_tag":
-        catalog.update_model(replace(record, tags=(*dict.fromkeys((*record.tags, statement.value or "")),)))
+        catalog.update_model(
+            replace(record, tags=(*dict.fromkeys((*record.tags, statement.value or "")),))
+        )
     elif statement.action == "drop_tag":
         if statement.value not in record.tags:
             raise SommelierError(
                 f"'{record.name}' has no tag '{statement.value}'",
                 hint=f"its tags: {', '.join(record.tags) or 'none'}",
             )
-        catalog.update_model(replace(record, tags=tuple(t for t in record.tags if t != statement.value)))
+        catalog.update_model(
+            replace(record, tags=tuple(t for t in record.tags if t != statement.value))
+        )
     else:
         _annotate(record.id, statement, call)
     return Done("altered", record.name)
@@ -223,7 +229,9 @@ def _alter_task(statement: nodes.AlterTask, call: Call) -> Done:
     base, _, version = options["reference"].partition("@")
     record = call.db.catalog.resolve(base, version or None)
     call.db.catalog.set_task_reference(statement.task, record.id)
-    return Done("altered", statement.task, 1, (f"CORR TASK '{statement.task}' means {record.name}",))
+    return Done(
+        "altered", statement.task, 1, (f"CORR TASK '{statement.task}' means {record.name}",)
+    )
 
 
 # ---- pools, views, settings

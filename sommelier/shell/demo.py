@@ -56,28 +56,32 @@ SMALLEST_FILE, LARGEST_FILE = 256, 200_000  # bytes
 QUESTIONS = (
     (
         "The widest digits network works. Which lighter one answers as it does?",
-        "SELECT MODEL CORR digits_cnn_32 >= 90% ON memory < 80% AND flops <= 60% PICK MOST SIMILAR",
+        """SELECT MODEL CORR digits_cnn_32 >= 90%
+ON memory < 80% AND flops <= 60%
+PICK MOST SIMILAR""",
     ),
     (
         "What is there to choose from between likeness and cost?",
-        "SELECT MODELS name, equivalence, accuracy, memory, flops CORR digits_cnn_32 >= 75%"
-        " PICK PARETO (equivalence DESC, flops)",
+        """SELECT MODELS name, equivalence, accuracy, memory, flops
+CORR digits_cnn_32 >= 75%
+PICK PARETO (equivalence DESC, flops)""",
     ),
     (
         "Why was the small perceptron not an answer to the first question?",
-        "EXPLAIN WHY digits_mlp_8 NOT IN (SELECT MODEL CORR digits_cnn_32 >= 90%"
-        " ON memory < 80% AND flops <= 60%)",
+        """EXPLAIN WHY digits_mlp_8 NOT IN
+(SELECT MODEL CORR digits_cnn_32 >= 90% ON memory < 80% AND flops <= 60%)""",
     ),
     (
-        "Magika 1.0.3 labels our files. How close are its earlier releases, and what do they cost?",
-        "SELECT MODELS name, version, equivalence, agreement, accuracy, size, flops"
-        " CORR magika@1.0.3 WITHIN 50%",
+        "Magika 1.0.3 labels our files. How close are its earlier releases, at what cost?",
+        """SELECT MODELS name, version, equivalence, agreement, accuracy, size, flops
+CORR magika@1.0.3 WITHIN 50%""",
     ),
     (
         "What is under a megabyte, under a millisecond here, and free to use?",
-        "SELECT MODELS name, task, license, memory, latency"
-        " WHERE license IN ('Apache-2.0', 'MIT') ON memory < 1 MB AND latency < 1 ms"
-        " ORDER BY latency LIMIT 5",
+        """SELECT MODELS name, task, license, memory, latency
+WHERE license IN ('Apache-2.0', 'MIT')
+ON memory < 1 MB AND latency < 1 ms
+ORDER BY latency LIMIT 5""",
     ),
 )
 
@@ -136,8 +140,8 @@ def _files_of_this_machine(folder: Path) -> None:
         return
     taken: dict[str, int] = {}
     for path in _candidates():
-        label = CONTENT_TYPES.get(path.suffix)
-        if label is None or taken.get(label, 0) >= FILES_PER_TYPE:
+        label = CONTENT_TYPES[path.suffix]
+        if taken.get(label, 0) >= FILES_PER_TYPE:
             continue
         target = folder / label
         target.mkdir(parents=True, exist_ok=True)
@@ -150,9 +154,9 @@ def _candidates() -> Iterator[Path]:
     for root in (Path(sys.prefix), Path(sys.base_prefix), Path("/usr/share"), Path("/usr/include")):
         for path in sorted(root.rglob("*")) if root.exists() else ():
             try:
-                if path.is_file() and not path.is_symlink():
-                    if SMALLEST_FILE <= path.stat().st_size <= LARGEST_FILE:
-                        yield path
+                wanted = path.suffix in CONTENT_TYPES and not path.is_symlink() and path.is_file()
+                if wanted and SMALLEST_FILE <= path.stat().st_size <= LARGEST_FILE:
+                    yield path
             except OSError:
                 continue
 
