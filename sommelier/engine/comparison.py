@@ -77,16 +77,30 @@ class Comparison:
     ) -> Rows:
         """A prefix of the sorted candidates, then whatever a prefix cannot decide."""
         floor = max((self._floor(b, tests, possible=possible) for b in bounds), default=0)
-        agreements = self.candidates.agreements
         if possible and self.candidates.high is not None:
             floor = 0  # random5 is sorted by its lower bound, possibility is about the upper one
-        end = len(agreements) - int(np.searchsorted(agreements[::-1], floor, side="left"))
-        at = np.flatnonzero(self._keep[:end])
+        at = np.flatnonzero(self._keep[: self._prefix(floor)])
         for bound in bounds:
             if bound.operator != ">=" or self.candidates.low is not None:
                 at = at[self._meets(bound, at, tests, possible=possible)]
         self._found, self._place = at, None
         return self.candidates.rows[at]
+
+    def undecided(self, bounds: tuple[CorrBound, ...], tests: int) -> int:
+        """How many measured rows may meet the bounds but do not certainly; 0 where not counted."""
+        plain = all(b.operator == ">=" and b.confidence is not None for b in bounds)
+        if not bounds or not plain or self.candidates.high is not None:
+            return 0
+        ends = []
+        for possible in (True, False):
+            floor = max(self._floor(bound, tests, possible=possible) for bound in bounds)
+            ends.append(self._prefix(floor))
+        return int(np.count_nonzero(self._keep[ends[1] : ends[0]]))
+
+    def _prefix(self, floor: int) -> int:
+        """How many leading candidates have at least `floor` agreements."""
+        counts = self.candidates.agreements
+        return len(counts) - int(np.searchsorted(counts[::-1], floor, side="left"))
 
     def head(self, keep: int) -> int:
         """How many of the rows that passed are at least as good as the `keep`-th: ties included."""

@@ -106,19 +106,22 @@ def _accurate(corr: CorrPlan, rows: Rows, state: State, world: World) -> tuple[R
 def _report(answers: CorrAnswers, reached: Mask, state: State, world: World) -> int:
     """Notes on what was compared; answers how many rows could not be."""
     corr = answers.corr
-    compared = (
-        _combined([c.rows for c in answers.comparisons], corr.quantifier)
-        if (len(answers.comparisons) > 1)
-        else None
-    )
-    count = answers.comparisons[0].count if compared is None else len(compared)
+    count = answers.comparisons[0].count
+    if len(answers.comparisons) > 1:
+        count = len(_combined([c.rows for c in answers.comparisons], corr.quantifier))
     missing = int(np.count_nonzero(reached)) - count
     if missing:
         state.notes.append(_incomparable(answers, missing))
-    state.notes += _undecidable(answers, possible=corr.possible)
+    state.notes += _undecidable(answers)
     if count:
         state.notes.append(_confidence(answers, world))
         state.notes += _caveats(answers, world)
+    if not corr.possible and len(answers.comparisons) == 1:
+        more = answers.comparisons[0].undecided(corr.bounds, answers.tests)
+        if more:
+            state.notes.append(
+                f"{models(more)} more may pass: USING certainty='possible' shows what is undecided"
+            )
     positional = sum(int(c.candidates.positional.any()) for c in answers.comparisons)
     if positional:
         state.notes.append(
@@ -174,7 +177,7 @@ def _incomparable(answers: CorrAnswers, missing: int) -> str:
     return f"{models(missing)} skipped: not comparable with {names}, {why} (run {remedy})"
 
 
-def _undecidable(answers: CorrAnswers, *, possible: bool) -> list[str]:
+def _undecidable(answers: CorrAnswers) -> list[str]:
     """A sentence when no row could ever pass with so few probes."""
     notes = []
     for comparison in answers.comparisons:
@@ -186,12 +189,11 @@ def _undecidable(answers: CorrAnswers, *, possible: bool) -> list[str]:
             if needed is not None and needed <= samples:
                 continue
             threshold = f"{bound.threshold * 100:g}%"
-            tail = "" if possible else "; USING certainty='possible' shows what may pass"
             if needed is None:
-                notes.append(f"no number of probes can certify {threshold}{tail}")
+                notes.append(f"no number of probes can certify {threshold}")
             else:
                 notes.append(
                     f"n={samples} probes cannot certify {threshold} for {answers.tests} "
-                    f"comparisons: at least {needed} are needed{tail}"
+                    f"comparisons: at least {needed} are needed"
                 )
     return notes

@@ -1,0 +1,209 @@
+"""CORR over real sketches: transitive rows, synthetic and held-in probes, positions, several
+references, and what the footer says of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sommelier.engine.session import Session
+from sommelier.records import Dataset, LabelSpace, ModelRecord, OutputSketch, ProbeSet
+from sommelier.storage.catalog import Catalog
+from sommelier.storage.sketches import SketchStore
+from tests.engine.conftest import Ask, asker
+
+SAMPLES = 400
+TRUTH = np.arange(SAMPLES) % 5
+
+
+@dataclass
+class Bench:
+    """An empty catalog to put models and answers into."""
+
+    catalog: Catalog
+    sketches: SketchStore
+    ask: Ask
+
+    def probes(self, name: str, **fields: object) -> ProbeSet:
+        defaults = {"dataset_id": "data", "synthetic": False, "labels": None, "seed": 0}
+        probe_set = ProbeSet(
+            id=f"probes-{name}", name=name, samples=SAMPLES, label_space_id=None,
+            **{**defaults, **fields},
+        )  # fmt: skip
+        self.catalog.add_probe_set(probe_set)
+        return probe_set
+
+    def model(self, name: str, wrong: int, *probe_sets: ProbeSet, labels: str | None = None) -> str:
+        """A model that answers `wrong` of the samples differently from TRUTH, on each probe set."""
+        record = ModelRecord(id=f"sha256:{name}", name=name, version="1", source="test")
+        self.catalog.add_model(record)
+        answers = np.where(np.arange(SAMPLES) < wrong, (TRUTH + 1) % 5, TRUTH)
+        for probe_set in probe_sets:
+            self.sketches.add(
+                OutputSketch(
+                    record.id,
+                    probe_set.id,
+                    "labels",
+                    answers.astype(np.uint32).tobytes(),
+                    1,
+                    True,
+                    labels,
+                    5,
+                )
+            )
+        return record.id
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with Catalog.open(tmp_path / "models.sommelier") as catalog:
+        sketches = SketchStore(tmp_path / "models.sommelier.d" / "sketches", catalog)
+        yield Bench(catalog, sketches, asker(Session.open(catalog, sketches)))
+
+
+def test_an_empty_catalog_answers_every_question_it_can(bench: Bench) -> None:
+    assert len(bench.ask("SELECT MODELS")) == 0
+    assert len(bench.ask("SELECT MODELS WHERE name LIKE 'a%' ON memory < 1 MB PICK SMALLEST")) == 0
+    assert len(bench.ask("SELECT DISTINCT MODELS family ORDER BY family LIMIT 3")) == 0
+    assert len(bench.ask("SELECT MODELS PICK PARETO (memory, flops)")) == 0
+    assert len(bench.ask("SELECT MODELS PICK RANDOM TOP 3")) == 0
+    assert len(bench.ask("SHOW MODELS")) == 0
+
+
+def test_models_without_common_probes_are_bounded_through_a_third(bench: Bench) -> None:
+    first, second = bench.probes("first"), bench.probes("second")
+    bench.model("reference", 0, first)
+    bench.model("middle", 4, first, second)
+    bench.model("far", 10, second)
+    result = bench.ask(
+        "SELECT MODELS name, equivalence, agreement, provenance, method CORR reference"
+    )
+    assert [(m.name, m.provenance, m.method) for m in result] == [
+        ("middle", "measured", "sketch"),
+        ("far", "transitive", "transitive"),
+    ]
+    far = result[1]
+    # the observed shares are 1 % and 1.5 % apart: the bound lies below 97.5 % and above chance
+    assert 0.85 < far.equivalence < 0.975
+    assert far.agreement is None
+    passed = bench.ask(f"SELECT MODELS CORR reference {far.equivalence * 100 - 0.01}%")
+    assert [m.name for m in passed] == ["middle", "far"]
+    failed = bench.ask(f"SELECT MODELS CORR reference {far.equivalence * 100 + 0.01}%")
+    assert [m.name for m in failed] == ["middle"]
+    possible = bench.ask(
+        "SELECT MODELS name, certainty CORR reference 97% USING certainty='possible'"
+    )
+    assert ("far", "possible") in possible.fetchall()
+    assert len(bench.ask("SELECT MODELS CORR reference AGREEMENT >= 50%")) == 1
+
+
+def test_synthetic_probes_are_marked(bench: Bench) -> None:
+    probes = bench.probes("synthetic:f32", synthetic=True, dataset_id=None)
+    bench.model("a", 0, probes)
+    bench.model("b", 4, probes)
+    result = bench.ask("SELECT MODELS provenance CORR a")
+    assert result.fetchall() == [("synthetic",)]
+    assert "the probes are synthetic: the bounds hold for such inputs only" in result.notes
+
+
+def test_probes_models_were_trained_on_are_named(bench: Bench) -> None:
+    probes = bench.probes("photos")
+    bench.catalog.add_dataset(
+        Dataset("data", "photos", "array", Path("x.npz"), SAMPLES, None, None, True, None,
+                held_out=False)
+    )  # fmt: skip
+    bench.model("a", 0, probes)
+    bench.model("b", 4, probes)
+    notes = bench.ask("SELECT MODELS CORR a").notes
+    assert any(note.startswith("'photos' is not held out") for note in notes)
+
+
+def test_classes_without_names_are_matched_by_position_and_marked(bench: Bench) -> None:
+    space = LabelSpace("five", "five", tuple("abcde"))
+    bench.catalog.add_label_space(space)
+    probes = bench.probes("photos")
+    bench.model("named", 0, probes, labels="five")
+    bench.model("also", 4, probes, labels="five")
+    bench.model("unnamed", 8, probes)
+    result = bench.ask("SELECT MODELS name, labels CORR named")
+    assert result.fetchall() == [("also", "named"), ("unnamed", "positional")]
+    assert any("matched by position" in note for note in result.notes)
+
+
+@pytest.fixture
+def ladder(bench: Bench) -> Bench:
+    """Models 0, 4, 8 ... 36 answers away from the reference."""
+    probes = bench.probes("photos")
+    for step in range(10):
+        bench.model(f"m{step}", 4 * step, probes)
+    return bench
+
+
+def test_the_footer_counts_what_is_undecided(ladder: Bench) -> None:
+    certain = ladder.ask("SELECT MODELS CORR m0 95%")
+    both = ladder.ask("SELECT MODELS certainty CORR m0 95% USING certainty='possible'")
+    undecided = len(both) - len(certain)
+    assert undecided > 0
+    models = "1 model" if undecided == 1 else f"{undecided} models"
+    note = f"{models} more may pass: USING certainty='possible' shows what is undecided"
+    assert note in certain.notes
+    assert not any("may pass" in note for note in both.notes)
+    words = [match.certainty for match in both]
+    assert words == ["certain"] * len(certain) + ["possible"] * undecided
+
+
+def test_fewer_candidates_mean_tighter_bounds(ladder: Bench) -> None:
+    many = ladder.ask("SELECT MODELS name, equivalence CORR m0")
+    few = ladder.ask("SELECT MODELS name, equivalence CORR m0 WHERE name IN ('m1', 'm2')")
+    alone = ladder.ask("SELECT MODELS name, equivalence CORR m0 USING correction='none'")
+    first = [answer[0].equivalence for answer in (many, few, alone)]
+    assert first == sorted(first)
+    assert len(set(first)) == 3
+
+
+def test_any_takes_the_nearer_reference_and_all_the_farther(ladder: Bench) -> None:
+    shown = "SELECT MODELS name, agreement CORR {} (m0, m9) WHERE name IN ('m2', 'm8')"
+    nearer = dict(ladder.ask(shown.format("ANY")).fetchall())
+    farther = dict(ladder.ask(shown.format("ALL")).fetchall())
+    assert nearer == {"m2": 392 / SAMPLES, "m8": 396 / SAMPLES}
+    assert farther == {"m2": 372 / SAMPLES, "m8": 368 / SAMPLES}
+
+
+def test_references_stay_out_unless_asked_for(ladder: Bench) -> None:
+    names = {m.name for m in ladder.ask("SELECT MODELS CORR ANY (m0, m9)")}
+    assert names == {f"m{step}" for step in range(1, 9)}
+    kept = ladder.ask(
+        "SELECT MODELS name, equivalence CORR ANY (m0, m9) USING include_reference=true"
+    )
+    assert {m.name for m in kept if m.equivalence == 1.0} == {"m0", "m9"}
+
+
+def test_a_filter_on_the_reference_itself_also_holds(ladder: Bench) -> None:
+    result = ladder.ask("SELECT MODELS CORR m0 WHERE name != 'm0' USING include_reference=true")
+    assert "m0" not in [m.name for m in result]
+
+
+def test_a_bound_relative_to_an_unknown_value_matches_nothing_and_says_so(ladder: Bench) -> None:
+    result = ladder.ask("SELECT MODELS CORR m0 ON memory < 80%")
+    assert len(result) == 0
+    assert "80% of m0 is unknown, so nothing can be compared with it" in result.notes
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 20])
+def test_a_limit_answers_the_first_rows_of_the_whole(ladder: Bench, limit: int) -> None:
+    whole = ladder.ask("SELECT MODELS CORR m0")
+    first = ladder.ask(f"SELECT MODELS CORR m0 LIMIT {limit}")
+    picked = ladder.ask(f"SELECT MODELS CORR m0 PICK MOST SIMILAR TOP {limit}")
+    assert list(first.ids) == list(picked.ids) == list(whole.ids[:limit])
+    assert first.matched == whole.matched == 9
+
+
+def test_a_new_model_is_found_at_once(ladder: Bench) -> None:
+    ladder.ask("SELECT MODELS CORR m0")
+    probes = ladder.catalog.probe_set("probes-photos")
+    ladder.model("newcomer", 1, probes)
+    assert ladder.ask("SELECT MODELS CORR m0").one().name == "newcomer"
