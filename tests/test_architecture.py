@@ -13,7 +13,7 @@ import sommelier
 
 ROOT = Path(sommelier.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
-HEAVY = ("torch", "onnxruntime", "tensorflow", "onnx", "pandas", "pyarrow")
+HEAVY = ("torch", "onnxruntime", "tensorflow", "onnx")
 
 
 def _loaded_modules(program: str) -> set[str]:

@@ -236,8 +236,6 @@ def _describe(
     classes = output_kinds.class_count(outputs, kind)
     if names and (classes is None or classes == len(names)):
         space = label_space(_label_name(declared, name), names)
-    said = (model.producer_name, model.producer_version.removesuffix("None"))
-    producer = " ".join(part.strip() for part in said if part.strip())
     record = ModelRecord(
         id="",
         name=name,
@@ -252,7 +250,7 @@ def _describe(
         label_space_id=space.id if space else None,
         preprocessing=facts.preprocessing(declared),
         opset=graph.opset_imports(model)[""],
-        producer=facts.text(declared, "producer") or producer or None,
+        producer=facts.text(declared, "producer") or _producer(model),
         created=facts.created(declared),
         task=task,
         family=facts.text(declared, "family"),
@@ -260,6 +258,12 @@ def _describe(
         tags=facts.texts(declared, "tags"),
     )
     return record, space
+
+
+def _producer(model: ModelProto) -> str | None:
+    """Name and version of the tool that wrote the file, as far as it says."""
+    said = (model.producer_name, model.producer_version.removesuffix("None"))
+    return " ".join(part.strip() for part in said if part.strip()) or None
 
 
 def _label_name(declared: Mapping[str, object], model_name: str) -> str:

@@ -31,9 +31,9 @@ class Binding:
     lengths. assumed : what was chosen without being told, by axis name or 'input[axis]'.
     """
 
-    shapes: Mapping[str, tuple[int, ...] | None]
-    symbols: Mapping[str, int]
-    assumed: Mapping[str, int]
+    shapes: dict[str, tuple[int, ...] | None]
+    symbols: dict[str, int]
+    assumed: dict[str, int]
     batch: int
 
 
@@ -111,37 +111,37 @@ def bind(
     given = dict(dims or {})
     symbols: dict[str, int] = {k: v for k, v in given.items() if not k.endswith("]")}
     for item in specs:
-        shape = item.shape or ()
-        for axis in range(len(shape)):
-            name = shape[axis]
+        for axis, name in enumerate(item.shape or ()):
             if isinstance(name, str) and name not in _ANONYMOUS and _is_batch(item, axis):
                 symbols.setdefault(name, batch)
-    assumed: dict[str, int] = {}
-    shapes: dict[str, tuple[int, ...] | None] = {}
+    binding = Binding({}, symbols, {}, batch)
     for item in specs:
-        if item.shape is None:
-            shapes[item.name] = None
-            continue
-        lengths = []
-        for axis, length in enumerate(item.shape):
-            place = f"{item.name}[{axis}]"
-            if isinstance(length, int):
-                lengths.append(length)
-            elif place in given:
-                lengths.append(given[place])
-            elif isinstance(length, str) and length in symbols:
-                lengths.append(symbols[length])
-            elif _is_batch(item, axis):
-                lengths.append(batch)
-            else:
-                chosen = _customary(item, axis)
-                lengths.append(chosen)
-                named = isinstance(length, str) and length not in _ANONYMOUS
-                assumed[str(length) if named else place] = chosen
-                if named:
-                    symbols[str(length)] = chosen
-        shapes[item.name] = tuple(lengths)
-    return Binding(shapes, symbols, assumed, batch)
+        binding.shapes[item.name] = (
+            None
+            if item.shape is None
+            else tuple(_length(item, axis, given, binding) for axis in range(len(item.shape)))
+        )
+    return binding
+
+
+def _length(item: TensorSpec, axis: int, given: Mapping[str, int], binding: Binding) -> int:
+    """The length of one axis; what had to be assumed is added to `binding`."""
+    length = (item.shape or ())[axis]
+    place = f"{item.name}[{axis}]"
+    if isinstance(length, int):
+        return length
+    if place in given:
+        return given[place]
+    if isinstance(length, str) and length in binding.symbols:
+        return binding.symbols[length]
+    if _is_batch(item, axis):
+        return binding.batch
+    chosen = _customary(item, axis)
+    named = isinstance(length, str) and length not in _ANONYMOUS
+    binding.assumed[str(length) if named else place] = chosen
+    if named:
+        binding.symbols[str(length)] = chosen
+    return chosen
 
 
 def _is_batch(item: TensorSpec, axis: int) -> bool:
