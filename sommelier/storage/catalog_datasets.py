@@ -121,7 +121,8 @@ class DatasetTable(MeasurementTable):
         from sommelier.storage.sketches import SketchRow
 
         rows = self._database.rows(
-            f"{_SKETCH} WHERE $1 IS NULL OR probe_set_id = $1 ORDER BY number", [probe_set_id]
+            f"{_SKETCH} WHERE probe_set_id = coalesce(?, probe_set_id) ORDER BY number",
+            [probe_set_id],
         )
         return [SketchRow(*row) for row in rows]
 

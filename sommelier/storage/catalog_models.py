@@ -258,7 +258,7 @@ class ModelTable(LabelTable):
         if name.startswith(_ID_PREFIX):
             return self._by_id_prefix(name)
         row = self._database.row(
-            f"{_SELECT} WHERE m.name = $1 AND ($2 IS NULL OR m.version = $2)"
+            f"{_SELECT} WHERE m.name = ? AND m.version = coalesce(?, m.version)"
             " ORDER BY number DESC LIMIT 1",
             [name, version],
         ) or self._database.row(

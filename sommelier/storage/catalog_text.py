@@ -81,7 +81,8 @@ class TextTable(CollectionTable):
 
         Values are str or None; tags are a list of str. An unknown id gives None everywhere.
         """
-        wanted = None if ids is None else list(ids)
+        everything = ids is None or ids is self._known_positions().ids
+        wanted = None if ids is None or everything else list(ids)
         listed = ", ".join(["m.id", *(_output(name) for name in names)])
         if wanted is None:
             rows = self._database.rows(f"SELECT {listed} FROM store.models m ORDER BY m.number")

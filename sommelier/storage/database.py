@@ -1,9 +1,9 @@
 """One open DuckDB file: transactions, reading, writing, and the generation that counts commits.
 
-Reading is fixed SQL text with bound parameters, straight on DuckDB; writing is SQLAlchemy Core.
-The two share one DuckDB connection and so one transaction. SQLAlchemy and its dialect take 0.16 s
-to import, 40 % of what a whole command-line question may cost, so they are loaded by the first
-write and never by a question.
+Reading is fixed SQL text, straight on DuckDB; writing is SQLAlchemy Core. The two share one DuckDB
+connection and so one transaction. SQLAlchemy and its dialect take 0.16 s to import, 40 % of what a
+whole command-line question may cost, so they are loaded by the first write and never by a question;
+literals.py says the same of pandas.
 
 Threads: one re-entrant lock guards the connection; it is held for the length of a transaction, so
 another thread sees all of it or nothing. Catalog SQL runs on its own cursor, outside the lock.
@@ -21,6 +21,7 @@ import duckdb
 
 from sommelier.errors import ReadOnlyError, StorageError
 from sommelier.storage.faults import translated
+from sommelier.storage.literals import bind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +33,7 @@ CONFIG: Mapping[str, str] = {
     "errors_as_json": "true",  # positions and candidates as fields; see faults.read_fault
 }
 FEW = 50  # rows below which executing a statement for each is quicker than one for all
+MANY = 1000  # values in a list above which DuckDB's own binding pays, pandas and all
 _CHUNK = 20_000
 Row = Mapping[str, Any]
 Parameters = Sequence[object] | Mapping[str, object]
@@ -55,20 +57,20 @@ class Database:
 
     # ---- reading
 
-    def rows(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
-        """All rows of a query."""
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query; each `?` in it stands for a value, see literals.py."""
         with self._lock, translated("read the catalog"):
-            return self._raw.execute(sql, parameters).fetchall()
+            return self._ask(sql, values).fetchall()
 
-    def row(self, sql: str, parameters: Parameters = ()) -> tuple[Any, ...] | None:
+    def row(self, sql: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
         """The first row of a query, or None."""
         with self._lock, translated("read the catalog"):
-            return self._raw.execute(sql, parameters).fetchone()
+            return self._ask(sql, values).fetchone()
 
-    def columns(self, sql: str, parameters: Parameters = ()) -> dict[str, NDArray[Any]]:
+    def columns(self, sql: str, values: Sequence[object] = ()) -> dict[str, NDArray[Any]]:
         """The columns of a query as numpy arrays; one with NULLs is a masked array."""
         with self._lock, translated("read the catalog"):
-            found = self._raw.execute(sql, parameters).fetchnumpy()
+            found = self._ask(sql, values).fetchnumpy()
         return cast("dict[str, NDArray[Any]]", found)  # a Categorical only for ENUM columns
 
     # ---- writing
@@ -206,6 +208,11 @@ class Database:
             self._raw.close()
 
     # ---- inside
+
+    def _ask(self, sql: str, values: Sequence[object]) -> duckdb.DuckDBPyConnection:
+        if any(isinstance(value, list) and len(value) > MANY for value in values):
+            return self._raw.execute(sql, values)
+        return self._raw.execute(bind(sql, values))
 
     @contextlib.contextmanager
     def _joined(self) -> Iterator[None]:
