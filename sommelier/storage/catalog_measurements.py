@@ -79,23 +79,6 @@ class MeasurementTable(ModelTable):
             self._database.load(arrays, _FORGET, _INSERT)
         return len(given)
 
-    def drop_measurements(self, model_id: str, metric: str, provenance: Provenance) -> None:
-        """Forget a model's numbers of one metric and provenance."""
-        from sqlalchemy import select
-
-        from sommelier.storage.schema import CONTEXTS, MEASUREMENTS, MODELS
-
-        contexts = select(CONTEXTS.c.id).where(
-            CONTEXTS.c.metric == metric, CONTEXTS.c.provenance == provenance.value
-        )
-        model = select(MODELS.c.number).where(MODELS.c.id == model_id)
-        with self._database.transaction("drop measurements"):
-            self._database.write(
-                MEASUREMENTS.delete().where(
-                    MEASUREMENTS.c.context.in_(contexts), MEASUREMENTS.c.model.in_(model)
-                )
-            )
-
     def measurements(self, model_id: str) -> list[Measurement]:
         """All numbers of one model, by metric and context. Raises UnknownNameError."""
         numbers = self._numbers([model_id])

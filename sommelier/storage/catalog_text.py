@@ -84,6 +84,14 @@ class TextTable(CollectionTable):
         everything = ids is None or ids is self._known_positions().ids
         wanted = None if ids is None or everything else list(ids)
         listed = ", ".join(["m.id", *(_output(name) for name in names)])
+        if (
+            wanted is None and names and "tags" not in names
+        ):  # numpy has no lists, but is 3 times as fast
+            numbered = ", ".join(f"{_output(name)} AS c{i}" for i, name in enumerate(names))
+            columns = self._database.columns(
+                f"SELECT {numbered} FROM store.models m ORDER BY m.number"
+            )
+            return {name: columns[f"c{i}"].tolist() for i, name in enumerate(names)}
         if wanted is None:
             rows = self._database.rows(f"SELECT {listed} FROM store.models m ORDER BY m.number")
         else:
