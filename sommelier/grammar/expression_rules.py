@@ -134,13 +134,12 @@ class ExpressionRules(Transformer[Token, Any]):
 
     def comparison(self, children: Children) -> nodes.Comparison:
         left, operator, right, context = children
-        for side in (left, right):
-            if isinstance(side, nodes.Column) and side.name in UNIT_NAMES:
-                raise ParserError(
-                    f'syntax error at or near "{side.name}": a unit without a number',
-                    span=side.span,
-                    hint=f"write for example 2 {side.name}",
-                )
+        if isinstance(right, nodes.Column) and right.name in UNIT_NAMES:
+            raise ParserError(
+                f'syntax error at or near "{right.name}": a unit without a number',
+                span=right.span,
+                hint=f"write for example 2 {right.name}",
+            )
         sign = "!=" if operator == "<>" else str(operator)
         return nodes.Comparison(sign, left, right, context, span=span_of(children))
 

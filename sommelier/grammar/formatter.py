@@ -105,7 +105,7 @@ def _(node: nodes.Select) -> str:
         after("FROM", _list(node.sources)),
         "" if node.corr is None else format(node.corr),
         after("WHERE", node.where),
-        after("ON", node.on),
+        after("ON", _condition_after_on(node.on)),
         after("ORDER BY", _list(node.order_by)),
         "" if node.pick is None else format(node.pick),
         after("LIMIT", node.limit) + after("OFFSET", node.offset),
@@ -236,6 +236,14 @@ def _(node: nodes.ResetOption) -> str:
 
 def _unless(if_not_exists: bool) -> str:
     return " IF NOT EXISTS" if if_not_exists else ""
+
+
+def _condition_after_on(condition: nodes.Expression | None) -> str | None:
+    """In parentheses if it begins with a quote, which would make ON the context of a comparison."""
+    if condition is None:
+        return None
+    text = format(condition)
+    return f"({text})" if text.startswith("'") else text
 
 
 def _list(items: Iterable[nodes.Node]) -> str:

@@ -92,4 +92,5 @@ def is_catalog_sql(tokens: Sequence[Piece]) -> bool:
         return True
     following = "".join(piece.upper for piece in rest[1:2])
     doubled = "".join(piece.value for piece in rest[1:3])
-    return following in _NO_PROJECTION or doubled in _NO_PROJECTION
+    number = following == "." and doubled[1:2].isdigit()  # SELECT MODELS .5
+    return (following in _NO_PROJECTION and not number) or doubled in _NO_PROJECTION

@@ -74,18 +74,22 @@ def read_number(text: str) -> float:
 
 def read_percent(text: str) -> float:
     """The fraction of `7%`, exactly the float nearest to it (7 / 100 is, 0.07 * 100 is not)."""
-    mantissa, _, exponent = text.rstrip("% \t\r\n").lower().partition("e")
+    match = _NUMERAL.match(text)
+    assert match is not None, text  # the grammar's terminal begins with one
+    mantissa, _, exponent = match.group().lower().partition("e")
     return read_number(f"{mantissa}e{int(exponent or 0) - 2}")
 
 
 def read_quantity(text: str) -> tuple[float, str]:
     """Value and unit of `200 MB`."""
-    match = _QUANTITY.match(text)
-    assert match is not None, text  # the grammar's terminal has this shape
-    return read_number(match[1]), match[2]
+    number, unit = _NUMERAL.match(text), _UNIT.search(text)
+    assert number is not None, text  # the grammar's terminal has this shape
+    assert unit is not None, text
+    return read_number(number.group()), unit.group()
 
 
-_QUANTITY = re.compile(r"((?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*([^\W\d]\w*)")
+_NUMERAL = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+_UNIT = re.compile(r"[^\W\d]\w*\Z")
 
 
 def is_bare_name(text: str) -> bool:

@@ -1,0 +1,105 @@
+"""Text and nodes are two forms of one thing: parse(format(node)) == node."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+
+import pytest
+from hypothesis import given, settings
+
+from sommelier.grammar import nodes
+from sommelier.grammar.formatter import format, format_expression
+from sommelier.grammar.parser import parse, parse_part
+from tests.grammar.strategies import expressions, selects, statements
+
+CONCRETE = [
+    kind
+    for _, kind in inspect.getmembers(nodes, inspect.isclass)
+    if issubclass(kind, nodes.Node)
+    and kind not in (nodes.Node, nodes.Expression, nodes.Reference, nodes.Statement)
+]
+CLAUSES = (
+    "FROM wheel",
+    "CORR resnet50 95%",
+    "WHERE task = 'ner'",
+    "ON memory < 80%",
+    "ORDER BY memory",
+    "PICK SMALLEST",
+    "LIMIT 3",
+    "USING device = 'cpu'",
+)
+
+
+@given(selects())
+@settings(max_examples=120, deadline=None)
+def test_a_select_reads_back_as_it_was(select: nodes.Select) -> None:
+    assert parse(format(select)) == select
+
+
+@given(statements())
+@settings(max_examples=120, deadline=None)
+def test_a_statement_reads_back_as_it_was(statement: nodes.Statement) -> None:
+    text = format(statement)
+    assert parse(text) == statement
+    assert format(parse(text)) == text
+
+
+@given(expressions())
+@settings(max_examples=120, deadline=None)
+def test_an_expression_reads_back_as_it_was(expression: nodes.Expression) -> None:
+    assert parse_part(format_expression(expression), "expr") == expression
+
+
+@pytest.mark.parametrize("kind", CONCRETE, ids=lambda kind: kind.__name__)
+def test_every_node_has_a_text_form(kind: type[nodes.Node]) -> None:
+    assert format.dispatch(kind) is not format.dispatch(object)
+
+
+def test_what_is_no_node_is_refused() -> None:
+    with pytest.raises(TypeError, match="int has no text form"):
+        format(3)  # type: ignore[arg-type]  # the mistake under test
+
+
+def test_clauses_in_any_order_have_one_canonical_order() -> None:
+    canonical = "SELECT MODELS " + " ".join(CLAUSES)
+    orders = itertools.islice(itertools.permutations(CLAUSES), 0, None, 613)
+    for order in orders:
+        assert format(parse("SELECT MODEL " + " ".join(order))) == canonical
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical"),
+    [
+        ("select model corr resnet50 equivalence>=95%", "SELECT MODELS CORR resnet50 95%"),
+        ("SELECT MODELS ON a<>1 and(b=2 or c=3)", "SELECT MODELS ON a != 1 AND (b = 2 OR c = 3)"),
+        ("SELECT MODELS ON (a AND b) AND c", "SELECT MODELS ON a AND b AND c"),
+        ("SELECT MODELS ON ('a') = b", "SELECT MODELS ON ('a' = b)"),
+        ("SELECT MODELS WHERE a - (b - c) > 0", "SELECT MODELS WHERE a - (b - c) > 0"),
+        ("SELECT MODELS WHERE (a - b) - c > -(-1)", "SELECT MODELS WHERE a - b - c > -(-1)"),
+        ("SELECT MODELS WHERE memory < 200mb", "SELECT MODELS WHERE memory < 200 mb"),
+        ("SELECT MODELS WHERE params < 5 M", "SELECT MODELS WHERE params < 5M"),
+        ("SELECT MODELS WHERE x < 7%", "SELECT MODELS WHERE x < 7%"),
+        ("SELECT MODELS WHERE x < 1e20", "SELECT MODELS WHERE x < 1e+20"),
+        ("DESC resnet50", "DESCRIBE resnet50"),
+        ("SET device TO cpu", "SET device = 'cpu'"),
+        ("SELECT MODELS tags HAS ANY ('a')", "SELECT MODELS tags HAS 'a'"),
+        ("ANALYZE MODELS a, b", "ANALYZE a, b"),
+    ],
+)  # fmt: skip
+def test_canonical_text(written: str, canonical: str) -> None:
+    assert format(parse(written)) == canonical
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        nodes.Number(float("nan")),
+        nodes.Percent(float("inf")),
+        nodes.Column(""),
+        nodes.ModelRef("a", "odd version"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(node: nodes.Node) -> None:
+    with pytest.raises(ValueError):
+        format(node)
