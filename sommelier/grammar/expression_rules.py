@@ -48,7 +48,9 @@ def literal(token: Token) -> nodes.Expression:
     try:
         return _literal(token, span)
     except ValueError:
-        raise ParserError(f"the number {token} is too large", span=span) from None
+        raise ParserError(
+            f"the number {token} is too large", span=span, hint="the largest is 1.8e308"
+        ) from None
 
 
 def _literal(token: Token, span: Span) -> nodes.Expression:

@@ -180,6 +180,10 @@ def _between(s: Situation) -> str | None:
     return None
 
 
+def _is_not_null(s: Situation) -> str | None:
+    return "write IS NOT NULL" if s.kind == "NULL" and s.last_type == "NOT" else None
+
+
 def _list_parentheses(s: Situation) -> str | None:
     if s.last_type == "IN" and s.accepts == {"LPAR"}:
         if s.upper == "SELECT":
@@ -197,7 +201,7 @@ def _text_needed(s: Situation) -> str | None:
     if s.last_type in ("LIKE", "ILIKE", "REGEXP") and "STRING" in s.accepts:
         return f"a pattern is a text: {s.last_type} '{s.word or 'res'}%'"
     if s.last_type in ("ON_CONTEXT", "HAS") or s.accepts == {"STRING"}:
-        shown = s.word if s.kind in ("IDENT", "MODEL_NAME") else "..."
+        shown = _run(s) if s.kind in ("IDENT", "MODEL_NAME") else "..."
         return f"a text is in single quotes: '{shown}'"
     return None
 
@@ -313,6 +317,12 @@ def _keyword_as_name(s: Situation) -> str | None:
     return None
 
 
+def _run(s: Situation) -> str:
+    """Everything from the word at fault to the next space, comma or semicolon."""
+    match = re.compile(r"[^\s,;']+").match(s.text, s.start)
+    return match.group() if match else s.word
+
+
 def _next_word(s: Situation) -> str:
     match = re.compile(r"\s*([\w./:@-]+)").match(s.text, s.start + len(s.word))
     return match[1] if match else ""
@@ -335,7 +345,15 @@ RULES: tuple[Callable[[Situation], str | None], ...] = (
     *(_smart_quote, _double_equals, _reversed_sign, _boolean_sign),
     *(_joins_later, _create_model, _version_in_from, _sql_only, _sql_from_first, _models_missing),
     *(_double_quoted_text, _relative_words, _missing_comparison, _equality_in_corr, _chained),
-    *(_between, _comma_for_and, _list_parentheses, _text_needed, _percentile, _unknown_unit),
+    *(
+        _between,
+        _is_not_null,
+        _comma_for_and,
+        _list_parentheses,
+        _text_needed,
+        _percentile,
+        _unknown_unit,
+    ),
     *(_missing_reference, _resource_in_corr, _number_needed, _missing_by, _missing_parenthesis),
     *(_missing_equals, _trailing_comma, _parentheses, _next_statement, _keyword_as_name),
 )
