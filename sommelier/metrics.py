@@ -26,33 +26,75 @@ class Metric:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("params", Dimension.COUNT, "number of weights, Constant nodes and subgraphs included"),
+        Metric(
+            "params", Dimension.COUNT, "number of weights, Constant nodes and subgraphs included"
+        ),
         Metric("size", Dimension.BYTES, "bytes of the weights"),
         Metric("flops", Dimension.FLOPS, "floating-point operations per input, 2 x MACs"),
         Metric("activation_memory", Dimension.BYTES, "peak of live intermediate tensors"),
         Metric("memory", Dimension.BYTES, "weights plus peak activation memory"),
-        Metric("measured_memory", Dimension.BYTES, "resident memory gained by loading and running",
-               context=("device",)),
-        Metric("latency", Dimension.TIME, "time of one run; AT p50 (default), p90, p99",
-               context=("device",)),
-        Metric("throughput", Dimension.RATE, "inputs per second", lower_is_better=False,
-               context=("device",)),
+        Metric(
+            "measured_memory",
+            Dimension.BYTES,
+            "resident memory gained by loading and running",
+            context=("device",),
+        ),
+        Metric(
+            "latency",
+            Dimension.TIME,
+            "time of one run; AT p50 (default), p90, p99",
+            context=("device",),
+        ),
+        Metric(
+            "throughput",
+            Dimension.RATE,
+            "inputs per second",
+            lower_is_better=False,
+            context=("device",),
+        ),
         Metric("energy", Dimension.ENERGY, "energy of one input", context=("device",)),
         Metric("layers", Dimension.COUNT, "number of operators in the graph"),
-        Metric("accuracy", Dimension.FRACTION, "share of correct answers on a labelled dataset",
-               resource=False, lower_is_better=False, context=("dataset",)),
-        Metric("top5_accuracy", Dimension.FRACTION, "share with the label among the first five",
-               resource=False, lower_is_better=False, context=("dataset",)),
+        Metric(
+            "accuracy",
+            Dimension.FRACTION,
+            "share of correct answers on a labelled dataset",
+            resource=False,
+            lower_is_better=False,
+            context=("dataset",),
+        ),
+        Metric(
+            "top5_accuracy",
+            Dimension.FRACTION,
+            "share with the label among the first five",
+            resource=False,
+            lower_is_better=False,
+            context=("dataset",),
+        ),
     )
 }
-"""By name. `equivalence`, `agreement`, `bound` and `confidence` are answers to CORR, not metrics."""
+"""By name. `equivalence`, `agreement`, `bound`, `confidence` are answers to CORR, not metrics."""
 
 ANSWER_COLUMNS: tuple[str, ...] = ("equivalence", "agreement", "bound", "confidence", "probes")
 """Columns that exist only beside a CORR clause. All are fractions, except the count `probes`."""
 
 TEXT_COLUMNS: tuple[str, ...] = (
-    "id", "name", "version", "source", "revision", "task", "family", "license", "tags", "format",
-    "output_kind", "label_space", "producer", "created", "graph_hash", "weight_hash", "input",
+    "id",
+    "name",
+    "version",
+    "source",
+    "revision",
+    "task",
+    "family",
+    "license",
+    "tags",
+    "format",
+    "output_kind",
+    "label_space",
+    "producer",
+    "created",
+    "graph_hash",
+    "weight_hash",
+    "input",
     "output",
 )
 """Metadata columns of a model, compared as text (`tags` with HAS)."""

@@ -42,7 +42,11 @@ class TensorSpec:
     shape: tuple[Dim, ...] | None  # None: the file does not say
 
     def __str__(self) -> str:
-        dims = "?" if self.shape is None else ",".join("?" if d in (None, "") else str(d) for d in self.shape)
+        dims = (
+            "?"
+            if self.shape is None
+            else ",".join("?" if d in (None, "") else str(d) for d in self.shape)
+        )
         return f"{self.name}:{self.dtype}[{dims}]"
 
 

@@ -149,7 +149,7 @@ def format_value(value: float | None, dimension: Dimension) -> str:
         return f"{value:.6g}"
     scale, unit = next(((s, u) for s, u in steps if abs(value) >= s * 0.9995), steps[-1])
     number = value / scale
-    digits = max(0, 2 - int(math.floor(math.log10(abs(number)))) if number else 0)
+    digits = max(0, 2 - math.floor(math.log10(abs(number))) if number else 0)
     text = f"{number:.{digits}f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return f"{text} {unit}" if unit and dimension is not Dimension.COUNT else f"{text}{unit}"

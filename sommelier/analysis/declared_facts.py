@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sommelier.analysis.graph import Graph
-from sommelier.records import OutputKind, Preprocessing
+from sommelier.records import OutputKind, Preprocessing, TensorSpec
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -45,6 +45,12 @@ def texts(declared: Mapping[str, object], key: str) -> tuple[str, ...]:
         return ()
     parts = value.split(",") if isinstance(value, str) else _items(value)
     return tuple(dict.fromkeys(str(part).strip() for part in parts if str(part).strip()))
+
+
+def tensor_specs(declared: Mapping[str, object], key: str) -> tuple[TensorSpec, ...]:
+    """A declared signature; empty when absent."""
+    value = declared.get(key)
+    return tuple(v for v in _items(value) if isinstance(v, TensorSpec)) if value else ()
 
 
 def output_kind(declared: Mapping[str, object]) -> OutputKind | None:

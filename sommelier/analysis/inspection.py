@@ -81,22 +81,15 @@ def inspect(path: Path, declared: Mapping[str, object] | None = None) -> Inspect
 
 
 def inspect_declared(artifact: Artifact) -> Inspection:
-    """A record made of declared facts only; its id is the fingerprint of those facts."""
+    """A record made of declared facts only.
+
+    Its id is the hash of source, name and version: a second table adds numbers to the same row.
+    """
     from sommelier.analysis.labels import label_space
 
     declared = artifact.declared
-    identity = [
-        artifact.source,
-        artifact.name,
-        artifact.version,
-        {str(k): str(v) for k, v in sorted(declared.items())},
-        [
-            [m.metric, m.value, m.device, m.batch, m.percentile, m.dataset, m.source]
-            for m in artifact.measurements
-        ],
-    ]
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
-    model_id = f"sha256:{digest}"
+    identity = json.dumps([artifact.source, artifact.name, artifact.version])
+    model_id = f"sha256:{hashlib.sha256(identity.encode()).hexdigest()}"
     names = facts.parse_labels(declared.get("labels"))
     space = label_space(_label_name(declared, artifact.name), names) if names else None
     record = ModelRecord(
@@ -105,6 +98,8 @@ def inspect_declared(artifact: Artifact) -> Inspection:
         version=artifact.version or "1",
         source=artifact.source,
         revision=artifact.revision,
+        inputs=facts.tensor_specs(declared, "inputs"),
+        outputs=facts.tensor_specs(declared, "outputs"),
         output_kind=facts.output_kind(declared) or OutputKind.UNKNOWN,
         output_kind_inferred=facts.output_kind(declared) is None,
         label_space_id=space.id if space else None,
@@ -191,25 +186,29 @@ def check_model(model: ModelProto) -> None:
             raise RejectedModelError(f"operator '{op}' does not exist in ONNX")
 
 
-def static_measurements(model_id: str, costs: StaticProfile) -> tuple[Measurement, ...]:
-    """What the graph says: exact counts as measured, liveness as estimated; unknowns left out."""
+def static_measurements(
+    model_id: str, costs: StaticProfile, *, batch: int = 1
+) -> tuple[Measurement, ...]:
+    """What the graph says: exact counts as measured, liveness as estimated; unknowns left out.
+
+    batch : the one `costs` were counted at. FLOPs are per input, so only batch 1 states them.
+    """
     now = datetime.now(UTC)
 
     def number(metric: str, value: float | None, how: Provenance, method: str) -> list[Measurement]:
         if value is None:
             return []
-        batch = 1 if method == "liveness" else None
-        return [
-            Measurement(model_id, metric, float(value), how, method, batch=batch, recorded_at=now)
-        ]
+        at = batch if method == "liveness" else None
+        return [Measurement(model_id, metric, float(value), how, method, batch=at, recorded_at=now)]
 
     peak = costs.peak_activation_bytes
     total = None if peak is None else peak + costs.weight_bytes
     exact, estimated = Provenance.MEASURED, Provenance.ESTIMATED
+    flops = costs.flops if batch == 1 else None
     return (
         *number("params", costs.params, exact, "graph"),
         *number("size", costs.weight_bytes, exact, "graph"),
-        *number("flops", costs.flops, estimated if costs.assumed else exact, "graph"),
+        *number("flops", flops, estimated if costs.assumed else exact, "graph"),
         *number("layers", costs.layers, exact, "graph"),
         *number("activation_memory", peak, estimated, "liveness"),
         *number("memory", total, estimated, "liveness"),

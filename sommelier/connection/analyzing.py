@@ -1,13 +1,161 @@
-"""ANALYZE: which models, on which data, then the job that measures them."""
+"""ANALYZE: which models, on which data, then the job that measures them and compares them."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from sommelier.engine.options import Many, bind_value
+from sommelier.errors import BinderError
+from sommelier.grammar import nodes
+from sommelier.grammar.builder import model_name
+from sommelier.records import EquivalenceEdge, ModelRecord
+from sommelier.storage.tasks import TaskQueue
+from sommelier.units import Dimension
+
 if TYPE_CHECKING:
+    from sommelier.analysis.jobs import AnalysisOptions, AnalysisPlan
+    from sommelier.analysis.workers import JobSummary
+    from sommelier.connection.connection import Connection
     from sommelier.connection.statements import Call
-    from sommelier.grammar import nodes
+
+ANALYZE_OPTIONS: dict[str, Any] = {
+    "dataset": Many(str),
+    "samples": int,
+    "sampling": ("random", "first"),
+    "seed": int,
+    "batch": int,
+    "threads": int,
+    "runs": int,
+    "device": str,
+    "workers": int,
+    "time_limit": Dimension.TIME,
+    "memory_limit": Dimension.BYTES,
+}
+EDGE_CONFIDENCE = 0.95  # of the intervals in the view `equivalences`; a query computes its own
+EDGES_OF_ALL = 256  # up to here every ordered pair becomes an edge, beyond it only the nearest
+NEAREST_EDGES = 64
+REASONS_SHOWN = 6
 
 
 def analyze(statement: nodes.Analyze, call: Call) -> tuple[str, int, tuple[str, ...]]:
-    raise TypeError
+    """(what was analyzed, tasks done, notes); findings are kept task by task.
+
+    Raises CancelledError when the user cancels; the same statement then goes on from there.
+    """
+    from sommelier.analysis.jobs import plan_analysis
+    from sommelier.analysis.workers import Rooms, run_job
+    from sommelier.grammar.formatter import format as format_statement
+
+    db = call.db
+    models = _scope(statement, call)
+    plan = plan_analysis(db.catalog, models, statement.aspects, _options(statement, call))
+    tasks = TaskQueue(db.catalog)
+    job = tasks.start_job(format_statement(statement), plan.tasks)
+    rooms = Rooms(db.catalog, db.artifacts, db.sketches, tasks)
+    try:
+        summary = run_job(rooms, job, plan, progress=call.progress, cancelled=call.cancelled)
+    finally:
+        _add_edges(db, plan)
+    skipped = [task for task in tasks.tasks(job.id) if task.state == "skipped"]
+    reasons = Counter(task.reason or "" for task in skipped)
+    return _title(models), summary.done, _notes(summary, reasons, plan)
+
+
+def _scope(statement: nodes.Analyze, call: Call) -> list[ModelRecord]:
+    """The models to analyze, each once. Raises UnknownNameError."""
+    catalog = call.db.catalog
+    if statement.scope == "models":
+        named = (*statement.models, *statement.against)
+        records = [catalog.resolve(*name_and_version(name, call)) for name in named]
+        return list({record.id: record for record in records}.values())
+    if statement.scope == "pool":
+        ids = list(catalog.pool(str(statement.pool)).ids)
+    else:
+        ids = None
+    records = catalog.models(ids)
+    against = [catalog.resolve(*name_and_version(name, call)) for name in statement.against]
+    return list({record.id: record for record in (*records, *against)}.values())
+
+
+def name_and_version(
+    reference: nodes.ModelRef | nodes.Parameter, call: Call
+) -> tuple[str, str | None]:
+    """The name a reference or the parameter behind it stands for."""
+    if isinstance(reference, nodes.Parameter):
+        return model_name(str(bind_value(reference, str, call.parameters)))
+    return reference.name, reference.version
+
+
+def _options(statement: nodes.Analyze, call: Call) -> AnalysisOptions:
+    from sommelier.analysis.jobs import AnalysisOptions
+
+    given = call.options(statement.options, ANALYZE_OPTIONS)
+    for name in ("samples", "batch", "threads", "runs", "workers"):
+        if given.get(name) is not None and given[name] < 1:
+            raise BinderError(f"option {name} must be at least 1")
+    renamed = {
+        "datasets": tuple(given.pop("dataset", None) or ()),
+        "time_limit_s": given.pop("time_limit", AnalysisOptions().time_limit_s * 1e3) / 1e3,
+        "memory_limit_bytes": given.pop("memory_limit", AnalysisOptions().memory_limit_bytes),
+    }
+    return AnalysisOptions(**given, **renamed)
+
+
+# ---- edges
+
+
+def _add_edges(db: Connection, plan: AnalysisPlan) -> None:
+    """Compares what answered this job's probe sets; rows of the view `equivalences`."""
+    semantics = db.session.semantics
+    edges: list[EquivalenceEdge] = []
+    for probe_set_id in plan.probes:
+        members = db.sketches.model_ids(probe_set_id)
+        for reference in members:
+            found = semantics.edges(reference, EDGE_CONFIDENCE, probe_set_id)
+            direct = [edge for edge in found if edge.probe_set_id == probe_set_id]
+            edges += direct if len(members) <= EDGES_OF_ALL else direct[:NEAREST_EDGES]
+    if edges:
+        db.catalog.add_edges(edges)
+
+
+# ---- what the footer says
+
+
+def _title(models: list[ModelRecord]) -> str:
+    return models[0].name if len(models) == 1 else f"{len(models)} models"
+
+
+def _notes(summary: JobSummary, skipped: Counter[str], plan: AnalysisPlan) -> tuple[str, ...]:
+    lines = [_tally(summary)] if summary.outcomes else []
+    before = skipped.pop("done before", 0)
+    if before:
+        lines.append(f"{before} tasks were done before and not repeated")
+    if plan.without_file:
+        lines.append(f"{plan.without_file} models are metadata only: there is no file to run")
+    lines += _grouped(summary.reasons)
+    lines += [f"skipped {count}: {reason}" for reason, count in skipped.most_common(REASONS_SHOWN)]
+    if len(skipped) > REASONS_SHOWN:
+        lines.append("more reasons: SELECT model, reason FROM job_tasks WHERE state = 'skipped'")
+    return tuple(lines)
+
+
+def _tally(summary: JobSummary) -> str:
+    """Such as 'latency: 8 done; sketch: 7 done, 1 failed'."""
+    by_aspect: dict[str, list[str]] = defaultdict(list)
+    for (aspect, state), count in sorted(summary.outcomes.items()):
+        by_aspect[aspect].append(f"{count} {state}")
+    return "; ".join(f"{aspect}: {', '.join(counts)}" for aspect, counts in by_aspect.items())
+
+
+def _grouped(reasons: Iterable[tuple[str, str]]) -> list[str]:
+    """One line a reason, with the models it is true of."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for name, reason in reasons:
+        by_reason[reason].append(name)
+    lines = []
+    for reason, names in list(by_reason.items())[:REASONS_SHOWN]:
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        lines.append(f"{shown}: {reason}")
+    return lines

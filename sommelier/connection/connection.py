@@ -23,6 +23,7 @@ from sommelier.metrics import METRICS
 from sommelier.storage.artifacts import ArtifactStore
 from sommelier.storage.catalog import Catalog
 from sommelier.storage.sketches import SketchStore
+from sommelier.storage.tasks import TaskQueue
 
 if TYPE_CHECKING:
     from sommelier.storage.resource_index import ResourceIndex
@@ -55,6 +56,8 @@ class Connection:
         self._lock = threading.RLock()
         self._cancelled = threading.Event()
         self._published_at = time.monotonic()
+        if not catalog.read_only:
+            TaskQueue(catalog).interrupt_stale()  # what a killed process left running
 
     # ---- asking
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sommelier.engine.options import Many
 from sommelier.errors import CancelledError, ConnectorError, RejectedModelError
 from sommelier.grammar import nodes
-from sommelier.records import Artifact, Rejection
+from sommelier.records import Artifact, Measurement, ModelRecord, Rejection
 
 if TYPE_CHECKING:
     from sommelier.analysis.inspection import Inspection
@@ -30,6 +30,15 @@ REGISTER_OPTIONS: dict[str, Any] = {
     "copy": bool,
 }
 REASONS_SHOWN = 8
+ROWS_PER_TRANSACTION = 500  # of declared metadata; a model file has a transaction of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model that was accepted and is to be stored."""
+
+    item: Artifact
+    inspection: Inspection
 
 
 @dataclass(slots=True)
@@ -133,38 +142,68 @@ def _store_all(
 ) -> None:
     from sommelier.analysis.inspection import Inspector
 
+    waiting: list[Found] = []
     with Inspector() as inspector:
         for done, item in enumerate(found):
             if cancelled():
-                raise CancelledError("import cancelled", hint=f"{done} models are kept")
+                _store(db, waiting, summary, copy=copy)
+                raise CancelledError("import cancelled", hint=f"{summary.accepted} models are kept")
             if isinstance(item, Rejection):
                 _reject(db, item, summary)
                 continue
             if progress is not None:
                 progress("importing", done, None, item.name)
             try:
-                inspection = inspector.inspect(item)
+                waiting.append(Found(item, inspector.inspect(item)))
             except RejectedModelError as error:
                 _reject(db, Rejection(item.source, item.revision or item.name, str(error)), summary)
-                continue
-            summary.outcomes[_store(db, item, inspection, copy=copy)] += 1
+            if item.path is not None or len(waiting) >= ROWS_PER_TRANSACTION:
+                _store(db, waiting, summary, copy=copy)
+    _store(db, waiting, summary, copy=copy)
 
 
-def _store(db: Connection, item: Artifact, inspection: Inspection, *, copy: bool) -> str:
-    """The status of the stored model: new, alias, version or unchanged."""
-    record = inspection.record
-    if item.path is not None:
-        external = [Path(str(p)) for p in _list(item.declared.get("external_data"))]
-        key = db.artifacts.put(item.path, external=external, reference_in_place=not copy)
-        record = replace(record, artifact=key)
+def _store(db: Connection, waiting: list[Found], summary: ImportSummary, *, copy: bool) -> None:
+    """Keeps what waits, in one transaction, and empties the list."""
     catalog = db.catalog
+    outcomes: Counter[str] = Counter()
+    measurements: list[Measurement] = []
     with catalog.transaction():
-        added = catalog.add_model(record, label_space=inspection.label_space)
-        model_id = added.record.id
-        catalog.add_measurements(replace(m, model_id=model_id) for m in inspection.measurements)
-        if inspection.profile is not None:
-            catalog.add_profile(replace(inspection.profile, model_id=model_id))
-    return str(added.status)
+        for found in waiting:
+            added = catalog.add_model(
+                _with_artifact(db, found, copy=copy), label_space=found.inspection.label_space
+            )
+            model_id = added.record.id
+            if added.status == "unchanged":
+                catalog.update_model(_restated(added.record, found.inspection.record))
+            measurements += (replace(m, model_id=model_id) for m in found.inspection.measurements)
+            if found.inspection.profile is not None:
+                catalog.add_profile(replace(found.inspection.profile, model_id=model_id))
+            outcomes[str(added.status)] += 1
+        catalog.add_measurements(measurements)
+    summary.outcomes += outcomes
+    waiting.clear()
+
+
+def _with_artifact(db: Connection, found: Found, *, copy: bool) -> ModelRecord:
+    """The record, with the key its file has in the artifact store."""
+    item, record = found.item, found.inspection.record
+    if item.path is None:
+        return record
+    external = [Path(str(path)) for path in _list(item.declared.get("external_data"))]
+    key = db.artifacts.put(item.path, external=external, reference_in_place=not copy)
+    return replace(record, artifact=key)
+
+
+_STATED = ("task", "family", "license", "label_space_id", "preprocessing", "note", "created")
+
+
+def _restated(known: ModelRecord, said: ModelRecord) -> ModelRecord:
+    """The known record with what its source says now; silence changes nothing."""
+    facts = {name: getattr(said, name) for name in _STATED if getattr(said, name) is not None}
+    if not said.output_kind_inferred:
+        facts |= {"output_kind": said.output_kind, "output_kind_inferred": False}
+    tags = tuple(dict.fromkeys((*known.tags, *said.tags)))
+    return replace(known, **facts, tags=tags)
 
 
 def _reject(db: Connection, rejection: Rejection, summary: ImportSummary) -> None:

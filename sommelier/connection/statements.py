@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sommelier.connection import analyzing, importing
+from sommelier.connection.analyzing import name_and_version
 from sommelier.connection.plain import plain_options
 from sommelier.engine.options import bind_options
 from sommelier.engine.result import ColumnInfo, Table
 from sommelier.errors import BinderError, SommelierError
 from sommelier.grammar import nodes
+from sommelier.grammar.builder import model_name
 from sommelier.grammar.formatter import format as format_query
 from sommelier.metrics import METRICS
 from sommelier.records import Device, Measurement, Provenance
@@ -150,7 +152,7 @@ def _analyze(statement: nodes.Analyze, call: Call) -> Done:
 @_perform.register
 def _alter_model(statement: nodes.AlterModel, call: Call) -> Done:
     catalog = call.db.catalog
-    record = catalog.resolve(*_name_and_version(statement.model, call))
+    record = catalog.resolve(*name_and_version(statement.model, call))
     if statement.action == "rename":
         catalog.rename_model(record.id, str(statement.value))
     elif statement.action == "add_tag":
@@ -226,8 +228,7 @@ def _alter_task(statement: nodes.AlterTask, call: Call) -> Done:
     options = call.options(statement.options, {"reference": str})
     if "reference" not in options:
         raise BinderError("a task has one thing to set: reference")
-    base, _, version = options["reference"].partition("@")
-    record = call.db.catalog.resolve(base, version or None)
+    record = call.db.catalog.resolve(*model_name(options["reference"]))
     call.db.catalog.set_task_reference(statement.task, record.id)
     return Done(
         "altered", statement.task, 1, (f"CORR TASK '{statement.task}' means {record.name}",)
@@ -299,17 +300,6 @@ def _reset(statement: nodes.ResetOption, call: Call) -> Done:
 
 def _spelled(reference: nodes.ModelRef) -> str:
     return f"{reference.name}@{reference.version}" if reference.version else reference.name
-
-
-def _name_and_version(
-    reference: nodes.ModelRef | nodes.Parameter, call: Call
-) -> tuple[str, str | None]:
-    if isinstance(reference, nodes.Parameter):
-        from sommelier.engine.options import bind_value
-
-        base, _, version = str(bind_value(reference, str, call.parameters)).partition("@")
-        return base, version or None
-    return reference.name, reference.version
 
 
 def _exists(call: Call, reference: nodes.ModelRef, *, kind: str = "model") -> bool:

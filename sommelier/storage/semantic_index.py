@@ -121,12 +121,14 @@ class SemanticIndex:
         truth = classes(space_id, space.labels if space else None, home.classes.count)
         return self._scans.paired(roster, reference, kept, truth, self._maps)
 
-    def edges(self, reference_id: str, confidence: float) -> list[EquivalenceEdge]:
+    def edges(
+        self, reference_id: str, confidence: float, probe_set_id: str | None = None
+    ) -> list[EquivalenceEdge]:
         """The reference's candidates as records, bounds two-sided at `confidence`, best first.
 
         Transitive ones follow; accuracy differences are given where the probe set has true labels.
         """
-        found = self.candidates(reference_id)
+        found = self.candidates(reference_id, probe_set_id=probe_set_id)
         paired = self.paired(reference_id, found.probe_set_id)
         return equivalence_edges(found, paired, self._resources.ids, confidence)
 

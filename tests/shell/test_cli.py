@@ -1,0 +1,273 @@
+"""The command as a process: exit codes, pipes, signals, what it writes where."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.shell.conftest import COMMAND, Run
+
+HEAVY = ("torch", "onnxruntime", "tensorflow", "onnx", "pandas", "prompt_toolkit", "rich")
+
+
+def test_a_question_is_answered_as_tsv_when_piped(run: Run, database: Path) -> None:
+    done = run(str(database), "-c", "SELECT MODELS name, params ORDER BY name")
+    assert done.stdout == "name\tparams\nalpha\t15\nbeta\t15\ngamma\t15\n"
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_dash_c_may_be_repeated_and_hold_several_statements(run: Run, database: Path) -> None:
+    done = run(str(database), "-F", "csv", "-c", ".echo a; b", "-c", "SHOW POOLS; SHOW VIEWS")
+    assert done.returncode == 0
+    assert done.stdout.startswith("a; b\n")
+
+
+def test_query_is_the_same_as_dash_c(run: Run, database: Path) -> None:
+    text = "SELECT MODELS name ORDER BY name LIMIT 1"
+    assert run("query", str(database), text).stdout == run(str(database), "-c", text).stdout
+
+
+def test_stdin_is_a_script_when_piped(run: Run, database: Path) -> None:
+    script = "-- names\nSELECT MODELS name\nORDER BY name LIMIT 1;\n.mode json\nSELECT MODELS name"
+    done = run(str(database), stdin=script + " ORDER BY name LIMIT 1")
+    assert done.stdout == 'name\nalpha\n[\n  {"name": "alpha"}\n]\n'
+    assert done.returncode == 0
+
+
+def test_a_script_file_is_run(run: Run, database: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.sql").write_text("SELECT MODELS name\n WHERE name = 'beta';")
+    assert run(str(database), "-f", "q.sql").stdout == "name\nbeta\n"
+    assert run(str(database), "-f", "-", stdin="SHOW MODELS LIKE 'be%'").returncode == 0
+
+
+def test_the_database_is_taken_from_the_environment(
+    run: Run, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOMMELIER_DB", str(database))
+    assert run("-c", "SELECT MODELS name LIMIT 1").returncode == 0
+
+
+def test_parameters_are_values(run: Run, database: Path) -> None:
+    texts = ("-c", "SELECT MODELS name WHERE name = $n", "-c", "SELECT MODELS name LIMIT $k")
+    done = run(str(database), *texts, "-p", "n=x' OR 'a' = 'a", "-p", "k=1")
+    assert done.stdout.splitlines()[:2] == ["name", "name"]
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv", "tsv", "markdown", "line"])
+def test_a_format_can_be_chosen(run: Run, database: Path, form: str) -> None:
+    done = run(str(database), "-c", "SELECT MODELS name", "--format", form)
+    assert "alpha" in done.stdout
+    assert done.returncode == 0
+
+
+def test_ids_are_what_the_next_command_takes(run: Run, database: Path) -> None:
+    ids = run(str(database), "-F", "ids", "-c", "SELECT MODELS WHERE name = 'beta'").stdout.split()
+    assert len(ids) == 1
+    described = run(str(database), "-F", "json", "-c", f"SELECT MODELS name WHERE id = '{ids[0]}'")
+    assert json.loads(described.stdout) == [{"name": "beta"}]
+
+
+# ---- exit codes
+
+
+def test_a_wrong_statement_is_1_with_a_caret_on_stderr(run: Run, database: Path) -> None:
+    done = run(str(database), "-c", "SELECT MODEL CORR alpha 95% WERE task = 'x'")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("Parser Error: ")
+    assert lines[1].startswith("LINE 1: SELECT MODEL")
+    assert lines[1][lines[2].index("^") :].startswith("WERE")
+
+
+def test_a_script_stops_at_its_first_error_unless_told_not_to(run: Run, database: Path) -> None:
+    script = ("-c", ".echo one", "-c", "SELECT MODEL nothing", "-c", ".echo two")
+    assert run(str(database), *script).stdout == "one\n"
+    going_on = run(str(database), "--no-bail", *script)
+    assert (going_on.stdout, going_on.returncode) == ("one\ntwo\n", 1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--frobnicate",),
+        ("-F", "xml", "-c", "SHOW MODELS"),
+        ("a", "b", "-c", "SHOW MODELS"),
+        ("SELECT MODELS",),
+        ("query",),
+        ("shell", "-c", "SHOW MODELS"),
+        ("-p", "novalue", "-c", "SHOW MODELS"),
+        ("-f", "no-such-file.sql"),
+        ("--config", "no-such-file.toml", "-c", "SHOW MODELS"),
+        ("no-such.sommelier", "-c", "SHOW MODELS"),
+        ("--maxrows", "few"),
+    ],
+)
+def test_wrong_usage_is_2_and_one_sentence(run: Run, arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert "Error: " in done.stderr
+
+
+def test_a_question_creates_no_database(run: Run, tmp_path: Path) -> None:
+    run("new.sommelier", "-c", "SHOW MODELS")
+    assert not list(tmp_path.glob("new*"))
+
+
+def test_a_foreign_file_is_refused_untouched(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("Dear reader,\n" * 1000)
+    before = (tmp_path / "letter.txt").read_bytes()
+    done = run("letter.txt", "-c", "SET confidence = 90%")
+    assert done.returncode == 2
+    assert "Storage Error" in done.stderr
+    assert (tmp_path / "letter.txt").read_bytes() == before
+
+
+def test_quit_ends_a_script_with_its_code(run: Run, database: Path) -> None:
+    done = run(str(database), stdin=".echo a\n.quit 7\n.echo b\n")
+    assert (done.stdout, done.returncode) == ("a\n", 7)
+
+
+def test_readonly_refuses_to_change_anything(run: Run, database: Path) -> None:
+    done = run("--readonly", str(database), "-c", "DROP MODEL alpha")
+    assert done.returncode == 1
+    assert "read-only" in done.stderr
+
+
+def test_version_and_help_need_no_database(run: Run) -> None:
+    import sommelier
+
+    assert run("--version").stdout == f"sommelier {sommelier.__version__}\n"
+    helped = run("--help")
+    assert helped.returncode == 0
+    for word in ("examples:", "--format", "SOMMELIER_DB", "130 Ctrl-C", "sommelier demo"):
+        assert word in helped.stdout
+
+
+# ---- pipes and signals
+
+
+@pytest.fixture
+def long_script(database: Path, tmp_path: Path) -> tuple[str, ...]:
+    """Arguments of a run that writes far more than a pipe holds."""
+    (tmp_path / "long.sql").write_text("SELECT MODELS;\n" * 3000)
+    return (*COMMAND, str(database), "-f", "long.sql")
+
+
+def test_a_reader_that_goes_away_is_141_and_silence(
+    long_script: tuple[str, ...], home: Path, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        long_script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(b"name")
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 141
+
+
+def test_ctrl_c_is_130_without_a_traceback(
+    long_script: tuple[str, ...], home: Path, tmp_path: Path
+) -> None:
+    with (tmp_path / "out").open("w") as out:
+        process = subprocess.Popen(
+            [*COMMAND, *long_script[len(COMMAND) : -1], "-"],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            text=True,
+        )
+        time.sleep(1.0)  # it waits for its script
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_a_conversation_over_pipes_is_answered_line_by_line(
+    database: Path, home: Path, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, str(database)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(".echo ready\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "ready\n"
+    process.stdin.write("SELECT MODELS name WHERE name = 'beta';\n")
+    process.stdin.flush()
+    assert [process.stdout.readline() for _ in range(2)] == ["name\n", "beta\n"]
+    process.stdin.close()
+    assert process.wait(60) == 0
+    process.stdout.close()
+
+
+def test_a_program_may_read_while_another_one_writes(
+    run: Run, database: Path, tmp_path: Path
+) -> None:
+    from sommelier.connection import connect
+
+    with connect(database):
+        done = run(str(database), "-c", "SELECT MODELS name")
+        assert done.returncode == 0
+        refused = run(str(database), "-c", "SET confidence = 90%")
+        assert refused.returncode == 2
+        assert "process" in refused.stderr
+
+
+def test_colours_are_for_terminals_or_on_request(
+    run: Run, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = (str(database), "-c", "SELECT MODEL CORR")
+    assert "\x1b[" not in run(*wrong).stderr
+    assert "\x1b[" in run(*wrong, "--color", "always").stderr
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[" in run(*wrong).stderr
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in run(*wrong).stderr
+
+
+# ---- start-up
+
+
+def loaded_by(code: str, cwd: Path) -> set[str]:
+    script = f"import sys\n{code}\nprint(*sorted(set(sys.modules)), file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=cwd, check=True
+    )
+    return {name.partition(".")[0] for name in done.stderr.split()}
+
+
+def test_importing_the_package_loads_nothing_heavy(home: Path, tmp_path: Path) -> None:
+    assert not loaded_by("import sommelier", tmp_path) & set(HEAVY)
+
+
+def test_a_question_loads_nothing_heavy(home: Path, database: Path, tmp_path: Path) -> None:
+    code = (
+        "from sommelier.shell.cli import main\n"
+        f"assert main([{str(database)!r}, '-c', 'SELECT MODELS']) == 0"
+    )
+    assert not loaded_by(code, tmp_path) & set(HEAVY)
+
+
+def test_the_prompt_loads_no_neural_network_runtime(home: Path, tmp_path: Path) -> None:
+    assert not loaded_by("import sommelier.shell.repl", tmp_path) & set(HEAVY[:5])
