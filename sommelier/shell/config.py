@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -155,7 +154,7 @@ def _checked(name: str, value: object, where: str) -> object:
     if name not in names:
         raise ConfigError(
             f"{where}: there is no setting '{name}'",
-            suggestions=tuple(difflib.get_close_matches(name, names, 1)),
+            suggestions=_nearest(name, names),
             hint=f"settings: {', '.join(names)}",
         )
     kind = bool if name == "bail" else type(getattr(ShellConfig(), name))
@@ -166,7 +165,13 @@ def _checked(name: str, value: object, where: str) -> object:
     if choices and value not in choices:
         raise ConfigError(
             f"{where}: {name} cannot be '{value}'",
-            suggestions=tuple(difflib.get_close_matches(str(value), choices, 1)),
+            suggestions=_nearest(str(value), choices),
             hint=f"one of {', '.join(choices)}",
         )
     return value
+
+
+def _nearest(name: str, names: Sequence[str]) -> tuple[str, ...]:
+    import difflib
+
+    return tuple(difflib.get_close_matches(name, names, 1))

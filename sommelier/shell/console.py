@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -114,11 +111,16 @@ def pager_command(setting: str) -> str | None:
     """
     if setting == "off":
         return None
+    import shutil
+
     return setting if setting != "auto" else shutil.which(_PAGED)
 
 
 def _page(text: str, command: str) -> bool:
     """Whether the pager could be started; it has then shown the text."""
+    import shlex
+    import subprocess
+
     environ = {"LESS": _LESS} | dict(os.environ)
     try:
         process = subprocess.Popen(

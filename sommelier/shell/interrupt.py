@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from sommelier.errors import CancelledError
 
@@ -29,18 +29,7 @@ def run_cancellable(
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
-    results: list[T] = []
-    errors: list[BaseException] = []
-    done = threading.Event()
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # handed to the main thread below
-            errors.append(error)
-        finally:
-            done.set()
-
+    running = _Running(work)
     presses = 0
 
     def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -52,9 +41,9 @@ def run_cancellable(
 
     previous = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        threading.Thread(target=run, name="statement", daemon=True).start()
+        running.start()
         announced = False
-        while not done.wait(_ASK_AGAIN_S):
+        while not running.done.wait(_ASK_AGAIN_S):
             if presses:
                 if not announced:
                     announce()
@@ -62,9 +51,30 @@ def run_cancellable(
                 cancel()
     finally:
         signal.signal(signal.SIGINT, previous)
-    if errors:
-        raise _as_cancelled(errors[0]) if presses else errors[0]
-    return results[0]
+    if running.errors:
+        raise _as_cancelled(running.errors[0]) if presses else running.errors[0]
+    return running.results[0]
+
+
+class _Running(Generic[T]):
+    """Work in a thread of its own, and what came of it."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self.results: list[T] = []
+        self.errors: list[BaseException] = []
+        self.done = threading.Event()
+        self._work = work
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="statement", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self.results.append(self._work())
+        except BaseException as error:  # handed to the main thread
+            self.errors.append(error)
+        finally:
+            self.done.set()
 
 
 def _as_cancelled(error: BaseException) -> BaseException:

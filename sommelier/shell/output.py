@@ -17,7 +17,6 @@ from functools import singledispatch
 from pathlib import PurePath
 
 from sommelier.engine.result import ColumnInfo, Report, Result, Table
-from sommelier.shell.boxes import box
 from sommelier.shell.terminal import visible
 from sommelier.units import Dimension, format_value
 
@@ -178,6 +177,8 @@ def _human_number(value: int | float, dimension: Dimension | None) -> str:
 
 
 def _table(grid: Grid, layout: Layout) -> Iterator[str]:
+    from sommelier.shell.boxes import box
+
     rows = list(grid.rows)
     hidden = len(rows) - layout.maxrows if layout.maxrows else 0
     head, tail = (rows, []) if hidden <= 0 else _ends(rows, layout.maxrows)

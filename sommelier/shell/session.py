@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +21,6 @@ from sommelier.grammar import nodes
 from sommelier.grammar.parser import is_read_only, parse
 from sommelier.shell.config import ConfigError, ShellConfig, saved_queries_path
 from sommelier.shell.console import Console, pager_command
-from sommelier.shell.diagnostics import Origin, render_error
 from sommelier.shell.exits import ExitCode
 from sommelier.shell.interrupt import AbandonedError, run_cancellable
 from sommelier.shell.output import HUMAN_FORMATS, Layout, Outcome, footer, pieces
@@ -30,6 +30,7 @@ from sommelier.shell.terminal import terminal_width
 
 if TYPE_CHECKING:
     from sommelier.connection import Connection
+    from sommelier.shell.diagnostics import Origin
 
 _CANCELLING = "cancelling ... (Ctrl-C again leaves at once)"
 _PARAMETER = re.compile(r"\$([A-Za-z_]\w*|\d+)")
@@ -102,6 +103,7 @@ class ShellSession:
         if self._connection is not None:
             self._connection.close()
         self._connection = connection
+        gc.enable()  # the command line puts it off until everything is loaded
         self._upgradable = not self.config.readonly and connection.read_only and not writes
 
     def reopen(self) -> None:
@@ -143,10 +145,10 @@ class ShellSession:
             except (SommelierError, OSError) as error:
                 if isinstance(error, BrokenPipeError):
                     raise
-                self.report(_as_ours(error), Origin(source, item.line) if source else None)
+                self.report(_as_ours(error), _origin(source, item))
                 succeeded = False
             except Exception as error:  # a bug must not take the person's session down
-                self.report(error, Origin(source, item.line) if source else None)
+                self.report(error, _origin(source, item))
                 succeeded = False
             if not succeeded:
                 self.exit_code = ExitCode.QUERY_ERROR
@@ -161,6 +163,8 @@ class ShellSession:
 
     def report(self, error: BaseException, origin: Origin | None = None) -> None:
         """Shows an error on stderr."""
+        from sommelier.shell.diagnostics import render_error
+
         colour = self.console.talk_colour
         width = terminal_width(100) if self.interactive else None
         self.console.talk(render_error(error, colour=colour, width=width, origin=origin))
@@ -272,6 +276,12 @@ def reads_only(items: Iterable[Item]) -> bool:
         except ParserError:
             continue
     return True
+
+
+def _origin(source: str | None, item: Item) -> Origin | None:
+    from sommelier.shell.diagnostics import Origin
+
+    return Origin(source, item.line) if source else None
 
 
 def _as_ours(error: SommelierError | OSError) -> SommelierError:
