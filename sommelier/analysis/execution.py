@@ -22,6 +22,7 @@ from sommelier.errors import AnalysisError, MissingDependencyError
 from sommelier.records import OutputKind, OutputSketch, Preprocessing, TensorSpec
 
 BATCH = 64
+OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,8 @@ def _run(
         try:
             outputs = session.run(None, feed)
         except Exception as error:  # as above
+            if any(sign in str(error) for sign in OUT_OF_MEMORY) and plan.batch <= 1:
+                raise MemoryError from error
             retry = plan.batch > 1 and not plan.fixed
             kind = _BatchRefusedError if retry else AnalysisError
             raise kind(f"the model failed on its input: {_first_line(error)}") from error

@@ -16,10 +16,11 @@ from sommelier.analysis import datasets
 from sommelier.analysis.datasets import LoadedDataset
 from sommelier.analysis.labels import map_labels
 from sommelier.analysis.model_inputs import plan_feeds
+from sommelier.analysis.output_kinds import class_count
 from sommelier.analysis.preprocessing import Item
 from sommelier.analysis.probes import Probes, dataset_probes, synthetic_probes
 from sommelier.errors import AnalysisError, DatasetError, SommelierError
-from sommelier.records import AnalysisTask, Dataset, ModelRecord, OutputKind
+from sommelier.records import AnalysisTask, Dataset, ModelRecord, OutputKind, Preprocessing
 
 if TYPE_CHECKING:
     from sommelier.storage.catalog import Catalog
@@ -71,9 +72,13 @@ def plan_analysis(
     models: Sequence[ModelRecord],
     aspects: Iterable[str],
     options: AnalysisOptions,
+    *,
+    named: bool = True,
 ) -> AnalysisPlan:
     """The plan for these models; nothing is run. Latency comes first: it wants a quiet machine.
 
+    named : the user chose these models one by one. If not, or if no dataset was chosen, a dataset
+    must also speak of a model's classes, and its items must fit without a guessed resize.
     Raises DatasetError when a named dataset is unknown, has changed or is too small.
     """
     wanted = tuple(aspects) or ASPECTS
@@ -85,7 +90,8 @@ def plan_analysis(
             plan.tasks += [_task(aspect, model, _chosen(options, keys)) for model in runnable]
     if {"equivalence", "accuracy"} & set(wanted):
         labelled_only = "equivalence" not in wanted
-        _plan_sketches(catalog, runnable, plan, labelled_only=labelled_only)
+        strict = not (named and options.datasets)
+        _plan_sketches(catalog, runnable, plan, labelled_only=labelled_only, strict=strict)
     return plan
 
 
@@ -94,7 +100,12 @@ _RESOURCE_KEYS = ("batch",)
 
 
 def _plan_sketches(
-    catalog: Catalog, models: Sequence[ModelRecord], plan: AnalysisPlan, *, labelled_only: bool
+    catalog: Catalog,
+    models: Sequence[ModelRecord],
+    plan: AnalysisPlan,
+    *,
+    labelled_only: bool,
+    strict: bool,
 ) -> None:
     """One task a model and probe set: every dataset asked for, else every one that fits it."""
     opened = [_Opened.of(record, plan.options) for record in _datasets(catalog, plan.options)]
@@ -103,12 +114,12 @@ def _plan_sketches(
             reasons = []
             fitting = 0
             for dataset in opened:
-                reason = dataset.misfit(model, catalog, strict=not plan.options.datasets)
+                reason = dataset.misfit(model, catalog, strict=strict)
                 if labelled_only and reason is None and dataset.probes.labels is None:
                     reason = f"dataset '{dataset.name}' has no labels"
                 if reason is None:
                     fitting += 1
-                    _add_sketch(plan, model, dataset.probes)
+                    _add_sketch(plan, model, dataset.probes, dataset.label_map(model, catalog))
                 else:
                     reasons.append(f"{dataset.name}: {reason}")
             if not fitting:
@@ -142,15 +153,22 @@ def _without_data(
     _add_sketch(plan, model, probes)
 
 
-def _add_sketch(plan: AnalysisPlan, model: ModelRecord, probes: Probes) -> None:
+def _add_sketch(
+    plan: AnalysisPlan,
+    model: ModelRecord,
+    probes: Probes,
+    label_map: Mapping[str, str] | None = None,
+) -> None:
     plan.probes[probes.record.id] = probes
     steps = model.preprocessing.steps if model.preprocessing else ()
-    decides = {
+    decides: dict[str, Any] = {
         "probe_set_id": probes.record.id,
         "preprocessing": [[name, dict(arguments)] for name, arguments in steps],
         "label_space_id": model.label_space_id,
         "output_kind": model.output_kind.value,
     }
+    if label_map:  # a map that is given later measures the accuracy anew
+        decides["label_map"] = dict(label_map)
     plan.tasks.append(_task("sketch", model, decides))
 
 
@@ -187,29 +205,36 @@ class _Opened:
         return cls(record.name, items, probes, items.item(int(probes.indices[0])))
 
     def misfit(self, model: ModelRecord, catalog: Catalog, *, strict: bool) -> str | None:
-        """Why the model cannot answer these items; None if it can.
-
-        strict : nobody asked for this dataset, so it must also speak of the model's classes.
-        """
+        """Why the model cannot answer these items, or (strict) is not meant to; None if it can."""
         try:
-            plan_feeds(model.inputs, model.preprocessing, self.first, 1)
+            feeds = plan_feeds(model.inputs, model.preprocessing, self.first, 1)
+            if not strict:
+                return None
+            if feeds.preprocessing is not None and _guesses_size(feeds.preprocessing):
+                return f"items would have to be resized by guess (ANALYZE {model.name} does it)"
+            return self._foreign_classes(model, catalog)
         except AnalysisError as error:
             return error.message
-        return self._foreign_labels(model, catalog) if strict else None
 
-    def _foreign_labels(self, model: ModelRecord, catalog: Catalog) -> str | None:
-        space = self.items.label_space
-        if space is None or model.output_kind not in _LABELLED:
+    def _foreign_classes(self, model: ModelRecord, catalog: Catalog) -> str | None:
+        space, classes = self.items.label_space, self.probes.classes
+        if model.output_kind not in _LABELLED or (space is None and classes is None):
             return None
         own = catalog.label_space(model.label_space_id) if model.label_space_id else None
-        width = model.outputs[0].shape[-1] if model.outputs and model.outputs[0].shape else None
-        try:
-            found = map_labels(
-                own,
-                space,
-                classes=width if isinstance(width, int) else None,
-                target_classes=self.probes.classes,
-            )
-        except AnalysisError as error:
-            return error.message
+        width = class_count(model.outputs, model.output_kind)
+        if own is None and width is None:
+            return None  # it does not say what its classes are
+        explicit = self.label_map(model, catalog)
+        found = map_labels(own, space, classes=width, target_classes=classes, explicit=explicit)
         return None if found.coverage > 0 else "its classes are others than the dataset's"
+
+    def label_map(self, model: ModelRecord, catalog: Catalog) -> Mapping[str, str] | None:
+        """The user's map from the model's labels to the dataset's, if one was given."""
+        space = self.items.label_space
+        if space is None or model.label_space_id is None:
+            return None
+        return catalog.label_map(model.label_space_id, space.id)
+
+
+def _guesses_size(chosen: Preprocessing) -> bool:
+    return chosen.assumed and any(name.startswith("resize") for name, _ in chosen.steps)

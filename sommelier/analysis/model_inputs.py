@@ -157,6 +157,8 @@ def _prepared(item: preprocessing.Item, spec: TensorSpec, chosen: Preprocessing)
     wanted = np.dtype(spec.dtype) if spec.dtype != "str" else np.dtype(object)
     if made.dtype == wanted:
         return made
+    if (spec.dtype == "str") != (made.dtype.kind in "OU"):
+        raise AnalysisError(f"items of {made.dtype} do not fit the input {spec}")
     if np.can_cast(made.dtype, wanted, "same_kind") and not (
         made.dtype.kind in "iu" and wanted.kind in "iu" and not np.can_cast(made.dtype, wanted)
     ):

@@ -91,7 +91,7 @@ def inferred(item: Item, wanted: TensorSpec, *, batched: bool = True) -> Preproc
     size the usual resize and centre crop. Bytes 0..255 become 0..1 for channels-first float models
     (the PyTorch convention), x - 128 for int8 models, and stay as they are otherwise.
     """
-    if isinstance(item, bytes) or wanted.shape is None:
+    if isinstance(item, bytes) or wanted.shape is None or wanted.dtype == "str":
         what = "a file" if isinstance(item, bytes) else f"an item of shape {item.shape}"
         raise AnalysisError(
             f"no preprocessing is declared that turns {what} into {wanted}",

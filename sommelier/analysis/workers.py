@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from sommelier.analysis import aspects
 from sommelier.analysis.aspects import Finding, OperatorRow, Subject, Truth
 from sommelier.analysis.jobs import AnalysisOptions, AnalysisPlan
 from sommelier.analysis.sandbox import Sandbox
-from sommelier.errors import CancelledError, SommelierError, StorageError
+from sommelier.errors import CancelledError, SommelierError
 from sommelier.records import AnalysisTask, Job
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ class _Runner:
         self._sandboxes: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
         self._finished = 0
         self._turn = threading.Lock()
+        self._stopping = threading.Event()
 
     def run(self) -> None:
         workers = worker_count(self._plan.options)
@@ -127,10 +128,18 @@ class _Runner:
                 while running:
                     self._collect(running)
             except BaseException:
-                for sandbox in sandboxes:
-                    sandbox.close()  # ends what is running; its thread then fails and returns
+                self._stop(running, sandboxes)
                 raise
         self._learn_operators()
+
+    def _stop(self, running: Iterable[Future[None]], sandboxes: list[Sandbox]) -> None:
+        """Ends what is running; a sandbox that was just about to start is closed at its turn."""
+        self._stopping.set()
+        while True:
+            for sandbox in sandboxes:
+                sandbox.close()
+            if not wait(running, timeout=POLL_S).not_done:
+                return
 
     @contextmanager
     def _open_sandboxes(self, count: int) -> Iterator[list[Sandbox]]:
@@ -171,16 +180,16 @@ class _Runner:
 
     def _run_task(self, task: AnalysisTask) -> None:
         sandbox = self._sandboxes.get()
+        started = time.perf_counter()
         try:
-            started = time.perf_counter()
             finding = self._find(task, sandbox)
-            self._keep(task, finding)
-            logger.debug("%s took %.2f s", task.key, time.perf_counter() - started)
-        except StorageError:
-            raise
-        except SommelierError as error:
-            if not self._cancelled():
+        except SommelierError as error:  # the model's fault, or its file's
+            if not (self._stopping.is_set() or self._cancelled()):
                 self._settle(task, "failed", error.message)
+        else:
+            if not self._stopping.is_set():
+                self._keep(task, finding)
+            logger.debug("%s took %.2f s", task.key, time.perf_counter() - started)
         finally:
             self._sandboxes.put(sandbox)
 

@@ -86,7 +86,8 @@ def relate(reference: AnswerGroup, candidate: AnswerGroup, maps: LabelMaps) -> T
     if reference.kind != candidate.kind:
         return Translation(None, reason="different kinds of output")
     if reference.kind == "vectors":
-        if reference.file != candidate.file:
+        # projections have one width, so the size before projection has to be equal too
+        if reference.file != candidate.file or reference.classes.count != candidate.classes.count:
             return Translation(None, reason="different output sizes")
         return Translation(VECTORS)
     return relate_classes(reference.classes, candidate.classes, maps)

@@ -64,7 +64,7 @@ def test_object_arrays_are_refused_because_they_may_run_code(tmp_path):
     with pytest.raises(DatasetError, match="holds Python objects"):
         load(tmp_path / "bad.npz")
     np.save(tmp_path / "bad.npy", np.array([{}, {}], dtype=object))
-    with pytest.raises(DatasetError, match="not a readable npy file"):
+    with pytest.raises(DatasetError, match="is no npy file of numbers"):
         load(tmp_path / "bad.npy")
 
 

@@ -132,6 +132,11 @@ def test_what_cannot_be_guessed_asks_for_a_declaration(item):
     assert "declare preprocessing" in caught.value.hint
 
 
+def test_numbers_are_not_turned_into_text_by_a_guess():
+    with pytest.raises(AnalysisError, match="no preprocessing is declared"):
+        inferred(np.zeros(4), TensorSpec("text", "str", ("N", 4)))
+
+
 def test_unknown_steps_and_arguments_list_what_exists():
     with pytest.raises(AnalysisError, match="unknown preprocessing step 'rotate'") as caught:
         validated([("rotate", {})])
