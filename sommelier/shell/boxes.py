@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from sommelier.shell.terminal import display_width, fit, pad, paint, visible
 
 _NARROWEST = 8  # a column of text is not shrunk below it; then columns are left out
+_FIRST_SHARE = 4  # the first column, the name, keeps at least this part of the terminal
 _GAP = "…"
 _NULL = "NULL"
 
@@ -45,9 +46,15 @@ def box(
     gap = [[_GAP] * len(names)] if tail else []
     rows = [[visible(name) for name in names], *head, *gap, *tail]
     columns = [_column([row[i] for row in rows], right=flush) for i, flush in enumerate(right)]
-    if width is not None:
-        columns = _fit(columns, width)
-    return _draw(columns, colour) if columns else ""
+    if not columns:
+        return ""
+    if width is None:
+        return _draw(columns, colour)
+    hidden = _hidden(columns, width)
+    missing = fit(f"not shown: {', '.join(columns[i].cells[0] for i in sorted(hidden))}", width)
+    return _draw(_fit(columns, hidden, width), colour) + (
+        paint(missing, "note", colour) + "\n" if hidden else ""
+    )
 
 
 def _column(cells: list[str], *, right: bool) -> _Column:
@@ -55,21 +62,39 @@ def _column(cells: list[str], *, right: bool) -> _Column:
     return _Column(cells, width, width if right else min(width, _NARROWEST), right)
 
 
-def _fit(columns: list[_Column], width: int) -> list[_Column]:
-    """Columns that fit: text is shrunk, then columns right of the middle become one of dots."""
-    if _total(column.width for column in columns) <= width:
-        return columns
-    kept = list(columns)
-    dots = _Column([_GAP] * len(columns[0].cells), 1, 1, False) if columns else None
-    spare = 0
-    while len(kept) > 1 and _total(column.narrowest for column in kept) + spare > width:
-        # The first columns say most, the last often what was asked for.
-        kept.pop(min(len(kept) - 1, (len(kept) + 1) // 2))
-        spare = 4  # the column of dots and its frame
-    if len(kept) < len(columns) and dots is not None:
-        kept.insert((len(kept) + 1) // 2, dots)
-    widths = _shrink([c.width for c in kept], [c.narrowest for c in kept], width)
-    return [replace(column, width=w) for column, w in zip(kept, widths, strict=True)]
+def _hidden(columns: list[_Column], width: int) -> set[int]:
+    """Positions of the columns to leave out so that the others fit.
+
+    First go those that say nothing, then the ones right of the middle: the first columns say most,
+    the last are often what was asked for.
+    """
+    kept = list(range(len(columns)))
+    least = [column.narrowest for column in columns]
+    least[0] = _narrowest_first(columns[0], width)
+    while len(kept) > 1:
+        spare = 4 if len(kept) < len(columns) else 0  # the column of dots and its frame
+        if _total(least[i] for i in kept) + spare <= width:
+            break
+        silent = [i for i in kept[1:] if set(columns[i].cells[1:]) <= {_NULL, _GAP, ""}]
+        kept.remove(silent[-1] if silent else kept[min(len(kept) - 1, (len(kept) + 1) // 2)])
+    return set(range(len(columns))) - set(kept)
+
+
+def _fit(columns: list[_Column], hidden: set[int], width: int) -> list[_Column]:
+    """The columns that are shown, shrunk to `width`; one of dots stands for the hidden ones."""
+    shown = [column for i, column in enumerate(columns) if i not in hidden]
+    least = [column.narrowest for column in shown]
+    least[0] = _narrowest_first(shown[0], width)
+    if hidden:
+        place = min(hidden)
+        shown.insert(place, _Column([_GAP] * len(columns[0].cells), 1, 1, False))
+        least.insert(place, 1)
+    widths = _shrink([column.width for column in shown], least, width)
+    return [replace(column, width=w) for column, w in zip(shown, widths, strict=True)]
+
+
+def _narrowest_first(first: _Column, width: int) -> int:
+    return max(first.narrowest, min(first.width, width // _FIRST_SHARE))
 
 
 def _shrink(widths: list[int], narrowest: list[int], width: int) -> list[int]:

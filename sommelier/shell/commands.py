@@ -122,7 +122,10 @@ def _describe(command: MetaCommand) -> str:
 
 def _mode(session: ShellSession, form: str) -> None:
     if not form:
-        session.console.talk(f"format is {session.config.format} ({session.format} here)")
+        session.console.talk(
+            f"format is {session.config.format} ({session.format} here); "
+            f"formats: {', '.join(FORMATS)}"
+        )
         return
     if form not in FORMATS:
         near = tuple(difflib.get_close_matches(form, FORMATS, 1))
@@ -322,7 +325,9 @@ def _quit(_: ShellSession, code: str) -> None:
 
 COMMANDS: tuple[MetaCommand, ...] = (
     MetaCommand(("help", "h", "?"), "help [TOPIC]", "this list, or a statement explained", _help),
-    MetaCommand(("mode", "f"), "mode [FORMAT]", f"answers as {' '.join(FORMATS)}", _mode),
+    MetaCommand(
+        ("mode", "f"), "mode [FORMAT]", "how answers look; alone, lists the formats", _mode
+    ),
     MetaCommand(("expanded", "x"), "expanded", "one value a line, or back", _expanded),
     MetaCommand(("timer", "timing"), "timer [on|off]", "the time below each answer", _timer),
     MetaCommand(("maxrows",), "maxrows [N]", "rows of a table on the terminal, 0 = all", _maxrows),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import Application, get_app
-from prompt_toolkit.filters import Condition
+from prompt_toolkit.filters import Condition, completion_is_selected
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.input import Input
@@ -134,7 +134,10 @@ def _history(config: ShellConfig) -> History:
 
 
 def _bindings() -> KeyBindings:
-    """Enter submits a complete statement or a command; Alt-Enter always starts a new line."""
+    """Enter takes a chosen completion, submits a statement that is complete, or a command.
+
+    Alt-Enter always starts a new line.
+    """
     bindings = KeyBindings()
 
     @Condition
@@ -146,6 +149,10 @@ def _bindings() -> KeyBindings:
     @bindings.add("enter", filter=submits)
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.validate_and_handle()
+
+    @bindings.add("enter", filter=completion_is_selected)
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.complete_state = None
 
     @bindings.add("escape", "enter")
     def _(event: KeyPressEvent) -> None:

@@ -41,8 +41,6 @@ class NameCache:
             return [*METRICS, *ANSWER_COLUMNS]
         if kind == "column":
             return [*TEXT_COLUMNS, *METRICS, *ANSWER_COLUMNS]
-        if kind == "unit":
-            return [unit for units in SPELLINGS.values() for unit in units]
         if kind not in self._names:
             try:
                 self._names[kind] = sorted(self._session.connection.names(kind))
@@ -75,7 +73,8 @@ class StatementCompleter(Completer):
         prefix = expected.prefix
         found: list[tuple[tuple[int, int, str], Completion]] = []
         for kind in sorted(expected.wants):
-            candidates = matching(self.names.of(kind), prefix.strip("'\""))
+            names = units_for(text) if kind == "unit" else self.names.of(kind)
+            candidates = matching(names, prefix.strip("'\""))
             for rank, name in candidates:
                 shown = Completion(
                     _spelling(name, kind), -len(prefix), display=name, display_meta=kind
@@ -124,6 +123,18 @@ class StatementCompleter(Completer):
         return []
 
 
+def units_for(text: str) -> list[str]:
+    """Units of the metric that was named last; all units if none was.
+
+    >>> units_for("SELECT MODELS ON memory < 3 MB AND latency < 20 ")
+    ['us', 'ms', 's', 'min', 'h']
+    """
+    named = [METRICS[word] for word in re.findall(r"[a-z_]\w*", text.lower()) if word in METRICS]
+    if named:
+        return list(SPELLINGS[named[-1].dimension])
+    return [unit for units in SPELLINGS.values() for unit in units]
+
+
 def matching(names: Iterable[str], prefix: str) -> list[tuple[int, str]]:
     """(rank, name) of names that match what was typed, best first, `_SHOWN` at most.
 
@@ -144,7 +155,7 @@ def matching(names: Iterable[str], prefix: str) -> list[tuple[int, str]]:
                 break
         elif len(groups[1]) < _SHOWN and typed in folded:
             groups[1].append(name)
-        elif len(groups[2]) < _SHOWN and len(typed) > 1 and _in_order(typed, folded):
+        elif len(groups[2]) < _SHOWN and len(typed) > 2 and _in_order(typed, folded):
             groups[2].append(name)
     ranked = [(rank, name) for rank, group in enumerate(groups) for name in group]
     return ranked[:_SHOWN]

@@ -96,20 +96,28 @@ def display_width(text: str) -> int:
 
 
 def fit(text: str, width: int) -> str:
-    """The text cut to `width` columns; a cut ends in an ellipsis.
+    """The text cut to `width` columns; an ellipsis stands for what is gone.
 
-    >>> fit("mobilenet", 6), fit("resnet", 6), fit("模型库", 4)
-    ('mobil…', 'resnet', '模…')
+    Prose loses its end, a single word its middle: names and paths differ at both ends.
+
+    >>> fit("two words", 6), fit("magika_v2_1", 7), fit("resnet", 6), fit("模型库", 4)
+    ('two w…', 'mag…2_1', 'resnet', '模…')
     """
     if display_width(text) <= width:
         return text
-    kept, used = [], 0
-    for character in text:
+    if " " in text:
+        return _head(text, width - 1) + "…"
+    tail = _head(text[::-1], (width - 1) // 2)[::-1]
+    return _head(text, width - 1 - display_width(tail)) + "…" + tail
+
+
+def _head(text: str, width: int) -> str:
+    used = 0
+    for index, character in enumerate(text):
         used += _character_width(character)
-        if used > width - 1:
-            break
-        kept.append(character)
-    return "".join(kept) + "…"
+        if used > width:
+            return text[:index]
+    return text
 
 
 def pad(text: str, width: int, *, right: bool = False) -> str:

@@ -58,6 +58,7 @@ def test_help_lists_every_command(session: ShellSession, said) -> None:
     text = said()
     for command in COMMANDS:
         assert f".{command.usage}" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
 
 
 @pytest.mark.parametrize("topic", ["select", "SELECT", "import", "analyze;", "show", "explain"])

@@ -94,13 +94,25 @@ def test_duplicate_column_names_lose_no_value() -> None:
 def test_a_table_never_exceeds_the_terminal(width: int) -> None:
     lines = text_of(TABLE, "table", width=width).splitlines()
     assert max(display_width(line) for line in lines) <= width
-    assert len({display_width(line) for line in lines}) == 1  # the frame is straight
+    frame = [line for line in lines if not line.startswith("not shown: ")]
+    assert len({display_width(line) for line in frame}) == 1  # the frame is straight
 
 
-def test_a_narrow_terminal_keeps_the_first_column_and_shows_that_columns_are_missing() -> None:
-    header = text_of(TABLE, "table", width=50).splitlines()[1]
-    assert header.startswith("│ name")
-    assert "│ … │" in header
+def test_a_narrow_terminal_keeps_the_first_column_and_names_the_missing_ones() -> None:
+    lines = text_of(TABLE, "table", width=50).splitlines()
+    assert lines[1].startswith("│ name")
+    assert "│ … │" in lines[1]
+    shown = {cell.strip() for cell in lines[1].strip("│").split("│")}
+    missing = set(lines[-1].removeprefix("not shown: ").split(", "))
+    assert missing == {column.name for column in COLUMNS} - shown
+
+
+def test_columns_that_say_nothing_go_first() -> None:
+    names = ["name", "task", "family", "memory"]
+    rows = [["x" * 20, "NULL", "NULL", "1 MB"]]
+    text = box(names, rows, right=[False, False, False, True], width=36)
+    assert text.splitlines()[1] == "│ name         │ task │ … │ memory │"
+    assert text.splitlines()[-1] == "not shown: family"
 
 
 def test_text_shrinks_before_columns_go() -> None:
