@@ -50,7 +50,8 @@ def analyze(statement: nodes.Analyze, call: Call) -> tuple[str, int, tuple[str, 
 
     db = call.db
     models = _scope(statement, call)
-    plan = plan_analysis(db.catalog, models, statement.aspects, _options(statement, call))
+    options, named = _options(statement, call), statement.scope != "all"
+    plan = plan_analysis(db.catalog, models, statement.aspects, options, named=named)
     tasks = TaskQueue(db.catalog)
     job = tasks.start_job(format_statement(statement), plan.tasks)
     rooms = Rooms(db.catalog, db.artifacts, db.sketches, tasks)

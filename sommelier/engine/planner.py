@@ -41,6 +41,7 @@ def plan(select: nodes.Select, scope: Scope, columns: Columns) -> LogicalPlan:
     quantifier = "one"
     if select.corr is not None:
         references, quantifier = bind_references(select.corr.reference, scope)
+        scope.reference = references[0]
     binding = Binding(
         scope, "where", references, has_corr=select.corr is not None, value_of=value_of
     )

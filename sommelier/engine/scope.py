@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sommelier.engine.facts import Facts
 from sommelier.engine.names import nearest, unknown
 from sommelier.engine.parameters import Parameters
@@ -33,6 +35,7 @@ class Scope:
     views: tuple[str, ...] = ()  # being expanded, to refuse a view that contains itself
     notes: list[str] = field(default_factory=list)
     spans: dict[str, Span | None] = field(default_factory=dict)  # where USING named each option
+    reference: ModelReference | None = None  # the (first) model after CORR
 
     def note(self, sentence: str) -> None:
         if sentence not in self.notes:
@@ -136,7 +139,7 @@ class Scope:
         if context.on is not None:
             self.check_dataset(context.on, context.span or span, metric)
             return context.on
-        known = self.facts.context_names(metric, "dataset")
+        known, chosen_by = self._datasets(metric)
         wanted = self.options.dataset
         if wanted is not None and (wanted in known or "dataset" in self.options.stated):
             return wanted
@@ -146,10 +149,26 @@ class Scope:
                 ", ..." if len(known) > 4 else ""
             )
             self.note(
-                f"{metric} is that on '{known[0]}', the dataset with most models; also known on "
+                f"{metric} is that on '{known[0]}', {chosen_by}; also known on "
                 f"{others} (choose with ON or USING dataset)"
             )
         return known[0] if known else None
+
+    def _datasets(self, metric: str) -> tuple[list[str], str]:
+        """Datasets that have values of `metric`, the best choice first, and why it is.
+
+        A dataset the reference was measured on goes before one with more models.
+        """
+        names = self.facts.context_names(metric, "dataset")
+        if self.reference is not None and len(names) > 1:
+            resources = self.facts.resources
+            row = resources.row(self.reference.id)
+            own = {n: resources.column(ColumnKey(metric, dataset=n)).values[row] for n in names}
+            shared = [name for name in names if not np.isnan(own[name])]
+            if shared:
+                rest = [name for name in names if name not in shared]
+                return [*shared, *rest], f"where that of {self.reference.name} is known"
+        return names, "the dataset with most models"
 
     def _percentile_of(self, metric: str, context: nodes.Context, span: Span | None) -> int | None:
         asked = context.percentile
