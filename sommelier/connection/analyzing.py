@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from sommelier.errors import BinderError
 from sommelier.grammar import nodes
 from sommelier.grammar.builder import model_name
 from sommelier.records import EquivalenceEdge, ModelRecord
-from sommelier.storage.tasks import TaskQueue
+from sommelier.storage.tasks import DONE_BEFORE, TaskQueue
 from sommelier.units import Dimension
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ EDGE_CONFIDENCE = 0.95  # of the intervals in the view `equivalences`; a query c
 EDGES_OF_ALL = 256  # up to here every ordered pair becomes an edge, beyond it only the nearest
 NEAREST_EDGES = 64
 REASONS_SHOWN = 6
+REASON_LENGTH = 200
 
 
 def analyze(statement: nodes.Analyze, call: Call) -> tuple[str, int, tuple[str, ...]]:
@@ -59,9 +60,13 @@ def analyze(statement: nodes.Analyze, call: Call) -> tuple[str, int, tuple[str, 
         summary = run_job(rooms, job, plan, progress=call.progress, cancelled=call.cancelled)
     finally:
         _add_edges(db, plan)
-    skipped = [task for task in tasks.tasks(job.id) if task.state == "skipped"]
-    reasons = Counter(task.reason or "" for task in skipped)
-    return _title(models), summary.done, _notes(summary, reasons, plan)
+    names = {record.id: record.name for record in models}
+    skipped = [
+        (names[task.model_id], task.reason or "")
+        for task in tasks.tasks(job.id)
+        if task.state == "skipped"
+    ]
+    return _title(models), summary.done, _notes(summary, skipped, plan)
 
 
 def _scope(statement: nodes.Analyze, call: Call) -> list[ModelRecord]:
@@ -128,17 +133,20 @@ def _title(models: list[ModelRecord]) -> str:
     return models[0].name if len(models) == 1 else f"{len(models)} models"
 
 
-def _notes(summary: JobSummary, skipped: Counter[str], plan: AnalysisPlan) -> tuple[str, ...]:
+def _notes(
+    summary: JobSummary, skipped: list[tuple[str, str]], plan: AnalysisPlan
+) -> tuple[str, ...]:
     lines = [_tally(summary)] if summary.outcomes else []
-    before = skipped.pop("done before", 0)
-    if before:
-        lines.append(f"{before} tasks were done before and not repeated")
+    left_out = [(name, reason) for name, reason in skipped if reason != DONE_BEFORE]
+    if len(left_out) < len(skipped):
+        lines.append(f"{len(skipped) - len(left_out)} tasks were done before and not repeated")
     if plan.without_file:
         lines.append(f"{plan.without_file} models are metadata only: there is no file to run")
     lines += _grouped(summary.reasons)
-    lines += [f"skipped {count}: {reason}" for reason, count in skipped.most_common(REASONS_SHOWN)]
-    if len(skipped) > REASONS_SHOWN:
-        lines.append("more reasons: SELECT model, reason FROM job_tasks WHERE state = 'skipped'")
+    if left_out:
+        name, reason = left_out[0]
+        lines.append(f"{len(left_out)} models fit no dataset, for example {name}: {_short(reason)}")
+        lines.append("all reasons: SELECT model, reason FROM job_tasks WHERE state = 'skipped'")
     return tuple(lines)
 
 
@@ -158,5 +166,11 @@ def _grouped(reasons: Iterable[tuple[str, str]]) -> list[str]:
     lines = []
     for reason, names in list(by_reason.items())[:REASONS_SHOWN]:
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        lines.append(f"{shown}: {reason}")
+        lines.append(f"{shown}: {_short(reason)}")
+    if len(by_reason) > REASONS_SHOWN:
+        lines.append("more: SELECT model, reason FROM job_tasks WHERE reason IS NOT NULL")
     return lines
+
+
+def _short(reason: str) -> str:
+    return reason if len(reason) <= REASON_LENGTH else reason[: REASON_LENGTH - 1] + "…"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sommelier.connection import analyzing, importing
+from sommelier.connection import altering, analyzing, importing
 from sommelier.connection.analyzing import name_and_version
 from sommelier.connection.plain import plain_options
 from sommelier.engine.options import bind_options
@@ -22,8 +22,7 @@ from sommelier.errors import BinderError, SommelierError
 from sommelier.grammar import nodes
 from sommelier.grammar.builder import model_name
 from sommelier.grammar.formatter import format as format_query
-from sommelier.metrics import METRICS
-from sommelier.records import Device, Measurement, Provenance
+from sommelier.records import Device
 from sommelier.units import Dimension
 
 if TYPE_CHECKING:
@@ -151,76 +150,8 @@ def _analyze(statement: nodes.Analyze, call: Call) -> Done:
 
 @_perform.register
 def _alter_model(statement: nodes.AlterModel, call: Call) -> Done:
-    catalog = call.db.catalog
-    record = catalog.resolve(*name_and_version(statement.model, call))
-    if statement.action == "rename":
-        catalog.rename_model(record.id, str(statement.value))
-    elif statement.action == "add_tag":
-        catalog.update_model(
-            replace(record, tags=(*dict.fromkeys((*record.tags, statement.value or "")),))
-        )
-    elif statement.action == "drop_tag":
-        if statement.value not in record.tags:
-            raise SommelierError(
-                f"'{record.name}' has no tag '{statement.value}'",
-                hint=f"its tags: {', '.join(record.tags) or 'none'}",
-            )
-        catalog.update_model(
-            replace(record, tags=tuple(t for t in record.tags if t != statement.value))
-        )
-    else:
-        _annotate(record.id, statement, call)
-    return Done("altered", record.name)
-
-
-_TEXT_FIELDS = ("task", "family", "license", "note", "producer")
-
-
-def _annotate(model_id: str, statement: nodes.AlterModel, call: Call) -> None:
-    """SET metric = value declares a number, SET field = 'text' changes the record."""
-    schema: dict[str, Any] = {name: metric.dimension for name, metric in METRICS.items()}
-    schema |= dict.fromkeys(_TEXT_FIELDS, str) | {"label_space": str, "batch": int}
-    options = call.options(statement.options, schema)
-    catalog = call.db.catalog
-    fields = {name: options[name] for name in _TEXT_FIELDS if name in options}
-    if "label_space" in options:
-        fields["label_space_id"] = _label_space_id(call, options["label_space"])
-    with catalog.transaction():
-        if fields:
-            catalog.update_model(replace(catalog.model(model_id), **fields))
-        catalog.add_measurements(
-            _declared(model_id, name, value, statement.context, options.get("batch"))
-            for name, value in options.items()
-            if name in METRICS
-        )
-
-
-def _declared(
-    model_id: str, metric: str, value: float, context: str | None, batch: int | None
-) -> Measurement:
-    kinds = METRICS[metric].context
-    if context is not None and not kinds:
-        raise BinderError(f"'{metric}' does not depend on a device or a dataset: leave out ON")
-    return Measurement(
-        model_id,
-        metric,
-        value,
-        Provenance.DECLARED,
-        "ALTER MODEL",
-        device=context if "device" in kinds else None,
-        dataset=context if "dataset" in kinds else None,
-        batch=batch,
-    )
-
-
-def _label_space_id(call: Call, name: str) -> str:
-    spaces = {space.name: space.id for space in call.db.catalog.label_spaces()}
-    if name not in spaces:
-        raise SommelierError(
-            f"there is no label space '{name}'",
-            hint=f"label spaces: {', '.join(spaces) or 'none yet'}",
-        )
-    return spaces[name]
+    record = call.db.catalog.resolve(*name_and_version(statement.model, call))
+    return Done("altered", record.name, notes=altering.alter_model(record, statement, call))
 
 
 @_perform.register
