@@ -37,6 +37,7 @@ check: $(READY)    ## format, lint, types, import contracts
 	$(BIN)/lint-imports
 
 bench: $(READY)    ## every benchmark, quick settings
+	$(BIN)/python -m benchmarks.startup --quick
 	$(BIN)/python -m benchmarks.query_quality --quick
 	$(BIN)/python -m benchmarks.query_latency --quick
 

@@ -6,6 +6,7 @@ all n and p (coverage is never below its nominal level), at the price of being s
 
 from __future__ import annotations
 
+import sys
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ from sommelier.errors import AnalysisError
 
 Floats = NDArray[np.float64]
 Side = Literal["lower", "upper", "two"]
+
+FEW = 4  # so few bounds are solved here: scipy.special takes 0.1 s to import, a command 0.3 s
 
 
 def clopper_pearson(
@@ -40,9 +43,14 @@ def lower_bound(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> Floats:
 
     k = n gives alpha ** (1 / n), k = 0 gives 0.
     """
-    from scipy.special import betaincinv  # 0.1 s to import: only when a bound is asked for
-
     successes, trials, level = _checked(k, n, alpha)
+    if successes.size <= FEW and "scipy.special" not in sys.modules:
+        found = [
+            _solved(*one) for one in zip(*map(np.ravel, (successes, trials, level)), strict=True)
+        ]
+        return np.array(found, dtype=np.float64).reshape(successes.shape)
+    from scipy.special import betaincinv
+
     bound = betaincinv(np.maximum(successes, 1.0), trials - successes + 1.0, level)
     return np.asarray(np.where(successes == 0, 0.0, bound), dtype=np.float64)
 
@@ -94,6 +102,26 @@ def paired_difference(b: int, c: int, n: int, confidence: float) -> tuple[float,
     lows = lower_bound([b, c], n, alpha / 4)
     highs = upper_bound([b, c], n, alpha / 4)
     return (b - c) / n, float(lows[0] - highs[1]), float(highs[0] - lows[1])
+
+
+def _solved(k: float, n: float, alpha: float) -> float:
+    """`lower_bound` of one count: the p with P(Bin(n, p) >= k) = alpha, by bisected Newton steps.
+
+    The derivative of that tail is n P(Bin(n - 1, p) = k - 1).
+    """
+    if k == 0:
+        return 0.0
+    low, high, p = 0.0, k / n, k / n * 0.9
+    for _ in range(100):
+        tail = float(_binomial_pmf(int(n), p)[int(k) :].sum())
+        low, high = (p, high) if tail < alpha else (low, p)
+        slope = n * float(_binomial_pmf(int(n) - 1, p)[int(k) - 1])
+        step = p - (tail - alpha) / slope if slope > 0 else -1.0
+        moved = step if low < step < high else (low + high) / 2
+        if abs(moved - p) <= 1e-15 + 1e-14 * p:
+            return moved
+        p = moved
+    return p
 
 
 def _binomial_pmf(n: int, p: float) -> Floats:

@@ -7,7 +7,7 @@ import traceback
 from dataclasses import dataclass
 
 from sommelier.errors import CancelledError, QueryError, SommelierError
-from sommelier.shell.terminal import display_width, paint, visible
+from sommelier.shell.terminal import display_width, paint, visible, wrap
 
 _SMALLEST_WINDOW = 24  # columns of a long source line that are always shown around the caret
 
@@ -35,7 +35,11 @@ def render_error(
     if not isinstance(error, SommelierError):
         return _internal_error(error, colour)
     if isinstance(error, CancelledError):
-        return paint(f"{error.title}: {visible(error.message)}", "note", colour)
+        message = visible(error.message)
+        titled = message.lower().startswith(error.title.lower())
+        shown = message[:1].upper() + message[1:] if titled else f"{error.title}: {message}"
+        hint = [f"Hint: {_paragraph(error.hint)}"] if error.hint else []
+        return "\n".join(paint(line, "note", colour) for line in (shown, *hint))
     lines = [_place(error, origin) + paint(f"{error.title}:", "error", colour)]
     lines[0] += " " + _paragraph(error.message)
     if isinstance(error, QueryError):
@@ -43,9 +47,9 @@ def render_error(
     if error.suggestions:
         lines.append(paint(f"Did you mean {_either(error.suggestions)}?", "suggestion", colour))
     if isinstance(error, QueryError) and error.expected:
-        lines.append(f"Expected: {', '.join(error.expected)}")
+        lines.append(wrap(f"Expected: {', '.join(error.expected)}", width))
     if error.hint:
-        lines.append(paint(f"Hint: {_paragraph(error.hint)}", "hint", colour))
+        lines.append(paint(wrap(f"Hint: {_paragraph(error.hint)}", width), "hint", colour))
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from sommelier.errors import CancelledError
 
 T = TypeVar("T")
-_ASK_AGAIN_S = 0.2
+_LOOK_EVERY_S = 0.2
 
 
 class AbandonedError(KeyboardInterrupt):
@@ -21,7 +21,7 @@ class AbandonedError(KeyboardInterrupt):
 def run_cancellable(
     work: Callable[[], T], *, cancel: Callable[[], None], announce: Callable[[], None]
 ) -> T:
-    """What `work` returns, while Ctrl-C calls `cancel` (again and again, until work gives up).
+    """What `work` returns. The first Ctrl-C calls `cancel`, and `announce` if that takes a while.
 
     The work runs in a thread of its own, so that a signal is heard while C code computes. Off the
     main thread, where Python delivers no signals, it runs in place. Raises CancelledError if it was
@@ -37,18 +37,16 @@ def run_cancellable(
         presses += 1
         if presses > 1:
             raise AbandonedError
-        cancel()
+        cancel()  # once: a second call would interrupt what work does to leave things in order
 
     previous = signal.signal(signal.SIGINT, on_interrupt)
     try:
         running.start()
         announced = False
-        while not running.done.wait(_ASK_AGAIN_S):
-            if presses:
-                if not announced:
-                    announce()
+        while not running.done.wait(_LOOK_EVERY_S):
+            if presses and not announced:
+                announce()
                 announced = True
-                cancel()
     finally:
         signal.signal(signal.SIGINT, previous)
     if running.errors:

@@ -125,7 +125,7 @@ def footer(outcome: Outcome, *, shown: int = 0, took_ms: float | None = None) ->
 def _timing(outcome: Result | Table, took_ms: float | None) -> str:
     if took_ms is None:
         return ""
-    phases = outcome.timing if isinstance(outcome, Result) else {}
+    phases = {"parse": 0.0} | outcome.timing if isinstance(outcome, Result) else {}
     details = ", ".join(f"{name} {_short_ms(ms)}" for name, ms in phases.items() if ms >= 0.05)
     total = format_value(took_ms, Dimension.TIME)
     return f" ({total}: {details})" if details else f" ({total})"

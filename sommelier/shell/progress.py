@@ -56,6 +56,7 @@ class ProgressBar:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._drawn = False
+        self._lock = threading.Lock()  # two threads write: the drawing one and who says something
         self._plain_at: float | None = None
 
     def __call__(
@@ -70,6 +71,13 @@ class ProgressBar:
             self._step = Step(phase, done, total, current, last.started, last.first)
         if self._mode == "plain":
             self._write_plain(now, new_phase=last is None or last.phase != phase)
+
+    def say(self, text: str) -> None:
+        """Writes a line of its own above the bar."""
+        with self._lock:
+            clear = "\r\x1b[K" if self._drawn else ""
+            self._stream.write(f"{clear}{text}\n")
+            self._stream.flush()
 
     def __enter__(self) -> ProgressBar:
         if self._mode == "bar":
@@ -97,9 +105,10 @@ class ProgressBar:
             step = self._step
             if step is not None:
                 line = bar(step, self._clock(), width=terminal_width() - 1, colour=self._colour)
-                self._stream.write(f"\r{line}\x1b[K")
-                self._stream.flush()
-                self._drawn = True
+                with self._lock:
+                    self._stream.write(f"\r{line}\x1b[K")
+                    self._stream.flush()
+                    self._drawn = True
             if self._stopped.wait(REDRAW_S):
                 return
 

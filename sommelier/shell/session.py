@@ -26,7 +26,7 @@ from sommelier.shell.interrupt import AbandonedError, run_cancellable
 from sommelier.shell.output import HUMAN_FORMATS, Layout, Outcome, footer, pieces
 from sommelier.shell.progress import ProgressBar
 from sommelier.shell.scripts import Item
-from sommelier.shell.terminal import terminal_width
+from sommelier.shell.terminal import is_terminal, paint, terminal_width, visible, wrap
 
 if TYPE_CHECKING:
     from sommelier.connection import Connection
@@ -166,7 +166,7 @@ class ShellSession:
         from sommelier.shell.diagnostics import render_error
 
         colour = self.console.talk_colour
-        width = terminal_width(100) if self.interactive else None
+        width = self._talk_width
         self.console.talk(render_error(error, colour=colour, width=width, origin=origin))
 
     def _run_item(self, item: Item) -> None:
@@ -202,7 +202,7 @@ class ShellSession:
                 return run_cancellable(
                     lambda: connection.execute(text, params, progress=bar),
                     cancel=connection.cancel,
-                    announce=lambda: self.console.talk(_CANCELLING, "note"),
+                    announce=lambda: bar.say(paint(_CANCELLING, "note", self.console.talk_colour)),
                 )
         except AbandonedError:
             self._connection = None  # busy for good: closing it would wait for the statement
@@ -247,7 +247,11 @@ class ShellSession:
         lines = footer(outcome, shown=maxrows, took_ms=took_ms if self.config.timer else None)
         counts = form in HUMAN_FORMATS
         for line in lines if counts else getattr(outcome, "notes", ()):
-            self.console.talk(line, "note")
+            self.console.talk(wrap(visible(line), self._talk_width), "note")
+
+    @property
+    def _talk_width(self) -> int | None:
+        return terminal_width() if is_terminal(self.console.err) else None
 
     # ---- settings
 

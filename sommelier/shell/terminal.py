@@ -120,6 +120,22 @@ def _head(text: str, width: int) -> str:
     return text
 
 
+def wrap(text: str, width: int | None) -> str:
+    """The text broken between words, so that no line is wider than `width`; None: as it is.
+
+    >>> wrap("a note of some length", 12)
+    'a note of\\n  some\\n  length'
+    """
+    if width is None or len(text) <= width:
+        return text
+    import textwrap
+
+    lines = textwrap.wrap(
+        text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines)
+
+
 def pad(text: str, width: int, *, right: bool = False) -> str:
     """The text filled with spaces to `width` columns, on its left when `right`-aligned."""
     space = " " * max(0, width - display_width(text))

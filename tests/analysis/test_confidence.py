@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sommelier.analysis import confidence
 from sommelier.analysis.confidence import (
     clopper_pearson,
     largest_count_upper_below,
@@ -118,3 +119,25 @@ def test_the_threshold_count_needs_no_scipy():
         "smallest_count(2048, .95, .05); sys.exit('scipy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 200, 1e-9])
+@pytest.mark.parametrize("n", [1, 7, 719, 2048, 20_000])
+def test_a_bound_solved_without_scipy_is_scipys(n: int, alpha: float) -> None:
+    from scipy.special import betaincinv
+
+    for k in sorted({1, n // 3 or 1, n - 1 or 1, n}):
+        expected = betaincinv(k, n - k + 1, alpha)
+        assert confidence._solved(k, n, alpha) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_few_bounds_do_not_load_scipy() -> None:
+    program = (
+        "import sys; from sommelier.analysis.confidence import clopper_pearson;"
+        "print(*clopper_pearson(95, 100, 0.95), 'scipy.special' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    low, high, loaded = done.stdout.split()
+    assert loaded == "False", done.stderr
+    expected = confidence.clopper_pearson([95] * 5, 100, 0.95)
+    assert (float(low), float(high)) == pytest.approx((expected[0][0], expected[1][0]), rel=1e-9)

@@ -109,6 +109,7 @@ def test_a_message_cannot_control_the_terminal() -> None:
 
 def test_a_cancelled_statement_is_one_line() -> None:
     assert render_error(CancelledError("stopped")) == "Cancelled: stopped"
+    assert render_error(CancelledError("cancelled by you")) == "Cancelled by you"
 
 
 def test_a_bug_is_one_sentence_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:

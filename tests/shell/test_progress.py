@@ -100,3 +100,17 @@ def test_names_in_progress_cannot_control_the_terminal() -> None:
 
 def test_done_beyond_total_does_not_overflow_the_bar() -> None:
     assert "█" * 24 + " 9/7" in bar(Step("x", 9, 7, None, 0.0, 0), 1.0, width=80)
+
+
+def test_what_is_said_stands_on_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "DELAY_S", 0.0)
+    stream = Terminal()
+    with ProgressBar(stream) as report:
+        report.say("before the bar")
+        report("import", 1, 4, "a.onnx")
+        deadline = time.monotonic() + 5
+        while "1/4" not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        report.say("cancelling")
+    assert stream.getvalue().startswith("before the bar\n")
+    assert "\x1b[K\r\x1b[Kcancelling\n" in stream.getvalue()
