@@ -95,8 +95,17 @@ def load(
 def register(
     catalog: Catalog, path: Path | str, options: Mapping[str, Any] | None, name: str
 ) -> Dataset:
-    """The catalog's new record of the dataset; its label space is recorded too."""
+    """The catalog's new record of the dataset; its label space is recorded too.
+
+    Raises DatasetError if the name stands for other content: what was measured says that name.
+    """
     with load(path, options, name) as dataset:
+        known = {other.name: other.id for other in catalog.datasets()}
+        if known.get(name, dataset.record.id) != dataset.record.id:
+            raise DatasetError(
+                f"there is a dataset '{name}' with other content or other options",
+                hint=f"choose another name, or DROP DATASET {name} and what was measured on it",
+            )
         with catalog.transaction():
             if dataset.label_space is not None:
                 catalog.add_label_space(dataset.label_space)

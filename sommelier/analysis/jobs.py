@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,13 +56,14 @@ class AnalysisPlan:
     """The tasks in the order they run and the probe sets they name.
 
     A model that is left out has a task in state 'skipped' with the reason. without_file : models
-    that are metadata only.
+    that are metadata only. remarks : datasets that could not be read.
     """
 
     options: AnalysisOptions
     tasks: list[AnalysisTask] = field(default_factory=list)
     probes: dict[str, Probes] = field(default_factory=dict)
     without_file: int = 0
+    remarks: list[str] = field(default_factory=list)
 
     def skip(self, model: ModelRecord, reason: str) -> None:
         self.tasks.append(replace(_task("sketch", model, {}), state="skipped", reason=reason))
@@ -85,9 +87,13 @@ def plan_analysis(
     plan = AnalysisPlan(options)
     runnable = [model for model in models if model.artifact is not None]
     plan.without_file = len(models) - len(runnable)
-    for aspect, keys in (("latency", _LATENCY_KEYS), ("resources", _RESOURCE_KEYS)):
-        if aspect in wanted:
-            plan.tasks += [_task(aspect, model, _chosen(options, keys)) for model in runnable]
+    if "latency" in wanted:
+        decides = {key: getattr(options, key) for key in _LATENCY_KEYS}
+        plan.tasks += [_task("latency", model, decides) for model in runnable]
+    if "resources" in wanted:
+        table = "latency" in wanted or bool(catalog.operator_costs(options.device))
+        decides = {"batch": options.batch, "device": options.device, "operator_table": table}
+        plan.tasks += [_task("resources", model, decides) for model in runnable]
     if {"equivalence", "accuracy"} & set(wanted):
         labelled_only = "equivalence" not in wanted
         strict = not (named and options.datasets)
@@ -96,7 +102,6 @@ def plan_analysis(
 
 
 _LATENCY_KEYS = ("batch", "threads", "runs", "device", "seed")
-_RESOURCE_KEYS = ("batch",)
 
 
 def _plan_sketches(
@@ -108,8 +113,8 @@ def _plan_sketches(
     strict: bool,
 ) -> None:
     """One task a model and probe set: every dataset asked for, else every one that fits it."""
-    opened = [_Opened.of(record, plan.options) for record in _datasets(catalog, plan.options)]
-    try:
+    with ExitStack() as stack:
+        opened = _open_datasets(catalog, plan, stack)
         for model in models:
             reasons = []
             fitting = 0
@@ -124,9 +129,20 @@ def _plan_sketches(
                     reasons.append(f"{dataset.name}: {reason}")
             if not fitting:
                 _without_data(plan, model, reasons, labelled_only=labelled_only)
-    finally:
-        for dataset in opened:
-            dataset.items.close()
+
+
+def _open_datasets(catalog: Catalog, plan: AnalysisPlan, stack: ExitStack) -> list[_Opened]:
+    """The datasets, closed with the stack. One that nobody asked for may fail, with a remark."""
+    options, opened = plan.options, []
+    for record in _datasets(catalog, options):
+        try:
+            items = stack.enter_context(datasets.reopen(record))
+            opened.append(_Opened.of(record, items, options))
+        except DatasetError as error:
+            if options.datasets:
+                raise
+            plan.remarks.append(f"dataset '{record.name}' is left out: {error.message}")
+    return opened
 
 
 def _datasets(catalog: Catalog, options: AnalysisOptions) -> list[Dataset]:
@@ -178,10 +194,6 @@ def _task(aspect: str, model: ModelRecord, decides: Mapping[str, Any]) -> Analys
     return AnalysisTask(key, 0, aspect, model.id, dict(decides))
 
 
-def _chosen(options: AnalysisOptions, keys: Sequence[str]) -> dict[str, Any]:
-    return {key: getattr(options, key) for key in keys}
-
-
 @dataclass(frozen=True, slots=True)
 class _Opened:
     """A dataset that is open while models are tried against it."""
@@ -192,8 +204,7 @@ class _Opened:
     first: Item
 
     @classmethod
-    def of(cls, record: Dataset, options: AnalysisOptions) -> _Opened:
-        items = datasets.reopen(record)
+    def of(cls, record: Dataset, items: LoadedDataset, options: AnalysisOptions) -> _Opened:
         samples = options.samples
         if samples is not None and not options.datasets:
             samples = min(samples, len(items))

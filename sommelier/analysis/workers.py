@@ -24,7 +24,7 @@ from sommelier.analysis import aspects
 from sommelier.analysis.aspects import Finding, OperatorRow, Subject, Truth
 from sommelier.analysis.jobs import AnalysisOptions, AnalysisPlan
 from sommelier.analysis.sandbox import Sandbox
-from sommelier.errors import CancelledError, SommelierError
+from sommelier.errors import CancelledError, SommelierError, StorageError
 from sommelier.records import AnalysisTask, Job
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class _Runner:
                 self._settle(task, "failed", error.message)
         else:
             if not self._stopping.is_set():
-                self._keep(task, finding)
+                self._keep_or_fail(task, finding)
             logger.debug("%s took %.2f s", task.key, time.perf_counter() - started)
         finally:
             self._sandboxes.put(sandbox)
@@ -214,6 +214,15 @@ class _Runner:
         own = subject.record.label_space_id
         explicit = catalog.label_map(own, space_id) if own else None
         return Truth(probes, catalog.label_space(space_id), explicit)
+
+    def _keep_or_fail(self, task: AnalysisTask, finding: Finding) -> None:
+        """Keeps the finding; one that does not fit the catalog fails its own task only."""
+        try:
+            self._keep(task, finding)
+        except (StorageError, CancelledError):
+            raise
+        except SommelierError as error:
+            self._settle(task, "failed", error.message)
 
     def _keep(self, task: AnalysisTask, finding: Finding) -> None:
         """Findings and the task's state, in one transaction."""

@@ -10,7 +10,7 @@ from sommelier.engine.options import Many, bind_value
 from sommelier.errors import BinderError
 from sommelier.grammar import nodes
 from sommelier.grammar.builder import model_name
-from sommelier.records import EquivalenceEdge, ModelRecord
+from sommelier.records import AnalysisTask, EquivalenceEdge, ModelRecord
 from sommelier.storage.tasks import DONE_BEFORE, TaskQueue
 from sommelier.units import Dimension
 
@@ -56,10 +56,8 @@ def analyze(statement: nodes.Analyze, call: Call) -> tuple[str, int, tuple[str, 
     tasks = TaskQueue(db.catalog)
     job = tasks.start_job(format_statement(statement), plan.tasks)
     rooms = Rooms(db.catalog, db.artifacts, db.sketches, tasks)
-    try:
-        summary = run_job(rooms, job, plan, progress=call.progress, cancelled=call.cancelled)
-    finally:
-        _add_edges(db, plan)
+    summary = run_job(rooms, job, plan, progress=call.progress, cancelled=call.cancelled)
+    _add_edges(db, plan, tasks.tasks(job.id), call)
     names = {record.id: record.name for record in models}
     skipped = [
         (names[task.model_id], task.reason or "")
@@ -112,18 +110,39 @@ def _options(statement: nodes.Analyze, call: Call) -> AnalysisOptions:
 # ---- edges
 
 
-def _add_edges(db: Connection, plan: AnalysisPlan) -> None:
-    """Compares what answered this job's probe sets; rows of the view `equivalences`."""
-    semantics = db.session.semantics
-    edges: list[EquivalenceEdge] = []
+def _add_edges(db: Connection, plan: AnalysisPlan, tasks: list[AnalysisTask], call: Call) -> None:
+    """Compares what answered this job's probe sets; rows of the view `equivalences`.
+
+    Of a large probe set only the models that answered just now are compared with all others.
+    """
     for probe_set_id in plan.probes:
         members = db.sketches.model_ids(probe_set_id)
-        for reference in members:
-            found = semantics.edges(reference, EDGE_CONFIDENCE, probe_set_id)
+        fresh = {t.model_id for t in tasks if _answered(t, probe_set_id)}
+        if not fresh and len(members) <= _references_with_edges(db, probe_set_id):
+            continue
+        many = len(members) > EDGES_OF_ALL
+        references = [m for m in members if m in fresh] if many else members
+        edges: list[EquivalenceEdge] = []
+        for done, reference in enumerate(references):
+            if call.cancelled():
+                break  # the next ANALYZE of this probe set compares the rest
+            call.progress("comparing", done, len(references), None)
+            found = db.session.semantics.edges(reference, EDGE_CONFIDENCE, probe_set_id)
             direct = [edge for edge in found if edge.probe_set_id == probe_set_id]
-            edges += direct if len(members) <= EDGES_OF_ALL else direct[:NEAREST_EDGES]
-    if edges:
+            edges += direct[:NEAREST_EDGES] if many else direct
         db.catalog.add_edges(edges)
+
+
+def _answered(task: AnalysisTask, probe_set_id: str) -> bool:
+    return task.state == "done" and task.parameters.get("probe_set_id") == probe_set_id
+
+
+def _references_with_edges(db: Connection, probe_set_id: str) -> int:
+    counted = db.catalog.sql(
+        "SELECT count(DISTINCT reference_id) FROM equivalences WHERE probe_set_id = ?",
+        [probe_set_id],
+    )
+    return int(counted.rows[0][0])
 
 
 # ---- what the footer says
@@ -137,6 +156,7 @@ def _notes(
     summary: JobSummary, skipped: list[tuple[str, str]], plan: AnalysisPlan
 ) -> tuple[str, ...]:
     lines = [_tally(summary)] if summary.outcomes else []
+    lines += plan.remarks
     left_out = [(name, reason) for name, reason in skipped if reason != DONE_BEFORE]
     if len(left_out) < len(skipped):
         lines.append(f"{len(skipped) - len(left_out)} tasks were done before and not repeated")

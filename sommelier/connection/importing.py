@@ -143,55 +143,61 @@ def _store_all(
     from sommelier.analysis.inspection import Inspector
 
     waiting: list[Found] = []
-    with Inspector() as inspector:
-        for done, item in enumerate(found):
-            if cancelled():
-                _store(db, waiting, summary, copy=copy)
-                raise CancelledError("import cancelled", hint=f"{summary.accepted} models are kept")
-            if isinstance(item, Rejection):
-                _reject(db, item, summary)
-                continue
-            if progress is not None:
-                progress("importing", done, None, item.name)
-            try:
-                waiting.append(Found(item, inspector.inspect(item)))
-            except RejectedModelError as error:
-                _reject(db, Rejection(item.source, item.revision or item.name, str(error)), summary)
-            if item.path is not None or len(waiting) >= ROWS_PER_TRANSACTION:
-                _store(db, waiting, summary, copy=copy)
-    _store(db, waiting, summary, copy=copy)
+    try:
+        with Inspector() as inspector:
+            for done, item in enumerate(found):
+                if cancelled():
+                    raise CancelledError("import cancelled", hint="what was read is kept")
+                if isinstance(item, Rejection):
+                    _reject(db, item, summary)
+                    continue
+                if progress is not None:
+                    progress("importing", done, None, item.name)
+                try:
+                    inspection = inspector.inspect(item)
+                except RejectedModelError as error:
+                    where = item.revision or item.name
+                    _reject(db, Rejection(item.source, where, str(error)), summary)
+                    continue
+                waiting.append(_with_artifact(db, Found(item, inspection), copy=copy))
+                if item.path is not None or len(waiting) >= ROWS_PER_TRANSACTION:
+                    _store(db, waiting, summary)
+    finally:
+        _store(db, waiting, summary)
 
 
-def _store(db: Connection, waiting: list[Found], summary: ImportSummary, *, copy: bool) -> None:
+def _store(db: Connection, waiting: list[Found], summary: ImportSummary) -> None:
     """Keeps what waits, in one transaction, and empties the list."""
+    if not waiting:
+        return
     catalog = db.catalog
     outcomes: Counter[str] = Counter()
     measurements: list[Measurement] = []
     with catalog.transaction():
         for found in waiting:
-            added = catalog.add_model(
-                _with_artifact(db, found, copy=copy), label_space=found.inspection.label_space
-            )
+            inspection = found.inspection
+            added = catalog.add_model(inspection.record, label_space=inspection.label_space)
             model_id = added.record.id
             if added.status == "unchanged":
-                catalog.update_model(_restated(added.record, found.inspection.record))
-            measurements += (replace(m, model_id=model_id) for m in found.inspection.measurements)
-            if found.inspection.profile is not None:
-                catalog.add_profile(replace(found.inspection.profile, model_id=model_id))
+                catalog.update_model(_restated(added.record, inspection.record))
+            measurements += (replace(m, model_id=model_id) for m in inspection.measurements)
+            if inspection.profile is not None:
+                catalog.add_profile(replace(inspection.profile, model_id=model_id))
             outcomes[str(added.status)] += 1
         catalog.add_measurements(measurements)
     summary.outcomes += outcomes
     waiting.clear()
 
 
-def _with_artifact(db: Connection, found: Found, *, copy: bool) -> ModelRecord:
-    """The record, with the key its file has in the artifact store."""
-    item, record = found.item, found.inspection.record
+def _with_artifact(db: Connection, found: Found, *, copy: bool) -> Found:
+    """The same, with its file in the artifact store; outside any transaction: it may be large."""
+    item, inspection = found.item, found.inspection
     if item.path is None:
-        return record
+        return found
     external = [Path(str(path)) for path in _list(item.declared.get("external_data"))]
     key = db.artifacts.put(item.path, external=external, reference_in_place=not copy)
-    return replace(record, artifact=key)
+    record = replace(inspection.record, artifact=key)
+    return Found(item, replace(inspection, record=record))
 
 
 _STATED = ("task", "family", "license", "label_space_id", "preprocessing", "note", "created")
