@@ -5,7 +5,8 @@
 
 A large model may stay where it is: then there is only the manifest, which says where and how large.
 A file is in the store whole or not at all: it is copied and hashed beside its place, flushed to
-disk, and moved there in one step. The same bytes are kept once.
+disk, and moved there in one step; what replaces a reference is moved in file by file, the manifest
+last. So at no moment is a file missing that was there before. The same bytes are kept once.
 """
 
 from __future__ import annotations
@@ -20,19 +21,46 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sommelier.errors import StorageError
+from sommelier.storage.durable import sync_folder
 
 MANIFEST = "manifest.json"
 _PREFIX = "sha256:"
+_INCOMING = ".incoming-"  # folders that are being filled
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """folder : None when the files lie beside the manifest. sizes : bytes, in file order."""
+    """folder : None when the files lie beside the manifest. sizes : bytes, in file order.
+
+    times : st_mtime_ns of files left where they are, in file order; () for copies.
+    """
 
     files: tuple[str, ...]
     sizes: tuple[int, ...]
     folder: Path | None
+    times: tuple[int, ...] = ()
+
+    @classmethod
+    def from_json(cls, text: str) -> _Manifest:
+        fields = json.loads(text)
+        folder = fields["folder"]
+        return cls(
+            tuple(fields["files"]),
+            tuple(fields["sizes"]),
+            None if folder is None else Path(folder),
+            tuple(fields.get("times", ())),
+        )
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "files": self.files,
+                "sizes": self.sizes,
+                "folder": None if self.folder is None else str(self.folder),
+                "times": self.times,
+            }
+        )
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
@@ -48,6 +76,7 @@ class ArtifactStore:
 
     def __init__(self, root: Path) -> None:
         self._root = Path(root)
+        self._read_again: dict[str, tuple[int, ...]] = {}  # key: the times its content was right at
 
     def fingerprint(self, paths: Iterable[Path]) -> str:
         """See the function of this name."""
@@ -66,11 +95,8 @@ class ArtifactStore:
         names = _names(files)
         try:
             key = fingerprint(files)
-            known = self._manifest(key)
-            if known is not None and (reference_in_place or known.folder is None):
-                with contextlib.suppress(StorageError):
-                    self.path(key)  # a reference whose file has gone is replaced
-                    return key
+            if self._is_kept(key, in_place=reference_in_place):
+                return key
             return self._place(files, names, in_place=reference_in_place)
         except OSError as error:
             raise StorageError(
@@ -82,21 +108,24 @@ class ArtifactStore:
         """The model file of `key`; its external data lies beside it.
 
         Raises StorageError if it is not in the store, or if a file left in place has gone or has
-        another size. The content is not read; see `verify`.
+        changed. A file of the size and the modification time it was imported with is taken for
+        unchanged; one of another time is read again, once per store. See `verify`.
         """
         manifest = self._manifest(key)
         if manifest is None:
             raise StorageError(f"there is no model file '{key}' in {self._root}")
         folder = manifest.folder or self._folder(key)
+        times = []
         for name, size in zip(manifest.files, manifest.sizes, strict=True):
             file = folder / name
             if not file.is_file():
                 raise StorageError(f"the model file '{file}' has gone", hint="import it again")
-            if file.stat().st_size != size:
-                raise StorageError(
-                    f"the model file '{file}' has changed since it was imported",
-                    hint="import it again; it will be a new version",
-                )
+            found = file.stat()
+            if found.st_size != size:
+                raise _changed(file)
+            times.append(found.st_mtime_ns)
+        if manifest.folder is not None and tuple(times) != manifest.times:
+            self._read_in_place(key, manifest, tuple(times))
         return folder / manifest.files[0]
 
     def verify(self, key: str) -> None:
@@ -111,6 +140,16 @@ class ArtifactStore:
                 hint="import it again; it will be a new version",
             )
 
+    def sweep(self) -> int:
+        """Remove what killed processes left half-copied; how many folders there were.
+
+        Only for the process that writes the database, and while it puts nothing.
+        """
+        left = list(self._root.glob(f"{_INCOMING}*"))
+        for folder in left:
+            shutil.rmtree(folder, ignore_errors=True)
+        return len(left)
+
     # ---- inside
 
     def _folder(self, key: str) -> Path:
@@ -121,44 +160,94 @@ class ArtifactStore:
 
     def _manifest(self, key: str) -> _Manifest | None:
         try:
-            fields = json.loads((self._folder(key) / MANIFEST).read_text(encoding="utf-8"))
+            text = (self._folder(key) / MANIFEST).read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
-        folder = fields["folder"]
-        return _Manifest(
-            tuple(fields["files"]), tuple(fields["sizes"]), None if folder is None else Path(folder)
-        )
+        return _Manifest.from_json(text)
+
+    def _read_in_place(self, key: str, manifest: _Manifest, times: tuple[int, ...]) -> None:
+        """Raise StorageError unless files of these modification times still hold `key`."""
+        if self._read_again.get(key) == times:
+            return
+        assert manifest.folder is not None, "only files left in place can be touched"
+        files = [manifest.folder / name for name in manifest.files]
+        if fingerprint(files) != key:
+            before = manifest.times or (-1,) * len(times)
+            touched = [f for f, a, b in zip(files, times, before, strict=True) if a != b]
+            raise _changed(touched[0])
+        self._read_again[key] = times
+
+    def _is_kept(self, key: str, *, in_place: bool) -> bool:
+        """Whether there is nothing to do for `put`: a copy is there, or the reference wanted."""
+        known = self._manifest(key)
+        if known is None or not (in_place or known.folder is None):
+            return False
+        with contextlib.suppress(StorageError):  # a reference whose file has gone is replaced
+            self.path(key)
+            return key not in self._read_again  # a touched file's new time is written down
+        return False
 
     def _place(self, files: Sequence[Path], names: Sequence[str], *, in_place: bool) -> str:
         self._root.mkdir(parents=True, exist_ok=True)
-        staging = self._root / f".incoming-{os.getpid()}-{os.urandom(4).hex()}"
+        staging = self._root / f"{_INCOMING}{os.getpid()}-{os.urandom(4).hex()}"
         staging.mkdir()
         try:
+            found = [file.stat() for file in files]  # before they are read: a later change shows
             if in_place:
                 key = fingerprint(files)
             else:  # hashed while it is copied: the key is that of the bytes that were kept
                 targets = [staging / name for name in names]
                 pairs = zip(files, targets, strict=True)
                 key = _combined([_copied(source, target) for source, target in pairs])
-            manifest = {
-                "files": list(names),
-                "sizes": [file.stat().st_size for file in files],
-                "folder": str(files[0].parent) if in_place else None,
-            }
-            _write(staging / MANIFEST, json.dumps(manifest).encode())
-            self._move(staging, self._folder(key))
+                found = [target.stat() for target in targets]
+            manifest = _Manifest(
+                tuple(names),
+                tuple(stat.st_size for stat in found),
+                files[0].parent if in_place else None,
+                tuple(stat.st_mtime_ns for stat in found) if in_place else (),
+            )
+            _write(staging / MANIFEST, manifest.to_json().encode())
+            _sync_tree(staging)
+            self._move(staging, key, in_place=in_place)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+        self._read_again.pop(key, None)
         return key
 
-    def _move(self, staging: Path, folder: Path) -> None:
+    def _move(self, staging: Path, key: str, *, in_place: bool) -> None:
+        """Make `staging` what `key` holds; a kill at any moment leaves the old or the new."""
+        folder = self._folder(key)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            folder.rename(staging.with_name(staging.name + ".old"))
         try:
             staging.rename(folder)
-        finally:
-            shutil.rmtree(staging.with_name(staging.name + ".old"), ignore_errors=True)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            if self._is_kept(key, in_place=in_place):
+                return  # another process was quicker
+            names = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
+            for name in sorted(names, key=lambda name: name == Path(MANIFEST)):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                if name == Path(MANIFEST):
+                    _sync_tree(folder)
+                (staging / name).replace(folder / name)
+            sync_folder(folder)
+        sync_folder(folder.parent)
+        sync_folder(self._root)
+
+
+def _changed(file: Path) -> StorageError:
+    return StorageError(
+        f"the model file '{file}' has changed since it was imported",
+        hint="import it again; it will be a new version",
+    )
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_folder(path)
+    sync_folder(folder)
 
 
 def _names(files: Sequence[Path]) -> list[str]:
@@ -168,6 +257,8 @@ def _names(files: Sequence[Path]) -> list[str]:
         if not file.is_relative_to(folder) or ".." in file.parts:
             raise StorageError(f"the external data '{file}' lies outside the model's folder")
         names.append(file.relative_to(folder).as_posix())
+        if names[-1] == MANIFEST:
+            raise StorageError(f"a file of a model cannot be called {MANIFEST}: '{file}'")
     return names
 
 

@@ -18,6 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from sommelier.storage.durable import sync_folder
+
 SUFFIX = ".duckdb"
 
 
@@ -85,7 +87,7 @@ class Snapshots:
         os.utime(built, ns=(times.st_mtime_ns, times.st_mtime_ns))
         built.replace(self._folder / f"{generation}{SUFFIX}")
         snapshot = _snapshot(self._folder / f"{generation}{SUFFIX}")
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
         self._remove_others(snapshot)
         return snapshot
 
@@ -122,13 +124,3 @@ def _has_content(path: Path) -> bool:
         return path.stat().st_size > 0
     except FileNotFoundError:
         return False
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # pragma: no cover - folders cannot be opened there
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

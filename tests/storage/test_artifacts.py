@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,13 @@ def model(tmp_path: Path) -> Path:
 
 def files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def later(path: Path, content: bytes) -> None:
+    """Write a file a second after it was written last."""
+    before = path.stat().st_mtime_ns
+    path.write_bytes(content)
+    os.utime(path, ns=(before + 10**9, before + 10**9))
 
 
 def test_the_key_of_one_file_is_its_sha256(store: ArtifactStore, model: Path) -> None:
@@ -81,15 +90,110 @@ def test_a_reference_is_not_copied_and_is_missed_when_it_goes(
     assert store.path(key).read_bytes() == b"graph"
 
 
-def test_a_changed_file_is_noticed(store: ArtifactStore, model: Path) -> None:
+def test_a_file_of_the_same_size_that_changed_in_place_is_noticed(
+    store: ArtifactStore, model: Path
+) -> None:
     key = store.put(model, reference_in_place=True)
-    model.write_bytes(b"grief")
-    assert store.path(key) == model  # the same size: only reading it shows
-    with pytest.raises(StorageError, match="has changed"):
-        store.verify(key)
-    model.write_bytes(b"longer than before")
+    later(model, b"grief")
+    with pytest.raises(StorageError, match=r"model\.onnx' has changed since it was imported"):
+        store.path(key)
+    with pytest.raises(StorageError, match="has changed since it was imported"):
+        ArtifactStore(model.parents[1] / "artifacts").verify(key)
+    later(model, b"longer than before")
     with pytest.raises(StorageError, match="has changed since it was imported"):
         store.path(key)
+
+
+def test_of_several_files_the_one_that_changed_is_named(store: ArtifactStore, model: Path) -> None:
+    weights = model.parent / "weights.bin"
+    key = store.put(model, external=[weights], reference_in_place=True)
+    later(weights, b"v" * 3_000_000)
+    with pytest.raises(StorageError, match=r"weights\.bin' has changed"):
+        store.path(key)
+
+
+def test_a_touched_file_with_the_same_bytes_is_still_good(
+    store: ArtifactStore, model: Path, tmp_path: Path
+) -> None:
+    key = store.put(model, reference_in_place=True)
+    later(model, b"graph")
+    assert store.path(key) == model
+    assert store.path(key) == model
+    store.put(model, reference_in_place=True)
+    (manifest,) = (tmp_path / "artifacts").rglob("manifest.json")
+    assert json.loads(manifest.read_text())["times"] == [model.stat().st_mtime_ns]
+
+
+def test_a_reference_noted_without_times_is_read_again(
+    store: ArtifactStore, model: Path, tmp_path: Path
+) -> None:
+    key = store.put(model, reference_in_place=True)
+    (manifest,) = (tmp_path / "artifacts").rglob("manifest.json")
+    fields = json.loads(manifest.read_text())
+    del fields["times"]
+    manifest.write_text(json.dumps(fields))
+    assert store.path(key) == model
+    model.write_bytes(b"grief")
+    with pytest.raises(StorageError, match="has changed"):
+        ArtifactStore(tmp_path / "artifacts").path(key)
+
+
+KILLED_AT_A_RENAME = """
+import os, sys
+from pathlib import Path
+from sommelier.storage.artifacts import ArtifactStore
+left = int(sys.argv[3])
+def watch(event, arguments):
+    global left
+    if event == "os.rename":
+        left -= 1
+        if left < 0:
+            os._exit(0)
+sys.addaudithook(watch)
+model = Path(sys.argv[1])
+ArtifactStore(Path(sys.argv[2])).put(model, external=[model.parent / "weights.bin"])
+print("done")
+"""
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_kill_while_an_artifact_is_replaced_never_loses_it(
+    model: Path, tmp_path: Path, damaged: bool
+) -> None:
+    """The process dies before its 1st, 2nd, ... rename, until it comes through."""
+    for renames in range(10):
+        root = tmp_path / f"artifacts{renames}"
+        store = ArtifactStore(root)
+        key = store.put(model, external=[model.parent / "weights.bin"], reference_in_place=True)
+        if damaged:
+            store.put(model, external=[model.parent / "weights.bin"])
+            store.path(key).write_bytes(b"")
+        if run(KILLED_AT_A_RENAME, model, root, renames) == "done":
+            break
+        if not damaged:
+            store.verify(key)
+        assert store.sweep() == 1
+        store.put(model, external=[model.parent / "weights.bin"])
+        assert store.path(key).is_relative_to(root)
+        store.verify(key)
+    assert renames > 1
+    store.verify(key)
+
+
+def test_sweeping_leaves_what_is_whole(store: ArtifactStore, model: Path, tmp_path: Path) -> None:
+    assert store.sweep() == 0
+    key = store.put(model)
+    (tmp_path / "artifacts" / ".incoming-1-abcd").mkdir()
+    (tmp_path / "artifacts" / ".incoming-1-abcd" / "model.onnx").write_bytes(b"gr")
+    assert store.sweep() == 1
+    store.verify(key)
+    assert len(files(tmp_path / "artifacts")) == 2
+
+
+def test_a_file_named_like_the_manifest_is_refused(store: ArtifactStore, model: Path) -> None:
+    (model.parent / "manifest.json").write_bytes(b"weights")
+    with pytest.raises(StorageError, match="cannot be called"):
+        store.put(model, external=[model.parent / "manifest.json"])
 
 
 def test_external_data_outside_the_folder_is_refused(
