@@ -158,10 +158,11 @@ class Source(Node):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Projection(Node):
-    """`expression [AS alias]`."""
+    """`expression [ON 'imagenet' | AT p99 ...] [AS alias]`."""
 
     expression: Expression
     alias: str | None = None
+    context: Context | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -171,6 +172,7 @@ class OrderItem(Node):
     expression: Expression
     descending: bool | None = None
     nulls_first: bool | None = None
+    context: Context | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
