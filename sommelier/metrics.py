@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from sommelier.units import Dimension
@@ -21,6 +22,10 @@ class Metric:
     resource: bool = True
     lower_is_better: bool = True
     context: tuple[str, ...] = ()
+
+    def allows(self, value: float) -> bool:
+        """Whether a value can be one of this metric: finite, not negative, a share at most 1."""
+        return 0 <= value < math.inf and (self.dimension is not Dimension.FRACTION or value <= 1)
 
 
 METRICS: dict[str, Metric] = {

@@ -13,6 +13,7 @@ from sommelier.errors import BinderError, SommelierError
 from sommelier.grammar import nodes
 from sommelier.metrics import METRICS
 from sommelier.records import LabelSpace, Measurement, ModelRecord, Preprocessing, Provenance
+from sommelier.units import format_value
 
 if TYPE_CHECKING:
     from sommelier.connection.statements import Call
@@ -77,6 +78,9 @@ def _declared(
     model_id: str, metric: str, value: float, context: str | None, batch: int | None
 ) -> Measurement:
     kinds = METRICS[metric].context
+    if not METRICS[metric].allows(value):
+        shown = format_value(value, METRICS[metric].dimension)
+        raise BinderError(f"{metric} cannot be {shown}")
     if context is not None and not kinds:
         raise BinderError(f"'{metric}' does not depend on a device or a dataset: leave out ON")
     return Measurement(

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from sommelier.engine.options import Many, bind_value
-from sommelier.errors import BinderError
+from sommelier.connection.naming import underlined
+from sommelier.engine.options import Many
+from sommelier.errors import BinderError, SommelierError, Span
 from sommelier.grammar import nodes
-from sommelier.grammar.builder import model_name
 from sommelier.records import AnalysisTask, EquivalenceEdge, ModelRecord
 from sommelier.storage.tasks import DONE_BEFORE, TaskQueue
 from sommelier.units import Dimension
@@ -52,7 +52,10 @@ def analyze(statement: nodes.Analyze, call: Call) -> tuple[str, int, tuple[str, 
     db = call.db
     models = _scope(statement, call)
     options, named = _options(statement, call), statement.scope != "all"
-    plan = plan_analysis(db.catalog, models, statement.aspects, options, named=named)
+    if not models:
+        raise SommelierError("there are no models yet", hint="IMPORT MODELS FROM folder './zoo'")
+    with underlined(_span_of(statement, "dataset")):
+        plan = plan_analysis(db.catalog, models, statement.aspects, options, named=named)
     tasks = TaskQueue(db.catalog)
     job = tasks.start_job(format_statement(statement), plan.tasks)
     rooms = Rooms(db.catalog, db.artifacts, db.sketches, tasks)
@@ -71,25 +74,16 @@ def _scope(statement: nodes.Analyze, call: Call) -> list[ModelRecord]:
     """The models to analyze, each once. Raises UnknownNameError."""
     catalog = call.db.catalog
     if statement.scope == "models":
-        named = (*statement.models, *statement.against)
-        records = [catalog.resolve(*name_and_version(name, call)) for name in named]
+        records = [call.resolve(name) for name in (*statement.models, *statement.against)]
         return list({record.id: record for record in records}.values())
     if statement.scope == "pool":
-        ids = list(catalog.pool(str(statement.pool)).ids)
+        with underlined(statement.span):
+            ids = list(catalog.pool(str(statement.pool)).ids)
     else:
         ids = None
     records = catalog.models(ids)
-    against = [catalog.resolve(*name_and_version(name, call)) for name in statement.against]
+    against = [call.resolve(name) for name in statement.against]
     return list({record.id: record for record in (*records, *against)}.values())
-
-
-def name_and_version(
-    reference: nodes.ModelRef | nodes.Parameter, call: Call
-) -> tuple[str, str | None]:
-    """The name a reference or the parameter behind it stands for."""
-    if isinstance(reference, nodes.Parameter):
-        return model_name(str(bind_value(reference, str, call.parameters)))
-    return reference.name, reference.version
 
 
 def _options(statement: nodes.Analyze, call: Call) -> AnalysisOptions:
@@ -105,6 +99,10 @@ def _options(statement: nodes.Analyze, call: Call) -> AnalysisOptions:
         "memory_limit_bytes": given.pop("memory_limit", AnalysisOptions().memory_limit_bytes),
     }
     return AnalysisOptions(**given, **renamed)
+
+
+def _span_of(statement: nodes.Analyze, option: str) -> Span | None:
+    return next((o.span for o in statement.options if o.name.lower() == option), None)
 
 
 # ---- edges
@@ -180,11 +178,12 @@ def _tally(summary: JobSummary) -> str:
 
 def _grouped(reasons: Iterable[tuple[str, str]]) -> list[str]:
     """One line a reason, with the models it is true of."""
-    by_reason: dict[str, list[str]] = defaultdict(list)
+    by_reason: dict[str, dict[str, None]] = defaultdict(dict)
     for name, reason in reasons:
-        by_reason[reason].append(name)
+        by_reason[reason][name] = None
     lines = []
-    for reason, names in list(by_reason.items())[:REASONS_SHOWN]:
+    for reason, found in list(by_reason.items())[:REASONS_SHOWN]:
+        names = list(found)
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         lines.append(f"{shown}: {_short(reason)}")
     if len(by_reason) > REASONS_SHOWN:

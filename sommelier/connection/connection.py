@@ -15,7 +15,13 @@ from sommelier.connection.relation import Relation, keyword_query
 from sommelier.connection.statements import Call, perform
 from sommelier.engine.result import Report, Result, Table
 from sommelier.engine.session import Session
-from sommelier.errors import CancelledError, ReadOnlyError
+from sommelier.errors import (
+    BinderError,
+    CancelledError,
+    QueryError,
+    ReadOnlyError,
+    StorageError,
+)
 from sommelier.grammar import nodes
 from sommelier.grammar.builder import QueryBuilder, model_name
 from sommelier.grammar.parser import is_read_only, parse
@@ -53,6 +59,7 @@ class Connection:
         self.artifacts = ArtifactStore(catalog.directory / "artifacts")
         self.sketches = SketchStore(catalog.directory / "sketches", catalog)
         self._session: Session | None = None
+        self._closed = False
         self._lock = threading.RLock()
         self._cancelled = threading.Event()
         self._published_at = time.monotonic()
@@ -72,7 +79,10 @@ class Connection:
             return Relation(self, keyword_query(keywords), params)
         statement = parse(text)
         if not isinstance(statement, nodes.Select):
-            raise TypeError("query() takes a SELECT MODELS; use execute() for other statements")
+            raise BinderError(
+                "query() takes a SELECT MODELS",
+                hint="execute() takes every statement, sql() catalog SQL",
+            )
         return Relation(self, QueryBuilder(statement), params, text=text)
 
     def models(self, *columns: str) -> Relation:
@@ -99,14 +109,18 @@ class Connection:
         """The outcome of a parsed statement."""
         with self._lock:
             self._cancelled.clear()
+            _ = self.session  # refuses a closed connection before anything is written
             if is_read_only(statement):
                 return self._read(statement, params, parse_ms=parse_ms, text=text)
-            return self._write(statement, params, progress)
+            return self._write(statement, params, progress, text)
 
-    def sql(self, text: str) -> Table:
-        """Rows of read-only catalog SQL over the views models, profiles, equivalences, ..."""
+    def sql(self, text: str, params: Sequence[Any] = ()) -> Table:
+        """Rows of read-only catalog SQL over the views models, profiles, equivalences, ...
+
+        params : values for the `?` in the text.
+        """
         with self._lock:
-            return self.session.sql(text)
+            return self.session.sql(text, list(params))
 
     def run_select(
         self, select: nodes.Select, params: Parameters = None, *, text: str | None = None
@@ -116,11 +130,13 @@ class Connection:
             return self.session.run(select, params, text=text)
 
     def explain(
-        self, select: nodes.Select, params: Parameters = None, *, analyze: bool = False
+        self, query: str | nodes.Select, params: Parameters = None, *, analyze: bool = False
     ) -> Report:
         """The plan of a query; with analyze it runs, with counts and times by stage."""
+        if isinstance(query, str):
+            return self.query(query, params).explain(analyze=analyze)
         with self._lock:
-            return self.session.explain(nodes.Explain(select, analyze=analyze), params)
+            return self.session.explain(nodes.Explain(query, analyze=analyze), params)
 
     def model(self, name: str) -> Model:
         """The model of that name, alias, name@version or id."""
@@ -161,6 +177,8 @@ class Connection:
     @property
     def session(self) -> Session:
         """The engine over this catalog's indexes, made on first use."""
+        if self._closed:
+            raise StorageError(f"the connection to {self.path} is closed", hint="connect again")
         if self._session is None:
             self._session = Session.open(
                 self.catalog, self.sketches, path=self._path_of, load=self._load
@@ -210,6 +228,7 @@ class Connection:
     def close(self) -> None:
         """Publishes what changed and releases the file. Closing twice is harmless."""
         with self._lock:
+            self._closed = True
             self.catalog.close()
 
     def __enter__(self) -> Connection:
@@ -238,7 +257,11 @@ class Connection:
         return outcome
 
     def _write(
-        self, statement: nodes.Statement, params: Parameters, progress: Progress | None
+        self,
+        statement: nodes.Statement,
+        params: Parameters,
+        progress: Progress | None,
+        text: str | None,
     ) -> Outcome:
         if self.read_only:
             raise ReadOnlyError(
@@ -250,6 +273,9 @@ class Connection:
             return perform(statement, call)
         except KeyboardInterrupt:
             raise CancelledError("cancelled", hint="what was finished before is kept") from None
+        except QueryError as error:
+            error.text = error.text or text
+            raise
         finally:
             self.catalog.publish()
 

@@ -94,10 +94,14 @@ def import_models(
     chosen = _chosen(found, like=statement.like, limit=statement.limit)
     summary = ImportSummary()
     _store_all(db, chosen, summary, copy=copy, progress=progress, cancelled=cancelled)
-    if not summary.outcomes and not summary.rejections:
+    if not summary.outcomes:
+        places = ", ".join(map(repr, statement.locations))
+        if not summary.rejections:
+            raise ConnectorError(f"found no model at {places}", hint=source.describe())
+        first, count = summary.rejections[0], len(summary.rejections)
         raise ConnectorError(
-            f"found no model at {', '.join(map(repr, statement.locations))}",
-            hint=source.describe(),
+            f"nothing at {places} was accepted, {count} rejected: {first.reason}",
+            hint="SHOW REJECTIONS lists every reason",
         )
     return summary
 

@@ -136,7 +136,8 @@ def keyword_query(keywords: Mapping[str, Any]) -> QueryBuilder:
     """The paper's keyword form: query(ref='resnet50', at_least=0.95, memory='< 80%').
 
     ref, at_least, within, agreement, confidence shape CORR; pick and limit their clauses; every
-    other keyword is a resource bound in ON. Source: Sommelier, section 4.1.
+    other keyword is a resource bound in ON, where a bare number is a share of the reference's:
+    mem=0.8 is memory <= 0.8x. Source: Sommelier, section 4.1.
     """
     rest = dict(keywords)
     builder = QueryBuilder()
@@ -150,7 +151,14 @@ def keyword_query(keywords: Mapping[str, Any]) -> QueryBuilder:
         builder = builder.corr(reference, **conditions)
     picker, top, limit = rest.pop("pick", None), rest.pop("top", None), rest.pop("limit", None)
     if rest:
-        builder = builder.on(**rest)
+        builder = builder.on(**{_METRICS.get(k, k): _bound(v) for k, v in rest.items()})
     if picker is not None:
         builder = builder.pick(picker, top=top)
     return builder if limit is None else builder.limit(limit)
+
+
+_METRICS = {"mem": "memory"}  # the paper's spelling
+
+
+def _bound(value: Any) -> Any:
+    return f"<= {value:.12g}x" if isinstance(value, int | float) else value

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sommelier.connection import altering, analyzing, importing
-from sommelier.connection.analyzing import name_and_version
+from sommelier.connection.naming import reference_name, underlined
 from sommelier.connection.plain import plain_options
+from sommelier.engine.names import nearest
 from sommelier.engine.options import bind_options
 from sommelier.engine.result import ColumnInfo, Table
-from sommelier.errors import BinderError, SommelierError
+from sommelier.errors import BinderError, UnknownNameError
 from sommelier.grammar import nodes
 from sommelier.grammar.builder import model_name
 from sommelier.grammar.formatter import format as format_query
-from sommelier.records import Device
+from sommelier.records import Device, ModelRecord
 from sommelier.units import Dimension
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ class Call:
     def options(self, options: tuple[nodes.Option, ...], schema: dict[str, Any]) -> dict[str, Any]:
         """The options as Python values. Raises BinderError on an unknown or ill-typed one."""
         return bind_options(options, schema, self.parameters)
+
+    def resolve(self, reference: nodes.ModelRef | nodes.Parameter) -> ModelRecord:
+        """The model a statement names. Raises UnknownNameError that underlines the name."""
+        name, version = reference_name(reference, self.parameters)
+        with underlined(reference.span):
+            return self.db.catalog.resolve(name, version)
 
 
 def perform(statement: nodes.Statement, call: Call) -> Table:
@@ -150,7 +157,7 @@ def _analyze(statement: nodes.Analyze, call: Call) -> Done:
 
 @_perform.register
 def _alter_model(statement: nodes.AlterModel, call: Call) -> Done:
-    record = call.db.catalog.resolve(*name_and_version(statement.model, call))
+    record = call.resolve(statement.model)
     return Done("altered", record.name, notes=altering.alter_model(record, statement, call))
 
 
@@ -159,7 +166,15 @@ def _alter_task(statement: nodes.AlterTask, call: Call) -> Done:
     options = call.options(statement.options, {"reference": str})
     if "reference" not in options:
         raise BinderError("a task has one thing to set: reference")
-    record = call.db.catalog.resolve(*model_name(options["reference"]))
+    known = {task for task, *_ in call.db.catalog.tasks()}
+    if statement.task not in known:
+        raise UnknownNameError(
+            f"no model has the task '{statement.task}'",
+            span=statement.span,
+            suggestions=nearest(statement.task, known),
+        )
+    with underlined(statement.options[0].span):
+        record = call.db.catalog.resolve(*model_name(options["reference"]))
     call.db.catalog.set_task_reference(statement.task, record.id)
     return Done(
         "altered", statement.task, 1, (f"CORR TASK '{statement.task}' means {record.name}",)
@@ -174,8 +189,9 @@ def _create_pool(statement: nodes.CreatePool, call: Call) -> Done:
     if statement.name in call.db.names(statement.kind) and not statement.or_replace:
         if statement.if_not_exists:
             return Done("exists", statement.name, 0)
-        raise SommelierError(
+        raise BinderError(
             f"{statement.kind} '{statement.name}' exists",
+            span=statement.span,
             hint=f"CREATE OR REPLACE {statement.kind.upper()} replaces it",
         )
     text = format_query(statement.select)
@@ -191,7 +207,8 @@ def _create_pool(statement: nodes.CreatePool, call: Call) -> Done:
 def _refresh_pool(statement: nodes.RefreshPool, call: Call) -> Done:
     from sommelier.grammar.parser import parse
 
-    pool = call.db.catalog.pool(statement.name)
+    with underlined(statement.span):
+        pool = call.db.catalog.pool(statement.name)
     select = parse(pool.query)
     assert isinstance(select, nodes.Select)
     ids = call.db.session.run(select, None).ids
@@ -208,9 +225,10 @@ def _drop(statement: nodes.Drop, call: Call) -> Done:
     if statement.if_exists and not _exists(call, statement.name, kind=statement.kind):
         return Done("absent", name, 0)
     if statement.kind == "model":
-        catalog.drop_model(catalog.resolve(statement.name.name, statement.name.version).id)
+        catalog.drop_model(call.resolve(statement.name).id)
     else:
-        getattr(catalog, f"drop_{statement.kind}")(name)
+        with underlined(statement.name.span):
+            getattr(catalog, f"drop_{statement.kind}")(name)
     return Done("dropped", name)
 
 

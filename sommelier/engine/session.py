@@ -195,9 +195,9 @@ class Session:
             known.check_all_used()
             return why(bound, model, self.world, negated=statement.negated)
 
-    def sql(self, text: str) -> Table:
+    def sql(self, text: str, parameters: list[Any] | None = None) -> Table:
         """Rows of read-only SQL over the catalog's views."""
-        result = self.catalog.sql(text)
+        result = self.catalog.sql(text, parameters)
         columns = tuple(ColumnInfo(name) for name in result.columns)
         return Table("", columns, list(result.rows))
 

@@ -1,0 +1,31 @@
+"""Names in statements that change the database: what they stand for, and where to underline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sommelier.engine.options import bind_value
+from sommelier.errors import QueryError, Span
+from sommelier.grammar import nodes
+from sommelier.grammar.builder import model_name
+
+
+def reference_name(
+    reference: nodes.ModelRef | nodes.Parameter, parameters: Any
+) -> tuple[str, str | None]:
+    """The name and version a reference, or the parameter behind it, stands for."""
+    if isinstance(reference, nodes.Parameter):
+        return model_name(str(bind_value(reference, str, parameters)))
+    return reference.name, reference.version
+
+
+@contextmanager
+def underlined(span: Span | None) -> Iterator[None]:
+    """A QueryError from inside that has no place gets this one."""
+    try:
+        yield
+    except QueryError as error:
+        error.span = error.span or span
+        raise
