@@ -33,6 +33,7 @@ _SKETCH = (
     "SELECT model_id, probe_set_id, kind, file, row_index, width, exact, label_space_id, classes,"
     " failures, topk_row FROM store.sketches"
 )
+_CHUNK = 500  # models in one condition
 
 
 class DatasetTable(MeasurementTable):
@@ -107,13 +108,17 @@ class DatasetTable(MeasurementTable):
         self.add_sketch_rows([entry])
 
     def add_sketch_rows(self, entries: Iterable[SketchRow]) -> None:
-        """Like add_sketch_row, for many; about 2 s per 100 000."""
+        """Like add_sketch_row, for many; about 2 s per 100 000.
+
+        Comparisons with the answers of a sketch that is replaced are forgotten.
+        """
         from sommelier.storage.schema import SKETCHES
 
         with self._database.transaction("add sketches"):
             found = self._database.row("SELECT coalesce(max(number), 0) FROM store.sketches")
             first = 1 + (found[0] if found else 0)
             rows = [_sketch(entry, first + place) for place, entry in enumerate(entries)]
+            self._forget_comparisons(rows)
             self._database.upsert(SKETCHES, rows)
 
     def sketch_rows(self, probe_set_id: str | None = None) -> list[SketchRow]:
@@ -139,6 +144,35 @@ class DatasetTable(MeasurementTable):
         with self._database.transaction("add equivalences"):
             self._database.upsert(EDGES, rows)
 
+    def replace_edges(
+        self,
+        probe_set_id: str | None,
+        edges: Iterable[EquivalenceEdge],
+        *,
+        references: Iterable[str] = (),
+    ) -> None:
+        """Remember all comparisons of each reference in `edges` on a probe set.
+
+        What was known of these references on this probe set, by any method, is forgotten first, so
+        no pair is left that is not found any more. references : more of them, for those that have
+        no comparison now. Raises ValueError for an edge of another probe set.
+        """
+        from sommelier.storage.schema import EDGES
+
+        given = list(edges)
+        if any(edge.probe_set_id != probe_set_id for edge in given):
+            raise ValueError(f"an edge is not of the probe set {probe_set_id}")
+        about = list(dict.fromkeys([*references, *(edge.reference_id for edge in given)]))
+        with self._database.transaction("replace equivalences"):
+            for start in range(0, len(about), _CHUNK):
+                self._database.write(
+                    EDGES.delete().where(
+                        EDGES.c.probe_set_id == (probe_set_id or ""),
+                        EDGES.c.reference_id.in_(about[start : start + _CHUNK]),
+                    )
+                )
+            self.add_edges(given)
+
     def edges(self, reference_id: str) -> list[EquivalenceEdge]:
         """The comparisons with a reference, those that agree most first."""
         rows = self._database.rows(
@@ -147,6 +181,31 @@ class DatasetTable(MeasurementTable):
             [reference_id],
         )
         return [EquivalenceEdge(*row) for row in rows]
+
+    # ---- inside
+
+    def _forget_comparisons(self, sketches: Sequence[dict[str, Any]]) -> None:
+        """Forget the comparisons with those of the sketches that are there already."""
+        from sqlalchemy import or_
+
+        from sommelier.storage.schema import EDGES
+
+        known = self._database.rows(
+            "SELECT probe_set_id, model_id FROM store.sketches"
+            " WHERE model_id IN (SELECT unnest(?::VARCHAR[]))",
+            [[row["model_id"] for row in sketches]],
+        )
+        replaced: dict[str, list[str]] = {}
+        fresh = {(row["probe_set_id"], row["model_id"]) for row in sketches}
+        for probe_set_id, model_id in fresh.intersection(known):
+            replaced.setdefault(probe_set_id, []).append(model_id)
+        for probe_set_id, models in replaced.items():
+            for start in range(0, len(models), _CHUNK):
+                some = models[start : start + _CHUNK]
+                either = or_(EDGES.c.reference_id.in_(some), EDGES.c.candidate_id.in_(some))
+                self._database.write(
+                    EDGES.delete().where(EDGES.c.probe_set_id == probe_set_id, either)
+                )
 
 
 def _dataset(row: Sequence[Any]) -> Dataset:

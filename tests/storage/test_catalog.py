@@ -177,6 +177,43 @@ def test_edges_come_back_best_first_and_are_replaced(catalog: Catalog) -> None:
     assert catalog.edges("z") == many
 
 
+def test_new_comparisons_of_a_reference_replace_all_its_old_ones_on_that_probe_set(
+    catalog: Catalog,
+) -> None:
+    other_set, other_reference = edge("a", "b", probe_set_id="q"), edge("b", "a")
+    another_way = replace(edge("a", "c"), method="random5")
+    catalog.add_edges([edge("a", "b"), another_way, other_set])
+    catalog.add_edges([other_reference, edge("c", "a"), edge("a", "e", probe_set_id=None)])
+    catalog.replace_edges("p", [edge("a", "d")], references=["c"])
+    assert {(e.candidate_id, e.probe_set_id) for e in catalog.edges("a")} == {
+        ("d", "p"), ("b", "q"), ("e", None),
+    }  # fmt: skip
+    assert catalog.edges("b") == [other_reference]
+    assert catalog.edges("c") == []
+    catalog.replace_edges(None, [edge("a", "f", probe_set_id=None)])
+    assert {e.candidate_id for e in catalog.edges("a")} == {"b", "d", "f"}
+    with pytest.raises(ValueError, match="not of the probe set"):
+        catalog.replace_edges("p", [other_set])
+
+
+def test_replacing_the_comparisons_of_many_references_leaves_no_old_one(catalog: Catalog) -> None:
+    catalog.add_edges([edge(f"r{i}", "old") for i in range(1200)])
+    catalog.replace_edges("p", [edge(f"r{i}", "new") for i in range(1200)])
+    found = catalog.database.rows("SELECT DISTINCT candidate_id FROM store.edges")
+    assert found == [("new",)]
+
+
+def test_comparisons_with_answers_that_are_replaced_are_forgotten(catalog: Catalog) -> None:
+    def answers(model: str, probe_set: str = "p") -> SketchRow:
+        return SketchRow(model, probe_set, "labels", "answers.bin", 0, 10, True, None, 3, 0, None)
+
+    catalog.add_sketch_rows([answers("a"), answers("b"), answers("a", "q")])
+    kept = [edge("b", "c"), edge("a", "b", probe_set_id="q")]
+    catalog.add_edges([edge("a", "b"), edge("b", "a"), *kept])
+    catalog.add_sketch_rows([answers("a"), answers("c")])
+    assert [*catalog.edges("b"), *catalog.edges("a")] == kept
+
+
 def test_things_with_a_name_are_kept_replaced_listed_and_dropped(catalog: Catalog) -> None:
     dataset = Dataset(
         id="d1", name="cifar10", kind="image", path=Path("/data/c.npz"), samples=10_000,
