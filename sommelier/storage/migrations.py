@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from sommelier.errors import DatabaseCorruptError, StorageError
 from sommelier.storage.views import view_statements
@@ -36,7 +37,16 @@ def create_tables(connection: Connection) -> None:
     METADATA.create_all(connection, checkfirst=False)
 
 
-MIGRATIONS: tuple[Migration, ...] = (create_tables,)
+def name_database(connection: Connection) -> None:
+    """2: an identity, so that a snapshot of another database at the same place is recognised."""
+    from sqlalchemy import text
+
+    connection.execute(
+        text("INSERT INTO store.meta VALUES ('identity', :identity)"), {"identity": uuid4().hex}
+    )
+
+
+MIGRATIONS: tuple[Migration, ...] = (create_tables, name_database)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
@@ -59,6 +69,13 @@ def schema_version(database: Database) -> int:
         "the file is a DuckDB database of another program; it was left untouched",
         hint="give Sommelier a file of its own",
     )
+
+
+def identity(database: Database) -> str:
+    """What tells this database from any other that was ever created: 32 hexadecimal digits."""
+    found = database.row("SELECT value FROM store.meta WHERE key = 'identity'")
+    assert found is not None, "version 2 gives every database an identity"
+    return str(found[0])
 
 
 def refuse_newer(version: int, *, known: int = SCHEMA_VERSION) -> None:

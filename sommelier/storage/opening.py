@@ -20,7 +20,13 @@ from sommelier.errors import DatabaseCorruptError, DatabaseLockedError, StorageE
 from sommelier.storage.database import Database
 from sommelier.storage.faults import is_damage, storage_error
 from sommelier.storage.locking import WriterLock
-from sommelier.storage.migrations import SCHEMA_VERSION, migrate, refuse_newer, schema_version
+from sommelier.storage.migrations import (
+    SCHEMA_VERSION,
+    identity,
+    migrate,
+    refuse_newer,
+    schema_version,
+)
 from sommelier.storage.snapshots import Snapshot, Snapshots
 
 MAGIC = b"DUCK"  # bytes 8 to 11 of a DuckDB file
@@ -56,7 +62,9 @@ class Opened:
             building = self.snapshots.temporary()
             try:
                 self.snapshots.copy_database(self.file, building)
-                self.published = self.snapshots.adopt(building, self.database.generation)
+                self.published = self.snapshots.adopt(
+                    building, self.database.generation, identity(self.database)
+                )
             except BaseException:
                 building.unlink(missing_ok=True)
                 raise
@@ -93,6 +101,8 @@ def open_for_writing(path: Path) -> Opened:
         if path.exists():
             inspect(path)
         _take(lock, path)
+        if not path.exists():  # what readers would be given is of a database that was deleted
+            snapshots.remove_foreign(None)
         current = snapshots.current() if path.exists() else None
         opened = Opened(_connect(path), snapshots, lock=lock)
     except BaseException:
@@ -102,7 +112,10 @@ def open_for_writing(path: Path) -> Opened:
         migrate(opened.database)
         opened.database.read_generation()
         opened.file = path.open("rb")
-        if current is not None and current.generation == opened.database.generation:
+        snapshots.remove_foreign(own := identity(opened.database))
+        if current is not None and (current.generation, current.identity) == (
+            opened.database.generation, own,
+        ):  # fmt: skip
             opened.published = current
     except BaseException:
         opened.database.close()
@@ -206,9 +219,10 @@ def _make_snapshot(path: Path, snapshots: Snapshots) -> Snapshot:
             migrate(database)
             database.read_generation()
             database.checkpoint()
+            own = identity(database)
         finally:
             database.close()
-        return snapshots.adopt(building, database.generation)
+        return snapshots.adopt(building, database.generation, own)
     except BaseException:
         for left in building.parent.glob(building.name + "*"):
             left.unlink(missing_ok=True)

@@ -1,11 +1,12 @@
 """Read-only copies of the catalog: what other processes read while one writes.
 
-    models.sommelier.d/snapshots/<generation>.duckdb
+    models.sommelier.d/snapshots/<generation>-<identity of the database>.duckdb
 
 DuckDB lets one process at a time open a file that is being written. So the writer copies the file
 after each change, by temporary file, fsync and rename, and readers open the newest copy. A copy has
 the modification time of the file it was made from: that is how a reader sees, without opening
 either, that it is current. Older copies are removed; a reader that has one open keeps it (POSIX).
+So are copies of another database that was at this place before: they have another identity.
 """
 
 from __future__ import annotations
@@ -25,10 +26,14 @@ SUFFIX = ".duckdb"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One copy on disk. made_at : local time of the state it holds."""
+    """One copy on disk. made_at : local time of the state it holds.
+
+    identity : of the database it is a copy of, see migrations.identity.
+    """
 
     path: Path
     generation: int
+    identity: str
     made_at: datetime
 
 
@@ -79,17 +84,25 @@ class Snapshots:
         if _has_content(wal):
             shutil.copyfile(wal, _wal(target))
 
-    def adopt(self, built: Path, generation: int) -> Snapshot:
-        """Make a finished copy the newest snapshot, durably, and remove older ones."""
+    def adopt(self, built: Path, generation: int, identity: str) -> Snapshot:
+        """Make a finished copy the newest snapshot, durably, and remove all others."""
         times = self._database.stat()
         with built.open("r+b") as handle:
             os.fsync(handle.fileno())
         os.utime(built, ns=(times.st_mtime_ns, times.st_mtime_ns))
-        built.replace(self._folder / f"{generation}{SUFFIX}")
-        snapshot = _snapshot(self._folder / f"{generation}{SUFFIX}")
+        path = self._folder / f"{generation}-{identity}{SUFFIX}"
+        built.replace(path)
+        snapshot = _snapshot(path)
         sync_folder(self._folder)
         self._remove_others(snapshot)
         return snapshot
+
+    def remove_foreign(self, identity: str | None) -> None:
+        """Remove the copies of other databases; None: all, because there is no database yet."""
+        for snapshot in self.all():
+            if identity is None or snapshot.identity != identity:
+                with contextlib.suppress(OSError):  # Windows: a reader has it open
+                    snapshot.path.unlink()
 
     def has_log(self) -> bool:
         """Whether changes of the database lie in its write-ahead log, outside the file."""
@@ -112,7 +125,9 @@ class Snapshots:
 
 
 def _snapshot(path: Path) -> Snapshot:
-    return Snapshot(path, int(path.stem), datetime.fromtimestamp(path.stat().st_mtime))
+    generation, _, identity = path.stem.partition("-")
+    made_at = datetime.fromtimestamp(path.stat().st_mtime)
+    return Snapshot(path, int(generation), identity, made_at)
 
 
 def _wal(path: Path) -> Path:

@@ -14,6 +14,7 @@ import pytest
 from sommelier.errors import DatabaseLockedError, StorageError
 from sommelier.records import TextPredicate
 from sommelier.storage.catalog import Catalog
+from sommelier.storage.opening import open_for_writing
 from tests.storage.catalog_factories import number, plain_model, run, start
 
 WRITER = """
@@ -217,6 +218,42 @@ def test_a_snapshot_is_made_only_when_something_changed(path: Path) -> None:
     with Catalog.open(path):
         pass
     assert snapshots(path) == [name]
+
+
+def test_a_reader_never_sees_a_deleted_database_while_a_new_one_is_written(path: Path) -> None:
+    with Catalog.open(path) as catalog:
+        for name in "abc":
+            catalog.add_model(plain_model(name))
+    (old,) = path.with_name(path.name + ".d").joinpath("snapshots").iterdir()
+    kept = old.read_bytes()
+    path.unlink()
+    opened = open_for_writing(path)  # a writer that has not published yet
+    with pytest.raises(DatabaseLockedError):
+        Catalog.open(path, read_only=True)
+    opened.database.close()
+    opened.release()
+    old.write_bytes(kept)
+    with Catalog.open(path) as catalog:
+        catalog.add_model(plain_model("new"))
+        with Catalog.open(path, read_only=True) as reader:
+            assert reader.model_names() == []
+        catalog.publish()
+        with Catalog.open(path, read_only=True) as reader:
+            assert reader.model_names() == ["new"]
+
+
+def test_a_database_put_in_the_place_of_another_does_not_take_its_snapshot(path: Path) -> None:
+    """Even where generation and modification time are the same."""
+    other = path.with_name("other.sommelier")
+    for file, name in ((path, "mine"), (other, "theirs")):
+        with Catalog.open(file) as catalog:
+            catalog.add_model(plain_model(name))
+    times = path.stat().st_mtime_ns
+    other.replace(path)
+    os.utime(path, ns=(times, times))
+    with Catalog.open(path), Catalog.open(path, read_only=True) as reader:
+        assert reader.model_names() == ["theirs"]
+    assert len(snapshots(path)) == 1
 
 
 # ---- accidents

@@ -13,7 +13,13 @@ import pytest
 from sommelier.errors import DatabaseCorruptError, StorageError
 from sommelier.storage.catalog import Catalog
 from sommelier.storage.database import Database
-from sommelier.storage.migrations import MIGRATIONS, SCHEMA_VERSION, migrate, schema_version
+from sommelier.storage.migrations import (
+    MIGRATIONS,
+    SCHEMA_VERSION,
+    identity,
+    migrate,
+    schema_version,
+)
 from sommelier.storage.schema import METADATA
 from tests.storage.catalog_factories import plain_model, run
 
@@ -52,6 +58,18 @@ def test_an_older_database_is_brought_up_to_date_and_keeps_its_rows(path: Path) 
     assert database.rows("SELECT name FROM models") == [("a",)]
     assert migrate(database, (*MIGRATIONS, add_column)) == SCHEMA_VERSION + 1
     database.close()
+
+
+def test_a_database_of_the_first_version_gets_an_identity_of_its_own(tmp_path: Path) -> None:
+    identities = []
+    for name in ("a.sommelier", "b.sommelier"):
+        database = Database(tmp_path / name)
+        migrate(database, MIGRATIONS[:1])
+        database.close()
+        for _ in range(2):
+            with Catalog.open(tmp_path / name) as catalog:
+                identities.append(identity(catalog.database))
+    assert identities[0] == identities[1] != identities[2] == identities[3]
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
