@@ -12,6 +12,7 @@ from typing import Any
 
 from sommelier import units
 from sommelier.engine.arithmetic import SCALARS, compatible, fold, product_dimension
+from sommelier.engine.contexts import fitting
 from sommelier.engine.options import bare
 from sommelier.engine.plan import (
     AnswerColumn,
@@ -105,7 +106,10 @@ def _column(node: nodes.Column, binding: Binding, wanted: Wanted) -> Value:
                 return column.value
     if name in METRICS:
         _check_resource(name, node.span, binding)
-        return binding.scope.metric(name, node.span, wanted.context)
+        context = wanted.context
+        if context is not None and binding.clause in ("select", "order", "pick"):
+            context = fitting(context, name)  # the whole expression was checked to have one
+        return binding.scope.metric(name, node.span, context)
     if name in ANSWER_COLUMNS:
         return _answer(name, node.span, binding)
     if name in TEXT_COLUMNS or name in ANSWER_TEXTS:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sommelier.engine.numbers import ANSWER_TEXTS, Binding, bind_number
+from sommelier.engine.contexts import context_words, fitting, metrics_in
+from sommelier.engine.numbers import ANSWER_TEXTS, Binding, Wanted, bind_number
 from sommelier.engine.plan import (
     AnswerColumn,
     CorrPlan,
@@ -40,19 +41,25 @@ def bind_columns(
     if not projection:
         return _default_columns(binding, corr)
     columns: list[OutputColumn] = []
+    names = [_name(item.expression) for item in projection if item.alias is None]
     for item in projection:
         expression = item.expression
         if isinstance(expression, nodes.Column) and expression.name == "*":
             columns += _every_column(binding, corr)
         else:
-            value = bind_shown(expression, binding)
-            columns.append(OutputColumn(item.alias or _name(expression), value))
+            value = bind_shown(expression, binding, item.context)
+            name = item.alias or _name(expression)
+            if item.context is not None and item.alias is None and names.count(name) > 1:
+                name += context_words(item.context)
+            columns.append(OutputColumn(name, value))
     return tuple(columns)
 
 
-def bind_shown(node: Any, binding: Binding) -> Shown:
-    """A column of text or a number."""
+def bind_shown(node: Any, binding: Binding, context: nodes.Context | None = None) -> Shown:
+    """A column of text or a number; its metrics are those in `context`."""
     literal = binding.scope.parameters.literal(node)
+    if context is not None:
+        _check_context(literal, context)
     if isinstance(literal, nodes.Column):
         name = literal.name.lower()
         alias = next((c.value for c in binding.aliases if c.name == literal.name), None)
@@ -62,7 +69,22 @@ def bind_shown(node: Any, binding: Binding) -> Shown:
             return TextColumn(name)
         if name in ANSWER_TEXTS and binding.has_corr:
             return TextColumn(name)
-    return bind_number(literal, binding)
+    return bind_number(literal, binding, Wanted(context=context))
+
+
+def _check_context(node: Any, context: nodes.Context) -> None:
+    """Raises BinderError if nothing in the expression has that kind of context."""
+    parts = [fitting(context, metric) for metric in metrics_in(node)]
+    if context.on is not None and all(part.on is None for part in parts):
+        raise BinderError(
+            f"'{_name(node)}' does not depend on a device or a dataset: "
+            f"leave out ON '{context.on}'",
+            span=context.span or node.span,
+        )
+    if context.percentile is not None and all(part.percentile is None for part in parts):
+        raise BinderError(
+            f"'{_name(node)}' has no percentiles: leave out AT", span=context.span or node.span
+        )
 
 
 def _default_columns(binding: Binding, corr: CorrPlan | None) -> tuple[OutputColumn, ...]:
@@ -71,7 +93,7 @@ def _default_columns(binding: Binding, corr: CorrPlan | None) -> tuple[OutputCol
         shown: list[OutputColumn] = [OutputColumn("name", TextColumn("name"))]
         shown += [_answer(name) for name in ("equivalence", "agreement", "confidence")]
         names = ["memory", "flops", "params"]
-        if facts.contexts("latency") and _device_is_clear(binding):
+        if facts.contexts("latency") and binding.scope.is_clear("latency"):
             names.append("latency")
         shown += [_metric(name, binding) for name in names]
         shown.append(OutputColumn("provenance", TextColumn("provenance")))
@@ -88,17 +110,12 @@ def _default_columns(binding: Binding, corr: CorrPlan | None) -> tuple[OutputCol
 def _every_column(binding: Binding, corr: CorrPlan | None) -> list[OutputColumn]:
     shown = [OutputColumn(name, TextColumn(name)) for name in TEXT_COLUMNS]
     for name, metric in METRICS.items():
-        if "device" not in metric.context or _device_is_clear(binding, name):
+        if "device" not in metric.context or binding.scope.is_clear(name):
             shown.append(_metric(name, binding))
     if corr is not None:
         shown += [_answer(name) for name in ANSWER_COLUMNS]
         shown += [OutputColumn(name, TextColumn(name)) for name in ANSWER_TEXTS]
     return shown
-
-
-def _device_is_clear(binding: Binding, metric: str = "latency") -> bool:
-    scope = binding.scope
-    return scope.options.device is not None or len(scope.facts.context_names(metric, "device")) <= 1
 
 
 def _metric(name: str, binding: Binding) -> OutputColumn:
@@ -130,7 +147,7 @@ def bind_order(items: tuple[nodes.OrderItem, ...], binding: Binding) -> tuple[Or
     """
     return tuple(
         OrderKey(
-            bind_shown(item.expression, binding),
+            bind_shown(item.expression, binding, item.context),
             descending=bool(item.descending),
             nulls_first=bool(item.nulls_first),
         )
@@ -185,7 +202,9 @@ def _axes(pick: nodes.Pick, binding: Binding) -> tuple[OrderKey, ...]:
     """The axes of PARETO; the better way is down unless DESC is written or the metric says so."""
     keys = []
     for axis in pick.axes:
-        value = bind_number(axis.expression, binding)
+        if axis.context is not None:
+            _check_context(axis.expression, axis.context)
+        value = bind_number(axis.expression, binding, Wanted(context=axis.context))
         descending = axis.descending
         if descending is None:
             descending = _more_is_better(axis.expression)

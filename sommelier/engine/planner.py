@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from sommelier.engine.conditions import bind_condition
+from sommelier.engine.contexts import shared_contexts
 from sommelier.engine.names import unknown
 from sommelier.engine.numbers import Binding
 from sommelier.engine.options import SELECT_OPTIONS, bind_options, check_confidence
@@ -51,6 +52,7 @@ def plan(select: nodes.Select, scope: Scope, columns: Columns) -> LogicalPlan:
         corr = bind_corr(select.corr, references, quantifier, scope, value_of)
     where, having = _split(_bound(select.where, binding, "where"))
     on = _bound(select.on, binding, "on")
+    scope.contexts = shared_contexts(select.where, select.on)
     outputs = bind_columns(select.projection, _in(binding, "select"), corr)
     named = replace(binding, aliases=outputs)
     pick = bind_pick(select.pick, _in(named, "pick"))
@@ -174,7 +176,7 @@ def _inner(select: nodes.Select, scope: Scope, columns: Columns) -> LogicalPlan:
     if select.options:
         settings = {f.name: getattr(options, f.name) for f in fields(options) if f.name != "stated"}
         options = bind_query_options(select.options, scope.parameters, settings)
-    return plan(select, replace(scope, options=options), columns)
+    return plan(select, replace(scope, options=options, contexts={}), columns)
 
 
 def _count(node: Any, scope: Scope, clause: str) -> int | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sommelier.engine.contexts import NO_CONTEXT, completed
 from sommelier.engine.facts import Facts
 from sommelier.engine.names import nearest, unknown
 from sommelier.engine.parameters import Parameters
@@ -20,8 +21,6 @@ from sommelier.storage.resource_index import PER_BATCH, ColumnKey
 
 if TYPE_CHECKING:
     from sommelier.records import Device
-
-NO_CONTEXT = nodes.Context()
 
 
 @dataclass(slots=True)
@@ -36,6 +35,8 @@ class Scope:
     notes: list[str] = field(default_factory=list)
     spans: dict[str, Span | None] = field(default_factory=dict)  # where USING named each option
     reference: ModelReference | None = None  # the (first) model after CORR
+    contexts: Mapping[str, nodes.Context] = field(default_factory=dict)
+    """What the conditions on a metric agree about; its columns, ORDER BY and PICK follow."""
 
     def note(self, sentence: str) -> None:
         if sentence not in self.notes:
@@ -96,7 +97,7 @@ class Scope:
         Raises BinderError for a context the metric has not, an unknown device or dataset, and for
         a device that would have to be guessed.
         """
-        metric, context = METRICS[name], context or NO_CONTEXT
+        metric, context = METRICS[name], completed(context, self._shared(name))
         device = dataset = None
         if context.on is not None and not metric.context:
             raise BinderError(
@@ -117,6 +118,19 @@ class Scope:
             provenance=Provenance(provenance) if provenance else None,
         )
         return MetricColumn(key, metric.dimension)
+
+    def is_clear(self, metric: str) -> bool:
+        """Whether the device of `metric` need not be guessed."""
+        if self.options.device is not None or self._shared(metric).on is not None:
+            return True
+        return len(self.facts.context_names(metric, "device")) <= 1
+
+    def _shared(self, metric: str) -> nodes.Context:
+        """What the conditions on `metric` agree about, unless USING says otherwise."""
+        shared = self.contexts.get(metric, NO_CONTEXT)
+        if self.options.stated.intersection(METRICS[metric].context):
+            return nodes.Context(percentile=shared.percentile)
+        return shared
 
     def _device_of(self, metric: str, context: nodes.Context, span: Span | None) -> str | None:
         if context.on is not None:
