@@ -241,7 +241,8 @@ class EquivalenceEdge:
 
     agreements of samples; lower/upper : Clopper-Pearson bounds of the agreement at `confidence`.
     difference : accuracy(reference) - accuracy(candidate) where labels exist.
-    method : 'sketch', 'transitive', 'random5'. labels : 'named', 'positional' or None.
+    method : 'sketch', 'sketch-estimated' (projected vectors), 'transitive', 'random5'.
+    labels : 'named', 'positional' or None.
     """
 
     reference_id: str

@@ -7,8 +7,6 @@ are compared by the names of their classes, not by their positions (algorithms.m
 from __future__ import annotations
 
 import hashlib
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,10 +15,9 @@ from numpy.typing import NDArray
 
 from sommelier.errors import AnalysisError
 from sommelier.records import LabelSpace
-from sommelier.storage.label_translation import normalise
+from sommelier.storage.label_matching import UNMATCHED, match_labels, normalise
 
-NO_LABEL = -1
-_SYNSET = re.compile(r"n\d{8}(?!\d)")
+NO_LABEL = UNMATCHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,36 +88,17 @@ def name_map(source: LabelSpace, target: LabelSpace) -> dict[str, str]:
     }
 
 
-def label_keys(label: str) -> tuple[str, ...]:
-    """What a label may be recognised by, best first: WordNet id, whole name, each synonym.
-
-    >>> label_keys("n01440764 tench, Tinca tinca")
-    ('n01440764', 'tench,tincatinca', 'tench', 'tincatinca')
-    """
-    synset = _SYNSET.search(label.lower())
-    rest = label.lower().replace(synset[0], " ") if synset else label
-    keys = [synset[0]] if synset else []
-    keys += [normalise(rest), *(normalise(part) for part in rest.split(","))]
-    return tuple(dict.fromkeys(key for key in keys if key))
-
-
 def _by_name(source: LabelSpace, target: LabelSpace, explicit: Mapping[str, str]) -> LabelMap:
-    """Equal names first (as the semantic index matches them), then synset ids and synonyms."""
-    owners, own = _unique_owners(target.labels), _unique_owners(source.labels)
-    places = {name: index for index, name in enumerate(_occurrences(target.labels))}
-    targets = np.full(len(source.labels), NO_LABEL, dtype=np.int32)
-    chosen = {normalise(a): b for a, b in explicit.items()}
-    for index, (label, name) in enumerate(
-        zip(source.labels, _occurrences(source.labels), strict=True)
-    ):
-        wanted = chosen.get(normalise(label))
+    """The map of storage.label_matching, refused where a name of `explicit` does not exist."""
+    targets = match_labels(source.labels, target.labels, explicit)
+    mentioned = {normalise(a): b for a, b in explicit.items()}
+    for label in (source.labels[index] for index in np.flatnonzero(targets == NO_LABEL)):
+        wanted = mentioned.get(normalise(label))
         if wanted is not None:
-            targets[index] = _named(wanted, owners, target)
-        elif name in places:
-            targets[index] = places[name]
-        else:
-            keys = (key for key in label_keys(label) if own.get(key) == index)
-            targets[index] = next((owners[key] for key in keys if key in owners), NO_LABEL)
+            raise AnalysisError(
+                f"the label map names '{wanted}', which is not a label of '{target.name}' "
+                f"({_sample(target)})"
+            )
     hit = len(set(targets[targets != NO_LABEL].tolist()))
     if hit == 0:
         raise AnalysisError(
@@ -130,35 +108,6 @@ def _by_name(source: LabelSpace, target: LabelSpace, explicit: Mapping[str, str]
         )
     kind = "explicit" if explicit else "named"
     return LabelMap(targets, hit / len(target.labels), kind)
-
-
-def _occurrences(labels: Sequence[str]) -> list[tuple[str, int]]:
-    """(normalised name, how many equal ones came before): ImageNet has two cranes."""
-    seen: Counter[str] = Counter()
-    found = []
-    for name in map(normalise, labels):
-        found.append((name, seen[name]))
-        seen[name] += 1
-    return found
-
-
-def _unique_owners(labels: Sequence[str]) -> dict[str, int]:
-    """The one label each key belongs to; keys of two labels (crane, the bird) are left out."""
-    owners: dict[str, int | None] = {}
-    for index, label in enumerate(labels):
-        for key in label_keys(label):
-            owners[key] = index if key not in owners else None
-    return {key: index for key, index in owners.items() if index is not None}
-
-
-def _named(wanted: str, owners: Mapping[str, int], target: LabelSpace) -> int:
-    index = next((owners[key] for key in label_keys(wanted) if key in owners), None)
-    if index is None:
-        raise AnalysisError(
-            f"the label map names '{wanted}', which is not a label of '{target.name}' "
-            f"({_sample(target)})"
-        )
-    return index
 
 
 def _sample(space: LabelSpace) -> str:

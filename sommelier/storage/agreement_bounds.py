@@ -22,8 +22,9 @@ class TransitiveBounds:
     from the observed shares; they are estimates until `interval` puts confidence on them.
     low_legs, high_legs : int64 (n, 4) = agreements and samples of (reference, intermediate), then
     of (intermediate, candidate), for the intermediate that gave low, and the one that gave high.
-    via : (n,) row of the intermediate that gave low. intermediates : how many were tried; choosing
-    the best of them is what `interval` pays for.
+    via : (n,) row of the intermediate that gave low. intermediates : how many could have been
+    tried, those left out because of their counts included; choosing the best of them is what
+    `interval` pays for.
     """
 
     rows: NDArray[np.int64]
@@ -38,7 +39,8 @@ class TransitiveBounds:
         """(low, high) that hold together, per row, with probability >= `confidence`.
 
         Each of the 2 x intermediates legs gets a Clopper-Pearson interval at
-        alpha / (2 x intermediates), two-sided, so that the choice of intermediate is paid for.
+        alpha / (2 x intermediates), two-sided, so that the choice of intermediate is paid for: all
+        intervals of all intermediates hold together, whichever were looked at.
         """
         leg = 1 - (1 - confidence) / (2 * max(1, self.intermediates))
         low_1, _ = clopper_pearson(self.low_legs[:, 0], self.low_legs[:, 1], leg)
@@ -78,8 +80,12 @@ class Leg:
     candidate_samples: int
 
 
-def transitive_bounds(legs: list[Leg]) -> TransitiveBounds | None:
-    """The tightest bounds over all legs, for every candidate that one of them reaches."""
+def transitive_bounds(legs: list[Leg], considered: int) -> TransitiveBounds | None:
+    """The tightest bounds over all legs, for every candidate that one of them reaches.
+
+    considered : the intermediates that the legs were chosen from by their counts; at least as many
+    as there are legs.
+    """
     legs = [leg for leg in legs if len(leg.rows)]
     if not legs:
         return None
@@ -104,5 +110,5 @@ def transitive_bounds(legs: list[Leg]) -> TransitiveBounds | None:
     order = np.lexsort((rows, -low))
     return TransitiveBounds(
         rows[order], np.maximum(low, 0.0)[order], high[order], low_legs[order], high_legs[order],
-        via[order], len(legs),
+        via[order], max(considered, len(legs)),
     )  # fmt: skip

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from sommelier.storage.agreement_scan import agreement_counts, interchangeable_counts, paired_counts
 from sommelier.storage.candidates import PairedCounts
-from sommelier.storage.label_translation import Classes
-from sommelier.storage.probe_roster import AnswerGroup, LabelMaps, Roster, relate, relate_classes
+from sommelier.storage.label_translation import NO_PARTNER, Classes, row_lookup
+from sommelier.storage.probe_roster import AnswerGroup, LabelMaps, Roster, relate, truth_relation
 from sommelier.storage.sketches import SketchStore
 
 REMEMBERED_BYTES = 64 << 20  # counts kept; the scans least recently used leave first
@@ -58,28 +58,31 @@ class AnswerScans:
     ) -> PairedCounts | None:
         """Who is right where the other is wrong, by the probe set's true labels in classes `truth`.
 
-        None when they cannot be told in the reference's classes; candidates in whose classes they
-        cannot be told are left out.
+        Answers are translated to `truth`, as accuracy does it; samples without a label do not
+        count. None when the reference's cannot be translated or nothing is labelled; candidates
+        whose answers cannot be translated are left out.
         """
-        probe_set = roster.probe_set
-        labels = np.frombuffer(probe_set.labels or b"", dtype=np.int32).astype(np.uint32)
-        home = relate_classes(truth, roster.group_of(reference).classes, maps)
-        if home.labels is None:
+        labels = np.frombuffer(roster.probe_set.labels or b"", dtype=np.int32)
+        labelled = labels >= 0
+        wanted = np.where(labelled, labels, NO_PARTNER).astype(np.uint32)
+        home = truth_relation(roster.group_of(reference).classes, truth, maps)
+        if home.labels is None or not labelled.any():
             return None
         answers = self._sketches.answers(roster.entries[reference])
-        correct = answers == home.apply(labels)
+        correct = (home.apply(answers) == wanted) & labelled
         rows, only = [roster.rows[:0]], [np.zeros((2, 0), dtype=np.int32)]
         for code in np.unique(roster.group[positions]):
-            how = relate_classes(truth, roster.groups[code].classes, maps)
+            how = truth_relation(roster.groups[code].classes, truth, maps)
             if how.labels is None:
                 continue
             where = positions[roster.group[positions] == code]
-            matrix = self._matrix(roster, roster.groups[code], roster.file_rows[where])
-            counts = paired_counts(correct, how.apply(labels), matrix, roster.file_rows[where])
+            places = roster.file_rows[where]
+            matrix = self._matrix(roster, roster.groups[code], places)
+            table = None if how.table is None else row_lookup(how.table)
             rows.append(roster.rows[where])
-            only.append(np.stack(counts))
+            only.append(np.stack(paired_counts(correct, wanted, matrix, places, table)))
         both = np.concatenate(only, axis=1).astype(np.int64)  # (2, candidates)
-        return PairedCounts(np.concatenate(rows), both[0], both[1], probe_set.samples)
+        return PairedCounts(np.concatenate(rows), both[0], both[1], int(labelled.sum()))
 
     def _read(
         self,
@@ -100,7 +103,8 @@ class AnswerScans:
                 counts[unread] = interchangeable_counts(answers, matrix, unread)
             else:
                 how = relate(roster.group_of(reference), group, maps)
-                counts[unread] = agreement_counts(how.apply(answers), matrix, unread)
+                wanted = how.apply(answers)
+                counts[unread] = agreement_counts(wanted, matrix, unread, how.row_table)
             self.rows_read += len(unread)
         return counts[rows]
 

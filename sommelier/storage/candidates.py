@@ -13,6 +13,8 @@ from sommelier.records import EquivalenceEdge
 from sommelier.storage.agreement_bounds import TransitiveBounds, clopper_pearson
 from sommelier.storage.label_translation import NAMED, POSITIONAL
 
+ESTIMATED = "-estimated"  # after an edge's method: counted on projections of wide outputs
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
@@ -51,19 +53,24 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class PairAgreement:
-    """How often a candidate answers as the reference does; `reason` when samples is 0."""
+    """How often a candidate answers as the reference does; `reason` when samples is 0.
+
+    exact : False when both are projected vectors, so that the count is an estimate.
+    """
 
     agreements: int
     samples: int
     probe_set_id: str | None
     labels: str | None
     reason: str | None = None
+    exact: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairedCounts:
     """Labelled samples that only one of two models has right, per candidate row.
 
+    samples : the labelled ones, more than 0.
     accuracy(reference) - accuracy(candidate) = (reference_only - candidate_only) / samples.
     """
 
@@ -101,7 +108,7 @@ def equivalence_edges(
             lower=float(low[i]),
             upper=float(high[i]),
             confidence=confidence,
-            method=found.method,
+            method=found.method if found.exact else found.method + ESTIMATED,
             labels=POSITIONAL if found.positional[i] else found.labels and NAMED,
             **differences.get(row, {}),
         )

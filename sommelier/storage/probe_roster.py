@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.records import LabelSpace, ProbeSet
+from sommelier.storage.label_matching import name_set
 from sommelier.storage.label_translation import Classes, Translation, classes, translation
 from sommelier.storage.sketches import SketchRow
 
 VECTORS = "vectors"
+FIRST = -1  # ProbeSet.seed of "the first n in the dataset's order", and of all of them
 LabelMaps = Mapping[tuple[str, str], Mapping[str, str]]
 
 
@@ -32,7 +34,8 @@ class Roster:
     """The sketches of one probe set, in catalog order.
 
     rows : (n,) model rows of the resource index. group : (n,) codes into `groups`.
-    file_rows : (n,) rows inside the group's file. place : position by model id.
+    file_rows : (n,) rows inside the group's file. place : position by model id. drawn : the probe
+    set is a random sample of its population or all of it, not the first items of a dataset.
     """
 
     probe_set: ProbeSet
@@ -42,6 +45,7 @@ class Roster:
     group: NDArray[np.int32]
     file_rows: NDArray[np.int64]
     place: Mapping[str, int]
+    drawn: bool
 
     def group_of(self, position: int) -> AnswerGroup:
         return self.groups[int(self.group[position])]
@@ -57,8 +61,9 @@ def build_roster(
     entries: list[SketchRow],
     rows: NDArray[np.int64],
     label_spaces: Mapping[str, LabelSpace],
+    dataset_sizes: Mapping[str, int],
 ) -> Roster:
-    """The roster of the entries whose model exists (rows >= 0)."""
+    """The roster of the entries whose model exists (rows >= 0). dataset_sizes : items, by id."""
     known = [(entry, row) for entry, row in zip(entries, rows.tolist(), strict=True) if row >= 0]
     codes: dict[tuple[object, ...], int] = {}
     groups: list[AnswerGroup] = []
@@ -70,6 +75,7 @@ def build_roster(
             code = codes[key] = len(groups)
             groups.append(_group(entry, label_spaces))
         group[position] = code
+    whole = dataset_sizes.get(probe_set.dataset_id or "") == probe_set.samples
     return Roster(
         probe_set=probe_set,
         entries=tuple(entry for entry, _ in known),
@@ -78,6 +84,7 @@ def build_roster(
         group=group,
         file_rows=np.array([entry.row for entry, _ in known], dtype=np.int64),
         place={entry.model_id: position for position, (entry, _) in enumerate(known)},
+        drawn=whole or probe_set.seed != FIRST,
     )
 
 
@@ -96,28 +103,42 @@ def relate(reference: AnswerGroup, candidate: AnswerGroup, maps: LabelMaps) -> T
 def relate_classes(reference: Classes, candidate: Classes, maps: LabelMaps) -> Translation:
     """The translation between two sets of classes, by the user's label map where there is one.
 
-    A map that was given the other way round is inverted.
+    When only the map from the candidate's classes is given, the candidate is translated by it.
     """
     ours, theirs = reference.space_id, candidate.space_id
-    given: Mapping[str, str] = {}
-    if ours is not None and theirs is not None:
-        inverted = {b: a for a, b in maps.get((theirs, ours), {}).items()}
-        given = maps.get((ours, theirs)) or inverted
-    return translation(reference, candidate, given)
+    if ours is None or theirs is None:
+        return translation(reference, candidate)
+    return translation(reference, candidate, maps.get((ours, theirs)), maps.get((theirs, ours)))
 
 
-def frame(group: AnswerGroup, maps: LabelMaps) -> tuple[object, ...] | None:
+def truth_relation(answered: Classes, truth: Classes, maps: LabelMaps) -> Translation:
+    """From a model's classes to those of true labels, never back: as accuracy is measured."""
+    ours, theirs = answered.space_id, truth.space_id
+    given = maps.get((ours, theirs)) if ours is not None and theirs is not None else None
+    return translation(answered, truth, given)
+
+
+def frame(group: AnswerGroup, mapped: Set[str]) -> tuple[object, ...] | None:
     """What "same class" means for a group; bounds carry over between groups of an equal frame only.
 
-    None : never. A relative distance of vectors is no metric (algorithms.md C.1), and a user's
-    label map may send two classes to one. Names beside bare positions need not mean the same.
+    mapped : label spaces that a user's map relates to another one of the comparison
+    (`mapped_spaces`). Equal sets of names match one to one, so "same class" stays an equivalence;
+    synonyms and partial overlaps need not. None : never. A relative distance of vectors is no
+    metric (algorithms.md C.1), and a user's label map may send two classes to one. Names beside
+    bare positions need not mean the same.
     """
     classes = group.classes
-    if group.kind != "labels" or any(classes.space_id in pair for pair in maps):
+    if group.kind != "labels" or classes.space_id in mapped:
         return None
-    if classes.names is not None:
-        return ("names",)
+    if classes.labels is not None:
+        return ("names", name_set(classes.labels))
     return ("positions", classes.count) if classes.count is not None else None
+
+
+def mapped_spaces(rosters: Iterable[Roster], maps: LabelMaps) -> frozenset[str]:
+    """The label spaces of these rosters that a map relates to another of them."""
+    here = {group.classes.space_id for roster in rosters for group in roster.groups}
+    return frozenset(space for pair in maps if here.issuperset(pair) for space in pair)
 
 
 def _group(entry: SketchRow, label_spaces: Mapping[str, LabelSpace]) -> AnswerGroup:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,14 @@ from sommelier.storage.candidates import (
     equivalence_edges,
 )
 from sommelier.storage.label_translation import NAMED, POSITIONAL, classes
-from sommelier.storage.probe_roster import VECTORS, Roster, build_roster, frame, relate
+from sommelier.storage.probe_roster import (
+    VECTORS,
+    Roster,
+    build_roster,
+    frame,
+    mapped_spaces,
+    relate,
+)
 from sommelier.storage.random_peers import RandomPeers
 
 if TYPE_CHECKING:
@@ -102,8 +109,13 @@ class SemanticIndex:
         if how.labels is None:
             return PairAgreement(0, 0, roster.probe_set.id, None, reason=how.reason)
         counts = self._scans.counts(roster, reference, np.array([candidate]), self._maps)
-        labels = None if how.labels == VECTORS else how.labels
-        return PairAgreement(int(counts[0]), roster.probe_set.samples, roster.probe_set.id, labels)
+        return PairAgreement(
+            int(counts[0]),
+            roster.probe_set.samples,
+            roster.probe_set.id,
+            None if how.labels == VECTORS else how.labels,
+            exact=roster.group_of(reference).exact and roster.group_of(candidate).exact,
+        )
 
     def paired(self, reference_id: str, probe_set_id: str | None = None) -> PairedCounts | None:
         """Who is right where the other is wrong, for all candidates; None without true labels."""
@@ -157,6 +169,7 @@ class SemanticIndex:
 
     def _build_rosters(self, entries: list[SketchRow]) -> dict[str, Roster]:
         self._spaces = {space.id: space for space in self._catalog.label_spaces()}
+        sizes = {dataset.id: dataset.samples for dataset in self._catalog.datasets()}
         by_probe_set: dict[str, list[SketchRow]] = {}
         for entry in entries:
             by_probe_set.setdefault(entry.probe_set_id, []).append(entry)
@@ -166,6 +179,7 @@ class SemanticIndex:
                 group,
                 self._resources.rows(entry.model_id for entry in group),
                 self._spaces,
+                sizes,
             )
             for probe_set_id, group in by_probe_set.items()
         }
@@ -253,56 +267,61 @@ class SemanticIndex:
         shared = np.zeros(len(self._resources), dtype=bool)
         for known in self._answered_by(reference_id):
             shared[known.rows] = True
-        legs = [
-            leg
-            for other in self._rosters.values()
-            if other.population == roster.population and reference_id not in other.place
-            for leg in self._legs(roster, roster.place[reference_id], other, shared)
-        ]
-        return transitive_bounds(legs)
+        legs: list[Leg] = []
+        considered = 0
+        for other in self._rosters.values():
+            if reference_id not in other.place and _one_population(roster, other):
+                found, bridges = self._legs(roster, roster.place[reference_id], other, shared)
+                legs += found
+                considered += bridges
+        return transitive_bounds(legs, considered)
 
     def _legs(
         self, roster: Roster, reference: int, other: Roster, shared: NDArray[np.bool_]
-    ) -> list[Leg]:
-        """Ways over the models nearest to the reference to those of `other` not in `shared`."""
-        home = frame(roster.group_of(reference), self._maps)
-        here, there = self._in_frame(roster, home), self._in_frame(other, home)
+    ) -> tuple[list[Leg], int]:
+        """Ways over the models nearest to the reference to those of `other` not in `shared`.
+
+        Also how many models the nearest were chosen from, which the bounds have to pay for.
+        """
+        mapped = mapped_spaces((roster, other), self._maps)
+        home = frame(roster.group_of(reference), mapped)
+        here, there = _in_frame(roster, home, mapped), _in_frame(other, home, mapped)
         ends = np.flatnonzero(there & ~shared[other.rows])
-        bridges = [
-            position
+        both = [
+            (position, other.place[roster.entries[position].model_id])
             for position in np.flatnonzero(here).tolist()
             if roster.entries[position].model_id in other.place
         ]
+        bridges = [(position, middle) for position, middle in both if there[middle]]
         if home is None or not bridges or not len(ends):
-            return []
-        near = self._scans.counts(roster, reference, np.array(bridges), self._maps)
+            return [], 0
+        starts = np.array([position for position, _ in bridges], dtype=np.int64)
+        near = self._scans.counts(roster, reference, starts, self._maps)
         legs = []
         for i in np.argsort(-near, kind="stable")[:INTERMEDIATES].tolist():
-            middle = other.place[roster.entries[bridges[i]].model_id]
-            if not there[middle]:
-                continue
-            counts = self._scans.counts(other, middle, ends, self._maps)
+            position, middle = bridges[i]
             leg = Leg(
-                row=int(roster.rows[bridges[i]]),
+                row=int(roster.rows[position]),
                 agreements=int(near[i]),
                 samples=roster.probe_set.samples,
                 rows=other.rows[ends],
-                counts=counts,
+                counts=self._scans.counts(other, middle, ends, self._maps),
                 candidate_samples=other.probe_set.samples,
             )
             legs.append(leg)
-        return legs
+        return legs, len(bridges)
 
     def _random5(self, roster: Roster, reference_id: str) -> Candidates:
         """Candidates ranked by the agreement that the paper's index guarantees."""
         reference, samples = roster.place[reference_id], roster.probe_set.samples
-        home = frame(roster.group_of(reference), self._maps)
+        mapped = mapped_spaces((roster,), self._maps)
+        home = frame(roster.group_of(reference), mapped)
         if home is None:
             raise BinderError(
                 "index mode 'random5' needs models that answer with classes, without label maps",
                 hint="use the default, mode 'sketch'",
             )
-        members = np.flatnonzero(self._in_frame(roster, home))
+        members = np.flatnonzero(_in_frame(roster, home, mapped))
         peers = self._peers_of(roster, home, members)
         low, high = peers.intervals(int(np.searchsorted(members, reference)))
         guaranteed = samples - high.astype(np.int64)
@@ -343,10 +362,19 @@ class SemanticIndex:
         self._peers[key] = (entries, peers)
         return peers
 
-    def _in_frame(self, roster: Roster, home: tuple[object, ...] | None) -> NDArray[np.bool_]:
-        """(n,) whether "same class" means for a model what it means in frame `home`."""
-        alike = np.array([frame(group, self._maps) == home for group in roster.groups], dtype=bool)
-        return alike[roster.group]
+
+def _in_frame(
+    roster: Roster, home: tuple[object, ...] | None, mapped: Set[str]
+) -> NDArray[np.bool_]:
+    """(n,) whether "same class" means for a model what it means in frame `home`."""
+    alike = np.array([frame(group, mapped) == home for group in roster.groups], dtype=bool)
+    return alike[roster.group]
+
+
+def _one_population(roster: Roster, other: Roster) -> bool:
+    """Whether both probe sets are samples of one population; the first n items are a sample of
+    nothing, because datasets are often sorted by class."""
+    return roster.population == other.population and roster.drawn and other.drawn
 
 
 def _preference(roster: Roster) -> tuple[bool, int, str]:

@@ -14,6 +14,7 @@ from sommelier.storage.agreement_scan import (
     interchangeable_counts,
     paired_counts,
 )
+from sommelier.storage.label_matching import normalise
 from sommelier.storage.label_translation import (
     MAPPED,
     NAMED,
@@ -21,7 +22,7 @@ from sommelier.storage.label_translation import (
     NO_PARTNER,
     POSITIONAL,
     classes,
-    normalise,
+    row_lookup,
     translation,
 )
 from sommelier.storage.random_peers import RandomPeers
@@ -74,6 +75,17 @@ def test_paired_counts_are_those_of_a_contingency_table():
         right = matrix[row] == truth
         assert only_reference[row] == (correct & ~right).sum()
         assert only_row[row] == (right & ~correct).sum()
+
+
+def test_rows_are_translated_by_a_table_longer_than_their_type():
+    matrix = np.array([[0, 1, 2, 65534, 65535]], dtype=np.uint16)
+    for width in (3, 70_000):
+        table = row_lookup(np.full(width, 7, dtype=np.uint32))
+        reference = np.array([7, 7, 7, 7, NO_PARTNER], dtype=np.uint32)
+        expected = 3 if width == 3 else 4  # 65535 is no answer, whatever the table says
+        assert agreement_counts(reference, matrix, None, table).tolist() == [expected]
+        only = paired_counts(np.zeros(5, dtype=bool), reference, matrix, None, table)
+        assert [counts.tolist() for counts in only] == [[0], [expected]]
 
 
 # ---- label spaces
@@ -146,7 +158,7 @@ def test_transitive_bounds_contain_the_truth_on_one_probe_set(seed, models, copy
     )
     agree = (answers[:, None] == answers[None]).sum(2)
     legs = [Leg(y, int(agree[0, y]), 40, np.arange(models), agree[y], 40) for y in range(1, models)]
-    bounds = transitive_bounds(legs)
+    bounds = transitive_bounds(legs, len(legs))
     truth = agree[0, bounds.rows] / 40
     assert (bounds.low <= truth + 1e-12).all()
     assert (truth <= bounds.high + 1e-12).all()
@@ -168,11 +180,32 @@ def test_transitive_intervals_cover_at_their_confidence():
         near = (population[:, first] == population[0, first]).sum(1)
         far = (population[:, second] == population[3, second]).sum(1)
         legs = [Leg(y, int(near[y]), probes, np.array([3]), far[[y]], probes) for y in (1, 2)]
-        low, high = transitive_bounds(legs).interval(0.9)
+        low, high = transitive_bounds(legs, 2).interval(0.9)
         truth = (population[0] == population[3]).mean()
         misses += not low[0] <= truth <= high[0]
     # conservative by Bonferroni and by the triangle inequality: at most 10 % + 3 sd
     assert misses <= 0.1 * runs + 3 * np.sqrt(0.09 * runs)
+
+
+def test_choosing_the_nearest_of_many_bridges_is_paid_for():
+    """Start and end always differ, a bridge takes either's answer on every input by a coin: the
+    triangle inequality is tight, and the luckiest of 2 000 bridges makes the two seem to agree."""
+    rng = np.random.default_rng(11)
+    bridges, probes, many, runs, confidence = 2_000, 100, 100_000, 200, 0.9
+    misses = {16: 0, bridges: 0}
+    for _ in range(runs):
+        near = rng.binomial(probes, 0.5, bridges)  # each bridge's own coins
+        far = rng.binomial(many, 0.5, (16, 1))
+        nearest = np.sort(near)[::-1][:16].tolist()
+        legs = [
+            Leg(y, count, probes, np.array([0]), far[y], many) for y, count in enumerate(nearest)
+        ]
+        for considered in misses:
+            low, high = transitive_bounds(legs, considered).interval(confidence)
+            misses[considered] += not low[0] <= 0.0 <= high[0]
+    allowed = (1 - confidence) * runs + 3 * np.sqrt(runs * confidence * (1 - confidence))
+    assert misses[bridges] <= allowed
+    assert misses[16] > allowed  # what it would be if only the chosen ones were counted
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 25))

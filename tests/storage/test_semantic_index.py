@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sommelier.errors import BinderError, UnknownNameError
+from sommelier.records import Dataset
 from sommelier.storage.catalog import Catalog
 from sommelier.storage.resource_index import ResourceIndex
 from sommelier.storage.semantic_index import SemanticIndex
@@ -150,6 +151,16 @@ def test_vectors_agree_within_five_percent(shelf):
     assert (found.labels, found.exact) == (None, True)
 
 
+def test_agreement_of_projected_vectors_is_an_estimate(shelf):
+    probes = probe_set("p", 3)
+    shelf.catalog.add_probe_set(probes)
+    ids = add_models(shelf.catalog, 2)
+    shelf.answer(ids, probes, np.ones((2, 3, 2)), exact=False)
+    assert not shelf.semantics.candidates(ids[0]).exact
+    assert not shelf.semantics.agreement(ids[0], ids[1]).exact
+    assert [e.method for e in shelf.semantics.edges(ids[0], 0.95)] == ["sketch-estimated"]
+
+
 def test_a_wide_class_id_never_agrees_with_its_low_half(shelf):
     probes = probe_set("p", 2)
     shelf.catalog.add_probe_set(probes)
@@ -277,18 +288,53 @@ def test_bounds_do_not_cross_from_one_population_to_another(shelf):
     assert shelf.semantics.candidates(ids[0]).transitive is None
 
 
-def test_bounds_stop_at_a_label_map(shelf):
+def test_all_bridges_count_as_intermediates_and_the_nearest_are_tried(shelf):
+    table = np.random.default_rng(2).integers(0, 9, (33, 40))
+    sets = [probe_set(n, 20, dataset_id="d") for n in "ab"]
+    ids = add_models(shelf.catalog, 33)
+    for probes, members, answers in (
+        (sets[0], range(32), table[:, :20]),
+        (sets[1], range(1, 33), table[:, 20:]),
+    ):
+        shelf.catalog.add_probe_set(probes)
+        shelf.answer([ids[m] for m in members], probes, answers[members], classes=9)
+    bounds = shelf.semantics.candidates(ids[0], probe_set_id=sets[0].id).transitive
+    assert bounds.intermediates == 31
+    near = (table[1:32, :20] == table[0, :20]).sum(1)
+    assert set(bounds.low_legs[:, 0]) <= set(np.sort(near)[-16:].tolist())
+
+
+@pytest.mark.parametrize(("items", "bounded"), [(20, False), (10, True)])
+def test_the_first_items_of_a_dataset_give_no_bounds_unless_they_are_all(shelf, items, bounded):
+    shelf.catalog.add_dataset(
+        Dataset("d", "photos", "array", Path("x"), items, None, None, False, None)
+    )
     ids = add_models(shelf.catalog, 3)
+    drawn, first = probe_set("a", 10, dataset_id="d"), probe_set("b", 10, dataset_id="d", seed=-1)
+    for probes, members in ((drawn, ids[:2]), (first, ids[1:])):
+        shelf.catalog.add_probe_set(probes)
+        shelf.answer(members, probes, np.zeros((2, 10), int), classes=3)
+    assert (shelf.semantics.candidates(ids[0]).transitive is not None) == bounded
+    assert (shelf.semantics.candidates(ids[2]).transitive is not None) == bounded
+
+
+def test_bounds_and_random5_stop_at_a_label_map_between_classes_that_were_answered_in(shelf):
+    ids = add_models(shelf.catalog, 4)
     a, b = probe_set("a", 4, dataset_id="d"), probe_set("b", 4, dataset_id="d")
     coarse = label_space("coarse", ["pet", "dog", "fish"])
-    for probes, members in ((a, ids[:2]), (b, ids[1:])):
+    for space in (PETS, coarse):
+        shelf.catalog.add_label_space(space)
+    for probes, members in ((a, ids[:2]), (b, ids[1:3])):
         shelf.catalog.add_probe_set(probes)
-        for space in (PETS, coarse):
-            shelf.catalog.add_label_space(space)
         shelf.answer(members, probes, np.zeros((2, 4), int), classes=3, label_space_id=PETS.id)
-    assert shelf.semantics.candidates(ids[0]).transitive is not None
     shelf.catalog.add_label_map(PETS.id, coarse.id, {"cat": "pet", "dog": "pet"})
+    # the map leads to a dataset's labels only: nothing compared here goes through it
+    assert shelf.semantics.candidates(ids[0]).transitive is not None
+    assert len(shelf.semantics.candidates(ids[0], mode="random5")) == 2
+    shelf.answer(ids[3:], a, np.zeros((1, 4), int), classes=3, label_space_id=coarse.id)
     assert shelf.semantics.candidates(ids[0]).transitive is None
+    with pytest.raises(BinderError, match="without label maps"):
+        shelf.semantics.candidates(ids[0], mode="random5")
 
 
 # ---- the paper's mode
