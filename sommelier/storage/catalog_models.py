@@ -100,9 +100,10 @@ class ModelTable(LabelTable):
         Raises UnknownNameError with the nearest names, or the versions there are.
         """
         key = (name, version)
-        if key not in self._resolved:
-            self._resolved[key] = self._look_up(name, version)
-        return self._resolved[key]
+        with self._database.steady():  # or a commit may come between reading and remembering
+            if key not in self._resolved:
+                self._resolved[key] = self._look_up(name, version)
+            return self._resolved[key]
 
     # ---- writing
 
@@ -202,12 +203,15 @@ class ModelTable(LabelTable):
         self._positions = None
 
     def _known_positions(self) -> Positions:
-        if self._positions is None:
-            from sommelier.storage.bulk import positions
+        with self._database.steady():
+            if self._positions is None:
+                from sommelier.storage.bulk import positions
 
-            found = self._database.columns("SELECT id, number FROM store.models ORDER BY number")
-            self._positions = Positions(*positions(found["id"], found["number"]))
-        return self._positions
+                found = self._database.columns(
+                    "SELECT id, number FROM store.models ORDER BY number"
+                )
+                self._positions = Positions(*positions(found["id"], found["number"]))
+            return self._positions
 
     def _numbers(self, ids: Sequence[str]) -> dict[str, int]:
         """models.number of the ids that exist."""

@@ -81,27 +81,29 @@ class TextTable(CollectionTable):
 
         Values are str or None; tags are a list of str. An unknown id gives None everywhere.
         """
-        everything = ids is None or ids is self._known_positions().ids
-        wanted = None if ids is None or everything else list(ids)
-        listed = ", ".join(["m.id", *(_output(name) for name in names)])
-        if (
-            wanted is None and names and "tags" not in names
-        ):  # numpy has no lists, but is 3 times as fast
-            numbered = ", ".join(f"{_output(name)} AS c{i}" for i, name in enumerate(names))
-            columns = self._database.columns(
-                f"SELECT {numbered} FROM store.models m ORDER BY m.number"
-            )
-            return {name: columns[f"c{i}"].tolist() for i, name in enumerate(names)}
-        if wanted is None:
+        with self._database.steady():  # or "all" may be others by the time they are read
+            if ids is None or ids is self._known_positions().ids:
+                return self._text_of_all(names)
+            return self._text_of(names, list(ids))
+
+    def _text_of_all(self, names: Sequence[str]) -> dict[str, list[Any]]:
+        if not names or "tags" in names:  # numpy has no lists, but is 3 times as fast
+            listed = ", ".join(["m.id", *(_output(name) for name in names)])
             rows = self._database.rows(f"SELECT {listed} FROM store.models m ORDER BY m.number")
-        else:
-            found = self._database.rows(
-                f"SELECT {listed} FROM store.models m WHERE m.id IN (SELECT unnest(?::VARCHAR[]))",
-                [wanted],
-            )
-            by_id = {row[0]: row for row in found}
-            nothing = (None,) * (len(names) + 1)
-            rows = [by_id.get(model_id, nothing) for model_id in wanted]
+            return {name: [row[place] for row in rows] for place, name in enumerate(names, 1)}
+        numbered = ", ".join(f"{_output(name)} AS c{i}" for i, name in enumerate(names))
+        columns = self._database.columns(f"SELECT {numbered} FROM store.models m ORDER BY m.number")
+        return {name: columns[f"c{i}"].tolist() for i, name in enumerate(names)}
+
+    def _text_of(self, names: Sequence[str], ids: Sequence[str]) -> dict[str, list[Any]]:
+        listed = ", ".join(["m.id", *(_output(name) for name in names)])
+        found = self._database.rows(
+            f"SELECT {listed} FROM store.models m WHERE m.id IN (SELECT unnest(?::VARCHAR[]))",
+            [list(ids)],
+        )
+        by_id = {row[0]: row for row in found}
+        nothing = (None,) * (len(names) + 1)
+        rows = [by_id.get(model_id, nothing) for model_id in ids]
         return {name: [row[place] for row in rows] for place, name in enumerate(names, 1)}
 
 

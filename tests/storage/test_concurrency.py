@@ -6,13 +6,11 @@ The processes here are real ones, and so are the kills.
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import pytest
 
-from sommelier.errors import DatabaseLockedError, StorageError
-from sommelier.records import TextPredicate
+from sommelier.errors import DatabaseLockedError
 from sommelier.storage.catalog import Catalog
 from sommelier.storage.opening import open_for_writing
 from tests.storage.catalog_factories import number, plain_model, run, start
@@ -321,66 +319,3 @@ except StorageError as error:
     with Catalog.open(path) as catalog:
         assert len(catalog.model_ids()) == int(counts[-1] if counts else 1)
         assert catalog.resolve("kept").name == "kept"
-
-
-# ---- threads
-
-
-def test_threads_share_a_catalog_and_see_whole_transactions(path: Path) -> None:
-    with Catalog.open(path) as catalog:
-        done = threading.Event()
-        problems: list[object] = []
-
-        def write(thread: int) -> None:
-            for i in range(15):
-                with catalog.transaction():
-                    model = catalog.add_model(plain_model(f"t{thread}-{i}", task="t")).record
-                    catalog.add_measurements([number(model.id, "params", i)])
-
-        def read() -> None:
-            while not done.is_set():
-                columns = catalog.measurement_columns()
-                if len(columns["value"]) > len(catalog.model_ids()):
-                    problems.append("a number without its model")
-                if catalog.sql("SELECT count(*) FROM models WHERE params IS NULL").rows != [(0,)]:
-                    problems.append("a model without its number")
-                catalog.text_mask(TextPredicate("task", "=", ("t",)))
-
-        writers = [threading.Thread(target=write, args=(i,)) for i in range(4)]
-        readers = [threading.Thread(target=read) for _ in range(2)]
-        for thread in (*writers, *readers):
-            thread.start()
-        for thread in writers:
-            thread.join()
-        done.set()
-        for thread in readers:
-            thread.join()
-        assert problems == []
-        assert len(catalog.model_ids()) == 60
-
-
-def test_snapshots_are_made_beside_threads_that_read(path: Path) -> None:
-    with Catalog.open(path) as catalog:
-        done = threading.Event()
-
-        def read() -> None:
-            while not done.is_set():
-                catalog.sql("SELECT count(*) FROM models, range(1000)")
-
-        reader = threading.Thread(target=read)
-        reader.start()
-        for i in range(20):
-            catalog.add_model(plain_model(f"m{i}"))
-            catalog.publish()
-        done.set()
-        reader.join()
-    with Catalog.open(path, read_only=True) as snapshot:
-        assert len(snapshot.model_names()) == 20
-
-
-def test_a_closed_catalog_closes_again_and_answers_no_more(path: Path) -> None:
-    catalog = Catalog.open(path)
-    catalog.close()
-    catalog.close()
-    with pytest.raises(StorageError):
-        catalog.model_names()
