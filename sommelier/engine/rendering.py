@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import Protocol
 
 from sommelier.units import Dimension, format_value
@@ -58,16 +59,49 @@ def text_table(
     return "\n".join(lines)
 
 
-def grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def grid(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None = None
+) -> list[str]:
     """Lines of left-aligned text columns under their heads.
+
+    width : the most columns of text a line may have; cells that do not fit go on in further lines.
 
     >>> grid(["a", "b"], [["1", "long"], ["22", "x"]])
     ['a   b', '--  ----', '1   long', '22  x']
+    >>> grid(["a", "b"], [["1", "one two three"]], width=12)
+    ['a  b', '-  ---------', '1  one two', '   three']
     """
     widths = [max(len(line[i]) for line in [heads, *rows]) for i in range(len(heads))]
+    if width is not None:
+        widths = _narrowed(widths, [len(head) for head in heads], width)
     left = [False] * len(heads)
     ruler = ["-" * width for width in widths]
-    return [_line(line, widths, left) for line in [heads, ruler, *rows]]
+    lines = [_line(line, widths, left) for line in [heads, ruler]]
+    for row in rows:
+        cells = [_wrapped(text, width) for text, width in zip(row, widths, strict=True)]
+        lines += [_line(part, widths, left) for part in zip_longest(*cells, fillvalue="")]
+    return lines
+
+
+def _narrowed(widths: list[int], heads: list[int], width: int) -> list[int]:
+    """The widths with the widest made narrower, never below its head, until a line fits."""
+    widths = list(widths)
+    while sum(widths) + 2 * (len(widths) - 1) > width:
+        shrinkable = [i for i in range(len(widths)) if widths[i] > heads[i]]
+        if not shrinkable:
+            break
+        widths[max(shrinkable, key=lambda i: widths[i])] -= 1
+    return widths
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """The text in lines of at most `width`; the indentation of the first is kept in all."""
+    import textwrap
+
+    if len(text) <= width:
+        return [text]
+    indent = " " * (len(text) - len(text.lstrip()))
+    return textwrap.wrap(text.strip(), width, initial_indent=indent, subsequent_indent=indent)
 
 
 def html_table(

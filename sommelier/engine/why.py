@@ -5,20 +5,16 @@ The same analysis, over all models, finds the smallest relaxation of an empty an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.engine import wording
-from sommelier.engine.comparison import Comparison
-from sommelier.engine.corr_stage import compare_reached
 from sommelier.engine.executor import execute, gather, source_mask
 from sommelier.engine.plan import (
     Compare,
     Condition,
-    Constant,
-    CorrBound,
     LogicalPlan,
     ModelReference,
     TextColumn,
@@ -28,25 +24,15 @@ from sommelier.engine.plan import (
 )
 from sommelier.engine.predicates import Block, evaluate, numbers
 from sommelier.engine.relaxation import Relaxation, nearest, rounded
-from sommelier.engine.rendering import grid
 from sommelier.engine.result import Report
 from sommelier.engine.rules import optimize
 from sommelier.engine.state import State
+from sommelier.engine.verdicts import Verdict, verdict_data, verdict_table, verdict_word
+from sommelier.engine.why_corr import corr_verdicts
 from sommelier.engine.world import World
 from sommelier.units import Dimension, format_value
 
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One condition of the query about one model. verdict : true, false, unknown or possible."""
-
-    predicate: str
-    value: str
-    bound: str
-    verdict: str
-    relaxation: str = ""
 
 
 def why(plan: LogicalPlan, model: ModelReference, world: World, *, negated: bool) -> Report:
@@ -55,23 +41,14 @@ def why(plan: LogicalPlan, model: ModelReference, world: World, *, negated: bool
     state = execute(optimize(plan), world)
     inside = bool(np.isin(row, state.row_numbers()))
     verdicts = _verdicts(plan, row, world)
-    failing = [v for v in verdicts if v.verdict != "true"]
+    enough = {"true", "possible"} if plan.corr is not None and plan.corr.possible else {"true"}
+    failing = [v for v in verdicts if v.verdict not in enough]
     if not failing and not inside:
         verdicts.append(_cut(plan, row, world))
         failing = verdicts[-1:]
-    lines = [_headline(model.name, inside, negated, failing)]
-    heads = ["predicate", "value", "bound", "verdict", "nearest relaxation"]
-    rows = [[v.predicate, v.value, v.bound, v.verdict, v.relaxation] for v in verdicts]
-    lines += grid(heads, rows)
-    data = {
-        "model": model.name,
-        "in": inside,
-        "conditions": [
-            dict(zip(("predicate", "value", "bound", "verdict", "relaxation"), r, strict=True))
-            for r in rows
-        ],
-    }
-    return Report(tuple(lines), data)
+    lines = [_headline(model.name, inside, negated, failing), *verdict_table(verdicts)]
+    conditions = [verdict_data(verdict) for verdict in verdicts]
+    return Report(tuple(lines), {"model": model.name, "in": inside, "conditions": conditions})
 
 
 def _headline(name: str, inside: bool, negated: bool, failing: list[Verdict]) -> str:
@@ -91,7 +68,7 @@ def _verdicts(plan: LogicalPlan, row: int, world: World) -> list[Verdict]:
     if plan.sources:
         inside = any(bool(source_mask(s, world)[row]) for s in plan.sources)
         text = wording.source_text(plan.sources)
-        verdicts.append(Verdict(f"FROM {text}", "", "", _word(inside)))
+        verdicts.append(Verdict(f"FROM {text}", "", "", verdict_word(inside)))
     block = Block(world, np.array([row]))
     verdicts += [_condition(c, block) for c in (*conjuncts(plan.where), *conjuncts(plan.on))]
     if plan.corr is not None:
@@ -100,13 +77,9 @@ def _verdicts(plan: LogicalPlan, row: int, world: World) -> list[Verdict]:
     return verdicts
 
 
-def _word(true: bool, unknown: bool = False) -> str:
-    return "true" if true else "unknown" if unknown else "false"
-
-
 def _condition(condition: Condition, block: Block) -> Verdict:
     truth = evaluate(condition, block)
-    verdict = _word(bool(truth.true[0]), bool(truth.unknown[0]))
+    verdict = verdict_word(bool(truth.true[0]), bool(truth.unknown[0]))
     relaxation = ""
     if verdict == "false":
         found = nearest(condition, block)
@@ -114,17 +87,18 @@ def _condition(condition: Condition, block: Block) -> Verdict:
     elif verdict == "unknown":
         relaxation = "the value has to be known: ANALYZE the model"
     value, bound = _sides(condition, block)
-    return Verdict(wording.condition_text(condition), value, bound, verdict, relaxation)
+    text = wording.condition_text(condition)
+    if bound:
+        text = text.removesuffix(f" = {bound}")  # of memory < 80% of a = 81.6 MB
+    return Verdict(text, value, bound, verdict, relaxation)
 
 
 def _sides(condition: Condition, block: Block) -> tuple[str, str]:
-    """The model's value and the bound it is held against, as text."""
+    """The model's value and the bound it is held against, in absolute numbers, as text."""
     if isinstance(condition, Compare):
         left = float(numbers(condition.left, block)[0])
         right = float(numbers(condition.right, block)[0])
         bound = format_value(right, condition.right.dimension)
-        if isinstance(condition.right, Constant) and condition.right.origin:
-            bound = f"{bound} ({condition.right.origin})"
         return format_value(left, condition.left.dimension), bound
     if isinstance(condition, TextMatch):
         rows = block.row_numbers
@@ -136,7 +110,9 @@ def _sides(condition: Condition, block: Block) -> tuple[str, str]:
         )[0]
         if isinstance(shown, list):
             shown = ", ".join(shown)
-        return "NULL" if shown is None else str(shown), ", ".join(condition.predicate.values)
+        values = condition.predicate.values
+        bound = values[0] if len(values) == 1 else ""  # a list is read in the predicate
+        return "NULL" if shown is None else str(shown), bound
     return "", ""
 
 
@@ -146,58 +122,14 @@ def _world(block: Block) -> World:
 
 
 def _corr(plan: LogicalPlan, row: int, world: World) -> list[Verdict]:
-    """The verdict of CORR for one model, as it was compared in the whole query."""
+    """The verdicts of CORR for one model, as it was compared in the whole query."""
     corr = plan.corr
     assert corr is not None
-    references = world.facts.resources.rows([r.id for r in corr.references])
-    if row in references:
-        kept = corr.include_reference
-        hint = "" if kept else "would match with USING include_reference=true"
-        return [Verdict("CORR", "the reference itself", "", _word(kept), hint)]
-    reached = _reached(plan, world)
-    reached[row] = True
-    reached[references] = False
-    answers = compare_reached(corr, reached, references, world)
-    verdicts = []
-    for reference, comparison in zip(corr.references, answers.comparisons, strict=True):
-        if row not in comparison.rows:
-            why_not = ", ".join(comparison.candidates.incomparable) or "no common probes"
-            verdicts.append(Verdict(f"CORR {reference.name}", "not compared", why_not, "unknown"))
-            continue
-        place = (row, answers.tests, world.size)
-        verdicts += [_bound(bound, reference, comparison, place) for bound in corr.bounds]
-        if not corr.bounds:
-            verdicts.append(Verdict(f"CORR {reference.name}", "compared", "", "true"))
-    if corr.accuracy is not None:
+    verdicts = corr_verdicts(corr, row, _reached(plan, world), world)
+    compared = row not in world.facts.resources.rows([r.id for r in corr.references])
+    if corr.accuracy is not None and compared:
         verdicts.append(_condition(corr.accuracy, Block(world, np.array([row]))))
     return verdicts
-
-
-def _bound(
-    bound: CorrBound, reference: ModelReference, comparison: Comparison, place: tuple[int, int, int]
-) -> Verdict:
-    row, tests, size = place
-    rows = np.array([row])
-    alpha = (1 - (bound.confidence or 0.95)) / tests
-    interval = comparison.interval(rows, alpha, size)
-    observed = float(interval.agreement[0])
-    lower, upper = float(interval.lower[0]), float(interval.upper[0])
-    value = lower if bound.confidence is not None else observed
-    passes = bool(np.isin(row, comparison.passing((bound,), tests, possible=False)))
-    verdict = _word(passes)
-    maybe = bound.confidence is not None and upper >= bound.threshold
-    if not passes and maybe and bound.operator in (">", ">="):
-        verdict = "possible"
-    percent = Dimension.FRACTION
-    shown = format_value(value, percent)
-    if observed == observed and bound.confidence is not None:
-        shown += f" (observed {format_value(observed, percent)})"
-    relaxation = ""
-    if not passes and bound.operator in (">", ">="):
-        easier = rounded(value, up=False, strict=bound.operator == ">", digits=3)
-        relaxation = f"would match with CORR {reference.name} >= {format_value(easier, percent)}"
-    text = f"CORR {reference.name}: {wording.bound_text(bound)}"
-    return Verdict(text, shown, format_value(bound.threshold, percent), verdict, relaxation)
 
 
 def _having(part: Condition, plan: LogicalPlan, row: int, world: World) -> Verdict:
@@ -208,11 +140,15 @@ def _having(part: Condition, plan: LogicalPlan, row: int, world: World) -> Verdi
 
 
 def _cut(plan: LogicalPlan, row: int, world: World) -> Verdict:
-    """The model passes every condition and lost its place to PICK or LIMIT."""
-    if plan.pick is not None:
+    """The model passes every condition and lost its place to LIMIT, PICK or DISTINCT."""
+    everything = execute(replace(plan, limit=None, offset=0, keep=None), world).row_numbers()
+    if row not in everything:
+        unpicked = replace(plan, pick=None, limit=None, offset=0, keep=None)
+        if plan.pick is None or row not in execute(unpicked, world).row_numbers():
+            shown = "an earlier row shows the same"
+            return Verdict("DISTINCT", shown, "", "false", "would match without DISTINCT")
         text = f"PICK {wording.pick_text(plan.pick)}"
         return Verdict(text, "", "", "false", "others are better; raise TOP or leave out PICK")
-    everything = execute(replace(plan, limit=None, offset=0, keep=None), world).row_numbers()
     place = int(np.flatnonzero(everything == row)[0]) + 1
     shown = f"place {place} of {len(everything)}"
     first = plan.offset + 1
@@ -276,7 +212,7 @@ def _relaxed_corr(plan: LogicalPlan, world: World) -> Relaxation | None:
         return None
     threshold = max(bound.threshold for bound in corr.bounds)
     easier = format_value(rounded(lower, up=False, strict=False, digits=3), Dimension.FRACTION)
-    names = ", ".join(reference.name for reference in corr.references)
+    names = wording.references_text(corr)
     change = abs(threshold - lower) / (threshold or 1.0)
     return Relaxation(int(row[0]), change, f"with CORR {names} >= {easier}")
 

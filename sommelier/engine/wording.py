@@ -172,13 +172,17 @@ def predicate_text(predicate: TextPredicate) -> str:
 
 
 def corr_text(corr: CorrPlan) -> str:
-    names = ", ".join(reference.name for reference in corr.references)
-    if corr.quantifier != "one":
-        names = f"{corr.quantifier.upper()} ({names})"
+    names = references_text(corr)
     asked = [bound_text(bound) for bound in corr.bounds]
     if corr.accuracy is not None:
         asked.append(condition_text(corr.accuracy))
     return f"{names}: {' AND '.join(asked)}" if asked else f"{names}: any agreement, ranked"
+
+
+def references_text(corr: CorrPlan) -> str:
+    """What CORR compares with, as it is written: a, or ANY (a, b)."""
+    names = ", ".join(reference.name for reference in corr.references)
+    return names if corr.quantifier == "one" else f"{corr.quantifier.upper()} ({names})"
 
 
 def bound_text(bound: CorrBound) -> str:

@@ -187,3 +187,63 @@ def asker(session: Session) -> Ask:
 def ask(shelf: Session) -> Ask:
     """ask(text, parameters) -> the answer over the shared catalog."""
     return asker(shelf)
+
+
+# ---- a catalog that a test fills with models whose answers it chooses
+
+SAMPLES = 400
+TRUTH = np.arange(SAMPLES) % 5
+
+
+@dataclass
+class Bench:
+    """An empty catalog to put models and answers into."""
+
+    catalog: Catalog
+    sketches: SketchStore
+    ask: Ask
+
+    def probes(self, name: str, **fields: object) -> ProbeSet:
+        defaults = {"dataset_id": "data", "synthetic": False, "labels": None, "seed": 0}
+        probe_set = ProbeSet(
+            id=f"probes-{name}", name=name, samples=SAMPLES, label_space_id=None,
+            **{**defaults, **fields},
+        )  # fmt: skip
+        self.catalog.add_probe_set(probe_set)
+        return probe_set
+
+    def model(self, name: str, wrong: int, *probe_sets: ProbeSet, labels: str | None = None) -> str:
+        """A model that answers `wrong` of the samples differently from TRUTH, on each probe set."""
+        record = ModelRecord(id=f"sha256:{name}", name=name, version="1", source="test")
+        self.catalog.add_model(record)
+        answers = np.where(np.arange(SAMPLES) < wrong, (TRUTH + 1) % 5, TRUTH)
+        for probe_set in probe_sets:
+            self.sketches.add(
+                OutputSketch(
+                    record.id,
+                    probe_set.id,
+                    "labels",
+                    answers.astype(np.uint32).tobytes(),
+                    1,
+                    True,
+                    labels,
+                    5,
+                )
+            )
+        return record.id
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with Catalog.open(tmp_path / "models.sommelier") as catalog:
+        sketches = SketchStore(tmp_path / "models.sommelier.d" / "sketches", catalog)
+        yield Bench(catalog, sketches, asker(Session.open(catalog, sketches)))
+
+
+@pytest.fixture
+def ladder(bench: Bench) -> Bench:
+    """Models 0, 4, 8 ... 36 answers away from the reference."""
+    probes = bench.probes("photos")
+    for step in range(10):
+        bench.model(f"m{step}", 4 * step, probes)
+    return bench
