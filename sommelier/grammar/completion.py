@@ -23,7 +23,7 @@ __all__ = ["Completion", "complete", "help_text", "keywords", "topics"]
 
 _WORD = re.compile(r"[^\W\d][\w.]*(?:[-/:@][\w.]+)*[-/:@]?\Z")
 _NUMBER_AND_UNIT = re.compile(r"(?<![\w.'\"$])(?:\d+(?:\.\d+)?)(\s*)([^\W\d]*)\Z")
-_MODEL_AFTER = frozenset(("CORR", "OF", "AGAINST", "COMPARE", "WITH", "WHY", "ANALYZE"))
+_MODEL_AFTER = frozenset(("CORR", "OF", "AGAINST", "COMPARE", "WITH", "WHY", "WHY_NOT", "ANALYZE"))
 _KIND_WORDS = {
     "POOL": "pool",
     "DATASET": "dataset",
@@ -141,7 +141,8 @@ def _column_kinds(tokens: Sequence[Token]) -> set[str]:
     clause = next((t.type for t in reversed(tokens) if t.type in CLAUSES), "")
     kinds = {"metric"} if clause == "ON" else {"column"}
     before = next((t.type for t in reversed(tokens[:-1]) if t.type in CLAUSES), "")
-    if last == "ON" and before in ("WHERE", "ON") and tokens[-2].type in _ENDS_COMPARISON:
+    ends = _ENDS_COMPARISON if before in ("WHERE", "ON") else _ENDS_VALUE
+    if last == "ON" and before in ("WHERE", "ON", "ORDER", "") and tokens[-2].type in ends:
         kinds |= {"device", "dataset"}  # `latency < 30 ms ON |` may go on with 'cpu'
     return kinds
 
@@ -149,6 +150,7 @@ def _column_kinds(tokens: Sequence[Token]) -> set[str]:
 _ENDS_COMPARISON = frozenset(
     ("NUMBER", "INT", "PERCENT", "QUANTITY", "TIMES", "PARAM", "STRING", "MODEL_NAME")
 )
+_ENDS_VALUE = frozenset(("IDENT", "RPAR"))
 
 
 def _name_kinds(tokens: Sequence[Token]) -> set[str]:

@@ -34,6 +34,7 @@ _DESCRIBED = {
     "EQ": "=",
     "NE": "!=",
     "ON_CONTEXT": "ON 'device or dataset'",
+    "WHY_NOT": "WHY NOT",
     "FITS": "FITS ON 'device'",
     "COMMA": ",",
     "LPAR": "(",
@@ -126,6 +127,7 @@ def keywords_in(terminals: Iterable[str]) -> list[str]:
 def described(place: Place) -> tuple[str, ...]:
     """At most nine alternatives as a person would name them, the telling ones first."""
     names = set(place.accepts)
+    names.discard("WHY_NOT")  # WHY says it
     if "CMP" in names:
         names -= {"EQ", "NE"}
     if "NUMBER" in names:

@@ -64,18 +64,20 @@ def _(node: nodes.Source) -> str:
 @format.register
 def _(node: nodes.Projection) -> str:
     every = isinstance(node.expression, nodes.Column) and node.expression.name == "*"
-    if every and node.alias is None:
+    if every and node.alias is None and node.context is None:
         return "*"
-    return format(node.expression) + (
-        "" if node.alias is None else f" AS {write_column(node.alias)}"
-    )
+    alias = "" if node.alias is None else f" AS {write_column(node.alias)}"
+    if node.context is None:
+        return format(node.expression) + alias
+    return operand_text(node.expression, SUM) + after("", node.context) + alias
 
 
 @format.register
 def _(node: nodes.OrderItem) -> str:
     direction = {None: "", True: " DESC", False: " ASC"}[node.descending]
     nulls = {None: "", True: " NULLS FIRST", False: " NULLS LAST"}[node.nulls_first]
-    return operand_text(node.expression, SUM) + direction + nulls
+    context = after("", node.context)
+    return operand_text(node.expression, SUM) + context + direction + nulls
 
 
 @format.register

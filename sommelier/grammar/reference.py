@@ -37,6 +37,7 @@ _SIGNS = {
     "PARAM": "$parameter",
     "PERCENTILE": "p99",
     "ON_CONTEXT": "ON",
+    "WHY_NOT": "WHY NOT",
 }
 _WIDTH = 70
 _SYMBOL = re.compile(r"\b[A-Z_]+\b")

@@ -60,9 +60,11 @@ class SelectRules(ExpressionRules):
         return tuple(children)
 
     def projection(self, children: Children) -> nodes.Projection:
-        expression, _as, alias = children
+        expression, *context, _as, alias = children
         name = None if alias is None else unquoted(alias)
-        return nodes.Projection(expression, name, span=span_of(children))
+        return nodes.Projection(
+            expression, name, context[0] if context else None, span=span_of(children)
+        )
 
     def every_column(self, children: Children) -> nodes.Projection:
         span = span_of(children)
@@ -135,10 +137,10 @@ class SelectRules(ExpressionRules):
         return tuple(children)
 
     def order_item(self, children: Children) -> nodes.OrderItem:
-        expression, direction, _nulls, place = children
+        expression, context, direction, _nulls, place = children
         descending = None if direction is None else direction.type == "DESC"
         nulls_first = None if place is None else place.type == "FIRST"
-        return nodes.OrderItem(expression, descending, nulls_first, span=span_of(children))
+        return nodes.OrderItem(expression, descending, nulls_first, context, span=span_of(children))
 
     def pick_clause(self, children: Children) -> Clause:
         return _clause(children, pick=children[1])

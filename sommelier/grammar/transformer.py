@@ -22,11 +22,39 @@ class NodeBuilder(SelectRules):
 
     def explain(self, children: Children) -> nodes.Explain:
         _explain, analyze, _open, options, _close, select = children
-        return nodes.Explain(select, analyze is not None, options or (), span=span_of(children))
+        words = [isinstance(option, Token) for option in options or ()]
+        kept = tuple(option for option in options or () if not isinstance(option, Token))
+        return nodes.Explain(
+            select, analyze is not None or any(words), kept, span=span_of(children)
+        )
+
+    def explain_options(self, children: Children) -> tuple[Any, ...]:
+        return tuple(children)
+
+    def explain_word(self, children: Children) -> nodes.Option | Token:
+        """`FORMAT json` is an option as with an equals sign; of `ANALYZE` the token is left."""
+        name, value = children
+        if value is not None:
+            return nodes.Option(unquoted(name).lower(), value, span=span_of(children))
+        if name.upper() == "ANALYZE":
+            token: Token = name
+            return token
+        raise ParserError(
+            f"the option {name} of EXPLAIN needs a value",
+            span=span_of(children),
+            hint="write EXPLAIN (ANALYZE, FORMAT json) SELECT MODELS ...",
+        )
 
     def explain_why(self, children: Children) -> nodes.ExplainWhy:
-        _explain, _why, model, negated, _in, subquery = children
-        return nodes.ExplainWhy(model, subquery.select, negated is not None, span=span_of(children))
+        _explain, why, model, negated, _in, subquery = children
+        if why.type == "WHY_NOT" and negated is not None:
+            raise ParserError(
+                "NOT is written twice",
+                span=span_of([negated]),
+                hint="write EXPLAIN WHY model NOT IN (SELECT MODELS ...)",
+            )
+        negative = why.type == "WHY_NOT" or negated is not None
+        return nodes.ExplainWhy(model, subquery.select, negative, span=span_of(children))
 
     def show(self, children: Children) -> nodes.Show:
         _show, (what, *of), _like, like, _where, where, _limit, limit = children

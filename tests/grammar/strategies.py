@@ -84,10 +84,17 @@ def atoms() -> st.SearchStrategy[Any]:
     )
 
 
-def _grown(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    contexts = st.none() | st.builds(
-        nodes.Context, TEXTS, st.none() | st.sampled_from([50.0, 99.0, 99.9])
+def maybe_contexts() -> st.SearchStrategy[nodes.Context | None]:
+    ranks = st.sampled_from([50.0, 99.0, 99.9])
+    return st.one_of(
+        st.none(),
+        st.builds(nodes.Context, TEXTS, st.none() | ranks),
+        st.builds(nodes.Context, st.none(), ranks),
     )
+
+
+def _grown(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    contexts = maybe_contexts()
     several = st.lists(inner, min_size=1, max_size=3).map(tuple)
     patterns = st.builds(nodes.Text, TEXTS) | parameters()
     return st.one_of(
@@ -158,7 +165,9 @@ def corr() -> st.SearchStrategy[nodes.Corr]:
 def order_items() -> st.SearchStrategy[tuple[nodes.OrderItem, ...]]:
     maybe = st.none() | st.booleans()
     return st.lists(
-        st.builds(nodes.OrderItem, expressions(), maybe, maybe), min_size=1, max_size=2
+        st.builds(nodes.OrderItem, expressions(), maybe, maybe, maybe_contexts()),
+        min_size=1,
+        max_size=2,
     ).map(tuple)
 
 
@@ -183,7 +192,7 @@ def selects(draw: st.DrawFn) -> nodes.Select:
     """Any SELECT MODELS; OFFSET only beside LIMIT."""
     counts = st.integers(0, 10**9) | parameters()
     projections = st.lists(
-        st.builds(nodes.Projection, expressions(), st.none() | NAMES)
+        st.builds(nodes.Projection, expressions(), st.none() | NAMES, maybe_contexts())
         | st.just(nodes.Projection(nodes.Column("*"))),
         max_size=2,
     )

@@ -98,3 +98,14 @@ def test_a_parsed_query_can_be_refined() -> None:
 def test_a_part_that_is_not_one_is_refused(call: Any) -> None:
     with pytest.raises(ParserError):
         call()
+
+
+def test_contexts_of_columns_are_written_as_in_the_language() -> None:
+    built = (
+        QueryBuilder()
+        .models("name", "accuracy ON 'imagenet' AS a")
+        .order_by("latency ON 'cpu' AT p99 DESC")
+    )
+    text = "SELECT MODELS name, accuracy ON 'imagenet' AS a ORDER BY latency ON 'cpu' AT p99 DESC"
+    assert str(built) == text
+    assert built.query == parse(text)

@@ -89,6 +89,76 @@ def test_a_context_belongs_to_its_comparison_and_a_clause_does_not() -> None:
     assert query.on == n.Comparison("<", n.Column("memory"), n.Percent(0.8))
 
 
+def test_a_context_belongs_to_its_column_and_a_clause_does_not() -> None:
+    query = parse(
+        "SELECT MODELS name, accuracy ON 'imagenet' AS a, latency ON 'cpu' AT p99 ON memory < 80% "
+        "ORDER BY a, accuracy ON 'imagenet' DESC NULLS LAST, latency AT p50"
+    )
+    latency, accuracy = n.Column("latency"), n.Column("accuracy")
+    assert query == n.Select(
+        (
+            n.Projection(n.Column("name")),
+            n.Projection(accuracy, "a", n.Context("imagenet")),
+            n.Projection(latency, context=n.Context("cpu", 99)),
+        ),
+        on=n.Comparison("<", n.Column("memory"), n.Percent(0.8)),
+        order_by=(
+            n.OrderItem(n.Column("a")),
+            n.OrderItem(accuracy, True, False, n.Context("imagenet")),
+            n.OrderItem(latency, context=n.Context(None, 50)),
+        ),
+    )
+
+
+def test_a_condition_in_a_projection_keeps_its_own_context() -> None:
+    query = parse("SELECT MODELS latency < 30 ms ON 'cpu' AS fast, (latency + 1) * 2 ON 'cpu'")
+    assert isinstance(query, n.Select)
+    condition, value = query.projection
+    assert isinstance(condition.expression, n.Comparison)
+    assert (condition.expression.context, condition.context) == (n.Context("cpu"), None)
+    assert value.context == n.Context("cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "analyze", "names"),
+    [
+        ("(FORMAT json)", False, ["format"]),
+        ("(format = json)", False, ["format"]),
+        ("(ANALYZE)", True, []),
+        ("(analyze, FORMAT 'json')", True, ["format"]),
+        ("(FORMAT json, ANALYZE)", True, ["format"]),
+        ("ANALYZE (FORMAT json)", True, ["format"]),
+    ],
+)
+def test_options_of_explain_as_postgres_writes_them(
+    options: str, analyze: bool, names: list[str]
+) -> None:
+    explain = n.Explain(
+        n.Select(), analyze, tuple(n.Option(name, n.Text("json")) for name in names)
+    )
+    assert parse(f"EXPLAIN {options} SELECT MODELS") == explain
+
+
+def test_an_option_of_explain_without_its_value() -> None:
+    with pytest.raises(ParserError, match="the option VERBOSE of EXPLAIN needs a value") as caught:
+        parse("EXPLAIN (VERBOSE) SELECT MODELS")
+    assert caught.value.column == 10
+
+
+def test_explain_why_not_is_the_same_at_either_place() -> None:
+    ours = n.ExplainWhy(n.ModelRef("m"), n.Select(), True)
+    assert parse("EXPLAIN WHY m NOT IN (SELECT MODELS)") == ours
+    assert parse("EXPLAIN WHY NOT m IN (SELECT MODELS)") == ours
+    assert parse("explain why /* c */ not 'm' in (SELECT MODELS)") == ours
+    named_not = n.ModelRef("not")
+    assert parse("EXPLAIN WHY not IN (SELECT MODELS)") == n.ExplainWhy(named_not, n.Select())
+    assert parse("EXPLAIN WHY not NOT IN (SELECT MODELS)") == n.ExplainWhy(
+        named_not, n.Select(), True
+    )
+    with pytest.raises(ParserError, match="NOT is written twice"):
+        parse("EXPLAIN WHY NOT m NOT IN (SELECT MODELS)")
+
+
 def test_precedence_is_that_of_sql() -> None:
     a, b, c = (n.Comparison("=", n.Column(x), n.Number(1)) for x in "abc")
     select = parse("SELECT MODELS WHERE a = 1 OR NOT b = 1 AND c = 1")
