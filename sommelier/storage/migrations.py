@@ -46,7 +46,29 @@ def name_database(connection: Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Migration, ...] = (create_tables, name_database)
+def add_known_devices(connection: Connection) -> None:
+    """3: common devices, for FITS ON; one the user registered under such a name stays."""
+    from sqlalchemy import text
+
+    from sommelier.storage.known_devices import KNOWN_DEVICES
+
+    statement = text(
+        "INSERT INTO store.devices"
+        " (name, memory_bytes, peak_flops_per_s, bandwidth_bytes_per_s, note)"
+        " VALUES (:name, :memory, :peak, :bandwidth, :note) ON CONFLICT DO NOTHING"
+    )
+    for device in KNOWN_DEVICES:
+        row = {
+            "name": device.name,
+            "memory": device.memory_bytes,
+            "peak": device.peak_flops_per_s,
+            "bandwidth": device.bandwidth_bytes_per_s,
+            "note": device.note,
+        }
+        connection.execute(statement, row)
+
+
+MIGRATIONS: tuple[Migration, ...] = (create_tables, name_database, add_known_devices)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
