@@ -82,13 +82,12 @@ class Sandbox:
         """
         request = messages.encode_call(function, args, kwargs, self.time_limit_s)
         process = self._running()
-        assert process.stdin is not None
         try:
-            process.stdin.write(struct.pack("<Q", len(request)) + request)
-            process.stdin.flush()
+            # from a thread: a child that hangs reads nothing, and a pipe holds 64 KiB
+            threading.Thread(
+                target=_send, args=(process.stdin, request), name="sandbox-request", daemon=True
+            ).start()
             answer = self._wait(process)
-        except BrokenPipeError:
-            raise self._crashed(process) from None
         except BaseException:
             self.close()  # Ctrl-C, or a limit: whatever the child is doing, it stops now
             raise
@@ -201,6 +200,13 @@ class Sandbox:
         if isinstance(value, BaseException):
             raise value
         raise AnalysisError(str(value))
+
+
+def _send(pipe: IO[bytes], request: bytes) -> None:
+    """Write a request whole; a child that is gone is noticed where its answer is waited for."""
+    with contextlib.suppress(OSError, ValueError):
+        pipe.write(struct.pack("<Q", len(request)) + request)
+        pipe.flush()
 
 
 def _read_answers(pipe: IO[bytes], answers: queue.SimpleQueue[bytes | None]) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,31 @@ def test_a_function_that_hangs_is_ended_at_the_limit() -> None:
         assert not psutil.pid_exists(child)
         box.time_limit_s = 20
         assert box.call(double, 4) == 8
+
+
+def test_the_time_limit_holds_while_a_large_request_is_sent_to_a_child_that_reads_nothing() -> None:
+    with Sandbox(time_limit_s=20) as box:
+        box.call(double, 1)
+        assert box.pid is not None
+        box.time_limit_s = 0.5
+        os.kill(box.pid, signal.SIGSTOP)
+        start = time.monotonic()
+        with pytest.raises(WorkerTimeoutError, match="no answer within 500 ms"):
+            box.call(len, bytes(10_000_000))
+        assert time.monotonic() - start < 5
+        box.time_limit_s = 20
+        assert box.call(len, bytes(10_000_000)) == 10_000_000
+
+
+def test_a_child_that_dies_while_a_large_request_is_sent_is_noticed(sandbox: Sandbox) -> None:
+    sandbox.call(double, 1)
+    assert sandbox.pid is not None
+    os.kill(sandbox.pid, signal.SIGSTOP)
+    killer = threading.Timer(0.3, os.kill, (sandbox.pid, signal.SIGKILL))
+    killer.start()
+    with pytest.raises(WorkerCrashedError, match="died of SIGKILL"):
+        sandbox.call(len, bytes(10_000_000))
+    killer.join()
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sommelier.errors import StorageError
 from sommelier.records import ModelRecord, TextPredicate
 from sommelier.storage.catalog import Catalog
 from tests.storage.catalog_factories import number, plain_model
