@@ -85,6 +85,10 @@ class Facts:
     def column(self, key: ColumnKey) -> ColumnView:
         return self._once(("column", key), lambda: self.resources.column(key))
 
+    def batches(self, key: ColumnKey) -> dict[int, Array]:
+        """The rows known at each batch size in the context of a column, its own batch first."""
+        return self._once(("batches", key), lambda: self.resources.batches(key))
+
     def similarity(self, profiles: ProfileIndex, model_id: str) -> Array:
         """How alike every model spends its resources with this one."""
         return self._once(("similarity", model_id), lambda: profiles.similarity(model_id))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,26 @@ class Scope:
             dataset=dataset,
             provenance=Provenance(provenance) if provenance else None,
         )
+        if name == "latency" or span is not None:  # no span: a default column
+            self._note_batch(key)
         return MetricColumn(key, metric.dimension)
+
+    def _note_batch(self, key: ColumnKey) -> None:
+        """Says at which batch the values are, if there are values at others."""
+        if key.metric not in PER_BATCH or key.batch is not None:
+            return
+        rows = self.facts.batches(key)
+        if len(rows) < 2:
+            return
+        chosen, *others = rows
+        largest = all(len(rows[chosen]) >= len(rows[other]) for other in others)
+        why = "the batch with most models" if largest else "which was measured"
+        several = len(self.facts.context_names(key.metric, "device")) > 1
+        on = f" on '{key.device}'" if several and key.device is not None else ""
+        self.note(
+            f"{key.metric}{on} is that at batch {chosen}, {why}; "
+            f"also {listed(others)} (USING batch = n)"
+        )
 
     def is_clear(self, metric: str) -> bool:
         """Whether the device of `metric` need not be guessed."""
@@ -199,6 +218,16 @@ class Scope:
                 f"latency is not known at p{asked:g}", span=place, hint=f"known: {listed}"
             )
         return int(asked)
+
+
+def listed(batches: Iterable[int]) -> str:
+    """The first few batch sizes.
+
+    >>> listed([768, 512, 256, 128])
+    '768, 512, 256, ...'
+    """
+    words = [str(batch) for batch in batches]
+    return ", ".join(words[:3]) + (", ..." if len(words) > 3 else "")
 
 
 def located(error: UnknownNameError, span: Span | None) -> UnknownNameError:

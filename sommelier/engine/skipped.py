@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,9 +18,11 @@ from sommelier.engine.plan import (
     operands,
 )
 from sommelier.engine.predicates import Block, numbers
+from sommelier.engine.scope import listed
 from sommelier.engine.wording import name_of, value_text
 from sommelier.engine.world import World
 from sommelier.metrics import METRICS
+from sommelier.storage.resource_index import PER_BATCH
 
 _MEASURED_BY = {"latency": "LATENCY", "throughput": "LATENCY", "measured_memory": "LATENCY",
                 "accuracy": "ACCURACY", "top5_accuracy": "ACCURACY"}  # fmt: skip
@@ -35,25 +39,47 @@ def skipped_notes(condition: Condition, rows: NDArray[np.int64], world: World) -
                 notes.append(f"{models(unknown)} skipped: {atom.predicate.column} is unknown")
         for value in operands(atom):
             for leaf in leaves(value):
-                note = _note(leaf, rows, world)
-                if note:
-                    notes.append(note)
+                notes += _notes(leaf, rows, world)
     return list(dict.fromkeys(notes))
 
 
-def _note(leaf: object, rows: NDArray[np.int64], world: World) -> str | None:
+def _notes(leaf: object, rows: NDArray[np.int64], world: World) -> list[str]:
     if isinstance(leaf, Constant):
         if leaf.value == leaf.value:
-            return None
-        return f"{leaf.origin or 'a bound'} is unknown, so nothing can be compared with it"
+            return []
+        return [f"{leaf.origin or 'a bound'} is unknown, so nothing can be compared with it"]
     if not isinstance(leaf, MetricColumn | Similarity):
-        return None
-    unknown = int(np.count_nonzero(np.isnan(numbers(leaf, Block(world, rows)))))
-    if not unknown:
-        return None
+        return []
+    unknown = rows[np.isnan(numbers(leaf, Block(world, rows)))]
+    if not len(unknown):
+        return []
     if isinstance(leaf, Similarity):
-        return f"{models(unknown)} skipped: {value_text(leaf)} is unknown, no resource profile"
-    return f"{models(unknown)} skipped: no {name_of(leaf.key)} known{_remedy(leaf)}"
+        what = f"{value_text(leaf)} is unknown, no resource profile"
+        return [f"{models(len(unknown))} skipped: {what}"]
+    notes, nowhere = _other_batches(leaf, unknown, world)
+    if nowhere:
+        notes.append(f"{models(nowhere)} skipped: no {name_of(leaf.key)} known{_remedy(leaf)}")
+    return notes
+
+
+def _other_batches(
+    column: MetricColumn, unknown: NDArray[np.int64], world: World
+) -> tuple[list[str], int]:
+    """(a note on those of `unknown` that are known at another batch, how many are not)."""
+    key = column.key
+    if key.metric not in PER_BATCH:
+        return [], len(unknown)
+    batch = world.column(key).context.batch
+    found = world.facts.batches(key)
+    places = {b: np.isin(unknown, rows) for b, rows in found.items() if b != batch}
+    at = [b for b, mask in places.items() if mask.any()]
+    if not at:
+        return [], len(unknown)
+    count = int(np.count_nonzero(np.logical_or.reduce([places[b] for b in at])))
+    name = name_of(replace(key, batch=None))
+    its = "its" if count == 1 else "their"
+    note = f"{models(count)} skipped: {its} {name} is known at batch {listed(at)}"
+    return [f"{note}, not at {batch} (USING batch = n)"], len(unknown) - count
 
 
 def _remedy(column: MetricColumn) -> str:

@@ -168,7 +168,8 @@ class ResourceIndex:
 
         What the key leaves open is settled for the whole column, so that its values compare: the
         device (for metrics that have one), then the dataset, then the batch (for PER_BATCH metrics)
-        with the most models, ties by name; a measurement that states no batch fits any batch.
+        with the most models, ties by name; a measurement that states no batch fits any batch, and
+        `batches` says when batch 1 goes before the one with most models.
         The percentile left open is 50, or none stated. A model with several values in that context
         shows its best provenance, then the smallest batch, then the lowest value.
         Raises UnknownNameError for a metric that does not exist.
@@ -181,6 +182,15 @@ class ResourceIndex:
             with self._lock:
                 view = self._columns[key] = self._build(key)
         return view
+
+    def batches(self, key: ColumnKey) -> dict[int, NDArray[np.int64]]:
+        """The rows known at each batch size in the context of `key`, whatever batch it names.
+
+        The first is the one `column` takes when the key leaves it open: the batch with most
+        models, unless batch 1 was measured (provenance) and that one was not.
+        """
+        self.refresh()
+        return _by_batch(self._select(key, any_batch=True)[0])
 
     def below(self, upper: Mapping[ColumnKey, float]) -> tuple[NDArray[np.bool_], int]:
         """(mask of models known to be at most every bound, number with an unknown value)."""
@@ -211,9 +221,12 @@ class ResourceIndex:
         )
 
     def _select(
-        self, key: ColumnKey
+        self, key: ColumnKey, *, any_batch: bool = False
     ) -> tuple[_Entries, tuple[str | None, int | None, int | None, str | None]]:
-        """The entries of the one context that `key` stands for, and that context."""
+        """The entries of the one context that `key` stands for, and that context.
+
+        any_batch : those of every batch, whatever the key says of it.
+        """
         entries = self._entries.get(key.metric)
         if entries is None:
             return _no_entries(), (key.device, key.batch, key.percentile, key.dataset)
@@ -227,10 +240,10 @@ class ResourceIndex:
         if key.metric == "latency" or key.percentile is not None:
             entries = _keep_percentile(entries, key.percentile)
         batch = key.batch
-        if batch is not None:
+        if batch is not None and not any_batch:
             entries = entries.take(entries.batch == batch)
-        elif key.metric in PER_BATCH:
-            entries, batch = _keep_largest_batch(entries)
+        elif key.metric in PER_BATCH and not any_batch:
+            entries, batch = _keep_usual_batch(entries)
         return entries, (named["device"], batch, key.percentile, named["dataset"])
 
     def _keep(self, entries: _Entries, field: str, name: str | None) -> tuple[_Entries, str | None]:
@@ -295,14 +308,29 @@ def _keep_percentile(entries: _Entries, percentile: int | None) -> _Entries:
     )
 
 
-def _keep_largest_batch(entries: _Entries) -> tuple[_Entries, int | None]:
-    """The entries of the batch size with most models, and of those that state none."""
-    stated = np.unique(entries.batch[entries.batch >= 0])
-    if not len(stated):
+def _keep_usual_batch(entries: _Entries) -> tuple[_Entries, int | None]:
+    """The entries of the batch size that `_by_batch` puts first, and of those that state none."""
+    batch = next(iter(_by_batch(entries)), None)
+    if batch is None:
         return entries, None
-    fits = {int(b): (entries.batch == b) | (entries.batch == UNKNOWN) for b in stated}
-    batch = min(fits, key=lambda b: (-len(np.unique(entries.row[fits[b]])), b))
-    return entries.take(fits[batch]), batch
+    return entries.take((entries.batch == batch) | (entries.batch == UNKNOWN)), batch
+
+
+def _by_batch(entries: _Entries) -> dict[int, NDArray[np.int64]]:
+    """The models known at each batch size, the batch to take first.
+
+    That is the one with most models; but where batch 1 was measured here, batches that are only
+    declared come after those measured.
+    """
+    stated = [int(batch) for batch in np.unique(entries.batch[entries.batch >= 0])]
+    at = {batch: entries.batch == batch for batch in stated}
+    rows = {batch: np.unique(entries.row[at[batch]]) for batch in stated}
+    measured = entries.provenance == PROVENANCES.index(Provenance.MEASURED)
+    here = {batch for batch in stated if measured[at[batch]].any()}
+    later = {batch: 1 in here and batch not in here for batch in stated}
+    return {
+        batch: rows[batch] for batch in sorted(stated, key=lambda b: (later[b], -len(rows[b]), b))
+    }
 
 
 def _scatter(size: int, rows: NDArray[np.int64], values: NDArray[Any], fill: float) -> NDArray[Any]:

@@ -10,7 +10,8 @@ from sommelier.engine.session import Session
 from sommelier.errors import BinderError
 from sommelier.grammar import nodes
 from sommelier.grammar.parser import parse
-from tests.engine.conftest import Ask
+from sommelier.records import Measurement, Provenance
+from tests.engine.conftest import SPECIMENS, Ask, asker
 
 
 def test_the_dataset_of_the_condition_is_that_of_the_column(ask: Ask) -> None:
@@ -117,3 +118,62 @@ def test_the_order_has_a_context_of_its_own(shelf: Session) -> None:
     item = nodes.OrderItem(nodes.Column("latency"), context=SLOWEST)
     names = [name for (name,) in shelf.run(replace(select, order_by=(item,))).fetchall()]
     assert names == ["resnet50", "resnet34", "resnet101"]
+
+
+# ---- batches
+
+
+def at_batch(session: Session, place: int, batch: int, value: float, how: Provenance) -> None:
+    model = SPECIMENS[place].id
+    session.catalog.add_measurements(
+        [Measurement(model, "latency", value, how, "table", device="gpu", batch=batch)]
+    )
+
+
+def notes(session: Session, query: str) -> tuple[str, ...]:
+    return asker(session)(f"SELECT MODELS name, latency {query}").notes
+
+
+def test_the_batch_behind_a_latency_is_said_and_so_is_who_is_known_at_another(
+    own_shelf: Session,
+) -> None:
+    for place, batch in ((0, 1024), (1, 1024), (2, 768), (3, 512)):
+        at_batch(own_shelf, place, batch, 1.0, Provenance.DECLARED)
+    found = notes(own_shelf, "ON latency < 5 ms ON 'gpu'")
+    assert found[0] == (
+        "latency on 'gpu' is that at batch 1024, the batch with most models; "
+        "also 512, 768 (USING batch = n)"
+    )
+    assert found[1] == (
+        "2 models skipped: their latency ON 'gpu' is known at batch 512, 768, "
+        "not at 1024 (USING batch = n)"
+    )
+    assert found[2].startswith("6 models skipped: no latency ON 'gpu' known")
+
+
+def test_a_batch_that_was_asked_for_is_not_explained(own_shelf: Session) -> None:
+    at_batch(own_shelf, 0, 1024, 1.0, Provenance.DECLARED)
+    at_batch(own_shelf, 1, 768, 1.0, Provenance.DECLARED)
+    found = notes(own_shelf, "ON latency < 5 ms ON 'gpu' USING batch = 768")
+    assert found[0] == (
+        "1 model skipped: its latency ON 'gpu' is known at batch 1024, not at 768 (USING batch = n)"
+    )
+
+
+def test_batch_1_measured_here_goes_before_what_others_declare(own_shelf: Session) -> None:
+    for place in (0, 1, 2):
+        at_batch(own_shelf, place, 1024, 1.0, Provenance.DECLARED)
+    at_batch(own_shelf, 0, 1, 7.0, Provenance.MEASURED)
+    found = asker(own_shelf)("SELECT MODELS name, latency ON latency < 9 ms ON 'gpu'")
+    assert found.fetchall() == [("resnet50", 7.0)]
+    assert found.notes[0] == (
+        "latency on 'gpu' is that at batch 1, which was measured; also 1024 (USING batch = n)"
+    )
+
+
+def test_a_batch_that_was_only_estimated_does_not_go_first(own_shelf: Session) -> None:
+    for place in (0, 1, 2):
+        at_batch(own_shelf, place, 1024, 1.0, Provenance.DECLARED)
+    at_batch(own_shelf, 0, 1, 7.0, Provenance.ESTIMATED)
+    found = asker(own_shelf)("SELECT MODELS name, latency ON latency < 9 ms ON 'gpu'")
+    assert len(found) == 3
