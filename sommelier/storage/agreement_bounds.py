@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sommelier.confidence import clopper_pearson
+
 
 @dataclass(frozen=True, slots=True)
 class TransitiveBounds:
@@ -49,19 +51,6 @@ class TransitiveBounds:
         b_low, b_high = clopper_pearson(self.high_legs[:, 2], self.high_legs[:, 3], leg)
         gap = np.maximum(np.maximum(a_low - b_high, b_low - a_high), 0.0)
         return np.maximum(low_1 + low_2 - 1, 0.0), 1 - gap
-
-
-def clopper_pearson(
-    k: NDArray[np.int64], n: NDArray[np.int64] | int, confidence: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Two-sided exact binomial interval of each k successes in n; (0, 1) where n is 0."""
-    from scipy.special import betaincinv
-
-    k, n = np.asarray(k, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    tail = (1 - confidence) / 2
-    low = np.where(k > 0, betaincinv(np.maximum(k, 1), np.maximum(n - k + 1, 1), tail), 0.0)
-    high = np.where(k < n, betaincinv(k + 1, np.maximum(n - k, 1), 1 - tail), 1.0)
-    return low, high
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sommelier.confidence import clopper_pearson
 from sommelier.records import EquivalenceEdge
-from sommelier.storage.agreement_bounds import TransitiveBounds, clopper_pearson
+from sommelier.storage.agreement_bounds import TransitiveBounds
 from sommelier.storage.label_translation import NAMED, POSITIONAL
 
 ESTIMATED = "-estimated"  # after an edge's method: counted on projections of wide outputs

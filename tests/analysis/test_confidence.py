@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sommelier.analysis import confidence
-from sommelier.analysis.confidence import (
+from sommelier import confidence
+from sommelier.confidence import (
     clopper_pearson,
     largest_count_upper_below,
     lower_bound,
@@ -115,7 +115,7 @@ def test_impossible_arguments_are_refused(k, n, confidence):
 
 def test_the_threshold_count_needs_no_scipy():
     code = (
-        "import sys; from sommelier.analysis.confidence import smallest_count;"
+        "import sys; from sommelier.confidence import smallest_count;"
         "smallest_count(2048, .95, .05); sys.exit('scipy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -133,7 +133,7 @@ def test_a_bound_solved_without_scipy_is_scipys(n: int, alpha: float) -> None:
 
 def test_a_few_bounds_do_not_load_scipy() -> None:
     program = (
-        "import sys; from sommelier.analysis.confidence import clopper_pearson;"
+        "import sys; from sommelier.confidence import clopper_pearson;"
         "print(*clopper_pearson(95, 100, 0.95), 'scipy.special' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
