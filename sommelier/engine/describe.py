@@ -15,6 +15,7 @@ from sommelier.units import SPELLINGS, Dimension, format_value
 
 if TYPE_CHECKING:
     from sommelier.engine.session import Session
+    from sommelier.records import ModelRecord
 
 Facts = list[tuple[str, object]]
 
@@ -70,12 +71,14 @@ def _model(reference: nodes.ModelRef, session: Session) -> Facts:
         ("outputs", ", ".join(map(str, record.outputs)) or None),
         ("output kind", _kind(record.output_kind.value, record.output_kind_inferred)),
         ("classes", _classes(record.label_space_id, session)),
+        ("preprocessing", _preprocessing(record)),
         ("opset", record.opset),
         ("producer", record.producer),
         ("created", None if record.created is None else str(record.created)),
         ("graph hash", record.graph_hash),
         ("weight hash", record.weight_hash),
         ("note", record.note),
+        *_failures(record.id, session),
     ]
     for row in profile_rows(session, record.id):
         metric, value, provenance, method, device, batch, percentile, dataset, interval, date = row
@@ -85,6 +88,44 @@ def _model(reference: nodes.ModelRef, session: Session) -> Facts:
         spread += f", {date}" if date else ""
         facts.append((f"{metric}{words}", f"{value} ({provenance}, {method}{spread})"))
     return facts
+
+
+def _preprocessing(record: ModelRecord) -> str | None:
+    """The steps in one line: to_float(scale=255), layout(order='NCHW')."""
+    if record.preprocessing is None:
+        assumed = "none declared (assumed from shapes when analysed)"
+        return assumed if record.format is not None else None
+    steps = [
+        name + (f"({', '.join(f'{k}={_plain(v)}' for k, v in values.items())})" if values else "")
+        for name, values in record.preprocessing.steps
+    ]
+    words = ", ".join(steps) or "none: inputs as they are"
+    return f"{words} (assumed from shapes)" if record.preprocessing.assumed else words
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+_UNMENDED = """
+    SELECT t.state, t.aspect, t.reason FROM job_tasks t
+    WHERE t.model_id = ? AND t.state IN ('failed', 'skipped') AND t.reason <> ?
+        AND NOT EXISTS (
+            SELECT 1 FROM job_tasks d WHERE d.model_id = t.model_id AND d.state = 'done'
+                AND d.aspect = t.aspect AND d.job_id > t.job_id
+                AND (t.state = 'skipped' OR d.parameters = t.parameters))
+    ORDER BY t.job_id DESC, t.state, t.aspect LIMIT 1"""
+
+
+def _failures(model_id: str, session: Session) -> Facts:
+    """The newest analysis that failed or was skipped, unless it was done since."""
+    from sommelier.storage.tasks import DONE_BEFORE
+
+    rows = session.catalog.sql(_UNMENDED, [model_id, DONE_BEFORE]).rows
+    words = {"failed": "last failure", "skipped": "last skipped"}
+    return [(words[state], f"{aspect}: {reason}") for state, aspect, reason in rows]
 
 
 def _kind(kind: str, inferred: bool) -> str:
