@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sommelier.errors import RejectedModelError
+from sommelier.storage.external_data import element_bits
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
@@ -37,7 +38,7 @@ class Tensor:
     @property
     def nbytes(self) -> int | None:
         """Bytes of the elements; 4-bit types take half a byte. None when unknown."""
-        count, bits = self.elements, _bits(self.dtype)
+        count, bits = self.elements, element_bits(self.dtype)
         return None if count is None or bits is None else -(-count * bits // 8)
 
 
@@ -207,22 +208,6 @@ def _reject_unordered(nodes: list[NodeProto], known: set[str]) -> None:
                 )
     names = ", ".join(node.name or node.op_type for node in nodes[:3])
     raise RejectedModelError(f"its operators form a cycle: {names} ...")
-
-
-def _bits(dtype: int) -> int | None:
-    """Bits of an element; None for strings and unknown types."""
-    from onnx import TensorProto, helper
-
-    if dtype in (TensorProto.UNDEFINED, TensorProto.STRING):
-        return None
-    name = TensorProto.DataType.Name(dtype) if dtype in TensorProto.DataType.values() else ""
-    for bits, suffixes in ((4, ("INT4", "UINT4", "FLOAT4E2M1")), (2, ("INT2", "UINT2"))):
-        if name in suffixes:
-            return bits
-    try:
-        return int(helper.tensor_dtype_to_np_dtype(dtype).itemsize) * 8
-    except (KeyError, ValueError):
-        return None
 
 
 def _first(error: BaseException) -> str:

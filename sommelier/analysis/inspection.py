@@ -56,13 +56,14 @@ def inspect(path: Path, declared: Mapping[str, object] | None = None) -> Inspect
     declared : facts its source states (Artifact.declared); also name, version, source, revision.
     What is declared wins over what is inferred. Raises RejectedModelError with the reason.
     """
-    from sommelier.analysis import external_files, fingerprint, graph, profiling, tracing
+    from sommelier.analysis import fingerprint, graph, profiling, tracing
+    from sommelier.storage.external_data import files_of
 
     declared = declared or {}
     path = Path(path)
     model = graph.read_model(path)
     check_model(model)
-    external = external_files.external_files(model, path.parent)
+    external = files_of(model, path.parent)
     traced, binding = tracing.trace(model)
     costs = profiling.profile_graph(traced, assumed=binding.assumed)
     record, label_space = _describe(path, model, traced, declared)

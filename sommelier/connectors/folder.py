@@ -17,10 +17,10 @@ from sommelier.connectors.cards import (
     parse_card,
     read_json_inside,
 )
-from sommelier.connectors.external_data import external_files, too_large
 from sommelier.connectors.naming import distinct_names, printable
 from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.records import Artifact, Rejection
+from sommelier.storage.external_data import external_files, too_large
 
 SUFFIX = ".onnx"
 FOLDER_CARDS = ("card.json", "sommelier.json")  # the second, ours for certain, wins

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sommelier.connectors.cards import parse_json
-from sommelier.connectors.external_data import too_large
 from sommelier.errors import ConnectorError, RejectedModelError
+from sommelier.storage.external_data import too_large
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 MISSING = frozenset({"", "-", "na", "n/a", "nan", "none", "null", "?"})

@@ -22,9 +22,9 @@ from email.parser import Parser
 from pathlib import Path, PurePosixPath
 
 from sommelier.connectors.cards import MAX_CARD_BYTES, parse_json
-from sommelier.connectors.external_data import extents, external_files, read_model, too_large
 from sommelier.connectors.licenses import spdx
 from sommelier.errors import ConnectorError, RejectedModelError
+from sommelier.storage.external_data import extents, external_files, read_model, too_large
 
 MAX_MEMBERS = 50_000
 BOMB_BYTES = 64 * 10**6  # below this, no ratio is dangerous

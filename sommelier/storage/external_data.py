@@ -1,11 +1,14 @@
-"""Which files an ONNX model keeps its weights in, without reading those weights.
+"""Which files an ONNX model keeps its weights in, and whether they are where they may be.
 
 A hostile model may point anywhere on the disk (GHSA-538c-55jv-c5g9), so a location is accepted only
-when it is a plain relative path to a regular file that really lies in the model's own folder.
+when it is a plain relative path to a regular file that really lies in the model's own folder, and
+is long enough for what the tensors claim. Connectors ask before they fetch, the analysis asks again
+before it reads: both ask here. Weights are never read, and onnx is loaded by the first question.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,32 +26,39 @@ MAX_EXTERNAL_FILES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A stretch of an external file a tensor claims. end is None when its length is not stated."""
+    """A stretch of an external file a tensor claims. end : None when its length is not known."""
 
+    tensor: str
     location: str
     offset: int
     end: int | None
 
 
-def external_files(path: Path, *, max_size: int) -> list[Path]:
+def external_files(path: Path, *, max_size: int | None = None) -> list[Path]:
     """Files beside `path` that belong to it, in order of first use; [] for a self-contained model.
 
-    max_size : bytes allowed for the model and these files together.
+    max_size : bytes allowed for the model and these files together; None: any.
     Raises RejectedModelError if the bytes are no ONNX model, or a location is unacceptable.
     """
-    total = path.stat().st_size
-    if total > max_size:
-        raise too_large(total, max_size)
-    folder = path.parent.resolve()
+    size = path.stat().st_size
+    if max_size is not None and size > max_size:
+        raise too_large(size, max_size)
+    return files_of(read_model(path), path.parent, max_size=max_size, size=size)
+
+
+def files_of(
+    model: ModelProto, folder: Path, *, max_size: int | None = None, size: int = 0
+) -> list[Path]:
+    """Like external_files, of a model that is read already and lies in `folder`. size : its own."""
     files: dict[str, Path] = {}
-    for extent in extents(read_model(path)):
+    for extent in extents(model):
         if extent.location not in files:
             if len(files) == MAX_EXTERNAL_FILES:
                 raise RejectedModelError(f"more than {MAX_EXTERNAL_FILES} external files")
             files[extent.location] = _inside(folder, extent.location)
-            total += files[extent.location].stat().st_size
-            if total > max_size:
-                raise too_large(total, max_size)
+            size += files[extent.location].stat().st_size
+            if max_size is not None and size > max_size:
+                raise too_large(size, max_size)
         _check_extent(extent, files[extent.location].stat().st_size)
     return list(files.values())
 
@@ -70,15 +80,26 @@ def read_model(path: Path) -> ModelProto:
 
 
 def extents(model: ModelProto) -> Iterator[Extent]:
-    """Every claim on an external file, subgraphs and functions included; locations are checked."""
+    """Every claim on an external file, subgraphs and functions included.
+
+    Raises RejectedModelError for a location that check_location refuses, a place that is no number,
+    or a length that is not what the tensor's shape and type take.
+    """
     for tensor in _tensors(model):
         if tensor.data_location == 1 or tensor.external_data:  # TensorProto.EXTERNAL
             entries = {entry.key: entry.value for entry in tensor.external_data}
             location = entries.get("location", "")
             check_location(location)
             offset = _count(entries, "offset") or 0
-            length = _count(entries, "length")
-            yield Extent(location, offset, None if length is None else offset + length)
+            length, needed = _count(entries, "length"), _nbytes(tensor)
+            if length and needed is not None and length != needed:
+                raise RejectedModelError(
+                    f"the weight {tensor.name[:100]!r} takes {needed} bytes, but claims {length} "
+                    f"in {location!r}"
+                )
+            length = length or needed
+            end = None if length is None else offset + length
+            yield Extent(tensor.name[:100], location, offset, end)
 
 
 def check_location(location: str) -> None:
@@ -87,7 +108,9 @@ def check_location(location: str) -> None:
     if not location or "\0" in location:
         raise RejectedModelError("a tensor says its data is external, but not in which file")
     if location.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", location):
-        raise RejectedModelError(f"external data at an absolute path: {shown!r}")
+        raise RejectedModelError(
+            f"external data at an absolute path, outside the model's folder: {shown!r}"
+        )
     if ".." in PurePosixPath(location.replace("\\", "/")).parts:
         raise RejectedModelError(f"external data outside the model's folder: {shown!r}")
 
@@ -106,7 +129,7 @@ def _inside(folder: Path, location: str) -> Path:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:
         raise RejectedModelError(f"external data file {location!r} is missing") from error
-    if not target.is_relative_to(folder):
+    if not target.is_relative_to(folder.resolve()):
         raise RejectedModelError(f"external data {location!r} is a link out of the model's folder")
     if not target.is_file():
         raise RejectedModelError(f"external data {location!r} is not a regular file")
@@ -114,11 +137,33 @@ def _inside(folder: Path, location: str) -> Path:
 
 
 def _check_extent(extent: Extent, size: int) -> None:
-    if max(extent.offset, extent.end or 0) > size:
+    needed = max(extent.offset, extent.end or 0)
+    if needed > size:
         raise RejectedModelError(
-            f"external data {extent.location!r} is cut short: a tensor needs byte "
-            f"{extent.end or extent.offset}, the file has {size}"
+            f"external data {extent.location!r} is cut short: the weight {extent.tensor!r} needs "
+            f"{needed} bytes of it, it has {size}"
         )
+
+
+def element_bits(dtype: int) -> int | None:
+    """Bits of an element of an ONNX type; None for strings and unknown types."""
+    from onnx import TensorProto, helper
+
+    if dtype in (TensorProto.UNDEFINED, TensorProto.STRING):
+        return None
+    name = TensorProto.DataType.Name(dtype) if dtype in TensorProto.DataType.values() else ""
+    for bits, names in ((4, ("INT4", "UINT4", "FLOAT4E2M1")), (2, ("INT2", "UINT2"))):
+        if name in names:
+            return bits
+    try:
+        return int(helper.tensor_dtype_to_np_dtype(dtype).itemsize) * 8
+    except (KeyError, ValueError):
+        return None
+
+
+def _nbytes(tensor: TensorProto) -> int | None:
+    bits = element_bits(tensor.data_type)
+    return None if bits is None else -(-math.prod(tensor.dims) * bits // 8)
 
 
 def _count(entries: dict[str, str], key: str) -> int | None:
