@@ -22,8 +22,10 @@ from sommelier.grammar.expectations import (
     reach,
     read,
 )
-from sommelier.grammar.hints import Situation, hint_for, later
+from sommelier.grammar.hints import hint_for, later
 from sommelier.grammar.scanning import Piece
+from sommelier.grammar.situation import Situation
+from sommelier.grammar.statement_hints import file_as_reference
 from sommelier.grammar.vocabulary import LATER, PICKERS, SQL_AFTER_COLUMN
 
 _ALIKE = 0.65  # difflib's ratio; below it a suggestion is noise
@@ -178,7 +180,7 @@ def _misread_keyword(source: _Text, place: Place, situation: Situation) -> Parse
     hint = None
     found: tuple[str, ...] = ()
     if last.upper() in LATER:
-        hint = later(last)
+        hint = file_as_reference(situation) or later(last)
     elif last.upper() in CLAUSES and before.tokens and before.tokens[-1].type == "COMMA":
         hint = f"remove the comma before {last.upper()}"
     else:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-
-from lark import Token
 
 from sommelier.grammar.expectations import CLAUSES, END
+from sommelier.grammar.situation import Situation
+from sommelier.grammar.statement_hints import STATEMENT_RULES
 from sommelier.grammar.vocabulary import (
     COUNTS,
     LATER,
@@ -25,44 +24,6 @@ from sommelier.grammar.vocabulary import (
     VALUES,
 )
 from sommelier.units import SPELLINGS
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """Where reading stopped.
-
-    word : the text at fault, '' at the end. kind : its terminal, '$END' at the end, '' for a
-    character that no terminal begins with. tokens : what was read before. accepts : terminals
-    that could follow.
-    """
-
-    text: str
-    word: str
-    kind: str
-    start: int
-    tokens: tuple[Token, ...]
-    accepts: frozenset[str]
-
-    @property
-    def upper(self) -> str:
-        return self.word.upper()
-
-    @property
-    def last(self) -> Token | None:
-        return self.tokens[-1] if self.tokens else None
-
-    @property
-    def last_type(self) -> str:
-        return self.tokens[-1].type if self.tokens else ""
-
-    @property
-    def last_word(self) -> str:
-        return str(self.tokens[-1]) if self.tokens else ""
-
-    @property
-    def clause(self) -> str:
-        """The clause of SELECT that is being read, '' outside of one."""
-        return next((t.type for t in reversed(self.tokens) if t.type in CLAUSES), "")
 
 
 def hint_for(situation: Situation) -> str | None:
@@ -197,7 +158,7 @@ def _text_needed(s: Situation) -> str | None:
     if s.kind == END:
         return None
     if s.last_type == "FITS":
-        return f"the name of a device is quoted: FITS ON '{_next_word(s) or 'device'}'"
+        return f"the name of a device is quoted: FITS ON '{s.next_word or 'device'}'"
     if s.last_type in ("LIKE", "ILIKE", "REGEXP") and "STRING" in s.accepts:
         return f"a pattern is a text: {s.last_type} '{s.word or 'res'}%'"
     if s.last_type in ("ON_CONTEXT", "HAS") or s.accepts == {"STRING"}:
@@ -323,11 +284,6 @@ def _run(s: Situation) -> str:
     return match.group() if match else s.word
 
 
-def _next_word(s: Situation) -> str:
-    match = re.compile(r"\s*([\w./:@-]+)").match(s.text, s.start + len(s.word))
-    return match[1] if match else ""
-
-
 def _whole_name(s: Situation) -> str:
     match = re.compile(r"[\w./:@-]+").match(s.text, s.start)
     return match.group() if match else s.word
@@ -343,6 +299,7 @@ def _limit(percent: str, word: str) -> str | None:
 
 RULES: tuple[Callable[[Situation], str | None], ...] = (
     *(_smart_quote, _double_equals, _reversed_sign, _boolean_sign),
+    *STATEMENT_RULES,
     *(_joins_later, _create_model, _version_in_from, _sql_only, _sql_from_first, _models_missing),
     *(_double_quoted_text, _relative_words, _missing_comparison, _equality_in_corr, _chained),
     *(

@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sommelier.grammar.vocabulary import CATALOG_VIEWS
+
 _PIECE = re.compile(
     r"""
       (?P<comment>   --[^\n]* | /\*(?:[^*]|\*(?!/))*\*/ )
@@ -24,6 +26,8 @@ _PIECE = re.compile(
     """,
     re.VERBOSE,
 )
+_SHOW_TABLES = (["SHOW", "TABLES"], ["SHOW", "ALL", "TABLES"])
+_OURS = frozenset({"CORR", "PICK"})
 _NO_PROJECTION = frozenset({".", ",", "::", "AS", "[", "||"})
 
 
@@ -81,9 +85,10 @@ def is_catalog_sql(tokens: Sequence[Piece]) -> bool:
     """Whether a statement is SQL over the catalog's views: SELECT or WITH, and not SELECT MODEL(S).
 
     `SELECT model.name` and `SELECT model, device` are SQL: nothing of ours continues like that.
+    So are `SELECT model FROM profiles`, a column of a view, and SHOW [ALL] TABLES.
     """
     if not tokens or tokens[0].upper not in ("SELECT", "WITH"):
-        return False
+        return [piece.upper for piece in tokens] in _SHOW_TABLES
     if tokens[0].upper == "WITH":
         return True
     rest = tokens[1:]
@@ -91,7 +96,21 @@ def is_catalog_sql(tokens: Sequence[Piece]) -> bool:
         rest = rest[1:]
     if not rest or rest[0].upper not in ("MODEL", "MODELS"):
         return True
+    if _reads_a_view(rest[1:]):
+        return True
     following = "".join(piece.upper for piece in rest[1:2])
     doubled = "".join(piece.value for piece in rest[1:3])
     number = following == "." and doubled[1:2].isdigit()  # SELECT MODELS .5
     return (following in _NO_PROJECTION and not number) or doubled in _NO_PROJECTION
+
+
+def _reads_a_view(rest: Sequence[Piece]) -> bool:
+    """Whether `FROM view ...` follows, and no clause that SQL does not have."""
+    if len(rest) < 2 or rest[0].upper != "FROM":
+        return False
+    if rest[1].value.strip('"').lower() not in CATALOG_VIEWS:
+        return False
+    clauses = {piece.upper for piece in rest[2:] if piece.kind == "word"}
+    joined = "JOIN" in clauses  # then ON and USING are SQL's
+    ours = _OURS if joined else _OURS | {"ON", "USING"}
+    return not clauses & ours

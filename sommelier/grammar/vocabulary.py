@@ -31,6 +31,12 @@ STARTERS = _words(
 )
 """What a statement begins with."""
 
+CATALOG_VIEWS = _words(
+    """models profiles equivalences datasets probe_sets sketches tasks jobs job_tasks pools
+    pool_models views rejections devices labels operator_costs settings"""
+)
+"""What catalog SQL reads; storage/views.py makes them."""
+
 SQL_ONLY = _words("GROUP HAVING JOIN UNION INTERSECT EXCEPT LEFT INNER CROSS OUTER")
 SQL_AFTER_COLUMN = _words("FROM AS AND OR WHERE GROUP ORDER HAVING LIMIT UNION IS IN")
 PICKERS = _words("MOST SMALLEST LIGHTEST FASTEST CHEAPEST RANDOM PARETO")
