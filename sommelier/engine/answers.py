@@ -113,6 +113,14 @@ class CorrAnswers:
         return interval, chosen
 
 
+def combined(found: list[Rows], quantifier: str) -> Rows:
+    """The rows of every list for ALL, of any list otherwise."""
+    rows = found[0]
+    for other in found[1:]:
+        rows = np.intersect1d(rows, other) if quantifier == "all" else np.union1d(rows, other)
+    return rows
+
+
 def among(rows: Rows, few: Rows) -> NDArray[np.bool_]:
     """Which rows are one of a few others."""
     return np.asarray((rows[:, None] == few[None, :]).any(axis=1))

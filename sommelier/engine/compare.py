@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sommelier.analysis.confidence import clopper_pearson, paired_difference
+from sommelier.engine.corr_notes import PROJECTED, probe_caveats
 from sommelier.engine.options import Kind, bind_options, check_confidence
 from sommelier.engine.parameters import Parameters
 from sommelier.engine.plan import MetricColumn, ModelReference
@@ -75,10 +76,14 @@ def _behaviour(
     low, high = clopper_pearson(k, n, confidence)
     share = format_value(confidence, _PERCENT)
     spread = _interval(float(low), float(high))
-    rows: Rows = [("agreement", "", format_value(k / n, _PERCENT), f"{spread}, {k} of {n} probes")]
+    measure = "agreement" if found.exact else "agreement (estimated)"
+    rows: Rows = [(measure, "", format_value(k / n, _PERCENT), f"{spread}, {k} of {n} probes")]
     rows += _accuracy(session, pair, found.probe_set_id, confidence)
     names = {p.id: p.name for p in session.facts.probe_sets()}
     notes = [f"intervals at confidence {share}, probes of '{names.get(found.probe_set_id or '')}'"]
+    if not found.exact:
+        notes.append(f"agreement is estimated {PROJECTED}: its interval counts probes only")
+    notes += probe_caveats({found.probe_set_id}, session.facts)
     if found.labels == "positional":
         notes.append("the classes are matched by position: a model does not name them")
     return rows, notes

@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.engine import wording
-from sommelier.engine.answers import CorrAnswers
-from sommelier.engine.comparison import Comparison, samples_needed
+from sommelier.engine.answers import CorrAnswers, combined
+from sommelier.engine.comparison import Comparison
+from sommelier.engine.corr_notes import corr_notes
 from sommelier.engine.plan import CorrPlan, LogicalPlan
 from sommelier.engine.predicates import Block, evaluate
-from sommelier.engine.skipped import models, skipped_notes
+from sommelier.engine.skipped import skipped_notes
 from sommelier.engine.state import State, Step
 from sommelier.engine.world import World
 
@@ -29,7 +30,8 @@ def corr_stage(plan: LogicalPlan, state: State, world: World) -> Step | None:
     reached[references] = False
     answers = compare_reached(corr, reached, references, world)
     passed = _passing(answers, possible=corr.possible)
-    unknown = _report(answers, reached, state, world)
+    notes, unknown = corr_notes(answers, reached, world)
+    state.notes += notes
     if corr.accuracy is not None:
         passed, missing = _accurate(corr, passed, state, world)
         unknown += missing
@@ -48,9 +50,7 @@ def compare_reached(corr: CorrPlan, reached: Mask, references: Rows, world: Worl
         Comparison(world.candidates(reference.id, corr.probe_set_id, corr.mode), reached)
         for reference in corr.references
     )
-    tests = 1
-    if corr.corrected:
-        tests = max(1, _claims(corr, comparisons))
+    tests = max(1, _claims(corr, comparisons))
     synthetic = frozenset(p.id for p in world.facts.probe_sets() if p.synthetic)
     return CorrAnswers(corr, comparisons, world.size, tests, references, synthetic=synthetic)
 
@@ -58,11 +58,16 @@ def compare_reached(corr: CorrPlan, reached: Mask, references: Rows, world: Worl
 def _claims(corr: CorrPlan, comparisons: tuple[Comparison, ...]) -> int:
     """How many claims share alpha.
 
-    ANY makes one per model and reference. For ALL the smallest of a model's bounds is exceeded by
-    its smallest agreement only if that reference's own bound fails, so it is one claim a model.
+    ANY makes one per model and reference: the largest of R bounds exceeds its agreement if any of
+    them does, so even one model on its own needs alpha / R. For ALL the smallest of a model's
+    bounds is exceeded by its smallest agreement only if that reference's own bound fails, so it is
+    one claim a model.
     """
-    if corr.quantifier == "all":
-        return len(_combined([c.rows for c in comparisons], "all"))
+    together = corr.quantifier == "all"
+    if not corr.corrected:
+        return 1 if together else sum(comparison.count > 0 for comparison in comparisons)
+    if together:
+        return len(combined([c.rows for c in comparisons], "all"))
     return sum(comparison.count for comparison in comparisons)
 
 
@@ -74,20 +79,13 @@ def _passing(answers: CorrAnswers, *, possible: bool) -> Rows:
         found = [
             c.passing(corr.bounds, answers.tests, possible=possible) for c in answers.comparisons
         ]
-        return _combined(found, corr.quantifier)
+        return combined(found, corr.quantifier)
 
     certain = find(possible=False)
     if not possible:
         return certain
     answers.certain = certain
     return find(possible=True)
-
-
-def _combined(found: list[Rows], quantifier: str) -> Rows:
-    rows = found[0]
-    for other in found[1:]:
-        rows = np.intersect1d(rows, other) if quantifier == "all" else np.union1d(rows, other)
-    return rows
 
 
 def _accurate(corr: CorrPlan, rows: Rows, state: State, world: World) -> tuple[Rows, int]:
@@ -98,102 +96,3 @@ def _accurate(corr: CorrPlan, rows: Rows, state: State, world: World) -> tuple[R
     if len(unknown):
         state.notes += skipped_notes(corr.accuracy, unknown, world)
     return rows[truth.true], len(unknown)
-
-
-# ---- what the footer says
-
-
-def _report(answers: CorrAnswers, reached: Mask, state: State, world: World) -> int:
-    """Notes on what was compared; answers how many rows could not be."""
-    corr = answers.corr
-    count = answers.comparisons[0].count
-    if len(answers.comparisons) > 1:
-        count = len(_combined([c.rows for c in answers.comparisons], corr.quantifier))
-    missing = int(np.count_nonzero(reached)) - count
-    if missing:
-        state.notes.append(_incomparable(answers, missing))
-    state.notes += _undecidable(answers)
-    if count:
-        state.notes.append(_confidence(answers, world))
-        state.notes += _caveats(answers, world)
-    if not corr.possible and len(answers.comparisons) == 1:
-        more = answers.comparisons[0].undecided(corr.bounds, answers.tests)
-        if more:
-            state.notes.append(
-                f"{models(more)} more may pass: USING certainty='possible' shows what is undecided"
-            )
-    positional = sum(int(c.candidates.positional.any()) for c in answers.comparisons)
-    if positional:
-        state.notes.append(
-            "some models name no classes: theirs are matched by position (column labels)"
-        )
-    return missing
-
-
-def _confidence(answers: CorrAnswers, world: World) -> str:
-    """What the bounds promise: at which confidence, for how many models, on which probes."""
-    corr = answers.corr
-    found = answers.comparisons[0].candidates
-    probes = f"{found.samples} probes"
-    for probe_set in world.facts.probe_sets():
-        if probe_set.id == found.probe_set_id:
-            probes += f" of '{probe_set.name}'"
-    share = f"{corr.confidence * 100:g}%"
-    if answers.tests == 1:
-        return f"equivalence holds with {share} confidence per model, on {probes}"
-    return (
-        f"equivalence holds with {share} confidence for all K = {answers.tests} comparisons "
-        f"together, on {probes}"
-    )
-
-
-def _caveats(answers: CorrAnswers, world: World) -> list[str]:
-    """What weakens the promise: made-up inputs, or data that models may have been trained on."""
-    used = {comparison.candidates.probe_set_id for comparison in answers.comparisons}
-    notes = []
-    for probe_set in world.facts.probe_sets():
-        if probe_set.id not in used:
-            continue
-        if probe_set.synthetic:
-            notes.append("the probes are synthetic: the bounds hold for such inputs only")
-        seen = [d for d in world.facts.datasets() if d.id == probe_set.dataset_id]
-        notes += [
-            f"'{dataset.name}' is not held out: agreement on inputs that models were trained on "
-            "is optimistic"
-            for dataset in seen
-            if dataset.held_out is False
-        ]
-    return notes
-
-
-def _incomparable(answers: CorrAnswers, missing: int) -> str:
-    names = ", ".join(reference.name for reference in answers.corr.references)
-    reasons: dict[str, int] = {}
-    for comparison in answers.comparisons:
-        reasons |= dict(comparison.candidates.incomparable)
-    why = ", ".join(sorted(reasons, key=lambda reason: -reasons[reason])) or "no common probes"
-    sketched = answers.comparisons[0].candidates.samples > 0
-    remedy = "ANALYZE ALL FOR EQUIVALENCE" if sketched else f"ANALYZE {names} FOR EQUIVALENCE"
-    return f"{models(missing)} skipped: not comparable with {names}, {why} (run {remedy})"
-
-
-def _undecidable(answers: CorrAnswers) -> list[str]:
-    """A sentence when no row could ever pass with so few probes."""
-    notes = []
-    for comparison in answers.comparisons:
-        samples = comparison.candidates.samples
-        for bound in answers.corr.bounds:
-            if bound.confidence is None or bound.operator not in (">", ">=") or not samples:
-                continue
-            needed = samples_needed(bound.threshold, (1 - bound.confidence) / answers.tests)
-            if needed is not None and needed <= samples:
-                continue
-            threshold = f"{bound.threshold * 100:g}%"
-            if needed is None:
-                notes.append(f"no number of probes can certify {threshold}")
-            else:
-                notes.append(
-                    f"n={samples} probes cannot certify {threshold} for {answers.tests} "
-                    f"comparisons: at least {needed} are needed"
-                )
-    return notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +162,7 @@ class Session:
         self, statement: nodes.Explain, parameters: Supplied = None, *, text: str | None = None
     ) -> Report:
         """The plan in words; with ANALYZE it runs, and counts and times are shown."""
+        from sommelier.engine.corr_notes import training_notes
         from sommelier.engine.explain import explain_analyzed, explain_plan
         from sommelier.engine.options import Kind, bind_options
 
@@ -173,13 +175,15 @@ class Session:
             optimized = optimize(bound)
             planned = time.perf_counter()
             if not (statement.analyze or options.get("analyze")):
-                return explain_plan(optimized, as_json=as_json)
+                told = (*bound.notes, *training_notes(bound, self.world))
+                return explain_plan(replace(optimized, notes=told), as_json=as_json)
             state = execute(optimized, self.world)
             timing = {
                 "plan": (planned - started) * 1e3,
                 "execute": (time.perf_counter() - planned) * 1e3,
             }
-            notes = tuple(dict.fromkeys((*bound.notes, *state.notes)))
+            told = (*bound.notes, *training_notes(bound, self.world), *state.notes)
+            notes = tuple(dict.fromkeys(told))
             return explain_analyzed(optimized, tuple(state.stages), notes, timing, as_json=as_json)
 
     def why(

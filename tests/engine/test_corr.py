@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.stats import beta
 
-from sommelier.records import Dataset, LabelSpace
+from sommelier.records import Dataset, LabelSpace, ModelRecord, OutputSketch, ProbeSet
 from tests.engine.conftest import SAMPLES, Bench
 
 
@@ -144,3 +146,124 @@ def test_a_new_model_is_found_at_once(ladder: Bench) -> None:
     probes = ladder.catalog.probe_set("probes-photos")
     ladder.model("newcomer", 1, probes)
     assert ladder.ask("SELECT MODELS CORR m0").one().name == "newcomer"
+
+
+# ---- what the bounds promise
+
+
+@pytest.mark.parametrize("quantifier", ["ANY", "ALL"])
+def test_the_best_of_several_references_shares_alpha_even_without_correction(
+    ladder: Bench, quantifier: str
+) -> None:
+    result = ladder.ask(
+        f"SELECT MODELS name, equivalence, agreement CORR {quantifier} (m0, m4, m9)"
+        " USING correction='none'"
+    )
+    claims = 3 if quantifier == "ANY" else 1
+    assert len(result) == 7
+    for match in result:
+        agreements = round(match.agreement * SAMPLES)
+        expected = beta.ppf(0.05 / claims, agreements, SAMPLES - agreements + 1)
+        assert match.equivalence == pytest.approx(expected, abs=1e-9)
+    scope = "per model, for its 3 references together" if claims == 3 else "per model"
+    note = f"equivalence holds with 95% confidence {scope}, on {SAMPLES} probes of 'photos'"
+    assert note in result.notes
+
+
+def test_the_largest_of_several_uncorrected_bounds_keeps_its_confidence() -> None:
+    """20 references that all agree on 90 %: the best bound is above it in at most 5 % of draws."""
+    generator = np.random.default_rng(3)
+    counts = generator.binomial(SAMPLES, 0.9, size=(2000, 20)).max(axis=1)
+    shared, own = (
+        float(np.mean(beta.ppf(alpha, counts, SAMPLES - counts + 1) > 0.9))
+        for alpha in (0.05 / 20, 0.05)
+    )
+    assert shared <= 0.05 < 0.3 < own
+
+
+def vectors(bench: Bench, probes: ProbeSet, *, exact: bool) -> None:
+    """Two models that answer with vectors; the second is a tenth off on a tenth of the probes."""
+    outputs = np.random.default_rng(0).normal(size=(SAMPLES, 8)).astype(np.float32)
+    near = outputs.copy()
+    near[: SAMPLES // 10] *= 1.1
+    for name, answers in (("one", outputs), ("two", near)):
+        record = ModelRecord(id=f"sha256:{name}", name=name, version="1", source="test")
+        bench.catalog.add_model(record)
+        bench.sketches.add(
+            OutputSketch(record.id, probes.id, "vectors", answers.tobytes(), 8, exact, None, None)
+        )
+
+
+def test_agreement_of_projected_outputs_is_called_an_estimate(bench: Bench) -> None:
+    vectors(bench, bench.probes("photos"), exact=False)
+    result = bench.ask("SELECT MODELS provenance CORR one")
+    assert result.fetchall() == [("estimated",)]
+    told = " ".join(result.notes)
+    assert "equivalence is estimated from projected outputs" in told
+    assert "distances are about 4% off" in told
+    assert "holds with" not in told
+    compared = bench.ask("COMPARE one WITH two")
+    assert compared.rows[0][0] == "agreement (estimated)"
+    assert any("estimated from projected outputs" in note for note in compared.notes)
+
+
+def test_agreement_of_whole_outputs_is_not(bench: Bench) -> None:
+    vectors(bench, bench.probes("photos"), exact=True)
+    result = bench.ask("SELECT MODELS provenance CORR one")
+    assert any(note.startswith("equivalence holds with 95% confidence") for note in result.notes)
+    compared = bench.ask("COMPARE one WITH two")
+    assert compared.rows[0][0] == "agreement"
+    assert "estimated" not in " ".join((*result.notes, *compared.notes))
+
+
+@pytest.mark.parametrize(
+    ("seed", "size", "first"), [(-1, 10_000, True), (-1, SAMPLES, False), (0, 10_000, False)]
+)
+def test_the_first_items_of_a_larger_dataset_are_no_random_sample(
+    bench: Bench, seed: int, size: int, first: bool
+) -> None:
+    probes = bench.probes("photos", seed=seed)
+    bench.catalog.add_dataset(
+        Dataset("data", "photos", "array", Path("x.npz"), size, None, None, True, None)
+    )
+    bench.model("a", 0, probes)
+    bench.model("b", 4, probes)
+    note = (
+        f"the probes are the first {SAMPLES} items of 'photos' (of {size}), not a random sample: "
+        "the bound holds for those like them"
+    )
+    assert (note in bench.ask("SELECT MODELS CORR a").notes) is first
+    assert (note in bench.ask("COMPARE a WITH b").notes) is first
+
+
+@pytest.mark.parametrize(("held_out", "doubted"), [(None, True), (True, False), (False, False)])
+def test_explain_says_that_nobody_declared_the_probes_held_out(
+    bench: Bench, held_out: bool | None, doubted: bool
+) -> None:
+    probes = bench.probes("photos")
+    bench.catalog.add_dataset(
+        Dataset("data", "photos", "array", Path("x.npz"), SAMPLES, None, None, True, None,
+                held_out=held_out)
+    )  # fmt: skip
+    bench.model("a", 0, probes)
+    bench.model("b", 4, probes)
+    note = "dataset 'photos' is not declared held out of training"
+    for explain in ("EXPLAIN", "EXPLAIN ANALYZE"):
+        assert (f"note: {note}" in bench.ask(f"{explain} SELECT MODELS CORR a").lines) is doubted
+    assert note not in bench.ask("SELECT MODELS CORR a").notes
+
+
+def test_skipped_models_are_counted_by_reason(ladder: Bench) -> None:
+    other = ladder.probes("other", dataset_id="elsewhere")
+    for name in ("x", "y"):
+        ladder.model(name, 0, other)
+    ladder.model("blank", 0)
+    why = "2 analysed on other probe sets only, 1 not analysed for equivalence"
+    remedy = "(run ANALYZE ALL FOR EQUIVALENCE)"
+    whole = ladder.ask("SELECT MODELS CORR m0")
+    assert f"3 models skipped: not comparable with m0: {why} {remedy}" in whole.notes
+    some = ladder.ask("SELECT MODELS CORR m0 WHERE name != 'x'")
+    assert (
+        f"2 models skipped: not comparable with m0: {why} in the whole catalog {remedy}"
+        in some.notes
+    )
