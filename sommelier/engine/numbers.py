@@ -13,7 +13,7 @@ from typing import Any
 from sommelier import units
 from sommelier.engine.arithmetic import SCALARS, compatible, fold, product_dimension
 from sommelier.engine.contexts import fitting
-from sommelier.engine.options import bare
+from sommelier.engine.options import bare, check_number
 from sommelier.engine.plan import (
     AnswerColumn,
     Binary,
@@ -78,6 +78,7 @@ def bind_number(node: Any, binding: Binding, wanted: Wanted = ANY) -> Value:
         literal = _quantity(literal) or literal
         handler = _HANDLERS[type(literal)]
     try:
+        check_number(literal)
         return handler(literal, binding, wanted)
     except UnitError as error:
         raise BinderError(error.message, span=literal.span, hint=error.hint) from None

@@ -6,6 +6,7 @@ int, float, bool), a tuple of words to choose from, or `Many(kind)` for a list.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -125,6 +126,7 @@ def number_in(literal: nodes.Expression, dimension: Dimension) -> float | None:
 
     Raises UnitError for a unit of something else, and for a bare number where a unit is needed.
     """
+    check_number(literal)
     if isinstance(literal, nodes.Negative):
         value = number_in(literal.operand, dimension)
         return None if value is None else -value
@@ -142,6 +144,21 @@ def number_in(literal: nodes.Expression, dimension: Dimension) -> float | None:
     if isinstance(literal, nodes.Number):
         return bare(float(literal.value), dimension)
     return None
+
+
+def check_number(literal: object) -> None:
+    """Raises UnitError for NaN, which only a query built in Python can hold."""
+    value = None
+    if isinstance(literal, nodes.Number | nodes.Quantity):
+        value = literal.value
+    elif isinstance(literal, nodes.Percent):
+        value = literal.fraction
+    elif isinstance(literal, nodes.Times):
+        value = literal.factor
+    if value is not None and math.isnan(value):
+        raise UnitError(
+            "NaN is not a number to compare with", hint="write a number, or leave it out"
+        )
 
 
 def bare(value: float, dimension: Dimension) -> float:

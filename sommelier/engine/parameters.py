@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,6 +86,12 @@ def _literal(value: Any, parameter: nodes.Parameter) -> Any:
     if isinstance(value, bool):
         return nodes.Boolean(value, span=span)
     if isinstance(value, int | float):
+        if math.isnan(value):
+            raise ParameterError(
+                f"parameter {_spell(parameter.name)} is NaN, which nothing can be compared with",
+                span=span,
+                hint="pass a number, or leave the condition out",
+            )
         return nodes.Number(float(value), span=span)
     if isinstance(value, str):
         return nodes.Text(value, span=span)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sommelier.engine.options import SELECT_OPTIONS, Many, bind_options, bind_value
 from sommelier.engine.parameters import Parameters
+from sommelier.engine.session import Session
 from sommelier.errors import BinderError, ParameterError, Span
 from sommelier.grammar import nodes
 from sommelier.units import Dimension
+from tests.engine.conftest import Ask
 
 SPAN = Span(1, 5, 4, 9)
 
@@ -98,3 +102,32 @@ def test_positions_and_names_reach_the_same_literals() -> None:
     assert Parameters({"n": None}).literal(nodes.Parameter("n")) == nodes.Null()
     listed = Parameters({"n": [1, "b"]}).literal(nodes.Parameter("n"))
     assert listed == (nodes.Number(1.0), nodes.Text("b"))
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "clause",
+    ["ON memory < $x", "WHERE accuracy >= $x", "CORR resnet50 >= $x", "LIMIT $x",
+     "WHERE params IN ($x)", "ON params BETWEEN 1 AND $x"],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [NAN, np.float64("nan"), np.float32("nan")])
+def test_nan_as_parameter_is_refused(ask: Ask, clause: str, value: Any) -> None:
+    with pytest.raises(ParameterError, match="parameter \\$x is NaN"):
+        ask(f"SELECT MODELS name {clause}", {"x": value})
+
+
+@pytest.mark.parametrize(
+    "bound", [nodes.Number(NAN), nodes.Quantity(NAN, "MB"), nodes.Percent(NAN), nodes.Times(NAN),
+              nodes.Negative(nodes.Quantity(NAN, "MB"))],
+)  # fmt: skip
+def test_nan_in_a_query_built_by_hand_is_refused(shelf: Session, bound: nodes.Expression) -> None:
+    reference = nodes.Corr(nodes.ModelRef("resnet50"))
+    on = nodes.Comparison("<", nodes.Column("memory"), bound)
+    with pytest.raises(BinderError, match="NaN"):
+        shelf.run(nodes.Select(corr=reference, on=on))
+    if isinstance(bound, nodes.Number | nodes.Percent):
+        corr = replace(reference, conditions=(nodes.CorrCondition("equivalence", ">=", bound),))
+        with pytest.raises(BinderError, match="NaN"):
+            shelf.run(nodes.Select(corr=corr))
