@@ -90,6 +90,14 @@ class Catalog(TextTable):
         """A number that grows with every committed change, also from one process to the next."""
         return self._database.generation
 
+    def generation_of(self, group: str) -> int:
+        """The generation in which one kind of thing last changed, for indexes of that kind.
+
+        group : 'models' (which there are; tags and names do not count), 'measurements',
+        'profiles', 'sketches' (and probe sets) or 'labels' (spaces and maps).
+        """
+        return self._database.generation_of(group)
+
     @property
     def notice(self) -> str | None:
         """For a read-only catalog, which moment it shows; None otherwise."""

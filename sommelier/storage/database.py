@@ -12,6 +12,7 @@ another thread sees all of it or nothing. Catalog SQL runs on its own cursor, ou
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,14 @@ CONFIG: Mapping[str, str] = {
 FEW = 50  # rows below which executing a statement for each is quicker than one for all
 MANY = 1000  # values in a list above which DuckDB's own binding pays, pandas and all
 _CHUNK = 20_000
+GROUPS: Mapping[str, frozenset[str]] = {
+    "models": frozenset({"models"}),  # which there are; a tag or another name is not counted
+    "measurements": frozenset({"measurements", "contexts"}),
+    "profiles": frozenset({"profiles"}),
+    "sketches": frozenset({"sketches", "probe_sets"}),
+    "labels": frozenset({"label_spaces", "label_maps"}),
+}
+_TABLES_WRITTEN = re.compile(r"(?:INTO|FROM|UPDATE)\s+store\.(\w+)")
 Row = Mapping[str, Any]
 Parameters = Sequence[object] | Mapping[str, object]
 
@@ -48,6 +57,9 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         self._writes = 0
+        self._touched: set[str] = set()
+        self._first_generation = 0
+        self._generations: dict[str, int] = {}
         self._half_done = False
         self._on_change: list[Callable[[], None]] = []
         self._on_abandon: list[Callable[[], None]] = []
@@ -95,6 +107,7 @@ class Database:
             with translated(doing):
                 self._raw.execute("BEGIN TRANSACTION")
             self._depth, self._writes, self._half_done = 1, 0, False
+            self._touched = set()
             try:
                 with translated(doing):
                     yield
@@ -112,7 +125,11 @@ class Database:
             return
         with translated("change the catalog"):
             self._alchemy().execute(statement, rows)
-        self._changed()
+        table = getattr(getattr(statement, "table", None), "name", None)
+        if table == "models" and getattr(statement, "is_update", False):
+            self._changed("")  # what is known of them, not which there are
+        else:
+            self._changed(*([table] if table else []))
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         """Add rows; each has every column. One transaction, one statement per 20 000 rows."""
@@ -144,7 +161,7 @@ class Database:
                     self._raw.execute(sql)
             finally:
                 self._raw.unregister("incoming")
-        self._changed()
+        self._changed(*(name for sql in statements for name in _TABLES_WRITTEN.findall(sql)))
 
     def alchemy(self) -> Connection:
         """The SQLAlchemy connection over this database, for migrations."""
@@ -165,7 +182,17 @@ class Database:
     def read_generation(self) -> None:
         """Take the number of commits from the file."""
         found = self.row("SELECT value FROM store.meta WHERE key = 'generation'")
-        self.generation = int(found[0]) if found else 0
+        self.generation = self._first_generation = int(found[0]) if found else 0
+        self._generations = {}
+
+    def generation_of(self, group: str) -> int:
+        """The generation in which a group of tables (GROUPS) last changed.
+
+        At most the generation of the whole; that at opening for what has not changed since.
+        """
+        if group not in GROUPS:
+            raise ValueError(f"there is no group of tables called '{group}'")
+        return self._generations.get(group, self._first_generation)
 
     @property
     def in_transaction(self) -> bool:
@@ -238,6 +265,9 @@ class Database:
             )
         self._raw.execute("COMMIT")
         if self._writes:
+            for group, tables in GROUPS.items():
+                if tables & self._touched:
+                    self._generations[group] = self.generation + 1
             self.generation += 1
 
     def _abandon(self) -> None:
@@ -247,8 +277,10 @@ class Database:
         for forget in (*self._on_change, *self._on_abandon):
             forget()
 
-    def _changed(self) -> None:
+    def _changed(self, *tables: str) -> None:
+        """Count a change of these tables; none named: of any."""
         self._writes += 1
+        self._touched.update(tables or frozenset().union(*GROUPS.values()))
         for forget in self._on_change:
             forget()
 
@@ -270,7 +302,7 @@ class Database:
                     f"{verb} INTO {table.fullname} ({listed}) SELECT {values}",
                     [[row[name] for row in chunk] for name in names],
                 )
-        self._changed()
+        self._changed(table.name)
 
     def _must_be_writing(self) -> None:
         if not self._depth:
