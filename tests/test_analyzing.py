@@ -106,3 +106,15 @@ def test_edges_hold_for_a_model_that_came_later(db: sm.Connection, tmp_path: Pat
     assert db.sql("SELECT count(*) FROM equivalences").rows == [(2,)]
     db.analyze("m2", aspects=("equivalence",), dataset="points")
     assert db.sql("SELECT count(*) FROM equivalences").rows == [(6,)]
+
+
+def test_analysing_a_few_models_again_hides_no_answer(db: sm.Connection, tmp_path: Path) -> None:
+    db.register_dataset("points", points(tmp_path / "p.npy"))
+    db.analyze("m0", "m1", "m2", aspects=("equivalence",), dataset="points", samples=30)
+    before = {row.name for row in db.query("SELECT MODELS CORR m0 WITHIN 100%")}
+    db.analyze("m0", "m3", aspects=("equivalence",), dataset="points", samples=80)
+    after = {row.name for row in db.query("SELECT MODELS CORR m0 WITHIN 100%")}
+    assert before == {"m1", "m2"} <= after
+    db.analyze("m1", "m2", aspects=("equivalence",), dataset="points", samples=80)
+    answer = db.query("SELECT MODELS name, probes CORR m0 WITHIN 100%")
+    assert {row.name: row.probes for row in answer} == {"m1": 80, "m2": 80, "m3": 80}
