@@ -69,7 +69,7 @@ def complete(text: str) -> Completion:
     prefix = match.group() if match else ""
     place = read(text, "statement", begin=begin, end=len(text) - len(prefix))
     if place.stopped is not None:
-        return Completion(prefix=prefix)
+        return Completion((), _behind_on(text[: len(text) - len(prefix)], begin), prefix)
     return Completion(tuple(keywords_in(place.accepts)), _wants(place), prefix)
 
 
@@ -103,6 +103,13 @@ def _inside_quotes(text: str, begin: int, opened: Piece) -> Completion:
         return Completion(prefix=prefix)
     wants = _text_kinds(place.tokens) if opened.value[0] == "'" else frozenset()
     return Completion((), wants | (_wants(place) & {"model", "pool"}), prefix)
+
+
+def _behind_on(text: str, begin: int) -> frozenset[str]:
+    """What `FITS ON |` names: an ON that only a quoted name can follow."""
+    place = read(f"{text}'", "statement", begin=begin)
+    named = bool(place.tokens) and place.tokens[-1].type == "ON_CONTEXT"
+    return _text_kinds(place.tokens) if named and place.stopped == len(text) else frozenset()
 
 
 def _after_number(text: str, begin: int, match: re.Match[str]) -> Completion:

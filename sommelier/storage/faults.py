@@ -89,13 +89,21 @@ def sql_error(cause: BaseException, text: str) -> CatalogSqlError | CancelledErr
     if type(cause).__name__ == "InterruptException":
         return CancelledError("the statement was cancelled")
     fault = read_fault(cause)
+    no_table = fault.message.startswith("Table with name")
     return CatalogSqlError(
         fault.message,
         text=text,
         span=span_at(text, fault.position) if fault.position is not None else None,
-        suggestions=fault.candidates[:3],
-        hint="SHOW TABLES lists what catalog SQL can read" if not fault.candidates else None,
+        suggestions=tuple(name for name in fault.candidates if not _internal(name))[:3],
+        hint="SHOW TABLES lists what catalog SQL can read"
+        if no_table or not fault.candidates
+        else None,
     )
+
+
+def _internal(name: str) -> bool:
+    """Whether a table is DuckDB's own, such as pg_indexes, which nobody means."""
+    return name.startswith(("pg_", "duckdb_", "sqlite_"))
 
 
 def span_at(text: str, offset: int) -> Span:

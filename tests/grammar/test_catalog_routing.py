@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from sommelier.errors import CatalogSqlError
 from sommelier.grammar import nodes as n
 from sommelier.grammar.parser import is_read_only, parse
 from sommelier.grammar.vocabulary import CATALOG_VIEWS
+from sommelier.storage.catalog import Catalog
 from sommelier.storage.views import VIEWS
 
 
@@ -55,3 +57,15 @@ def test_sql_behind_the_view_stays_sql(text: str) -> None:
 )
 def test_a_clause_of_ours_or_another_source_is_ours(text: str) -> None:
     assert isinstance(parse(text), n.Select)
+
+
+@pytest.mark.parametrize("text", ["SELECT 1 FROM nowhere", "SELECT 1 FROM modelz"])
+def test_the_statement_that_the_hint_names_lists_the_views(text: str) -> None:
+    with Catalog.open(":memory:") as catalog:
+        with pytest.raises(CatalogSqlError) as caught:
+            catalog.sql(text)
+        assert caught.value.hint == "SHOW TABLES lists what catalog SQL can read"
+        assert set(caught.value.suggestions) <= CATALOG_VIEWS
+        statement = parse("SHOW TABLES")
+        assert isinstance(statement, n.CatalogSql)
+        assert {name for (name,) in catalog.sql(statement.text).rows} == CATALOG_VIEWS
