@@ -128,7 +128,7 @@ def _add_edges(db: Connection, plan: AnalysisPlan, tasks: list[AnalysisTask], ca
             found = db.session.semantics.edges(reference, EDGE_CONFIDENCE, probe_set_id)
             direct = [edge for edge in found if edge.probe_set_id == probe_set_id]
             edges += direct[:NEAREST_EDGES] if many else direct
-        db.catalog.add_edges(edges)
+        db.catalog.replace_edges(probe_set_id, edges)
 
 
 def _answered(task: AnalysisTask, probe_set_id: str) -> bool:

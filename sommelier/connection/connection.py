@@ -65,6 +65,7 @@ class Connection:
         self._published_at = time.monotonic()
         if not catalog.read_only:
             TaskQueue(catalog).interrupt_stale()  # what a killed process left running
+            self.artifacts.sweep()  # and half copied
 
     # ---- asking
 
