@@ -95,11 +95,14 @@ TEXT_COLUMNS: tuple[str, ...] = (
     "format",
     "output_kind",
     "label_space",
+    "opset",
     "producer",
     "created",
+    "added_at",
     "graph_hash",
     "weight_hash",
     "input",
     "output",
+    "note",
 )
-"""Metadata columns of a model, compared as text (`tags` with HAS)."""
+"""Metadata columns of a model, compared as text (`tags` with HAS, `opset` as a number)."""

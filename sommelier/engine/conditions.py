@@ -233,8 +233,11 @@ def _warn_unknown_task(word: str, value: nodes.Expression, binding: Binding) -> 
 
 
 def _word(node: Any, column: str, binding: Binding) -> str:
-    """The text a column is compared with. Raises BinderError for anything else."""
+    """The text, or opset as text, a column is compared with. Raises BinderError otherwise."""
     literal = binding.scope.parameters.literal(node)
+    if column == "opset" and not isinstance(literal, nodes.Number):
+        span = getattr(literal, "span", None) or getattr(node, "span", None)
+        raise BinderError("'opset' is a number", span=span, hint="write opset >= 17")
     if isinstance(literal, nodes.Text):
         return literal.value
     if isinstance(literal, nodes.Number):

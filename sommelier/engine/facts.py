@@ -130,7 +130,7 @@ class Facts:
 
 
 def ranks(values: Array) -> Array:
-    """Dense ranks of text, NaN for None.
+    """Dense ranks of text or whole numbers, NaN for None.
 
     >>> ranks(np.array(["b", None, "a", "b"], dtype=object)).tolist()
     [1.0, nan, 0.0, 1.0]
@@ -138,7 +138,9 @@ def ranks(values: Array) -> Array:
     known = np.array([v is not None for v in values], dtype=bool)
     result = np.full(len(values), np.nan)
     if known.any():
-        words = np.array([str(v) for v in values[known]], dtype=object)
+        words = values[known]
+        if not all(isinstance(word, int) for word in words):
+            words = np.array([str(word) for word in words], dtype=object)
         _, inverse = np.unique(words, return_inverse=True)
         result[known] = inverse
     return result

@@ -15,7 +15,7 @@ from sommelier.engine.parameters import Parameters
 from sommelier.engine.plan import MetricColumn, ModelReference, QueryOptions
 from sommelier.errors import BinderError, Span, UnknownNameError
 from sommelier.grammar import nodes
-from sommelier.metrics import METRICS
+from sommelier.metrics import METRICS, TEXT_COLUMNS
 from sommelier.records import Provenance
 from sommelier.storage.resource_index import PER_BATCH, ColumnKey
 
@@ -242,5 +242,6 @@ def unknown_column(name: str, span: Span | None, known: list[str]) -> BinderErro
         f"unknown metric or column '{name}'",
         span=span,
         suggestions=nearest(name, known),
-        hint=f"metrics: {', '.join(METRICS)}; SHOW METRICS explains them",
+        hint=f"metrics: {', '.join(METRICS)}; SHOW METRICS explains them; "
+        f"columns: {', '.join(TEXT_COLUMNS)}",
     )

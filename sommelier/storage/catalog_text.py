@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 _LABEL_SPACE = "(SELECT l.name FROM store.label_spaces l WHERE l.id = m.label_space_id)"
 _EXPRESSIONS = {
+    "opset": "m.opset::VARCHAR",
     "tags": "CASE WHEN len(m.tags) > 0 THEN array_to_string(m.tags, ',') END",
     "label_space": _LABEL_SPACE,
     "created": "strftime(m.created, '%Y-%m-%d %H:%M:%S')",
+    "added_at": "strftime(m.added_at, '%Y-%m-%d %H:%M:%S')",
 }
+_TIMES = ("created", "added_at")
 _COMPARISONS = frozenset({"=", "!=", "<", "<=", ">", ">="})
 
 
@@ -55,10 +58,10 @@ class TextTable(CollectionTable):
     def text_mask(self, predicate: TextPredicate) -> TextMask:
         """The models for which a predicate is true, and those for which its column is NULL.
 
-        `created` is compared to the precision it is written with: created = '2024-05' is all of
-        that May. `tags` have no NULL for HAS; for other operators they are their words joined by
-        commas. A few ms for 100 000 models. Raises BinderError for a column, an operator or a
-        regular expression that does not exist.
+        Times are compared to the precision they are written with: created = '2024-05' is all of
+        that May. `opset` is compared as a number. `tags` have no NULL for HAS; for other operators
+        they are their words joined by commas. A few ms for 100 000 models. Raises BinderError for
+        a column, an operator or a regular expression that does not exist.
         """
         condition, parameters, nullable = _compiled(predicate)
         column = _expression(predicate.column)
@@ -79,7 +82,8 @@ class TextTable(CollectionTable):
     ) -> dict[str, list[Any]]:
         """Metadata of these models (None: all), a list per column in the order of `ids`.
 
-        Values are str or None; tags are a list of str. An unknown id gives None everywhere.
+        Values are str or None; tags are a list of str, opset is an int. An unknown id gives None
+        everywhere.
         """
         with self._database.steady():  # or "all" may be others by the time they are read
             if ids is None or ids is self._known_positions().ids:
@@ -108,8 +112,16 @@ class TextTable(CollectionTable):
 
 
 def _output(column: str) -> str:
-    _expression(column)
-    return "m.tags" if column == "tags" else _expression(column)
+    expression = _expression(column)
+    return f"m.{column}" if column in ("tags", "opset") else expression
+
+
+def _number(text: object) -> str:
+    """The text of a number, as a question takes it. Raises BinderError."""
+    try:
+        return f"{float(str(text)):.17g}"
+    except ValueError:
+        raise BinderError(f"'{text}' is not a number", hint="write opset >= 17") from None
 
 
 def _expression(column: str) -> str:
@@ -136,7 +148,9 @@ def _compiled(predicate: TextPredicate) -> tuple[str, list[Any], bool]:
         return f"{expression} IN (SELECT unnest(?::VARCHAR[]))", [list(values)], True
     if operator not in _OPERATORS:
         raise BinderError(f"'{operator}' does not compare text")
-    if column == "created" and operator in _COMPARISONS:
+    if column == "opset" and operator in _COMPARISONS:
+        return f"m.opset {operator} ?::DOUBLE", [_number(values[0])], True
+    if column in _TIMES and operator in _COMPARISONS:
         expression = f"left({expression}, {len(values[0])})"
     return _OPERATORS[operator](expression), [values[0]], True
 
