@@ -42,7 +42,7 @@ bench: $(READY)    ## every benchmark, quick settings
 	$(BIN)/python -m benchmarks.query_latency --quick
 
 notebooks: $(READY) ## run every notebook as it stands
-	$(BIN)/python -m pytest -p no:doctest --nbmake --nbmake-timeout=600 notebooks
+	$(BIN)/python -m pytest -o addopts= --nbmake --nbmake-timeout=600 --overwrite notebooks
 
 clean:             ## remove the environment and everything built
 	rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
