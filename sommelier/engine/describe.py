@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sommelier.engine.names import nearest, unknown
 from sommelier.engine.result import ColumnInfo, Table
 from sommelier.engine.show import profile_rows
+from sommelier.engine.skipped import models
 from sommelier.errors import UnknownNameError
 from sommelier.grammar import nodes
 from sommelier.metrics import METRICS
@@ -181,6 +182,8 @@ def _task(reference: nodes.ModelRef, session: Session) -> Facts:
 
 
 def _dataset(reference: nodes.ModelRef, session: Session) -> Facts:
+    if reference.name not in {known.name for known in session.facts.datasets()}:
+        return _mentioned("dataset", reference.name, session)
     dataset = session.catalog.dataset(reference.name)
     facts: Facts = [
         ("name", dataset.name),
@@ -197,7 +200,19 @@ def _dataset(reference: nodes.ModelRef, session: Session) -> Facts:
     return facts + [(f"option {name}", str(value)) for name, value in dataset.options.items()]
 
 
+def _mentioned(kind: str, name: str, session: Session) -> Facts:
+    """A device or dataset that is not registered: what is known on it."""
+    facts: Facts = [("name", name), ("registered", "no")]
+    for metric in METRICS:
+        counts = [c.count for c in session.facts.contexts(metric) if getattr(c, kind) == name]
+        if counts:
+            facts.append((f"known ({metric})", models(max(counts))))
+    return facts
+
+
 def _device(reference: nodes.ModelRef, session: Session) -> Facts:
+    if reference.name not in {known.name for known in session.facts.devices()}:
+        return _mentioned("device", reference.name, session)
     device = session.catalog.device(reference.name)
     numbers = (
         ("memory", device.memory_bytes, Dimension.BYTES, ""),

@@ -19,11 +19,19 @@ def names(kind: str, facts: Facts) -> list[str]:
 
 def _devices(facts: Facts) -> list[str]:
     registered = [device.name for device in facts.devices()]
-    return list(dict.fromkeys([*registered, *facts.context_names("latency", "device")]))
+    return list(dict.fromkeys([*registered, *_with_numbers("device", facts)]))
 
 
 def _datasets(facts: Facts) -> list[str]:
-    return [dataset.name for dataset in facts.datasets()]
+    registered = [dataset.name for dataset in facts.datasets()]
+    probed = [probes.name for probes in facts.probe_sets()]
+    return list(dict.fromkeys([*registered, *probed, *_with_numbers("dataset", facts)]))
+
+
+def _with_numbers(kind: str, facts: Facts) -> list[str]:
+    """The devices or datasets on which some metric is known."""
+    metrics = [metric.name for metric in METRICS.values() if kind in metric.context]
+    return [name for metric in metrics for name in facts.context_names(metric, kind)]
 
 
 _KINDS: dict[str, Callable[[Facts], list[str]]] = {

@@ -219,7 +219,7 @@ class Session:
 
     def set_option(self, statement: nodes.SetOption, parameters: Supplied = None) -> str:
         """Stores a setting; answers its value as it would be written."""
-        return settings.store(self.catalog, statement, parameters)
+        return settings.store(self.catalog, statement, parameters, self.names)
 
     def reset_option(self, statement: nodes.ResetOption) -> None:
         """Forgets one setting, or all of them."""

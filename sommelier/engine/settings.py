@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sommelier.engine.names import nearest
+from sommelier.engine.names import nearest, unknown
 from sommelier.engine.options import SETTINGS, Kind, bind_value, check_confidence
 from sommelier.engine.parameters import Supplied
 from sommelier.errors import BinderError, Span
@@ -24,8 +25,17 @@ def read(catalog: Catalog) -> dict[str, Any]:
     }
 
 
-def store(catalog: Catalog, statement: nodes.SetOption, parameters: Supplied = None) -> str:
-    """Keeps a setting; answers its value as a person writes it. Raises BinderError."""
+def store(
+    catalog: Catalog,
+    statement: nodes.SetOption,
+    parameters: Supplied = None,
+    names: Callable[[str], list[str]] | None = None,
+) -> str:
+    """Keeps a setting; answers its value as a person writes it.
+
+    names : the devices or datasets there are; None takes any. Raises BinderError,
+    UnknownNameError.
+    """
     name = statement.name.lower()
     kind = _kind(name, statement.span)
     value = bind_value(statement.value, kind, parameters, name=name)
@@ -38,6 +48,8 @@ def store(catalog: Catalog, statement: nodes.SetOption, parameters: Supplied = N
         raise BinderError("a tolerance lies between 0% and 100%", span=statement.span)
     if name == "batch" and value < 1:
         raise BinderError("a batch has at least one input", span=statement.span)
+    if names is not None and name in ("device", "dataset"):
+        _check_name(name, str(value), names(name), statement)
     catalog.set_setting(name, _text(value))
     return shown(name, value)
 
@@ -61,6 +73,12 @@ def shown(name: str, value: Any) -> str:
     if isinstance(kind, Dimension):
         return format_value(float(value), kind)
     return str(value)
+
+
+def _check_name(kind: str, name: str, known: list[str], statement: nodes.SetOption) -> None:
+    """Raises UnknownNameError with the nearest names."""
+    if name not in known:
+        raise unknown(kind, name, known, getattr(statement.value, "span", None) or statement.span)
 
 
 def _kind(name: str, span: Span | None) -> Kind:

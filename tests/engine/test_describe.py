@@ -74,3 +74,9 @@ def test_a_failure_that_was_mended_is_not_told(own_shelf: Session) -> None:
     run(own_shelf, "failed", "every output is NaN")
     run(own_shelf, "done", None)
     assert not {"last failure", "last skipped"} & described(own_shelf).keys()
+
+
+def test_what_only_measurements_name_is_described_by_them(own_shelf: Session) -> None:
+    ask = asker(own_shelf)
+    assert ("known (accuracy)", "1 model") in ask("DESCRIBE DATASET cifar10").rows
+    assert ("known (latency)", "2 models") in ask("DESCRIBE DEVICE 'cuda:0'").rows

@@ -103,6 +103,31 @@ def test_a_wrong_setting_is_refused_when_it_is_set(own_shelf: Session, text: str
     assert own_shelf.settings() == {}
 
 
+@pytest.mark.parametrize(
+    ("text", "message", "nearest"),
+    [("SET device = 'cuda0'", "unknown device 'cuda0'", "cuda:0"),
+     ("SET dataset = 'imagenett'", "unknown dataset 'imagenett'", "imagenet"),
+     ("SET dataset = foto", "unknown dataset 'foto'", "photos")],
+)  # fmt: skip
+def test_an_unknown_device_or_dataset_is_refused_with_the_nearest(
+    own_shelf: Session, text: str, message: str, nearest: str
+) -> None:
+    with pytest.raises(BinderError, match=message) as caught:
+        set_to(own_shelf, text)
+    assert nearest in caught.value.suggestions
+    assert caught.value.span is not None
+    assert own_shelf.settings() == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["SET device = jetson", "SET device = 'cpu'", "SET dataset = cifar10", "SET dataset = photos"],
+)
+def test_what_is_registered_probed_or_measured_can_be_set(own_shelf: Session, text: str) -> None:
+    set_to(own_shelf, text)
+    assert len(own_shelf.settings()) == 1
+
+
 # ---- the catalog changes
 
 
