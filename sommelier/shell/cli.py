@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sommelier.shell.scripts import Item
     from sommelier.shell.session import ShellSession
 
-_SUBCOMMANDS = ("shell", "query", "demo")
+_SUBCOMMANDS = ("shell", "query", "demo", "help")
 _DESCRIPTION = """\
 A database of neural-network models that you can question.
 
@@ -48,6 +48,7 @@ Answers go to stdout, everything else to stderr. Exit codes: 0 all answered, 1 a
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_missing_streams()
     try:
         return _dispatch(arguments)
     except BrokenPipeError:
@@ -67,7 +68,9 @@ def _dispatch(arguments: list[str]) -> int:
     try:
         config = _config(options)
         return _run(options, config)
-    except SommelierError as error:
+    except BrokenPipeError:
+        raise
+    except (SommelierError, OSError) as error:
         from sommelier.shell.diagnostics import render_error
         from sommelier.shell.terminal import wants_colour
 
@@ -116,7 +119,8 @@ class _Parser(argparse.ArgumentParser):
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = _parser()
     subcommand = arguments[0] if arguments and arguments[0] in _SUBCOMMANDS else None
-    options = parser.parse_intermixed_args(arguments[1:] if subcommand else arguments)
+    rest = ["--help"] if subcommand == "help" else arguments[1:] if subcommand else arguments
+    options = parser.parse_intermixed_args(rest)
     options.shell = subcommand == "shell"
     words: list[str] = options.words
     if subcommand == "query":
@@ -252,6 +256,15 @@ def _script(path: str) -> str:
 
 
 # ---- ends
+
+
+def _open_missing_streams() -> None:
+    """A stream its parent closed is None in Python; it is read as empty and written to nowhere."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 - for the life of the process
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
 
 
 def _quietly_broken_pipe() -> int:

@@ -289,7 +289,8 @@ def _edit(session: ShellSession, text: str) -> None:
             raise CommandError(f"cannot start {editor}: {error.strerror}") from error
         if code:
             raise CommandError(f"{editor} ended with {code}; the statement is unchanged")
-        session.next_input = file.read_text(encoding="utf-8").rstrip("\n")
+        edited = file.read_text(encoding="utf-8").rstrip()
+        session.next_input = edited if not edited or edited.endswith(";") else f"{edited};"
 
 
 def _save(session: ShellSession, text: str) -> None:

@@ -12,6 +12,13 @@ from sommelier.shell.terminal import display_width, paint, visible, wrap
 _SMALLEST_WINDOW = 24  # columns of a long source line that are always shown around the caret
 
 
+class SystemRefusalError(SommelierError):
+    """The operating system refused a file or a device, in its own words."""
+
+    code = "system"
+    title = "System Error"
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a statement came from: a script's name and the line it starts on."""
@@ -32,6 +39,8 @@ def render_error(
     width : columns available; a longer source line is cut around the caret. origin : adds
     `script.sql:17:5:` in front and counts lines from the script's start.
     """
+    if isinstance(error, OSError):
+        error = SystemRefusalError(_refusal(error))
     if not isinstance(error, SommelierError):
         return _internal_error(error, colour)
     if isinstance(error, CancelledError):
@@ -113,6 +122,11 @@ def _paragraph(text: str) -> str:
 def _either(names: tuple[str, ...]) -> str:
     quoted = [f"'{visible(name)}'" for name in names]
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+
+
+def _refusal(error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def _internal_error(error: BaseException, colour: bool) -> str:

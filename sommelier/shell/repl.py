@@ -12,7 +12,7 @@ from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.output import Output
+from prompt_toolkit.output import ColorDepth, Output
 
 from sommelier.errors import SommelierError
 from sommelier.grammar.parser import is_complete
@@ -67,6 +67,7 @@ class Repl:
             multiline=True,
             lexer=statement_lexer() if session.console.colour else None,
             style=STYLE,
+            color_depth=None if session.console.colour else ColorDepth.MONOCHROME,
             completer=self.completer,
             complete_while_typing=True,
             history=self._history,

@@ -14,12 +14,11 @@ from sommelier.errors import (
     CancelledError,
     DatabaseLockedError,
     ParserError,
-    SommelierError,
     StorageError,
 )
 from sommelier.grammar import nodes
 from sommelier.grammar.parser import is_read_only, parse
-from sommelier.shell.config import ConfigError, ShellConfig, saved_queries_path
+from sommelier.shell.config import ShellConfig, saved_queries_path
 from sommelier.shell.console import Console, pager_command
 from sommelier.shell.exits import ExitCode
 from sommelier.shell.interrupt import AbandonedError, run_cancellable
@@ -119,7 +118,7 @@ class ShellSession:
         except DatabaseLockedError as error:
             if not self.interactive or read_only:
                 raise
-            self.console.talk(f"Read-only: {error.message}", "hint")
+            self.console.talk(f"Read-only: {error.message.partition(';')[0]}", "hint")
             connection = connect(path, read_only=True)
         if connection.notice and self.interactive:
             self.console.talk(connection.notice, "note")
@@ -142,12 +141,9 @@ class ShellSession:
                 self.report(error)
                 self.exit_code = ExitCode.INTERRUPTED
                 return False
-            except (SommelierError, OSError) as error:
-                if isinstance(error, BrokenPipeError):
-                    raise
-                self.report(_as_ours(error), _origin(source, item))
-                succeeded = False
-            except Exception as error:  # a bug must not take the person's session down
+            except BrokenPipeError:
+                raise
+            except Exception as error:  # also a bug: it must not take the session down
                 self.report(error, _origin(source, item))
                 succeeded = False
             if not succeeded:
@@ -286,11 +282,3 @@ def _origin(source: str | None, item: Item) -> Origin | None:
     from sommelier.shell.diagnostics import Origin
 
     return Origin(source, item.line) if source else None
-
-
-def _as_ours(error: SommelierError | OSError) -> SommelierError:
-    """An error of the operating system as one sentence."""
-    if isinstance(error, SommelierError):
-        return error
-    where = f"{error.filename}: " if error.filename else ""
-    return ConfigError(f"{where}{(error.strerror or str(error)).lower()}")

@@ -11,6 +11,7 @@ from prompt_toolkit.document import Document
 
 from sommelier.errors import SommelierError
 from sommelier.grammar.completion import complete
+from sommelier.grammar.scanning import pieces
 from sommelier.metrics import ANSWER_COLUMNS, METRICS, TEXT_COLUMNS
 from sommelier.shell.commands import COMMANDS
 from sommelier.shell.config import FORMATS
@@ -71,24 +72,20 @@ class StatementCompleter(Completer):
             return
         expected = complete(text)
         prefix = expected.prefix
-        found: list[tuple[tuple[int, int, str], Completion]] = []
+        quote = _open_quote(text)
+        found: list[tuple[tuple[int, bool], Completion]] = []
         for kind in sorted(expected.wants):
             names = units_for(text) if kind == "unit" else self.names.of(kind)
-            candidates = matching(names, prefix.strip("'\""))
-            for rank, name in candidates:
-                shown = Completion(
-                    _spelling(name, kind), -len(prefix), display=name, display_meta=kind
-                )
-                found.append(((rank, 0, ""), shown))
+            for rank, name in matching(names, prefix):
+                spelled = _spelling(name, kind, quote)
+                shown = Completion(spelled, -len(prefix), display=name, display_meta=kind)
+                found.append(((rank, prefix.isupper()), shown))
         for rank, keyword in matching(expected.keywords, prefix):
-            word = keyword.lower() if prefix and prefix.islower() else keyword
-            found.append(((rank, 1, keyword), Completion(word, -len(prefix))))
-        found.sort(key=lambda pair: pair[0])
-        seen: set[str] = set()
-        for _, completion in found[: 2 * _SHOWN]:
-            if completion.text not in seen:
-                seen.add(completion.text)
-                yield completion
+            word = keyword.lower() if prefix.islower() else keyword
+            found.append(((rank, not prefix.isupper()), Completion(word, -len(prefix))))
+        found.sort(key=lambda pair: pair[0])  # capitals mean a keyword
+        unique = {completion.text: completion for _, completion in reversed(found)}
+        yield from list(reversed(unique.values()))[:_SHOWN]
 
     def _command(self, document: Document, event: CompleteEvent) -> Iterator[Completion]:
         text = document.text_before_cursor.lstrip()
@@ -169,8 +166,16 @@ def _in_order(letters: str, text: str) -> bool:
     return all(letter in rest for letter in letters)
 
 
-def _spelling(name: str, kind: str) -> str:
-    """The name as the language writes it."""
+def _open_quote(text: str) -> str:
+    """The quote that is open at the end of the text, or nothing."""
+    last = pieces(text)[-1:]
+    return last[0].value[0] if last and last[0].kind == "open" and last[0].value[0] in "'\"" else ""
+
+
+def _spelling(name: str, kind: str, quote: str) -> str:
+    """The name as the language writes it; inside an open quote, what closes it."""
+    if quote:
+        return name.replace(quote, quote * 2) + quote
     if kind in _QUOTED_KINDS:
         return "'" + name.replace("'", "''") + "'"
     if kind in ("unit", "metric", "column", "option") or _PLAIN_NAME.match(name):

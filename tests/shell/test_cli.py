@@ -109,6 +109,8 @@ def test_a_script_stops_at_its_first_error_unless_told_not_to(run: Run, database
         ("--config", "no-such-file.toml", "-c", "SHOW MODELS"),
         ("no-such.sommelier", "-c", "SHOW MODELS"),
         ("--maxrows", "few"),
+        ("-o", "no/such/folder/x", "-c", "SHOW MODELS"),
+        (".", "-c", "SHOW MODELS"),
     ],
 )
 def test_wrong_usage_is_2_and_one_sentence(run: Run, arguments: tuple[str, ...]) -> None:
@@ -148,6 +150,7 @@ def test_version_and_help_need_no_database(run: Run) -> None:
     import sommelier
 
     assert run("--version").stdout == f"sommelier {sommelier.__version__}\n"
+    assert run("help").stdout == run("--help").stdout
     helped = run("--help")
     assert helped.returncode == 0
     for word in ("examples:", "--format", "SOMMELIER_DB", "130 Ctrl-C", "sommelier demo"):
@@ -195,6 +198,48 @@ def test_ctrl_c_is_130_without_a_traceback(
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
+
+
+def test_ctrl_c_cancels_a_running_statement(database: Path, home: Path, tmp_path: Path) -> None:
+    slow = "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b"
+    process = subprocess.Popen(
+        [*COMMAND, str(database), "-c", f".echo {slow[:6]}", "-c", slow, "-c", ".echo next"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "SELECT\n"
+    time.sleep(1.0)  # it computes
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "Cancelled" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_closed_stream_is_no_reason_to_fail(
+    database: Path, home: Path, tmp_path: Path, closed: str
+) -> None:
+    line = f"{' '.join(COMMAND)} {database} -c 'SELECT MODELS name' {closed}"
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_one_sentence(database: Path, home: Path, tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    line = f"{' '.join(COMMAND)} {database} -c 'SELECT MODELS name' > /dev/full"
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "System Error: no space left on device\n"
 
 
 def test_a_conversation_over_pipes_is_answered_line_by_line(

@@ -221,7 +221,7 @@ def test_edit_leaves_the_changed_statement_for_the_prompt(
 ) -> None:
     monkeypatch.setenv("VISUAL", "sed -i s/gamma/beta/")
     session.interactive = True
-    session.last_statement = "DESCRIBE gamma;"
+    session.last_statement = "DESCRIBE gamma"
     run_command(session, ".edit")
     assert session.next_input == "DESCRIBE beta;"
 

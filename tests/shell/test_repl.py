@@ -1,4 +1,4 @@
-"""The prompt, driven key by key through prompt_toolkit's pipe input, and once on a real terminal."""
+"""The prompt, driven key by key through a pipe, and a few times on a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Said = Callable[..., str]
 
 
 @pytest.fixture
-def typed(session: ShellSession) -> Iterator[Type]:
+def typed(session: ShellSession) -> Type:
     """Runs the prompt on the keys; returns its exit code. Ends with Ctrl-D."""
     session.interactive = True
 
@@ -41,7 +41,7 @@ def typed(session: ShellSession) -> Iterator[Type]:
             source.send_text(keys + CTRL_D)
             return Repl(session, input=source, output=DummyOutput()).run()
 
-    yield call
+    return call
 
 
 @pytest.fixture
@@ -171,6 +171,7 @@ def offered(completer: StatementCompleter, text: str) -> list[str]:
         ("SEL", "SELECT"),
         ("sel", "select"),
         ("SELECT MODEL CO", "SELECT MODEL CORR"),
+        ("SELECT MODEL co", "SELECT MODEL confidence"),
         ("SELECT MODEL CORR al", "SELECT MODEL CORR alpha"),
         ("SELECT MODEL CORR amma", None),
         ("SELECT MODELS ON mem", "SELECT MODELS ON memory"),
@@ -209,10 +210,10 @@ def test_an_open_quote_is_completed_and_closed_once(session: ShellSession, tmp_p
     session.open(str(tmp_path / "own.sommelier"))
     session.statement("REGISTER DEVICE board USING memory = 8 GB")
     completer = StatementCompleter(session)
-    for typed_so_far in ("bo", "'bo"):
-        text = f"SELECT MODELS ON FITS ON {typed_so_far}"
-        wanted = "SELECT MODELS ON FITS ON 'board'"
-        assert wanted in offered(completer, text) or typed_so_far == "bo"
+    wanted = "SELECT MODELS ON FITS ON 'board'"
+    assert offered(completer, "SELECT MODELS ON FITS ON 'bo") == [wanted]
+    latency = "SELECT MODELS ON latency < 3 ms ON "
+    assert f"{latency}'board'" in offered(completer, latency)
 
 
 def test_file_names_are_completed_after_file_commands(
@@ -270,7 +271,7 @@ class Terminal:
         os.close(inside)
 
     def wait_for(self, text: str, seconds: float = 30.0) -> str:
-        """Everything since the last wait, once it holds `text`."""
+        """Everything since the last wait up to `text`, once it is there."""
         deadline = time.monotonic() + seconds
         while text not in self.text:
             left = deadline - time.monotonic()
@@ -283,8 +284,8 @@ class Terminal:
                 if "\x1b[6n" in received:  # prompt_toolkit asks where the cursor is
                     os.write(self.end, b"\x1b[1;1R")
                 self.text += received
-        seen, self.text = self.text, ""
-        return seen
+        seen, _, self.text = self.text.partition(text)
+        return seen + text
 
     def type(self, keys: str) -> None:
         os.write(self.end, keys.encode())
@@ -313,22 +314,24 @@ def terminal(database: Path, home: Path, tmp_path: Path) -> Iterator[Terminal]:
 
 def test_on_a_terminal_answers_are_tables_with_a_footer(terminal: Terminal) -> None:
     terminal.wait_for("3 models in ")
-    terminal.wait_for("sommelier> ")
+    terminal.wait_for("sommelier>")
     terminal.type("SELECT MODELS name, params ORDER BY name;\r")
     seen = terminal.wait_for("3 rows (")
     assert "│ alpha │     15 │" in seen
+    terminal.wait_for("sommelier>")
     terminal.type("\x04")
     assert terminal.close() == 0
 
 
 def test_ctrl_c_ends_watch_and_keeps_the_shell(terminal: Terminal) -> None:
-    terminal.wait_for("sommelier> ")
+    terminal.wait_for("sommelier>")
     terminal.type(".watch 0.2 SHOW POOLS\r")
     terminal.wait_for("Every 0.2 s: SHOW POOLS")
     terminal.type("\x03")
-    terminal.wait_for("sommelier> ")
+    terminal.wait_for("sommelier>")
     terminal.type(".echo still here\r")
-    terminal.wait_for("\nstill here")
+    terminal.wait_for("still here\r\n")
+    terminal.wait_for("sommelier>")
     terminal.type(".quit 4\r")
     assert terminal.close() == 4
 
@@ -340,18 +343,19 @@ def test_a_database_that_is_being_written_is_opened_read_only(
 
     with connect(database):
         terminal = Terminal("shell", str(database), "--color", "never", cwd=tmp_path)
-        seen = terminal.wait_for("sommelier> ")
+        seen = terminal.wait_for("sommelier>")
         assert "Read-only: " in seen
         assert f"process {os.getpid()}" in seen
         terminal.type("DROP MODEL alpha;\r")
-        terminal.wait_for("[y/N] ")
+        terminal.wait_for("[y/N]")
         terminal.type("y\r")
         terminal.wait_for("Storage Error: ")
+        terminal.wait_for("sommelier>")
         terminal.type("\x04")
         assert terminal.close() == 0
 
 
 def test_sigterm_ends_the_shell(terminal: Terminal) -> None:
-    terminal.wait_for("sommelier> ")
+    terminal.wait_for("sommelier>")
     terminal.process.send_signal(signal.SIGTERM)
     assert terminal.close() != 0
