@@ -118,3 +118,26 @@ def test_analysing_a_few_models_again_hides_no_answer(db: sm.Connection, tmp_pat
     db.analyze("m1", "m2", aspects=("equivalence",), dataset="points", samples=80)
     answer = db.query("SELECT MODELS name, probes CORR m0 WITHIN 100%")
     assert {row.name: row.probes for row in answer} == {"m1": 80, "m2": 80, "m3": 80}
+
+
+def test_dropping_a_dataset_forgets_what_was_measured_on_it(
+    db: sm.Connection, tmp_path: Path
+) -> None:
+    def labelled(seed: int) -> Path:
+        x = np.random.default_rng(seed).normal(size=(60, 4)).astype(np.float32)
+        np.savez(tmp_path / f"{seed}.npz", x=x, y=x.argmax(1) % 3)
+        return tmp_path / f"{seed}.npz"
+
+    db.register_dataset("points", labelled(1))
+    db.analyze("m0", "m1", aspects=("equivalence", "accuracy"), dataset="points")
+    db.execute("ALTER MODEL m3 SET accuracy = 50% ON 'points'")
+    db.execute("DROP DATASET points")
+    left = db.query("SELECT MODELS name WHERE accuracy >= 0%")
+    assert [row.name for row in left] == ["m3"]
+    assert db.sql("SELECT count(*) FROM equivalences").rows == [(0,)]
+    db.register_dataset("points", labelled(2))
+    assert rows(db.analyze("m2", aspects=("accuracy",), dataset="points")) == 1
+    db.execute("DROP DATASET points")
+    db.register_dataset("points", tmp_path / "1.npz")
+    again = db.analyze("m0", "m1", aspects=("equivalence",), dataset="points")
+    assert rows(again) == 2

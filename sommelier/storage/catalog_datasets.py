@@ -73,12 +73,31 @@ class DatasetTable(MeasurementTable):
         return [_dataset(row) for row in self._database.rows(f"{_DATASET} ORDER BY name")]
 
     def drop_dataset(self, name: str) -> None:
-        """Forget a dataset; what models answered on it stays. Raises UnknownNameError."""
-        from sommelier.storage.schema import DATASETS
+        """Forget a dataset and all that was measured on it: another may then have its name.
 
+        Declared numbers stay; so do the files of answers, which nothing names any more. Raises
+        UnknownNameError.
+        """
+        from sqlalchemy import and_, select
+
+        from sommelier.storage import schema
+
+        datasets, probes, contexts = schema.DATASETS, schema.PROBE_SETS, schema.CONTEXTS
         with self._database.transaction(f"drop the dataset '{name}'"):
-            self.dataset(name)
-            self._database.write(DATASETS.delete().where(DATASETS.c.name == name))
+            dropped = self.dataset(name)
+            ids = [p.id for p in self.probe_sets() if p.dataset_id == dropped.id]
+            for table in (schema.SKETCHES, schema.EDGES):
+                self._database.write(table.delete().where(table.c.probe_set_id.in_(ids)))
+            for probe_set_id in ids:
+                about = schema.TASKS.c.parameters.contains(probe_set_id)
+                self._database.write(schema.TASKS.delete().where(about))
+            self._database.write(probes.delete().where(probes.c.id.in_(ids)))
+            measured = select(contexts.c.id).where(
+                and_(contexts.c.dataset == name, contexts.c.provenance == "measured")
+            )
+            numbers = schema.MEASUREMENTS
+            self._database.write(numbers.delete().where(numbers.c.context.in_(measured)))
+            self._database.write(datasets.delete().where(datasets.c.name == name))
 
     # ---- probe sets
 
