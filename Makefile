@@ -19,6 +19,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24"
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt "torch==2.13.0"
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m compileall -q sommelier  # where PYTHONDONTWRITEBYTECODE is set nothing else would
 	touch $@
 
 demo: $(READY)     ## download a few real models, ingest, analyse, and answer five questions
