@@ -7,6 +7,7 @@ all n and p (coverage is never below its nominal level), at the price of being s
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from sommelier.errors import AnalysisError
 Floats = NDArray[np.float64]
 Side = Literal["lower", "upper", "two"]
 
-FEW = 4  # so few bounds are solved here: scipy.special takes 0.1 s to import, a command 0.3 s
+FEW = 16  # the first bounds of a process are solved here: scipy.special takes 0.1 s to import
 
 
 def clopper_pearson(
@@ -44,7 +45,7 @@ def lower_bound(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> Floats:
     k = n gives alpha ** (1 / n), k = 0 gives 0.
     """
     successes, trials, level = _checked(k, n, alpha)
-    if successes.size <= FEW and "scipy.special" not in sys.modules:
+    if "scipy.special" not in sys.modules and _solved.cache_info().misses + level.size <= FEW:
         found = [
             _solved(*one) for one in zip(*map(np.ravel, (successes, trials, level)), strict=True)
         ]
@@ -104,6 +105,7 @@ def paired_difference(b: int, c: int, n: int, confidence: float) -> tuple[float,
     return (b - c) / n, float(lows[0] - highs[1]), float(highs[0] - lows[1])
 
 
+@lru_cache(maxsize=FEW)
 def _solved(k: float, n: float, alpha: float) -> float:
     """`lower_bound` of one count: the p with P(Bin(n, p) >= k) = alpha, by bisected Newton steps.
 
