@@ -29,6 +29,12 @@ class OutputKind(Enum):
     UNKNOWN = "unknown"
 
 
+NO_ANSWER = 0xFFFFFFFF
+"""In OutputSketch.answers of kind 'labels': the model gave no answer."""
+
+FIRST = -1
+"""ProbeSet.seed of "the first n in the dataset's order", and of all of them."""
+
 Dim = int | str | None
 """An axis length; a str or None is dynamic and kept as written in the file."""
 
@@ -312,13 +318,3 @@ class StageReport:
     rows_out: int
     milliseconds: float
     unknown: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StatusRow:
-    """What a statement that changes state answers."""
-
-    status: str
-    object: str
-    rows: int
-    took_ms: float

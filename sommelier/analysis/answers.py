@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from sommelier.analysis.model_inputs import STATE_NAME
 from sommelier.errors import AnalysisError
+from sommelier.records import NO_ANSWER as NO_ANSWER
 from sommelier.records import OutputKind
 
 Array = NDArray[Any]
 
-NO_ANSWER = 0xFFFFFFFF
 TOP = 5
 EXACT_WIDTH = 512  # outputs up to this size are kept as they are
 PROJECTED_WIDTH = 256

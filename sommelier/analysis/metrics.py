@@ -17,11 +17,12 @@ from sommelier.analysis.confidence import clopper_pearson
 from sommelier.analysis.labels import NO_LABEL, LabelMap
 from sommelier.errors import AnalysisError
 from sommelier.records import Measurement, Provenance
+from sommelier.storage.agreement_scan import VECTOR_TOLERANCE
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 
-INTERCHANGEABLE = 0.05  # relative L2 distance up to which two vectors count as the same answer
+INTERCHANGEABLE = VECTOR_TOLERANCE  # the index's, so that both count the same answers as alike
 CONFIDENCE = 0.95  # of the intervals stored beside measured accuracies
 
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from sommelier.analysis.datasets import LoadedDataset
 from sommelier.errors import DatasetError
+from sommelier.records import FIRST as FIRST
 from sommelier.records import Dataset, ProbeSet, TensorSpec
 
 SAMPLES = 2048  # algorithms.md C.3: 4 KB a model, agreement to +-1.2 points at 95 %
 SYNTHETIC_SAMPLES = 512  # nothing to learn about real inputs here, so keep it cheap
-FIRST = -1  # ProbeSet.seed of "the first n in the dataset's order"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sommelier.records import NO_ANSWER as NO_ANSWER
 from sommelier.storage.label_matching import UNMATCHED, match_labels
 
-NO_ANSWER = 0xFFFFFFFF  # records.OutputSketch: the model gave no answer
 NO_PARTNER = (
     0xFFFFFFFE  # an answer the other model has no class for; equals nothing, like NO_ANSWER
 )

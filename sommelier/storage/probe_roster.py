@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sommelier.records import FIRST as FIRST
 from sommelier.records import LabelSpace, ProbeSet
 from sommelier.storage.label_matching import name_set
 from sommelier.storage.label_translation import Classes, Translation, classes, translation
 from sommelier.storage.sketches import SketchRow
 
 VECTORS = "vectors"
-FIRST = -1  # ProbeSet.seed of "the first n in the dataset's order", and of all of them
 LabelMaps = Mapping[tuple[str, str], Mapping[str, str]]
 
 
