@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +113,25 @@ class StorageError(SommelierError):
     code = "storage"
     title = "Storage Error"
 
+    def __str__(self) -> str:
+        """The message, and what to do."""
+        return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
+
 
 class DatabaseLockedError(StorageError):
-    """Another process is writing this database."""
+    """Another process is writing this database. `readable` : what can be read meanwhile is of this
+    moment, local time; None when there is nothing yet."""
 
     code = "locked"
+
+    def __init__(self, message: str, *, readable: datetime | None = None) -> None:
+        hint = "wait until it is done"
+        if readable is not None:
+            hint = (
+                f"open it with read_only=True to read its snapshot of {readable:%H:%M:%S}, or wait"
+            )
+        super().__init__(message, hint=hint)
+        self.readable = readable
 
 
 class DatabaseCorruptError(StorageError):

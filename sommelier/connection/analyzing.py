@@ -58,6 +58,7 @@ def analyze(statement: nodes.Analyze, call: Call) -> tuple[str, int, tuple[str, 
         plan = plan_analysis(db.catalog, models, statement.aspects, options, named=named)
     tasks = TaskQueue(db.catalog)
     job = tasks.start_job(format_statement(statement), plan.tasks)
+    db.catalog.publish()  # its first model may take long, and readers want to see the job
     rooms = Rooms(db.catalog, db.artifacts, db.sketches, tasks)
     summary = run_job(rooms, job, plan, progress=call.progress, cancelled=call.cancelled)
     _add_edges(db, plan, tasks.tasks(job.id), call)

@@ -100,8 +100,9 @@ class Catalog(TextTable):
 
     @property
     def notice(self) -> str | None:
-        """For a read-only catalog, which moment it shows; None otherwise."""
-        if self._opened is None or self._opened.reading is None:
+        """For a read-only catalog that another process was writing when it was opened, which moment
+        it shows; None otherwise."""
+        if self._opened is None or self._opened.reading is None or not self._opened.behind:
             return None
         return f"reading the snapshot of {self._opened.reading.made_at:%Y-%m-%d %H:%M:%S}"
 

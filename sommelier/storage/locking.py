@@ -32,6 +32,7 @@ class WriterLock:
     def __init__(self, directory: Path) -> None:
         self._path = directory / LOCK_NAME
         self._handle: BinaryIO | None = None
+        self.last_writer_died = False  # known after `acquire`: its note was still there
 
     def acquire(self, *, note: bool) -> bool:
         """Take the lock, if it is not taken; False if another connection, of any process, has it.
@@ -53,7 +54,8 @@ class WriterLock:
             return False
         self._handle = handle
         handle.seek(0)
-        handle.truncate()
+        self.last_writer_died = bool(handle.read(1))
+        handle.truncate(0)
         if note:
             who = {"pid": os.getpid(), "since": datetime.now().isoformat(timespec="seconds")}
             handle.write(json.dumps(who).encode())

@@ -28,6 +28,7 @@ from sommelier.storage.migrations import (
     schema_version,
 )
 from sommelier.storage.snapshots import Snapshot, Snapshots
+from sommelier.storage.tasks import interrupt_running_jobs
 
 MAGIC = b"DUCK"  # bytes 8 to 11 of a DuckDB file
 PATIENCE_S = 10.0  # how long to wait for a reader that is copying the database
@@ -39,15 +40,16 @@ _TRIES = 5  # a snapshot may be replaced between finding and opening it
 class Opened:
     """An open database and what has to be given back when it is closed.
 
-    A reader has `reading`, the copy it reads (None: the file itself). A writer has the rest: its
-    lock, a handle of the database file, and the newest snapshot if that is up to date. The handle
-    stays open as long as the database, because closing any handle of a file ends DuckDB's own
-    (POSIX) lock on it.
+    A reader has `reading`, the copy it reads (None: the file itself), and `behind`, whether another
+    process may have changed more since. A writer has the rest: its lock, a handle of the database
+    file, and the newest snapshot if that is up to date. The handle stays open as long as the
+    database, because closing any handle of a file ends DuckDB's own (POSIX) lock on it.
     """
 
     database: Database
     snapshots: Snapshots
     reading: Snapshot | None = None
+    behind: bool = False
     lock: WriterLock | None = None
     file: BinaryIO | None = None
     published: Snapshot | None = None
@@ -139,11 +141,12 @@ def open_for_reading(path: Path) -> Opened:
         inspect(path)
     for attempt in range(_TRIES):
         try:
-            snapshot = _snapshot_to_read(path, snapshots, WriterLock(directory))
+            snapshot, behind = _snapshot_to_read(path, snapshots, WriterLock(directory))
         except OSError:  # nothing can be written beside the file
             return Opened(_connect_current(path, path), snapshots)
         try:
-            return Opened(_connect_current(snapshot.path, path), snapshots, reading=snapshot)
+            database = _connect_current(snapshot.path, path)
+            return Opened(database, snapshots, reading=snapshot, behind=behind)
         except StorageError:
             if attempt == _TRIES - 1 or snapshot.path.exists():
                 raise
@@ -173,12 +176,9 @@ def locked_error(path: Path, *, who: str | None = None) -> DatabaseLockedError:
     if who is None:
         who = f"process {writer.pid} (since {writer.since:%H:%M})" if writer else "another process"
     newest = snapshots.newest()
-    advice = (
-        f"open it with read_only=True to read its snapshot of {newest.made_at:%H:%M:%S}, or wait"
-        if newest
-        else "wait until it is done"
+    return DatabaseLockedError(
+        f"{path.name} is being written by {who}", readable=newest.made_at if newest else None
     )
-    return DatabaseLockedError(f"{path.name} is being written by {who}; {advice}", hint=advice)
 
 
 def _take(lock: WriterLock, path: Path) -> None:
@@ -190,25 +190,28 @@ def _take(lock: WriterLock, path: Path) -> None:
         time.sleep(0.02)
 
 
-def _snapshot_to_read(path: Path, snapshots: Snapshots, lock: WriterLock) -> Snapshot:
+def _snapshot_to_read(path: Path, snapshots: Snapshots, lock: WriterLock) -> tuple[Snapshot, bool]:
+    """(the newest snapshot, whether somebody is writing what is not in it yet)."""
     until = time.monotonic() + PATIENCE_S
     while not lock.acquire(note=False):
         newest = snapshots.newest()
         if newest is not None and lock.writer() is not None:
-            return newest
+            return newest, True
         if time.monotonic() > until or lock.writer() is not None:
             if newest is not None:
-                return newest
+                return newest, True
             raise locked_error(path)
         time.sleep(0.02)
     try:
-        return snapshots.current() or _make_snapshot(path, snapshots)
+        current = None if lock.last_writer_died else snapshots.current()
+        return current or _make_snapshot(path, snapshots), False
     finally:
         lock.release()
 
 
 def _make_snapshot(path: Path, snapshots: Snapshots) -> Snapshot:
-    """A copy of a database nobody writes. An older version is migrated in the copy only."""
+    """A copy of a database nobody writes. In the copy only, an older version is migrated and a job
+    that a killed process left running is interrupted."""
     _check_magic(path)
     building = snapshots.temporary()
     try:
@@ -218,6 +221,7 @@ def _make_snapshot(path: Path, snapshots: Snapshots) -> Snapshot:
         try:
             migrate(database)
             database.read_generation()
+            interrupt_running_jobs(database)
             database.checkpoint()
             own = identity(database)
         finally:

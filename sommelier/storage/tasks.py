@@ -7,6 +7,7 @@ same statement after a crash, or a second time, skips it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sommelier.errors import UnknownNameError
@@ -15,6 +16,7 @@ from sommelier.storage.rows import mapping_from_json, now, to_json
 
 if TYPE_CHECKING:
     from sommelier.storage.catalog import Catalog
+    from sommelier.storage.database import Database
 
 DONE_BEFORE = "done before"
 """The reason of a task that is skipped because another job has done it."""
@@ -89,17 +91,8 @@ class TaskQueue:
 
     def finish_job(self, job_id: int, state: str = "done") -> Job:
         """The job after it ended: done, cancelled or interrupted. Running tasks become pending."""
-        from sommelier.storage.schema import JOBS, TASKS
-
         with self._database.transaction("finish a job"):
-            self._database.write(
-                TASKS.update()
-                .where(TASKS.c.job_id == job_id, TASKS.c.state == "running")
-                .values(state="pending")
-            )
-            self._database.write(
-                JOBS.update().where(JOBS.c.id == job_id).values(state=state, finished_at=now())
-            )
+            _end_job(self._database, job_id, state, now())
             return self.job(job_id)
 
     def job(self, job_id: int) -> Job:
@@ -136,10 +129,7 @@ class TaskQueue:
 
         Only for the process that writes the database, and before it starts a job of its own.
         """
-        stale = self._database.rows("SELECT id FROM store.jobs WHERE state = 'running'")
-        for (job_id,) in stale:
-            self.finish_job(job_id, "interrupted")
-        return len(stale)
+        return interrupt_running_jobs(self._database)
 
     def _task_rows(self, job_id: int, tasks: Iterable[AnalysisTask]) -> list[dict[str, Any]]:
         by_key: dict[str, AnalysisTask] = {}
@@ -162,6 +152,27 @@ class TaskQueue:
             }
             rows.append(row)
         return rows
+
+
+def interrupt_running_jobs(database: Database) -> int:
+    """Mark the running jobs of a database that nobody writes as interrupted; how many there were.
+
+    When they ended is not known.
+    """
+    stale = database.rows("SELECT id FROM store.jobs WHERE state = 'running'")
+    if stale:
+        with database.transaction("mark interrupted jobs"):
+            for (job_id,) in stale:
+                _end_job(database, job_id, "interrupted", None)
+    return len(stale)
+
+
+def _end_job(database: Database, job_id: int, state: str, at: datetime | None) -> None:
+    from sommelier.storage.schema import JOBS, TASKS
+
+    running = TASKS.update().where(TASKS.c.job_id == job_id, TASKS.c.state == "running")
+    database.write(running.values(state="pending"))
+    database.write(JOBS.update().where(JOBS.c.id == job_id).values(state=state, finished_at=at))
 
 
 def _task(row: tuple[Any, ...]) -> AnalysisTask:

@@ -118,25 +118,48 @@ def test_an_unknown_job_is_said(catalog: Catalog) -> None:
         TaskQueue(catalog).job(7)
 
 
-def test_a_killed_job_is_interrupted_and_its_tasks_wait(tmp_path: Path) -> None:
-    path = tmp_path / "m.sommelier"
-    program = """
+KILLED = """
 import sys
 from sommelier.records import AnalysisTask
 from sommelier.storage.catalog import Catalog
 from sommelier.storage.tasks import TaskQueue
-queue = TaskQueue(Catalog.open(sys.argv[1]))
+catalog = Catalog.open(sys.argv[1])
+queue = TaskQueue(catalog)
 job = queue.start_job("ANALYZE ALL", [AnalysisTask(k, 0, "latency", "m", {}) for k in "abc"])
 queue.finish(queue.claim(job.id), "done")
 queue.claim(job.id)
+catalog.publish() if sys.argv[2] == "published" else None
 print("working", flush=True)
 sys.stdin.read()
 """
-    process = start(program, path)
+
+
+def killed_while_working(path: Path, how: str) -> None:
+    """Leaves a job at the second of its three tasks."""
+    process = start(KILLED, path, how)
     assert process.stdout is not None
     assert process.stdout.readline() == "working\n"
+    with Catalog.open(path, read_only=True) as reader:  # the writer lives
+        assert [job.state for job in TaskQueue(reader).jobs()] in ([], ["running"])
     process.kill()
     process.communicate()
+
+
+@pytest.mark.parametrize("how", ["published", "unpublished"])
+def test_a_reader_sees_a_killed_job_as_interrupted(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "m.sommelier"
+    killed_while_working(path, how)
+    for _ in range(2):
+        with Catalog.open(path, read_only=True) as reader:
+            (job,) = TaskQueue(reader).jobs()
+            assert (job.state, job.done, job.finished_at) == ("interrupted", 1, None)
+            assert [t.state for t in TaskQueue(reader).tasks(1)] == ["done", "pending", "pending"]
+            assert reader.sql("SELECT state FROM jobs").rows == [("interrupted",)]
+
+
+def test_a_killed_job_is_interrupted_and_its_tasks_wait(tmp_path: Path) -> None:
+    path = tmp_path / "m.sommelier"
+    killed_while_working(path, "unpublished")
     with Catalog.open(path) as catalog:
         queue = TaskQueue(catalog)
         assert queue.interrupt_stale() == 1
