@@ -65,6 +65,7 @@ def upper_bound(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> Floats:
     return np.asarray(1.0 - lower_bound(trials - successes, trials, level), dtype=np.float64)
 
 
+@lru_cache(maxsize=256)  # a question asks for the same few while it filters and while it explains
 def smallest_count(n: int, threshold: float, alpha: float) -> int:
     """The fewest successes in n trials whose `lower_bound` reaches `threshold`; n + 1 if none do.
 
@@ -127,12 +128,17 @@ def _solved(k: float, n: float, alpha: float) -> float:
 
 
 def _binomial_pmf(n: int, p: float) -> Floats:
-    """P(Bin(n, p) = k) for k = 0..n, from the ratios of neighbouring terms, then normalised."""
-    k = np.arange(n, dtype=np.float64)
-    steps = np.log((n - k) / (k + 1)) + np.log(p) - np.log1p(-p)
-    logs = np.concatenate(([0.0], np.cumsum(steps)))
+    """P(Bin(n, p) = k) for k = 0..n, normalised, so that constant factors do not matter."""
+    logs = _log_choose(n) + np.arange(n + 1) * (np.log(p) - np.log1p(-p))
     terms = np.exp(logs - logs.max())
     return np.asarray(terms / terms.sum(), dtype=np.float64)
+
+
+@lru_cache(maxsize=16)
+def _log_choose(n: int) -> Floats:
+    """ln C(n, k) for k = 0..n."""
+    k = np.arange(n, dtype=np.float64)
+    return np.concatenate(([0.0], np.cumsum(np.log((n - k) / (k + 1)))))
 
 
 def _checked(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> tuple[Floats, Floats, Floats]:

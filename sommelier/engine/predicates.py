@@ -159,12 +159,10 @@ def _side(value: Value, block: Block) -> Any:
 
 
 def _unknown(condition: Compare, left: Any, right: Any, block: Block) -> Any:
-    """Where a side is unknown; not looked for in a column that is known of every model."""
-    column, constant = condition.left, condition.right
-    if isinstance(column, MetricColumn) and isinstance(constant, Constant):
-        view = block.columns.column(column.key)
-        if view.context.count == block.columns.size and not np.isnan(right):
-            return np.zeros(block.length, dtype=bool)
+    """Where a side is unknown; a column compared with a known number was asked before."""
+    column, bound = condition.left, condition.right
+    if isinstance(column, MetricColumn) and isinstance(bound, Constant) and not np.isnan(right):
+        return block.taken(block.columns.column(column.key).unknown)
     return np.isnan(left) | np.isnan(right)
 
 
@@ -200,9 +198,7 @@ def _all_of(condition: AllOf, block: Block) -> Truth:
         if not (result.true.any() or result.unknown.any()):
             break  # nothing can become true any more: the rest is not looked at
         other = evaluate(part, block)
-        unknown = result.unknown | other.unknown
-        if unknown.any():
-            unknown &= (result.true | result.unknown) & (other.true | other.unknown)
+        unknown = (result.unknown & (other.true | other.unknown)) | (result.true & other.unknown)
         result = Truth(result.true & other.true, unknown)
     return result
 

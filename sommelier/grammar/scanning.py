@@ -55,14 +55,11 @@ class Stretch(NamedTuple):
 def pieces(text: str) -> list[Piece]:
     """All of the text in order; an unclosed text or comment is one `open` piece to the end."""
     found: list[Piece] = []
-    position = 0
-    while position < len(text):
-        match = _PIECE.match(text, position)
-        assert match is not None  # `sign` matches anything
-        kind = "text" if match.lastgroup == "tag" else str(match.lastgroup)
-        value = text[position:] if kind == "open" else match.group()
-        found.append(Piece(kind, value, position))
-        position += len(value)
+    for match in _PIECE.finditer(text):  # `sign` matches anything: nothing is skipped
+        kind, start = match.lastgroup, match.start()
+        if kind == "open":
+            return [*found, Piece(kind, text[start:], start)]
+        found.append(Piece("text" if kind == "tag" else str(kind), match[0], start))
     return found
 
 
@@ -71,13 +68,15 @@ def statements(text: str) -> list[Stretch]:
     found: list[Stretch] = []
     words: list[Piece] = []
     for piece in [*pieces(text), Piece("end", "", len(text))]:
-        if piece.kind == "end":
-            if words:
-                stop = words[-1].start + len(words[-1].value)
-                found.append(Stretch(words[0].start, stop, piece.value == ";", tuple(words)))
-            words = []
-        elif piece.kind not in ("space", "comment"):
+        kind = piece.kind
+        if kind == "space" or kind == "comment":
+            continue
+        if kind != "end":
             words.append(piece)
+        elif words:
+            stop = words[-1].start + len(words[-1].value)
+            found.append(Stretch(words[0].start, stop, piece.value == ";", tuple(words)))
+            words = []
     return found
 
 

@@ -48,11 +48,13 @@ class ColumnKey:
 class ColumnView:
     """One number per model, read-only. values : float64, NaN = unknown, base units.
 
-    provenance : int8 codes into PROVENANCES, -1 = unknown. low, high : error band, NaN = none.
-    context : the context the values were taken from; its `count` is the number of known values.
+    unknown : where `values` is NaN. provenance : int8 codes into PROVENANCES, -1 = unknown.
+    low, high : error band, NaN = none. context : the context the values were taken from; its
+    `count` is the number of known values.
     """
 
     values: NDArray[np.float64]
+    unknown: NDArray[np.bool_]
     provenance: NDArray[np.int8]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -198,9 +200,9 @@ class ResourceIndex:
         mask = np.ones(len(self._ids), dtype=bool)
         unknown = np.zeros(len(self._ids), dtype=bool)
         for key, bound in upper.items():
-            values = self.column(key).values
-            mask &= values <= bound
-            unknown |= np.isnan(values)
+            view = self.column(key)
+            mask &= view.values <= bound
+            unknown |= view.unknown
         return mask, int(unknown.sum())
 
     def _build(self, key: ColumnKey) -> ColumnView:
@@ -212,8 +214,10 @@ class ResourceIndex:
         rows, first = np.unique(entries.row[order], return_index=True)
         best = entries.take(order[first])
         size = len(self._ids)
+        values = _scatter(size, rows, best.value, np.nan)
         return ColumnView(
-            values=_scatter(size, rows, best.value, np.nan),
+            values=values,
+            unknown=np.isnan(values),
             provenance=_scatter(size, rows, best.provenance, UNKNOWN),
             low=_scatter(size, rows, best.low, np.nan),
             high=_scatter(size, rows, best.high, np.nan),

@@ -52,7 +52,7 @@ class ArrayColumns:
         known = int((~np.isnan(values)).sum())
         codes = np.zeros(len(values), dtype=np.int8)
         context = MetricContext(None, None, None, None, known)
-        return ColumnView(values, codes, unknown, unknown, context)
+        return ColumnView(values, np.isnan(values), codes, unknown, unknown, context)
 
     def similarity(self, model_id: str) -> np.ndarray:
         raise AssertionError("no condition here asks for it")
