@@ -155,7 +155,10 @@ def _parameters(texts: list[str]) -> dict[str, object]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise ConfigError(f"-p takes NAME=VALUE, not '{text}'")
+            raise ConfigError(
+                f"-p takes NAME=VALUE, not '{text}'",
+                hint=f"values have names here: write $name in place of ? and -p name='{text}'",
+            )
         values[name.removeprefix("$")] = _literal(value)
     return values
 
@@ -208,7 +211,8 @@ def _run(options: argparse.Namespace, config: ShellConfig) -> int:
 
 def _run_scripts(session: ShellSession, options: argparse.Namespace) -> None:
     """Runs -c texts, then -f files; without either, stdin."""
-    from sommelier.shell.scripts import read_script
+    from sommelier.shell.databases import may_create
+    from sommelier.shell.scripts import check_parameters, read_script
     from sommelier.shell.session import reads_only
 
     scripts: list[tuple[str | None, list[Item]]] = [
@@ -222,8 +226,11 @@ def _run_scripts(session: ShellSession, options: argparse.Namespace) -> None:
     if not scripts:
         _run_stdin(session)
         return
-    writes = not all(reads_only(items) for _, items in scripts)
-    session.open(session.config.database, writes=writes)
+    everything = [item for _, items in scripts for item in items]
+    check_parameters(session.parameters, everything)
+    session.open(
+        session.config.database, writes=not reads_only(everything), creates=may_create(everything)
+    )
     for source, items in scripts:
         if not session.run(items, source=source) and _stops(session):
             return
@@ -231,16 +238,21 @@ def _run_scripts(session: ShellSession, options: argparse.Namespace) -> None:
 
 def _run_stdin(session: ShellSession) -> None:
     """Answers statements as they arrive, so that a program can hold a conversation."""
-    from sommelier.shell.scripts import ScriptReader
+    from sommelier.shell.databases import may_create
+    from sommelier.shell.scripts import ScriptReader, check_parameters
     from sommelier.shell.session import reads_only
 
-    reader = ScriptReader()
+    reader, seen = ScriptReader(), []
     for line in itertools.chain(sys.stdin, [None]):
         items = reader.finish() if line is None else reader.feed(line)
+        seen += items
         if items and not session.is_open:
-            session.open(session.config.database, writes=not reads_only(items))
+            session.open(
+                session.config.database, writes=not reads_only(items), creates=may_create(items)
+            )
         if not session.run(items, source="<stdin>") and _stops(session):
             return
+    check_parameters(session.parameters, seen)  # they came one by one: not sooner
 
 
 def _stops(session: ShellSession) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sommelier.grammar.parser import is_complete, split_statements
+from sommelier.shell.config import ConfigError
 
 _COMMAND = re.compile(r"[.\\][A-Za-z?!]")
+_BRINGS_MORE = re.compile(r"[.\\](read|i|run|n|watch|open|c|edit|e)\b")
+_PARAMETER = re.compile(r"\$([A-Za-z_]\w*|\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,39 @@ def read_script(text: str) -> list[Item]:
     reader = ScriptReader()
     items = [item for line in text.splitlines() for item in reader.feed(line)]
     return items + reader.finish()
+
+
+def brings_more(item: Item) -> bool:
+    """Whether the item is a command that runs statements which are not written in the script."""
+    return item.is_command and _BRINGS_MORE.match(item.text) is not None
+
+
+def parameters_in(text: str) -> set[str]:
+    """Names after a `$`, those in quotes and comments too.
+
+    >>> sorted(parameters_in("SELECT MODELS ON memory < $limit LIMIT $1"))
+    ['1', 'limit']
+    """
+    return set(_PARAMETER.findall(text))
+
+
+def check_parameters(given: Iterable[str], items: Sequence[Item]) -> None:
+    """Raises ConfigError if a value was given for a name that nothing in the script mentions.
+
+    A script that brings in others is not checked.
+    """
+    if any(brings_more(item) for item in items):
+        return
+    used = sorted(set().union(*(parameters_in(item.text) for item in items)))
+    unused = [name for name in given if name not in used]
+    if unused:
+        import difflib
+
+        raise ConfigError(
+            f"no statement uses {', '.join(f'${name}' for name in unused)}",
+            suggestions=tuple(f"${n}" for n in difflib.get_close_matches(unused[0], used, 3)),
+            hint=f"used: {', '.join(f'${name}' for name in used) or 'none'}",
+        )
 
 
 def is_command(line: str) -> bool:

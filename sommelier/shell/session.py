@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import gc
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sommelier.errors import (
     CancelledError,
     DatabaseLockedError,
+    ParameterError,
     ParserError,
+    ReadOnlyError,
     StorageError,
 )
 from sommelier.grammar import nodes
 from sommelier.grammar.parser import is_read_only, parse
+from sommelier.shell import databases
 from sommelier.shell.config import ShellConfig, saved_queries_path
 from sommelier.shell.console import Console, pager_command
 from sommelier.shell.exits import ExitCode
 from sommelier.shell.interrupt import AbandonedError, run_cancellable
 from sommelier.shell.output import HUMAN_FORMATS, Layout, Outcome, footer, pieces
 from sommelier.shell.progress import ProgressBar
-from sommelier.shell.scripts import Item
+from sommelier.shell.scripts import Item, brings_more, parameters_in
 from sommelier.shell.terminal import is_terminal, paint, terminal_width, visible, wrap
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from sommelier.shell.diagnostics import Origin
 
 _CANCELLING = "cancelling ... (Ctrl-C again leaves at once)"
-_PARAMETER = re.compile(r"\$([A-Za-z_]\w*|\d+)")
 
 
 class LeaveShell(Exception):  # noqa: N818 - a request, not an error
@@ -86,19 +86,21 @@ class ShellSession:
     def is_open(self) -> bool:
         return self._connection is not None
 
-    def open(self, path: str, *, writes: bool = True) -> None:
+    def open(self, path: str, *, writes: bool = True, creates: bool = True) -> None:
         """Opens the database `path` in place of the one before.
 
-        writes : False if nothing that is going to run changes it; it must then exist.
+        writes : False if nothing that is going to run changes it. creates : False if nothing that
+        is going to run has work to do in a new one. Without either it must exist.
         """
         read_only = self.config.readonly or not writes
-        in_memory = path == ":memory:"
-        if read_only and not in_memory and not Path(path).expanduser().exists():
-            raise StorageError(
-                f"there is no database {path}",
-                hint="`sommelier demo` makes one with real models; so does IMPORT MODELS FROM ...",
-            )
-        connection = self._connect(path, read_only=read_only and not in_memory)
+        similar: tuple[str, ...] = ()
+        if not databases.exists(path):
+            if read_only or not creates:
+                raise databases.no_database(path)
+            similar = databases.similar(path)
+        connection = self._connect(path, read_only=read_only and path != ":memory:")
+        if similar and not self.quiet:
+            self.console.talk(f"{path} is new; there is also {', '.join(similar)}", "hint")
         if self._connection is not None:
             self._connection.close()
         self._connection = connection
@@ -117,8 +119,8 @@ class ShellSession:
             connection = connect(path, read_only=read_only)
         except DatabaseLockedError as error:
             if not self.interactive or read_only:
-                raise
-            self.console.talk(f"Read-only: {error.message.partition(';')[0]}", "hint")
+                raise databases.in_flags(error) from None
+            self.console.talk(f"Read-only: {error.message}", "hint")
             connection = connect(path, read_only=True)
         if connection.notice and self.interactive:
             self.console.talk(connection.notice, "note")
@@ -183,12 +185,16 @@ class ShellSession:
             self.console.talk("nothing was dropped", "note")
             return
         started = time.perf_counter()
-        outcome = self._execute(text)
+        try:
+            outcome = self._execute(text)
+        except (ParameterError, ReadOnlyError) as error:
+            error.hint = self._hint(error, text)
+            raise
         self.show(outcome, took_ms=(time.perf_counter() - started) * 1e3)
 
     def _execute(self, text: str) -> Outcome:
         connection = self.connection
-        used = set(_PARAMETER.findall(text))
+        used = parameters_in(text)
         params = {name: value for name, value in self.parameters.items() if name in used} or None
         bar = ProgressBar(
             self.console.err, mode=self.config.progress, colour=self.console.talk_colour
@@ -203,6 +209,20 @@ class ShellSession:
         except AbandonedError:
             self._connection = None  # busy for good: closing it would wait for the statement
             raise
+
+    def _hint(self, error: ParameterError | ReadOnlyError, text: str) -> str | None:
+        """What to do about an error in words of the shell instead of the Python API."""
+        if isinstance(error, ReadOnlyError):
+            if self.config.readonly:
+                return "start without --readonly (readonly in the configuration) to change it"
+            return f".open {self.connection.path} again when nobody else writes it"
+        word = text[error.span.start : error.span.end] if error.span else ""
+        if word == "?":
+            return "values have names here: write $name in place of ? and start with -p name=value"
+        if word.startswith("$") and word[1:] not in self.parameters:
+            given = ", ".join(f"${name}" for name in self.parameters) or "none"
+            return f"start with -p {word[1:]}=value; given: {given}"
+        return error.hint
 
     def _confirmed(self, text: str) -> bool:
         """Whether to go on: a DROP typed by a person is asked about first."""
@@ -267,7 +287,7 @@ def reads_only(items: Iterable[Item]) -> bool:
     """Whether nothing here changes a database. What cannot be parsed changes nothing."""
     for item in items:
         if item.is_command:
-            if re.match(r"[.\\](read|i|run|n|watch|open|c|edit|e)\b", item.text):
+            if brings_more(item):
                 return False
             continue
         try:

@@ -316,3 +316,102 @@ def test_a_question_loads_nothing_heavy(home: Path, database: Path, tmp_path: Pa
 
 def test_the_prompt_loads_no_neural_network_runtime(home: Path, tmp_path: Path) -> None:
     assert not loaded_by("import sommelier.shell.repl", tmp_path) & set(HEAVY[:5])
+
+
+# ---- a database that is not the one that was meant
+
+
+def test_a_mistyped_database_is_not_made_by_a_statement_that_needs_models(
+    run: Run, tmp_path: Path
+) -> None:
+    assert run("models.sommelier", "-c", "REGISTER DEVICE d USING memory = 1 GB").returncode == 0
+    for text in ("ANALYZE ALL", "DROP MODEL a", "ALTER MODEL a ADD TAG 'b'", "REFRESH POOL p"):
+        done = run("modles.sommelier", "-c", text)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "there is no database modles.sommelier" in done.stderr
+        assert "Did you mean 'models.sommelier'?" in done.stderr
+        assert run("modles.sommelier", stdin=f"{text};").returncode == 2
+    assert not (tmp_path / "modles.sommelier").exists()
+
+
+def test_a_new_database_beside_one_of_nearly_its_name_is_pointed_out(
+    run: Run, tmp_path: Path
+) -> None:
+    create = ("-c", "REGISTER DEVICE d USING memory = 1 GB")
+    assert run("models.sommelier", *create).stderr.count("is new") == 0
+    done = run("modles.sommelier", *create)
+    assert done.returncode == 0
+    assert "modles.sommelier is new; there is also models.sommelier" in done.stderr
+    assert run("modles.sommelier", *create).stderr.count("is new") == 0
+    assert run("something-else.sommelier", *create).stderr.count("is new") == 0
+
+
+def test_a_locked_database_is_said_once_and_with_the_flag_of_the_command_line(
+    run: Run, tmp_path: Path
+) -> None:
+    import sommelier as sm
+
+    with sm.connect(tmp_path / "m.sommelier"):
+        done = run("m.sommelier", "-c", "REGISTER DEVICE d USING memory = 1 GB")
+        assert done.returncode == 2
+        assert done.stderr.count("snapshot of") == 1
+        assert "--readonly reads its snapshot of" in done.stderr
+        assert "read_only" not in done.stderr
+        assert run("m.sommelier", "--readonly", "-c", "SHOW MODELS").returncode == 0
+    refused = run("m.sommelier", "--readonly", "-c", "DROP POOL p")
+    assert "start without --readonly" in refused.stderr
+    assert "read_only" not in refused.stderr
+
+
+def test_readonly_shows_what_was_committed_last_when_nobody_writes(
+    run: Run, tmp_path: Path
+) -> None:
+    """The writer is killed: what it committed is in the log, in no snapshot."""
+    program = (
+        "import os, sys, sommelier as sm\n"
+        "from sommelier.records import Device\n"
+        "db = sm.connect(sys.argv[1])\n"
+        "db.catalog.add_device(Device('committed', 1.0, None, None))\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    path = tmp_path / "m.sommelier"
+    killed = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    for flags in ((), ("--readonly",)):
+        done = run(str(path), *flags, "-c", "SHOW DEVICES LIKE 'committed'")
+        assert "committed" in done.stdout
+
+
+# ---- values
+
+
+def test_a_value_that_no_statement_uses_is_refused_with_the_nearest_name(
+    run: Run, database: Path
+) -> None:
+    text = "SELECT MODELS name LIMIT $limit"
+    done = run(str(database), "-c", text, "-p", "limit=1", "-p", "limt=2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no statement uses $limt" in done.stderr
+    assert "Did you mean '$limit'?" in done.stderr
+    piped = run(str(database), "-p", "limit=1", "-p", "limt=2", stdin=text)
+    assert piped.returncode == 2
+    assert "no statement uses $limt" in piped.stderr
+    others = run(str(database), "-c", text, "-c", "SELECT MODELS LIMIT $n", "-p", "limit=1", "-p",
+                 "n=1")  # fmt: skip
+    assert others.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "advice"),
+    [
+        ("SELECT MODELS LIMIT ?", ("-p", "5"), "write $name in place of ? and -p name='5'"),
+        ("SELECT MODELS LIMIT ?", (), "write $name in place of ? and start with -p name=value"),
+        ("SELECT MODELS LIMIT $n", (), "start with -p n=value; given: none"),
+    ],
+)
+def test_a_missing_value_says_how_to_give_it_on_the_command_line(
+    run: Run, database: Path, text: str, values: tuple[str, ...], advice: str
+) -> None:
+    done = run(str(database), "-c", text, *values)
+    assert done.returncode == (2 if values else 1)
+    assert advice in done.stderr

@@ -9,9 +9,9 @@ import pytest
 from sommelier.errors import (
     BinderError,
     CancelledError,
-    DatabaseLockedError,
     ParserError,
     Span,
+    StorageError,
     UnknownNameError,
 )
 from sommelier.shell.diagnostics import Origin, render_error
@@ -90,7 +90,7 @@ def test_errors_without_a_place_have_title_suggestion_and_hint() -> None:
         "Binder Error: no model 'resnet5'",
         "Did you mean 'resnet50' or 'resnet56'?",
     ]
-    assert render_error(DatabaseLockedError("busy", hint="wait")) == (
+    assert render_error(StorageError("busy", hint="wait")) == (
         "Storage Error: busy\nHint: wait"
     )
 
