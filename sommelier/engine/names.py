@@ -5,25 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sommelier.errors import BinderError, Span, UnknownNameError
+from sommelier.storage.naming import nearest as nearest
 
-_OFFERED = 3
-_ALIKE = 60.0  # rapidfuzz's ratio out of 100, below it a suggestion is noise
-_CLOSE = 15.0  # how far behind the best one another suggestion may be
 _LISTED = 9
-
-
-def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
-    """The known names that look most like `name`, best first; may be empty.
-
-    >>> nearest("memry", ["flops", "memory", "params"])
-    ('memory',)
-    """
-    from rapidfuzz import process, utils  # needed only for a mistake
-
-    found = process.extract(
-        name, list(known), limit=_OFFERED, score_cutoff=_ALIKE, processor=utils.default_process
-    )
-    return tuple(match for match, score, _ in found if score >= found[0][1] - _CLOSE)
 
 
 def unknown(kind: str, name: str, known: Iterable[str], span: Span | None = None) -> BinderError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from itertools import zip_longest
 from typing import Protocol
 
@@ -34,6 +35,8 @@ def cell(value: object, dimension: Dimension | None) -> str:
         return format_value(float(value), dimension or Dimension.NUMBER)
     if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value)
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
     return str(value)
 
 

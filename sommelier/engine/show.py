@@ -20,6 +20,7 @@ from sommelier.units import SPELLINGS, Dimension, format_value
 
 if TYPE_CHECKING:
     from sommelier.engine.session import Session
+    from sommelier.records import Job
 
 Rows = list[tuple[object, ...]]
 _COUNT, _BYTES = Dimension.COUNT, Dimension.BYTES
@@ -34,8 +35,8 @@ def show(statement: nodes.Show, session: Session, parameters: Parameters) -> Tab
             f"SHOW {statement.what.upper()} takes LIKE; WHERE works with SHOW MODELS",
             span=statement.where.span,
         )
-    if statement.of is not None:
-        columns, rows = _OF[statement.what](statement.of, session, parameters)
+    if statement.of:
+        columns, rows = _OF[statement.what](statement.of[0], session, parameters)
     else:
         columns, rows = _LISTS[statement.what](session)
     if statement.like is not None:
@@ -173,11 +174,20 @@ def _jobs(session: Session) -> Listed:
     from sommelier.storage.tasks import TaskQueue
 
     rows: Rows = [
-        (j.id, j.state, j.total, j.done, j.failed, j.skipped, str(j.started_at), j.statement)
+        (j.id, j.state, j.total, j.done, j.failed, j.skipped, j.started_at, _took_ms(j),
+         j.statement)
         for j in TaskQueue(session.catalog).jobs()
-    ]
+    ]  # fmt: skip
     counts = tuple((name, _COUNT) for name in ("total", "done", "failed", "skipped"))
-    return _columns("id", "state", *counts, "started", "statement"), rows
+    times = ("started", ("took", Dimension.TIME))
+    return _columns("id", "state", *counts, *times, "statement"), rows
+
+
+def _took_ms(job: Job) -> float | None:
+    """How long a job ran; None while it runs, or when a killed one ended."""
+    if job.finished_at is None:
+        return None
+    return (job.finished_at - job.started_at).total_seconds() * 1e3
 
 
 def _rejections(session: Session) -> Listed:

@@ -340,7 +340,7 @@ def _plain(value: object) -> object:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None if math.isnan(value) else str(value)
     if isinstance(value, datetime):
-        return value.isoformat(timespec="seconds")
+        return value.isoformat()
     if isinstance(value, Enum):
         return _plain(value.value)
     if isinstance(value, dict):

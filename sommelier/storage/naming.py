@@ -1,23 +1,46 @@
-"""What is said when a name is not in the database: the nearest names that are."""
+"""What is said when a name does not exist: the nearest names that do."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sommelier.errors import UnknownNameError
 
 _SHOWN = 3
-_CUTOFF = 60.0  # rapidfuzz score (0..100) below which a name is no suggestion
+_ALIKE = 60.0  # rapidfuzz's score out of 100, below it a suggestion is noise
+_CLOSE = 15.0  # how far behind the best one another suggestion may be
+_PREFIX = 3  # letters from which on the beginning of a name says what was meant
 
 
-def nearest(name: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Up to three names that resemble `name`, best first. About 7 ms for 100 000 names."""
-    from rapidfuzz import process
+def nearest(name: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Up to three names that resemble `name`, best first. About 0.1 s for 100 000 names.
 
+    What starts with `name` and goes on with a new word comes first, then what starts with it.
+
+    >>> nearest("memry", ["flops", "memory", "params"])
+    ('memory',)
+    >>> nearest("resnet50", ["lresnet50", "resnet50d.a1_in1k", "resnet50.a1_in1k"])
+    ('resnet50.a1_in1k', 'resnet50d.a1_in1k', 'lresnet50')
+    """
+    from rapidfuzz import process, utils  # needed only for a mistake
+
+    distinct = list(dict.fromkeys(names))
+    begun = _that_start_with(name, distinct)
     found = process.extract(
-        name, names, limit=_SHOWN, score_cutoff=_CUTOFF, processor=lambda word: word.lower()
+        name, distinct, limit=2 * _SHOWN, score_cutoff=_ALIKE, processor=utils.default_process
     )
-    return tuple(dict.fromkeys(word for word, _, _ in found))
+    alike = [match for match, score, _ in found if score >= found[0][1] - _CLOSE]
+    return tuple(dict.fromkeys([*begun, *alike]))[:_SHOWN]
+
+
+def _that_start_with(name: str, names: Sequence[str]) -> list[str]:
+    """The shortest names that begin as `name` does, those that go on with a new word first."""
+    typed = name.lower()
+    if len(typed) < _PREFIX:
+        return []
+    begun = [known for known in names if known.lower().startswith(typed)]
+    begun.sort(key=lambda known: (known[len(typed) : len(typed) + 1].isalnum(), len(known), known))
+    return begun[:_SHOWN]
 
 
 def unknown_name(kind: str, name: str, names: Sequence[str]) -> UnknownNameError:

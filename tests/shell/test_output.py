@@ -204,3 +204,9 @@ def test_render_is_the_answer_and_its_footer() -> None:
         "1 row (2 ms: parse 0.1, plan 0.3)",
         "2 models skipped: no latency profile on 'cpu'",
     ]
+
+
+def test_times_are_read_to_the_second_and_exact_for_programs() -> None:
+    table = Table("jobs", (ColumnInfo("started"),), [(datetime(2026, 11, 21, 14, 3, 5, 678901),)])
+    for form, exact in (("csv", True), ("tsv", True), ("json", True), ("table", False)):
+        assert ("05.678901" in "".join(pieces(table, form))) is exact

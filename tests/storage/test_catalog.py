@@ -376,3 +376,14 @@ def test_a_new_database_knows_common_devices(catalog: Catalog) -> None:
     mine = Device("rtx-4090", 8e9, None, None, note="shared with a screen")
     catalog.add_device(mine)
     assert catalog.device("rtx-4090") == mine
+
+
+def test_names_that_begin_with_what_was_typed_are_offered_first(catalog: Catalog) -> None:
+    for name in ("lresnet50", "resnext50", "resnet50d.a1_in1k", "resnet50.a1_in1k", "resnet101"):
+        catalog.add_model(plain_model(name))
+    with pytest.raises(UnknownNameError) as caught:
+        catalog.resolve("resnet50")
+    assert caught.value.suggestions[:2] == ("resnet50.a1_in1k", "resnet50d.a1_in1k")
+    with pytest.raises(UnknownNameError) as caught:
+        catalog.resolve("resnet102")
+    assert caught.value.suggestions[0] == "resnet101"

@@ -1,0 +1,21 @@
+"""SHOW: what its rows hold as data, and how they read."""
+
+from __future__ import annotations
+
+from sommelier.engine.session import Session
+from sommelier.storage.tasks import TaskQueue
+from tests.engine.conftest import asker
+
+
+def test_jobs_start_to_the_second_in_text_and_exactly_in_data(own_shelf: Session) -> None:
+    queue = TaskQueue(own_shelf.catalog)
+    done = queue.finish_job(queue.start_job("ANALYZE ALL", []).id)
+    queue.start_job("ANALYZE ALL FOR LATENCY", [])
+    table = asker(own_shelf)("SHOW JOBS")
+    first, running = table.dicts()
+    assert first["started"] == done.started_at
+    assert done.finished_at is not None
+    assert first["took"] == (done.finished_at - done.started_at).total_seconds() * 1e3
+    assert running["took"] is None
+    assert f"{done.started_at:%Y-%m-%d %H:%M:%S}  " in str(table)
+    assert f"{done.started_at:%S.%f}" not in str(table)
