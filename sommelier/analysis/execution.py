@@ -86,8 +86,11 @@ def sketch_of(
     )
 
 
-def open_session(path: Path, threads: int) -> Any:
-    """An ONNX Runtime session on the CPU. Raises AnalysisError when the file does not load."""
+def open_session(model: Path | bytes, threads: int) -> Any:
+    """An ONNX Runtime session on the CPU, of a file or of a serialised model.
+
+    Raises AnalysisError when it does not load.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -99,7 +102,8 @@ def open_session(path: Path, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors come back as exceptions
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        source = model if isinstance(model, bytes) else str(model)
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has no common base class for its errors
         raise AnalysisError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
 

@@ -48,7 +48,7 @@ def graph_hash(graph: Graph) -> str:
     enter by type and shape, small integers (axes, targets of Reshape) by value. The batch axis,
     names, producer and documentation do not enter.
     """
-    return f"graph:{_graph_digest(graph, {})}"
+    return f"graph:{graph_digest(graph, {})}"
 
 
 def weight_hash(graph: Graph, folder: Path) -> str:
@@ -97,7 +97,8 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()
 
 
-def _graph_digest(graph: Graph, outer: Mapping[str, str]) -> str:
+def graph_digest(graph: Graph, outer: Mapping[str, str]) -> str:
+    """The digest behind `graph_hash`. outer : labels of the names a subgraph takes from outside."""
     labels: dict[str, str] = dict(outer)
     for i, name in enumerate(graph.inputs):
         tensor = graph.tensor(name)
@@ -121,7 +122,7 @@ def _graph_digest(graph: Graph, outer: Mapping[str, str]) -> str:
 def _node_label(node: Node, graph: Graph, labels: Mapping[str, str]) -> str:
     operands = [_operand(name, graph, labels) for name in node.inputs]
     inner = [
-        f"{key}={_graph_digest(subgraph, labels)}"
+        f"{key}={graph_digest(subgraph, labels)}"
         for key, subgraph in sorted(node.subgraphs.items())
     ]
     return _digest(node.title, *_attributes(node, graph), "reads", *operands, "bodies", *inner)
@@ -160,11 +161,12 @@ def _refined(graph: Graph, upward: list[str]) -> list[str]:
 def _attributes(node: Node, graph: Graph) -> Iterator[str]:
     """'name=value' in order of name, defaults of the operator's definition filled in."""
     stated = {k: v for k, v in node.attributes.items() if k not in node.subgraphs}
-    for name, value in sorted({**_defaults(node, graph), **stated}.items()):
-        yield f"{name}={_plain(value)}"
+    for name, value in sorted({**attribute_defaults(node, graph), **stated}.items()):
+        yield f"{name}={plain_value(value)}"
 
 
-def _defaults(node: Node, graph: Graph) -> dict[str, Any]:
+def attribute_defaults(node: Node, graph: Graph) -> dict[str, Any]:
+    """Default values of the operator's attributes in the opset the graph imports."""
     from onnx import defs, helper
 
     version = graph.opsets.get(node.domain, 1)
@@ -178,7 +180,8 @@ def _defaults(node: Node, graph: Graph) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> str:
+def plain_value(value: Any) -> str:
+    """An attribute's value as text that is equal for equal values."""
     from google.protobuf.message import Message  # type: ignore[import-untyped]  # has no types
 
     if isinstance(value, bytes):
@@ -188,7 +191,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return repr(float(np.float32(value)))
     if not isinstance(value, str) and hasattr(value, "__iter__"):
-        return ",".join(_plain(item) for item in value)
+        return ",".join(plain_value(item) for item in value)
     return str(value)
 
 
