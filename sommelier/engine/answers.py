@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sommelier.engine.comparison import Comparison, Interval
+from sommelier.engine.comparison import Comparison, Part
+from sommelier.engine.comparison_parts import Interval, Measured, Transitive
 from sommelier.engine.plan import CorrPlan
 
 Rows = NDArray[np.int64]
@@ -58,7 +59,7 @@ class CorrAnswers:
     def rank(self, rows: Rows) -> Floats:
         """Numbers that sort as equivalence does; cheaper when one probe set decides."""
         only = self.comparisons[0]
-        if len(self.comparisons) > 1 or only.transitive is not None:
+        if len(self.comparisons) > 1 or not only.simple:
             return self.number("equivalence", rows)
         counts = only.counts(rows, self.size)
         counts[among(rows, self.references)] = np.inf
@@ -87,10 +88,21 @@ class CorrAnswers:
         identity = among(rows, self.references)
         for number, comparison in enumerate(self.comparisons):
             mine = np.flatnonzero(nearest == number)
-            result[mine] = _words(name, comparison, rows[mine], self.synthetic)
+            result[mine] = self._words(name, comparison, rows[mine])
         if name in ("provenance", "method"):
             result[identity] = "identity"
         return result
+
+    def _words(self, name: str, comparison: Comparison, rows: Rows) -> Objects:
+        """provenance, method or labels of rows compared with one reference, each of its part."""
+        numbers = comparison.part_numbers(rows, self.size)
+        words = np.empty(len(rows), dtype=object)
+        for number, part in enumerate(comparison.parts):
+            here = numbers == number
+            words[here] = _word(name, part, self.synthetic)
+            if name == "labels" and isinstance(part, Measured):
+                words[here & part.is_positional(rows)] = "positional"
+        return words
 
     def _intervals(self, rows: Rows) -> tuple[Interval, Rows]:
         """(bounds per row, which reference gave them): the best for ANY, the worst for ALL."""
@@ -132,23 +144,17 @@ def _chosen(intervals: list[Interval], chosen: Rows) -> Interval:
     return Interval(*(np.stack([getattr(i, n) for i in intervals])[chosen, at] for n in names))
 
 
-def _words(name: str, comparison: Comparison, rows: Rows, synthetic: frozenset[str]) -> Objects:
-    """provenance, method or labels of rows compared with one reference."""
-    candidates = comparison.candidates
-    measured = comparison.is_measured(rows)
-    words = np.empty(len(rows), dtype=object)
+def _word(name: str, part: Part, synthetic: frozenset[str]) -> str | None:
+    """The provenance, method or kind of labels of the rows of one part."""
+    if isinstance(part, Transitive):
+        return None if name == "labels" else "transitive"
+    candidates = part.candidates
     if name == "labels":
-        positional = comparison.is_positional(rows)
-        named = candidates.labels and "named"
-        words[:] = [
-            None if not m else "positional" if p else named
-            for m, p in zip(measured, positional, strict=True)
-        ]
-        return words
-    direct = candidates.method
-    if name == "provenance":
-        direct = "measured" if candidates.method == "sketch" else "transitive"
-        direct = direct if candidates.exact else "estimated"
-        direct = "synthetic" if candidates.probe_set_id in synthetic else direct
-    words[:] = [direct if m else "transitive" for m in measured]
-    return words
+        return candidates.labels and "named"
+    if name == "method":
+        return candidates.method
+    if candidates.probe_set_id in synthetic:
+        return "synthetic"
+    if not candidates.exact:
+        return "estimated"
+    return "measured" if candidates.method == "sketch" else "transitive"

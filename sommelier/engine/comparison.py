@@ -1,221 +1,102 @@
 """The answer of CORR: which rows agree with the references as asked, and with what bounds.
 
-EQUIVALENCE is the one-sided Clopper-Pearson lower bound of the agreement at alpha / K, with K the
-models that were compared (algorithms.md A.4, A.5): a count of agreements decides each row, and
-only rows that are returned get their bound computed.
+A reference meets each model on the best probe set they share, so that its answer is made of parts
+(comparison_parts.py): one for each probe set, and the bounds over bridges. No row is in two.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sommelier.analysis.confidence import (
-    largest_count_upper_below,
-    lower_bound,
-    smallest_count,
-    upper_bound,
+from sommelier.engine.comparison_parts import (
+    Floats,
+    Interval,
+    Mask,
+    Measured,
+    Rows,
+    Transitive,
 )
 from sommelier.engine.plan import CorrBound
 
 if TYPE_CHECKING:
-    from sommelier.storage.agreement_bounds import TransitiveBounds
     from sommelier.storage.candidates import Candidates
 
-Rows = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+Part = Measured | Transitive
 
-_ROUNDING = 1e-12  # k / n against a threshold written in decimals
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """Bounds of the agreement of some rows with one reference. agreement : observed, NaN if not."""
-
-    lower: Floats
-    upper: Floats
-    agreement: Floats
-    samples: Floats
+NO_PART = -1
 
 
 class Comparison:
-    """The candidates of one reference that reached CORR: measured ones, then transitive ones."""
+    """The candidates of one reference that reached CORR.
+
+    measured : those of the preferred probe set, even if there are none, then those of others.
+    """
 
     def __init__(self, candidates: Candidates, reached: Mask) -> None:
         self.candidates = candidates
-        self._keep: Mask = reached[candidates.rows]
-        self.measured = int(np.count_nonzero(self._keep))
-        self.transitive = _restricted(candidates.transitive, reached)
-        self._found: Rows | None = None  # positions that passed, once asked
-        self._place: Rows | None = None  # catalog row -> position that passed
-        self.count = self.measured + (len(self.transitive.rows) if self.transitive else 0)
+        others = [Measured(other, reached) for other in candidates.others]
+        self.measured = (Measured(candidates, reached), *(part for part in others if part.count))
+        bounded = [
+            Transitive(part.transitive, reached, part.probe_set_id)
+            for part in candidates.parts
+            if part.transitive is not None
+        ]
+        self.transitive = tuple(part for part in bounded if part.count)
+        self.parts: tuple[Part, ...] = self.measured + self.transitive
+        self.count = sum(part.count for part in self.parts)
+
+    @property
+    def simple(self) -> bool:
+        """Whether one probe set decides, so that agreements sort as equivalence does."""
+        return len(self.parts) == 1
 
     @property
     def rows(self) -> Rows:
         """Every row compared."""
-        measured = self.candidates.rows[self._keep]
-        return np.concatenate([measured, self.transitive.rows]) if self.transitive else measured
+        return _joined([part.rows for part in self.parts])
 
     def passing(self, bounds: tuple[CorrBound, ...], tests: int, *, possible: bool) -> Rows:
-        """The rows that meet every bound, best first; with `possible` those that may meet them.
+        """The rows that meet every bound, best first in each part; or with `possible` may meet.
 
         tests : how many claims share alpha.
         """
-        found = self._measured_passing(bounds, tests, possible=possible)
-        if self.transitive is None:
-            return found
-        extra = self.transitive.rows[self._transitive_passing(bounds, tests, possible=possible)]
-        return np.concatenate([found, extra])
-
-    def _measured_passing(
-        self, bounds: tuple[CorrBound, ...], tests: int, *, possible: bool
-    ) -> Rows:
-        """A prefix of the sorted candidates, then whatever a prefix cannot decide."""
-        floor = max((self._floor(b, tests, possible=possible) for b in bounds), default=0)
-        if possible and self.candidates.high is not None:
-            floor = 0  # random5 is sorted by its lower bound, possibility is about the upper one
-        at = np.flatnonzero(self._keep[: self._prefix(floor)])
-        for bound in bounds:
-            if bound.operator != ">=" or self.candidates.low is not None:
-                at = at[self._meets(bound, at, tests, possible=possible)]
-        self._found, self._place = at, None
-        return self.candidates.rows[at]
+        return _joined([part.passing(bounds, tests, possible=possible) for part in self.parts])
 
     def undecided(self, bounds: tuple[CorrBound, ...], tests: int) -> int:
         """How many measured rows may meet the bounds but do not certainly; 0 where not counted."""
-        plain = all(b.operator == ">=" and b.confidence is not None for b in bounds)
-        if not bounds or not plain or self.candidates.high is not None:
-            return 0
-        ends = []
-        for possible in (True, False):
-            floor = max(self._floor(bound, tests, possible=possible) for bound in bounds)
-            ends.append(self._prefix(floor))
-        return int(np.count_nonzero(self._keep[ends[1] : ends[0]]))
-
-    def _prefix(self, floor: int) -> int:
-        """How many leading candidates have at least `floor` agreements."""
-        counts = self.candidates.agreements
-        return len(counts) - int(np.searchsorted(counts[::-1], floor, side="left"))
+        return sum(part.undecided(bounds, tests) for part in self.measured)
 
     def head(self, keep: int) -> int:
-        """How many of the rows that passed are at least as good as the `keep`-th: ties included."""
-        if self._found is None or keep < 1 or keep >= len(self._found):
-            return keep
-        counts = self.candidates.agreements[self._found]
-        ties = np.searchsorted(-counts, -counts[keep - 1], side="right")
-        return int(ties)
+        """Of a simple comparison: how many rows that passed are as good as the `keep`-th."""
+        return self.measured[0].head(keep)
 
-    def _floor(self, bound: CorrBound, tests: int, *, possible: bool) -> int:
-        """The fewest agreements a row needs to meet `bound`; 0 where a floor decides nothing."""
-        samples = self.candidates.samples
-        if bound.operator not in (">=", ">"):
-            return 0
-        if bound.confidence is None:
-            return math.ceil(bound.threshold * samples * (1 - _ROUNDING) - _ROUNDING)
-        alpha = (1 - bound.confidence) / tests
-        if not possible:
-            return smallest_count(samples, bound.threshold, alpha)
-        if bound.threshold >= 1:
-            return samples
-        return largest_count_upper_below(samples, bound.threshold, alpha) + 1
-
-    def _meets(self, bound: CorrBound, at: Rows, tests: int, *, possible: bool) -> Mask:
-        alpha = 0.05 if bound.confidence is None else (1 - bound.confidence) / tests
-        interval = self._measured_interval(at, alpha)
-        if bound.confidence is None:
-            return _compare(interval.agreement, bound.operator, bound.threshold)
-        upward = bound.operator in (">", ">=")
-        side = interval.upper if possible and upward else interval.lower
-        return _compare(side, bound.operator, bound.threshold)
-
-    def _transitive_passing(
-        self, bounds: tuple[CorrBound, ...], tests: int, *, possible: bool
-    ) -> Mask:
-        assert self.transitive is not None
-        mask = np.ones(len(self.transitive.rows), dtype=bool)
-        for bound in bounds:
-            if bound.confidence is None:
-                return np.zeros(len(mask), dtype=bool)  # no observed agreement to look at
-            low, high = self.transitive.interval(1 - (1 - bound.confidence) / tests)
-            side = high if possible and bound.operator in (">", ">=") else low
-            mask &= _compare(side, bound.operator, bound.threshold)
-        return mask
+    def counts(self, rows: Rows, size: int) -> Floats:
+        """Of a simple comparison: the agreements of `rows`; NaN for rows not compared."""
+        return self.measured[0].counts(rows, size)
 
     def interval(self, rows: Rows, alpha: float, size: int) -> Interval:
         """The bounds of `rows` at one-sided level alpha; NaN for rows that are not compared.
 
         size : number of rows in the catalog.
         """
-        at = self._positions(rows, size)
-        known = at >= 0
         result = Interval(*(np.full(len(rows), np.nan) for _ in range(4)))
-        _assign(result, known, self._measured_interval(at[known], alpha))
-        if self.transitive is not None and not known.all():
-            self._add_transitive(result, rows, known, alpha)
+        for part in self.parts:
+            at = part.positions(rows, size)
+            known = at >= 0
+            _assign(result, known, part.interval_at(at[known], alpha))
         return result
 
-    def counts(self, rows: Rows, size: int) -> Floats:
-        """Agreements of `rows` (guaranteed ones in mode random5); NaN for rows not compared."""
-        at = self._positions(rows, size)
-        counts = np.full(len(rows), np.nan)
-        counts[at >= 0] = self.candidates.agreements[at[at >= 0]]
-        return counts
-
-    def _positions(self, rows: Rows, size: int) -> Rows:
-        """Where `rows` stand among the candidates, -1 where they do not.
-
-        Most questions are about rows that passed, of which there are few: those are tried first.
-        """
-        if self._found is not None:
-            if self._place is None:
-                self._place = np.full(size, -1, dtype=np.int64)
-                self._place[self.candidates.rows[self._found]] = self._found
-            at = self._place[rows]
-            if (at >= 0).all():
-                return at
-        place = np.full(size, -1, dtype=np.int64)
-        place[self.candidates.rows] = np.arange(len(self.candidates.rows))
-        return place[rows]
-
-    def _add_transitive(self, result: Interval, rows: Rows, known: Mask, alpha: float) -> None:
-        assert self.transitive is not None
-        where = {int(row): i for i, row in enumerate(self.transitive.rows)}
-        wanted = [i for i, row in enumerate(rows) if not known[i] and int(row) in where]
-        if not wanted:
-            return
-        at = np.array([where[int(rows[i])] for i in wanted])
-        low, high = _taken(self.transitive, at).interval(1 - alpha)
-        result.lower[wanted], result.upper[wanted] = low, high
-
-    def _measured_interval(self, at: Rows, alpha: float) -> Interval:
-        candidates, samples = self.candidates, self.candidates.samples
-        counts = candidates.agreements[at]
-        lower = _by_count(counts, samples, alpha, upper=False)
-        if candidates.high is None:
-            upper = _by_count(counts, samples, alpha, upper=True)
-            agreement = counts / max(1, samples)
-        else:
-            most = np.rint(candidates.high[at] * samples).astype(np.int64)
-            upper = _by_count(most, samples, alpha, upper=True)
-            agreement = np.full(len(at), np.nan)
-        return Interval(lower, upper, agreement, np.full(len(at), float(samples)))
-
-    def is_measured(self, rows: Rows) -> Mask:
-        """Which of the passed rows share a probe set with the reference."""
-        if self.transitive is None:
-            return np.ones(len(rows), dtype=bool)
-        return np.isin(rows, self.candidates.rows)
-
-    def is_positional(self, rows: Rows) -> Mask:
-        """Which rows were compared class by class number, without names to check them."""
-        if not self.candidates.positional.any():
-            return np.zeros(len(rows), dtype=bool)
-        return np.isin(rows, self.candidates.rows[self.candidates.positional])
+    def part_numbers(self, rows: Rows, size: int) -> Rows:
+        """Which of `parts` each row was compared in, NO_PART where in none; all in a simple one."""
+        if self.simple:
+            return np.zeros(len(rows), dtype=np.int64)
+        numbers = np.full(len(rows), NO_PART, dtype=np.int64)
+        for number, part in enumerate(self.parts):
+            numbers[part.positions(rows, size) >= 0] = number
+        return numbers
 
 
 def samples_needed(threshold: float, alpha: float) -> int | None:
@@ -229,40 +110,8 @@ def samples_needed(threshold: float, alpha: float) -> int | None:
     return math.ceil(math.log(alpha) / math.log(threshold) - 1e-9)
 
 
-def _compare(values: Floats, operator: str, threshold: float) -> Mask:
-    if operator == ">=":
-        return np.asarray(values >= threshold - _ROUNDING)
-    if operator == "<=":
-        return np.asarray(values <= threshold + _ROUNDING)
-    return np.asarray(values > threshold if operator == ">" else values < threshold)
-
-
-def _by_count(counts: Rows, samples: int, alpha: float, *, upper: bool) -> Floats:
-    """The bound of each count; equal counts are computed once."""
-    if not len(counts):
-        return np.empty(0)
-    distinct, inverse = np.unique(counts, return_inverse=True)
-    bound = upper_bound if upper else lower_bound
-    return bound(distinct, samples, alpha)[inverse]
-
-
-def _restricted(bounds: TransitiveBounds | None, reached: Mask) -> TransitiveBounds | None:
-    if bounds is None:
-        return None
-    at = np.flatnonzero(reached[bounds.rows])
-    return _taken(bounds, at) if len(at) else None
-
-
-def _taken(bounds: TransitiveBounds, at: Rows) -> TransitiveBounds:
-    return replace(
-        bounds,
-        rows=bounds.rows[at],
-        low=bounds.low[at],
-        high=bounds.high[at],
-        low_legs=bounds.low_legs[at],
-        high_legs=bounds.high_legs[at],
-        via=bounds.via[at],
-    )
+def _joined(lists: list[Rows]) -> Rows:
+    return lists[0] if len(lists) == 1 else np.concatenate(lists)
 
 
 def _assign(result: Interval, where: Mask, values: Interval) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.engine.answers import CorrAnswers, combined
-from sommelier.engine.comparison import samples_needed
+from sommelier.engine.comparison import Part, samples_needed
 from sommelier.engine.plan import LogicalPlan
 from sommelier.engine.skipped import models
 from sommelier.engine.world import World
 
 if TYPE_CHECKING:
+    from sommelier.engine.comparison_parts import Measured
     from sommelier.engine.facts import Facts
     from sommelier.records import Dataset, ProbeSet
 
@@ -35,10 +36,10 @@ def corr_notes(
     missing = int(np.count_nonzero(reached)) - count
     if missing:
         notes.append(_incomparable(answers, missing))
-    notes += _undecidable(answers)
+    notes += _undecidable(answers, world)
     if count:
         notes += _confidence(answers, world)
-        used = {c.candidates.probe_set_id for c in answers.comparisons if c.count}
+        used = {part.probe_set_id for c in answers.comparisons for part in c.parts if part.count}
         notes += probe_caveats(used, world.facts)
     if not corr.possible and len(answers.comparisons) == 1:
         more = answers.comparisons[0].undecided(corr.bounds, answers.tests)
@@ -46,7 +47,7 @@ def corr_notes(
             notes.append(
                 f"{models(more)} more may pass: USING certainty='possible' shows what is undecided"
             )
-    if any(c.candidates.positional.any() for c in answers.comparisons):
+    if any(m.candidates.positional.any() for c in answers.comparisons for m in c.measured):
         notes.append("some models name no classes: theirs are matched by position (column labels)")
     return notes, missing
 
@@ -56,21 +57,64 @@ def corr_notes(
 
 def _confidence(answers: CorrAnswers, world: World) -> list[str]:
     """At which confidence, for how many models, on which probes; and what is only estimated."""
-    found = answers.comparisons[0].candidates
-    probes = f"{found.samples} probes"
-    for probe_set in world.facts.probe_sets():
-        if probe_set.id == found.probe_set_id:
-            probes += f" of '{probe_set.name}'"
-    promise = f"{answers.corr.confidence * 100:g}% confidence {_scope(answers)}, on {probes}"
-    pairs = zip(answers.corr.references, answers.comparisons, strict=True)
-    estimated = [reference.name for reference, c in pairs if c.count and not c.candidates.exact]
-    if not estimated:
+    promise = (
+        f"{answers.corr.confidence * 100:g}% confidence {_scope(answers)}, {_where(answers, world)}"
+    )
+    whose = _estimated(answers, world)
+    if whose is None:
         return [f"equivalence holds with {promise}"]
-    whose = "equivalence"
-    if len(estimated) < len(answers.comparisons):
-        whose += f" to {', '.join(estimated)}"
     limits = "the bounds count probes only, not that error"
-    return [f"{whose} is estimated {PROJECTED}: {limits} ({promise})"]
+    return [f"equivalence{whose} is estimated {PROJECTED}: {limits} ({promise})"]
+
+
+def _where(answers: CorrAnswers, world: World) -> str:
+    """On which probes the models were compared; how many, on those other than the first."""
+    parts: dict[str | None, list[Measured]] = {}
+    for part in _used(answers):
+        parts.setdefault(part.probe_set_id, []).append(part)
+    (first, *_), *others = parts.values()
+    names = _names(world)
+    texts = [f"on {_probes(first, names)}"]
+    texts += [f"{_together(found)} on {_probes(found[0], names)}" for found in others]
+    bounded = [part for c in answers.comparisons for part in c.transitive]
+    if bounded:
+        texts.append(f"{_together(bounded)} by transitivity")
+    return "; ".join(texts)
+
+
+def _together(parts: Sequence[Part]) -> str:
+    """How many different models some parts have."""
+    return models(len(combined([part.rows for part in parts], "any")))
+
+
+def _used(answers: CorrAnswers) -> list[Measured]:
+    """The parts that measured something; those of the preferred probe sets where nothing did."""
+    found = [part for c in answers.comparisons for part in c.measured if part.count]
+    return found or [comparison.measured[0] for comparison in answers.comparisons]
+
+
+def _names(world: World) -> dict[str | None, str]:
+    return {probe_set.id: probe_set.name for probe_set in world.facts.probe_sets()}
+
+
+def _probes(part: Measured, names: Mapping[str | None, str]) -> str:
+    probes, name = f"{part.candidates.samples} probes", names.get(part.probe_set_id)
+    return probes if name is None else f"{probes} of '{name}'"
+
+
+def _estimated(answers: CorrAnswers, world: World) -> str | None:
+    """What of equivalence was counted on projections: '' for all of it, None for nothing."""
+    used = _used(answers)
+    rough = [part for part in used if not part.candidates.exact]
+    if not rough:
+        return None
+    if len(rough) == len(used):
+        return ""
+    if len(answers.comparisons) == 1:
+        names = _names(world)
+        return " on " + " and ".join(_probes(part, names) for part in rough)
+    ids = {part.candidates.reference_id for part in rough}
+    return " to " + ", ".join(r.name for r in answers.corr.references if r.id in ids)
 
 
 def _scope(answers: CorrAnswers) -> str:
@@ -88,14 +132,16 @@ def _scope(answers: CorrAnswers) -> str:
 def probe_caveats(used: Collection[str | None], facts: Facts) -> list[str]:
     """Made-up inputs, inputs that are no random sample, or that models were trained on."""
     notes = []
-    for probe_set, dataset in _probed(used, facts):
+    probed = _probed(used, facts)
+    for probe_set, dataset in probed:
+        probes = "the probes" if len(probed) == 1 else f"the probes of '{probe_set.name}'"
         if probe_set.synthetic:
-            notes.append("the probes are synthetic: the bounds hold for such inputs only")
+            notes.append(f"{probes} are synthetic: the bounds hold for such inputs only")
         if dataset is None:
             continue
         if probe_set.seed == _IN_ORDER and probe_set.samples < dataset.samples:
             notes.append(
-                f"the probes are the first {probe_set.samples} items of '{dataset.name}' (of "
+                f"{probes} are the first {probe_set.samples} items of '{dataset.name}' (of "
                 f"{dataset.samples}), not a random sample: the bound holds for those like them"
             )
         if dataset.held_out is False:
@@ -103,7 +149,7 @@ def probe_caveats(used: Collection[str | None], facts: Facts) -> list[str]:
                 f"'{dataset.name}' is not held out: agreement on inputs that models were trained "
                 "on is optimistic"
             )
-    return notes
+    return list(dict.fromkeys(notes))
 
 
 def training_notes(plan: LogicalPlan, world: World) -> tuple[str, ...]:
@@ -112,8 +158,9 @@ def training_notes(plan: LogicalPlan, world: World) -> tuple[str, ...]:
     if corr is None:
         return ()
     used = {
-        world.candidates(reference.id, corr.probe_set_id, corr.mode).probe_set_id
+        part.probe_set_id
         for reference in corr.references
+        for part in world.candidates(reference.id, corr.probe_set_id, corr.mode).parts
     }
     names = [d.name for _, d in _probed(used, world.facts) if d is not None and d.held_out is None]
     return tuple(
@@ -162,13 +209,16 @@ def _counted(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{reasons[reason]} {reason}" for reason in _ranked(reasons))
 
 
-def _undecidable(answers: CorrAnswers) -> list[str]:
-    """A sentence when no row could ever pass with so few probes."""
+def _undecidable(answers: CorrAnswers, world: World) -> list[str]:
+    """A sentence for each probe set that is too small for any row to pass."""
     notes = []
-    for comparison in answers.comparisons:
-        samples = comparison.candidates.samples
+    used = [part for part in _used(answers) if part.candidates.samples]
+    several = len({part.probe_set_id for part in used}) > 1
+    names = _names(world) if several else {}
+    for part in used:
+        samples = part.candidates.samples
         for bound in answers.corr.bounds:
-            if bound.confidence is None or bound.operator not in (">", ">=") or not samples:
+            if bound.confidence is None or bound.operator not in (">", ">="):
                 continue
             needed = samples_needed(bound.threshold, (1 - bound.confidence) / answers.tests)
             if needed is not None and needed <= samples:
@@ -178,7 +228,7 @@ def _undecidable(answers: CorrAnswers) -> list[str]:
                 notes.append(f"no number of probes can certify {threshold}")
             else:
                 notes.append(
-                    f"n={samples} probes cannot certify {threshold} for {answers.tests} "
+                    f"n={_probes(part, names)} cannot certify {threshold} for {answers.tests} "
                     f"comparisons: at least {needed} are needed"
                 )
-    return notes
+    return list(dict.fromkeys(notes))

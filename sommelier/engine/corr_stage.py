@@ -39,7 +39,7 @@ def corr_stage(plan: LogicalPlan, state: State, world: World) -> Step | None:
         state.rows = np.concatenate([own, passed])
     else:
         state.rows = passed
-        if len(answers.comparisons) == 1 and answers.comparisons[0].transitive is None:
+        if len(answers.comparisons) == 1 and answers.comparisons[0].simple:
             answers.passed = passed if corr.accuracy is None else None
     state.answers = answers
     return Step(lambda: wording.corr_text(corr), unknown=unknown)

@@ -8,7 +8,7 @@ comparisons and that all probe sets sample one population (algorithms.md C.1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ class TransitiveBounds:
     from the observed shares; they are estimates until `interval` puts confidence on them.
     low_legs, high_legs : int64 (n, 4) = agreements and samples of (reference, intermediate), then
     of (intermediate, candidate), for the intermediate that gave low, and the one that gave high.
-    via : (n,) row of the intermediate that gave low. intermediates : how many could have been
+    low_via, high_via : (n,) rows of those intermediates. intermediates : how many could have been
     tried, those left out because of their counts included; choosing the best of them is what
     `interval` pays for.
     """
@@ -34,8 +34,14 @@ class TransitiveBounds:
     high: NDArray[np.float64]
     low_legs: NDArray[np.int64]
     high_legs: NDArray[np.int64]
-    via: NDArray[np.int64]
+    low_via: NDArray[np.int64]
+    high_via: NDArray[np.int64]
     intermediates: int
+
+    def taken(self, at: NDArray[np.int64]) -> TransitiveBounds:
+        """The bounds of the rows at these positions."""
+        arrays = [f.name for f in fields(self) if f.name != "intermediates"]
+        return replace(self, **{name: getattr(self, name)[at] for name in arrays})
 
     def interval(self, confidence: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(low, high) that hold together, per row, with probability >= `confidence`.
@@ -82,7 +88,7 @@ def transitive_bounds(legs: list[Leg], considered: int) -> TransitiveBounds | No
     low, high = np.full(len(rows), -np.inf), np.full(len(rows), np.inf)
     low_legs = np.zeros((len(rows), 4), dtype=np.int64)
     high_legs = np.zeros((len(rows), 4), dtype=np.int64)
-    via = np.full(len(rows), -1, dtype=np.int64)
+    low_via, high_via = np.full((2, len(rows)), -1, dtype=np.int64)
     for leg in legs:
         at = np.searchsorted(rows, leg.rows)
         near = leg.agreements / leg.samples
@@ -93,11 +99,12 @@ def transitive_bounds(legs: list[Leg], considered: int) -> TransitiveBounds | No
         lower, upper = near + far - 1, 1 - np.abs(near - far)
         better = lower > low[at]
         low[at[better]], low_legs[at[better]] = lower[better], numbers[better]
-        via[at[better]] = leg.row
+        low_via[at[better]] = leg.row
         better = upper < high[at]
         high[at[better]], high_legs[at[better]] = upper[better], numbers[better]
+        high_via[at[better]] = leg.row
     order = np.lexsort((rows, -low))
     return TransitiveBounds(
         rows[order], np.maximum(low, 0.0)[order], high[order], low_legs[order], high_legs[order],
-        via[order], max(considered, len(legs)),
+        low_via[order], high_via[order], max(considered, len(legs)),
     )  # fmt: skip

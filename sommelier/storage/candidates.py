@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +26,10 @@ class Candidates:
     bounds in method 'random5', None in method 'sketch', where it is agreements / samples.
     labels : 'named', 'positional' when some compare by position only (the mask `positional` says
     which), or None for vectors. exact : False when vectors are projections: their distances are
-    estimates. incomparable : reason -> number of models that have no row here.
-    transitive : bounds for models that share no probe set with the reference, or None.
+    estimates. incomparable : reason -> number of models that are neither measured nor bounded.
+    transitive : bounds for models that share no probe set with the reference, from this one; or
+    None. others : the same on less preferred probe sets, for models that have no bounds before
+    them; no model comes twice, and `incomparable` is told once, here, for all of them.
     """
 
     reference_id: str
@@ -43,6 +45,12 @@ class Candidates:
     exact: bool = True
     incomparable: Mapping[str, int] = field(default_factory=dict)
     transitive: TransitiveBounds | None = None
+    others: tuple[Candidates, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Candidates, ...]:
+        """These and the others, the most preferred probe set first."""
+        return (self, *self.others)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -92,14 +100,35 @@ class PairedCounts:
 
 
 def equivalence_edges(
+    found: Candidates,
+    paired: Sequence[PairedCounts | None],
+    ids: NDArray[np.object_],
+    confidence: float,
+) -> list[EquivalenceEdge]:
+    """Candidates of all parts as records, best first, the reference left out; then transitive ones.
+
+    paired : one a part. ids : by model row.
+    """
+    edges = [
+        edge
+        for part, counts in zip(found.parts, paired, strict=True)
+        for edge in _measured_edges(part, counts, ids, confidence)
+    ]
+    if found.others:
+        edges.sort(key=lambda edge: -edge.lower)
+    for part in found.parts:
+        edges += _transitive_edges(part, ids, confidence)
+    return edges
+
+
+def _measured_edges(
     found: Candidates, paired: PairedCounts | None, ids: NDArray[np.object_], confidence: float
 ) -> list[EquivalenceEdge]:
-    """Candidates as records, the reference left out; transitive ones follow. ids : by model row."""
     if found.probe_set_id is None:
         return []
     low, high = clopper_pearson(found.agreements, found.samples, confidence)
     differences = _differences(paired, confidence)
-    edges = [
+    return [
         EquivalenceEdge(
             reference_id=found.reference_id,
             candidate_id=str(ids[row]),
@@ -116,7 +145,6 @@ def equivalence_edges(
         for i, row in enumerate(found.rows.tolist())
         if ids[row] != found.reference_id
     ]
-    return edges + _transitive_edges(found, ids, confidence)
 
 
 def _differences(paired: PairedCounts | None, confidence: float) -> dict[int, dict[str, Any]]:

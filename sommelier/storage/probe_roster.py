@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from sommelier.records import FIRST as FIRST
 from sommelier.records import LabelSpace, ProbeSet
 from sommelier.storage.label_matching import name_set
-from sommelier.storage.label_translation import Classes, Translation, classes, translation
+from sommelier.storage.label_translation import (
+    POSITIONAL,
+    Classes,
+    Translation,
+    classes,
+    translation,
+)
 from sommelier.storage.sketches import SketchRow
 
 VECTORS = "vectors"
@@ -55,6 +61,16 @@ class Roster:
         """What the probe set samples: only within one population do bounds carry over."""
         return self.probe_set.dataset_id or self.probe_set.name
 
+    @property
+    def preference(self) -> tuple[bool, int, int, str]:
+        """Sorts probe sets by how well they serve a comparison; blind to what was answered.
+
+        Real inputs first, then what most models answered, so that analysing a few of them again
+        with more samples hides nobody; then most samples.
+        """
+        probe_set = self.probe_set
+        return not probe_set.synthetic, len(self.rows), probe_set.samples, probe_set.id
+
 
 def build_roster(
     probe_set: ProbeSet,
@@ -86,6 +102,35 @@ def build_roster(
         place={entry.model_id: position for position, (entry, _) in enumerate(known)},
         drawn=whole or probe_set.seed != FIRST,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceView:
+    """A roster as one of its models sees it. how : the way each group compares with that model."""
+
+    roster: Roster
+    reference: int
+    how: tuple[Translation, ...]
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """(n,) which models compare with the reference."""
+        return np.array([h.labels is not None for h in self.how], dtype=bool)[self.roster.group]
+
+    @property
+    def positional(self) -> NDArray[np.bool_]:
+        """(n,) which other models do by class number only, without names to check them."""
+        mask = np.array([h.labels == POSITIONAL for h in self.how], dtype=bool)[self.roster.group]
+        mask[self.reference] = False
+        return mask
+
+
+def view_of(roster: Roster, model_id: str, maps: LabelMaps) -> ReferenceView:
+    """The roster as this model of it sees it."""
+    reference = roster.place[model_id]
+    home = roster.group_of(reference)
+    how = tuple(relate(home, group, maps) for group in roster.groups)
+    return ReferenceView(roster, reference, how)
 
 
 def relate(reference: AnswerGroup, candidate: AnswerGroup, maps: LabelMaps) -> Translation:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.errors import BinderError
-from sommelier.storage.agreement_bounds import Leg, TransitiveBounds, transitive_bounds
 from sommelier.storage.answer_scans import AnswerScans
+from sommelier.storage.bridges import Bridges, in_frame
 from sommelier.storage.candidates import (
     Candidates,
     PairAgreement,
@@ -27,16 +28,19 @@ from sommelier.storage.candidates import (
 from sommelier.storage.label_translation import NAMED, POSITIONAL, classes
 from sommelier.storage.probe_roster import (
     VECTORS,
+    ReferenceView,
     Roster,
     build_roster,
     frame,
     mapped_spaces,
     relate,
+    view_of,
 )
 from sommelier.storage.random_peers import RandomPeers
 
 if TYPE_CHECKING:
     from sommelier.records import EquivalenceEdge, LabelSpace
+    from sommelier.storage.agreement_bounds import TransitiveBounds
     from sommelier.storage.catalog import Catalog
     from sommelier.storage.resource_index import ResourceIndex
     from sommelier.storage.sketches import SketchRow, SketchStore
@@ -44,10 +48,10 @@ if TYPE_CHECKING:
 MODES = ("sketch", "random5")
 REMEMBERED_BYTES = 256 << 20  # answers kept, the oldest leave first; 1.7 MB each at 100 000 models
 BYTES_PER_ROW = 17
-INTERMEDIATES = 16  # third models tried for transitive bounds: those nearest to the reference
 
 NO_ANSWERS = "not analysed for equivalence"
 OTHER_PROBES = "analysed on other probe sets only"
+NOTHING_SHARED = "no common probe set"
 REFERENCE_UNKNOWN = "the reference is not analysed for equivalence"
 OTHER_FRAME = "classes cannot be compared by transitivity"
 
@@ -75,9 +79,12 @@ class SemanticIndex:
     ) -> Candidates:
         """The models comparable with a reference, best first; cached.
 
-        probe_set_id : None takes, of those the reference answered, a real one (not synthetic) with
-        the largest product of samples and models, ties by id. A reference without answers has no
-        candidates; `incomparable` says so. mode 'random5' : the paper's index (RandomPeers).
+        probe_set_id : None compares every model that shares any probe set with the reference on
+        the best one they share: a real one (not synthetic), the one most models answered, most
+        samples, then by id. What was answered has no say in it, so the bounds stay what they are.
+        Those on the best of all are returned; `others` holds the rest. A reference without answers
+        has no candidates; `incomparable` says so. mode 'random5' : the paper's index (RandomPeers),
+        on the best probe set of the reference alone.
         Raises UnknownNameError for a model or probe set that does not exist.
         """
         self.refresh()
@@ -94,37 +101,35 @@ class SemanticIndex:
     def agreement(
         self, reference_id: str, candidate_id: str, probe_set_id: str | None = None
     ) -> PairAgreement:
-        """How often two models agree, on the best probe set both answered or on the given one."""
+        """How often two models agree, on the best probe set they share or on the given one."""
         self.refresh()
         shared = [
             roster
-            for roster in self._answered_by(reference_id)
-            if candidate_id in roster.place and probe_set_id in (None, roster.probe_set.id)
+            for roster in self._answered_by(reference_id, probe_set_id)
+            if candidate_id in roster.place
         ]
         if not shared:
-            return PairAgreement(0, 0, probe_set_id, None, reason="no common probe set")
-        roster = max(shared, key=_preference)
-        reference, candidate = roster.place[reference_id], roster.place[candidate_id]
-        how = relate(roster.group_of(reference), roster.group_of(candidate), self._maps)
-        if how.labels is None:
-            return PairAgreement(0, 0, roster.probe_set.id, None, reason=how.reason)
-        counts = self._scans.counts(roster, reference, np.array([candidate]), self._maps)
-        return PairAgreement(
-            int(counts[0]),
-            roster.probe_set.samples,
-            roster.probe_set.id,
-            None if how.labels == VECTORS else how.labels,
-            exact=roster.group_of(reference).exact and roster.group_of(candidate).exact,
-        )
+            return PairAgreement(0, 0, probe_set_id, None, reason=NOTHING_SHARED)
+        reasons: list[str | None] = []
+        for roster in shared:
+            reference, candidate = roster.place[reference_id], roster.place[candidate_id]
+            how = relate(roster.group_of(reference), roster.group_of(candidate), self._maps)
+            if how.labels is not None:
+                return self._counted(roster, reference, candidate, how.labels)
+            reasons.append(how.reason)
+        return PairAgreement(0, 0, shared[0].probe_set.id, None, reason=reasons[0])
 
     def paired(self, reference_id: str, probe_set_id: str | None = None) -> PairedCounts | None:
-        """Who is right where the other is wrong, for all candidates; None without true labels."""
+        """Who is right where the other is wrong, on one probe set; None without true labels.
+
+        probe_set_id : None takes the best one the reference answered.
+        """
         self.refresh()
-        roster = self._choose(reference_id, probe_set_id)
+        roster = next(iter(self._answered_by(reference_id, probe_set_id)), None)
         if roster is None or roster.probe_set.labels is None:
             return None
         reference = roster.place[reference_id]
-        kept, _, _ = self._comparable(roster, reference)
+        kept = np.flatnonzero(view_of(roster, reference_id, self._maps).usable)
         home = roster.group_of(reference)
         if home.kind != "labels":
             return None
@@ -141,7 +146,7 @@ class SemanticIndex:
         Transitive ones follow; accuracy differences are given where the probe set has true labels.
         """
         found = self.candidates(reference_id, probe_set_id=probe_set_id)
-        paired = self.paired(reference_id, found.probe_set_id)
+        paired = [self.paired(reference_id, part.probe_set_id) for part in found.parts]
         return equivalence_edges(found, paired, self._resources.ids, confidence)
 
     def refresh(self) -> None:
@@ -188,28 +193,64 @@ class SemanticIndex:
         if mode not in MODES:
             raise BinderError(f"no index mode '{mode}'", expected=MODES)
         self._resources.row(reference_id)  # raises for a model that does not exist
-        roster = self._choose(reference_id, probe_set_id)
-        if roster is None:
+        answered = self._answered_by(reference_id, probe_set_id)
+        if not answered:
             return self._no_candidates(reference_id, probe_set_id, mode)
         if mode == "random5":
-            return self._random5(roster, reference_id)
-        reference = roster.place[reference_id]
-        kept, positional, reasons = self._comparable(roster, reference)
-        agreements = self._scans.counts(roster, reference, kept, self._maps)
+            return self._random5(answered[0], reference_id)
+        return self._on_all(answered, reference_id)
+
+    def _on_all(self, answered: list[Roster], reference_id: str) -> Candidates:
+        """Each model on the first of these probe sets that serves, or bounded by transitivity."""
+        views = [view_of(roster, reference_id, self._maps) for roster in answered]
+        compared = np.zeros(len(self._resources), dtype=bool)
+        parts = [self._on(view, reference_id, compared) for view in views]
+        bounds = self._transitive(answered, reference_id)
+        for found in bounds:
+            if found is not None:
+                compared[found.rows] = True
+        parts = [replace(part, transitive=found) for part, found in zip(parts, bounds, strict=True)]
+        told = [(view.roster, tuple(how.reason for how in view.how)) for view in views]
+        return replace(
+            parts[0],
+            incomparable=self._incomparable(told, compared),
+            others=tuple(part for part in parts[1:] if len(part) or part.transitive is not None),
+        )
+
+    def _on(
+        self, view: ReferenceView, reference_id: str, compared: NDArray[np.bool_]
+    ) -> Candidates:
+        """The candidates on one probe set, without those in `compared`, which they join."""
+        roster = view.roster
+        kept = np.flatnonzero(view.usable & ~compared[roster.rows])
+        compared[roster.rows[kept]] = True
+        agreements = self._scans.counts(roster, view.reference, kept, self._maps)
         order = np.lexsort((roster.rows[kept], -agreements))
-        home = roster.group_of(reference)
+        positional = view.positional[kept]
+        home = roster.group_of(view.reference)
         return Candidates(
             reference_id=reference_id,
             probe_set_id=roster.probe_set.id,
             rows=roster.rows[kept][order],
             agreements=agreements[order],
             samples=roster.probe_set.samples,
-            method=mode,
+            method="sketch",
             labels=None if home.kind == VECTORS else POSITIONAL if positional.any() else NAMED,
             positional=positional[order],
             exact=home.exact,
-            incomparable=dict(reasons + self._absent(roster)),
-            transitive=self._transitive(roster, reference_id),
+        )
+
+    def _counted(
+        self, roster: Roster, reference: int, candidate: int, labels: str
+    ) -> PairAgreement:
+        """What two models of a roster, given by position, have in common."""
+        counts = self._scans.counts(roster, reference, np.array([candidate]), self._maps)
+        return PairAgreement(
+            int(counts[0]),
+            roster.probe_set.samples,
+            roster.probe_set.id,
+            None if labels == VECTORS else labels,
+            exact=roster.group_of(reference).exact and roster.group_of(candidate).exact,
         )
 
     def _no_candidates(self, reference_id: str, probe_set_id: str | None, mode: str) -> Candidates:
@@ -228,91 +269,56 @@ class SemanticIndex:
             incomparable={REFERENCE_UNKNOWN: len(self._resources)},
         )
 
-    def _answered_by(self, model_id: str) -> list[Roster]:
-        return [roster for roster in self._rosters.values() if model_id in roster.place]
-
-    def _choose(self, reference_id: str, probe_set_id: str | None) -> Roster | None:
-        answered = self._answered_by(reference_id)
-        if probe_set_id is not None:
-            answered = [roster for roster in answered if roster.probe_set.id == probe_set_id]
-        return max(answered, key=_preference, default=None)
-
-    def _comparable(
-        self, roster: Roster, reference: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], Counter[str]]:
-        """(positions that compare with the reference, which by position only, why the rest not)."""
-        home = roster.group_of(reference)
-        how = [relate(home, group, self._maps) for group in roster.groups]
-        usable = np.array([h.labels is not None for h in how], dtype=bool)
-        unverified = np.array([h.labels == POSITIONAL for h in how], dtype=bool)
-        reasons: Counter[str] = Counter()
-        sizes = np.bincount(roster.group, minlength=len(how)).tolist()
-        for translated, size in zip(how, sizes, strict=True):
-            if translated.labels is None and translated.reason is not None:
-                reasons[translated.reason] += size
-        kept = np.flatnonzero(usable[roster.group])
-        positional = unverified[roster.group[kept]] & (kept != reference)
-        return kept, positional, reasons
-
-    def _absent(self, roster: Roster) -> Counter[str]:
-        """Models without answers on this probe set, by reason."""
-        anywhere = np.zeros(len(self._resources), dtype=bool)
-        for other in self._rosters.values():
-            anywhere[other.rows] = True
-        elsewhere = int(anywhere.sum()) - len(roster.rows)
-        return +Counter({OTHER_PROBES: elsewhere, NO_ANSWERS: int((~anywhere).sum())})
-
-    def _transitive(self, roster: Roster, reference_id: str) -> TransitiveBounds | None:
-        """Bounds for models without a common probe set, through models that have one with each."""
-        shared = np.zeros(len(self._resources), dtype=bool)
-        for known in self._answered_by(reference_id):
-            shared[known.rows] = True
-        legs: list[Leg] = []
-        considered = 0
-        for other in self._rosters.values():
-            if reference_id not in other.place and _one_population(roster, other):
-                found, bridges = self._legs(roster, roster.place[reference_id], other, shared)
-                legs += found
-                considered += bridges
-        return transitive_bounds(legs, considered)
-
-    def _legs(
-        self, roster: Roster, reference: int, other: Roster, shared: NDArray[np.bool_]
-    ) -> tuple[list[Leg], int]:
-        """Ways over the models nearest to the reference to those of `other` not in `shared`.
-
-        Also how many models the nearest were chosen from, which the bounds have to pay for.
-        """
-        mapped = mapped_spaces((roster, other), self._maps)
-        home = frame(roster.group_of(reference), mapped)
-        here, there = _in_frame(roster, home, mapped), _in_frame(other, home, mapped)
-        ends = np.flatnonzero(there & ~shared[other.rows])
-        both = [
-            (position, other.place[roster.entries[position].model_id])
-            for position in np.flatnonzero(here).tolist()
-            if roster.entries[position].model_id in other.place
+    def _answered_by(self, model_id: str, probe_set_id: str | None = None) -> list[Roster]:
+        """The rosters with this model, in the order in which a pair takes the first that serves."""
+        found = [
+            roster
+            for roster in self._rosters.values()
+            if model_id in roster.place and probe_set_id in (None, roster.probe_set.id)
         ]
-        bridges = [(position, middle) for position, middle in both if there[middle]]
-        if home is None or not bridges or not len(ends):
-            return [], 0
-        starts = np.array([position for position, _ in bridges], dtype=np.int64)
-        near = self._scans.counts(roster, reference, starts, self._maps)
-        legs = []
-        for i in np.argsort(-near, kind="stable")[:INTERMEDIATES].tolist():
-            position, middle = bridges[i]
-            leg = Leg(
-                row=int(roster.rows[position]),
-                agreements=int(near[i]),
-                samples=roster.probe_set.samples,
-                rows=other.rows[ends],
-                counts=self._scans.counts(other, middle, ends, self._maps),
-                candidate_samples=other.probe_set.samples,
-            )
-            legs.append(leg)
-        return legs, len(bridges)
+        return sorted(found, key=lambda roster: roster.preference, reverse=True)
+
+    def _transitive(
+        self, answered: list[Roster], reference_id: str
+    ) -> list[TransitiveBounds | None]:
+        """Bounds for models without a common probe set, from each of those the reference answered.
+
+        A model is bounded from the first that reaches it: choosing among several by what they say
+        would have to be paid for.
+        """
+        unreached = np.ones(len(self._resources), dtype=bool)
+        for roster in self._answered_by(reference_id):
+            unreached[roster.rows] = False
+        others = tuple(r for r in self._rosters.values() if reference_id not in r.place)
+        bridges = Bridges(others, self._scans, self._maps)
+        found = []
+        for roster in answered:
+            bounds = bridges.bounds(roster, reference_id, unreached)
+            if bounds is not None:
+                unreached[bounds.rows] = False
+            found.append(bounds)
+        return found
+
+    def _incomparable(
+        self, told: Sequence[tuple[Roster, tuple[str | None, ...]]], compared: NDArray[np.bool_]
+    ) -> dict[str, int]:
+        """Reason -> number of models without bounds. told : rosters, best first, a reason a group.
+
+        Of several reasons a model has the one of the best probe set it shares with the reference.
+        """
+        why = np.full(len(self._resources), NO_ANSWERS, dtype=object)
+        for roster in self._rosters.values():
+            why[roster.rows] = OTHER_PROBES
+        for roster, reasons in reversed(told):
+            known = np.array([reason is not None for reason in reasons], dtype=bool)[roster.group]
+            why[roster.rows[known]] = np.array(reasons, dtype=object)[roster.group[known]]
+        return dict(Counter(why[~compared].tolist()))
 
     def _random5(self, roster: Roster, reference_id: str) -> Candidates:
-        """Candidates ranked by the agreement that the paper's index guarantees."""
+        """Candidates ranked by the agreement that the paper's index guarantees.
+
+        On the best probe set the reference answered only: a baseline keeps to one index.
+        """
         reference, samples = roster.place[reference_id], roster.probe_set.samples
         mapped = mapped_spaces((roster,), self._maps)
         home = frame(roster.group_of(reference), mapped)
@@ -321,13 +327,15 @@ class SemanticIndex:
                 "index mode 'random5' needs models that answer with classes, without label maps",
                 hint="use the default, mode 'sketch'",
             )
-        members = np.flatnonzero(_in_frame(roster, home, mapped))
+        members = np.flatnonzero(in_frame(roster, home, mapped))
         peers = self._peers_of(roster, home, members)
         low, high = peers.intervals(int(np.searchsorted(members, reference)))
         guaranteed = samples - high.astype(np.int64)
         order = np.lexsort((roster.rows[members], -guaranteed))
         positional = np.full(len(members), home[0] != "names") & (members != reference)
-        others = Counter({OTHER_FRAME: len(roster.rows) - len(members)})
+        compared = np.zeros(len(self._resources), dtype=bool)
+        compared[roster.rows[members]] = True
+        told = [(roster, (OTHER_FRAME,) * len(roster.groups))]
         return Candidates(
             reference_id=reference_id,
             probe_set_id=roster.probe_set.id,
@@ -339,7 +347,7 @@ class SemanticIndex:
             positional=positional[order],
             low=guaranteed[order] / samples,
             high=1 - low[order] / samples,
-            incomparable=dict(+others + self._absent(roster)),
+            incomparable=self._incomparable(told, compared),
         )
 
     def _peers_of(
@@ -361,24 +369,3 @@ class SemanticIndex:
             peers.insert(distances, samples)
         self._peers[key] = (entries, peers)
         return peers
-
-
-def _in_frame(
-    roster: Roster, home: tuple[object, ...] | None, mapped: Set[str]
-) -> NDArray[np.bool_]:
-    """(n,) whether "same class" means for a model what it means in frame `home`."""
-    alike = np.array([frame(group, mapped) == home for group in roster.groups], dtype=bool)
-    return alike[roster.group]
-
-
-def _one_population(roster: Roster, other: Roster) -> bool:
-    """Whether both probe sets are samples of one population; the first n items are a sample of
-    nothing, because datasets are often sorted by class."""
-    return roster.population == other.population and roster.drawn and other.drawn
-
-
-def _preference(roster: Roster) -> tuple[bool, int, int, str]:
-    """Real inputs first, then what most models answered, so that analysing a few of them again
-    with more samples hides nobody; then most samples."""
-    probe_set = roster.probe_set
-    return not probe_set.synthetic, len(roster.rows), probe_set.samples, probe_set.id

@@ -1,0 +1,222 @@
+"""One reference against others: those measured on one probe set, and those bounded over a bridge.
+
+EQUIVALENCE is the one-sided Clopper-Pearson lower bound of the agreement at alpha / K
+(algorithms.md A.4, A.5): a count of agreements decides each measured row, and only rows that are
+returned get their bound computed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sommelier.confidence import (
+    largest_count_upper_below,
+    lower_bound,
+    smallest_count,
+    upper_bound,
+)
+from sommelier.engine.plan import CorrBound
+
+if TYPE_CHECKING:
+    from sommelier.storage.agreement_bounds import TransitiveBounds
+    from sommelier.storage.candidates import Candidates
+
+Rows = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_ROUNDING = 1e-12  # k / n against a threshold written in decimals
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Bounds of the agreement of some rows with one reference. agreement : observed, NaN if not."""
+
+    lower: Floats
+    upper: Floats
+    agreement: Floats
+    samples: Floats
+
+
+class Measured:
+    """The candidates that reached CORR on one probe set."""
+
+    def __init__(self, candidates: Candidates, reached: Mask) -> None:
+        self.candidates = candidates
+        self._keep: Mask = reached[candidates.rows]
+        self.count = int(np.count_nonzero(self._keep))
+        self._found: Rows | None = None  # positions that passed, once asked
+        self._place: Rows | None = None  # catalog row -> position that passed
+
+    @property
+    def probe_set_id(self) -> str | None:
+        return self.candidates.probe_set_id
+
+    @property
+    def rows(self) -> Rows:
+        return self.candidates.rows[self._keep]
+
+    def is_positional(self, rows: Rows) -> Mask:
+        """Which rows were compared class by class number, without names to check them."""
+        if not self.candidates.positional.any():
+            return np.zeros(len(rows), dtype=bool)
+        return np.isin(rows, self.candidates.rows[self.candidates.positional])
+
+    def passing(self, bounds: tuple[CorrBound, ...], tests: int, *, possible: bool) -> Rows:
+        """A prefix of the sorted candidates, then whatever a prefix cannot decide; best first."""
+        floor = max((self._floor(b, tests, possible=possible) for b in bounds), default=0)
+        if possible and self.candidates.high is not None:
+            floor = 0  # random5 is sorted by its lower bound, possibility is about the upper one
+        at = np.flatnonzero(self._keep[: self._prefix(floor)])
+        for bound in bounds:
+            if bound.operator != ">=" or self.candidates.low is not None:
+                at = at[self._meets(bound, at, tests, possible=possible)]
+        self._found, self._place = at, None
+        return self.candidates.rows[at]
+
+    def undecided(self, bounds: tuple[CorrBound, ...], tests: int) -> int:
+        """How many rows may meet the bounds but do not certainly; 0 where not counted."""
+        plain = all(b.operator == ">=" and b.confidence is not None for b in bounds)
+        if not bounds or not plain or self.candidates.high is not None:
+            return 0
+        ends = []
+        for possible in (True, False):
+            floor = max(self._floor(bound, tests, possible=possible) for bound in bounds)
+            ends.append(self._prefix(floor))
+        return int(np.count_nonzero(self._keep[ends[1] : ends[0]]))
+
+    def _prefix(self, floor: int) -> int:
+        """How many leading candidates have at least `floor` agreements."""
+        counts = self.candidates.agreements
+        return len(counts) - int(np.searchsorted(counts[::-1], floor, side="left"))
+
+    def head(self, keep: int) -> int:
+        """How many of the rows that passed are at least as good as the `keep`-th: ties included."""
+        if self._found is None or keep < 1 or keep >= len(self._found):
+            return keep
+        counts = self.candidates.agreements[self._found]
+        ties = np.searchsorted(-counts, -counts[keep - 1], side="right")
+        return int(ties)
+
+    def _floor(self, bound: CorrBound, tests: int, *, possible: bool) -> int:
+        """The fewest agreements a row needs to meet `bound`; 0 where a floor decides nothing."""
+        samples = self.candidates.samples
+        if bound.operator not in (">=", ">"):
+            return 0
+        if bound.confidence is None:
+            return math.ceil(bound.threshold * samples * (1 - _ROUNDING) - _ROUNDING)
+        alpha = (1 - bound.confidence) / tests
+        if not possible:
+            return smallest_count(samples, bound.threshold, alpha)
+        if bound.threshold >= 1:
+            return samples
+        return largest_count_upper_below(samples, bound.threshold, alpha) + 1
+
+    def _meets(self, bound: CorrBound, at: Rows, tests: int, *, possible: bool) -> Mask:
+        alpha = 0.05 if bound.confidence is None else (1 - bound.confidence) / tests
+        interval = self.interval_at(at, alpha)
+        if bound.confidence is None:
+            return _compare(interval.agreement, bound.operator, bound.threshold)
+        upward = bound.operator in (">", ">=")
+        side = interval.upper if possible and upward else interval.lower
+        return _compare(side, bound.operator, bound.threshold)
+
+    def counts(self, rows: Rows, size: int) -> Floats:
+        """Agreements of `rows` (guaranteed ones in mode random5); NaN for rows not compared."""
+        at = self.positions(rows, size)
+        counts = np.full(len(rows), np.nan)
+        counts[at >= 0] = self.candidates.agreements[at[at >= 0]]
+        return counts
+
+    def positions(self, rows: Rows, size: int) -> Rows:
+        """Where `rows` stand among the candidates, -1 where they do not.
+
+        Most questions are about rows that passed, of which there are few: those are tried first.
+        """
+        if self._found is not None:
+            if self._place is None:
+                self._place = np.full(size, -1, dtype=np.int64)
+                self._place[self.candidates.rows[self._found]] = self._found
+            at = self._place[rows]
+            if (at >= 0).all():
+                return at
+        return _places(self.candidates.rows, size)[rows]
+
+    def interval_at(self, at: Rows, alpha: float) -> Interval:
+        """The bounds of the candidates at these positions, each at one-sided level alpha."""
+        candidates, samples = self.candidates, self.candidates.samples
+        counts = candidates.agreements[at]
+        lower = _by_count(counts, samples, alpha, upper=False)
+        if candidates.high is None:
+            upper = _by_count(counts, samples, alpha, upper=True)
+            agreement = counts / max(1, samples)
+        else:
+            most = np.rint(candidates.high[at] * samples).astype(np.int64)
+            upper = _by_count(most, samples, alpha, upper=True)
+            agreement = np.full(len(at), np.nan)
+        return Interval(lower, upper, agreement, np.full(len(at), float(samples)))
+
+
+class Transitive:
+    """The models that reached CORR and share no probe set with the reference, bounded over others.
+
+    probe_set_id : the one on which the reference met the models in between.
+    """
+
+    def __init__(self, bounds: TransitiveBounds, reached: Mask, probe_set_id: str | None) -> None:
+        self._bounds = bounds.taken(np.flatnonzero(reached[bounds.rows]))
+        self.probe_set_id = probe_set_id
+        self.count = len(self._bounds.rows)
+
+    @property
+    def rows(self) -> Rows:
+        return self._bounds.rows
+
+    def passing(self, bounds: tuple[CorrBound, ...], tests: int, *, possible: bool) -> Rows:
+        """The rows that meet every bound, best first."""
+        mask = np.ones(self.count, dtype=bool)
+        for bound in bounds:
+            if bound.confidence is None:
+                return self.rows[:0]  # no observed agreement to look at
+            low, high = self._bounds.interval(1 - (1 - bound.confidence) / tests)
+            side = high if possible and bound.operator in (">", ">=") else low
+            mask &= _compare(side, bound.operator, bound.threshold)
+        return self.rows[mask]
+
+    def positions(self, rows: Rows, size: int) -> Rows:
+        """Where `rows` stand among the bounded ones, -1 where they do not."""
+        return _places(self.rows, size)[rows]
+
+    def interval_at(self, at: Rows, alpha: float) -> Interval:
+        """The bounds of the rows at these positions, each at level alpha."""
+        low, high = self._bounds.taken(at).interval(1 - alpha)
+        return Interval(low, high, *np.full((2, len(at)), np.nan))
+
+
+def _places(rows: Rows, size: int) -> Rows:
+    """(size,) the position of each catalog row in `rows`, -1 where it has none."""
+    place = np.full(size, -1, dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    return place
+
+
+def _compare(values: Floats, operator: str, threshold: float) -> Mask:
+    if operator == ">=":
+        return np.asarray(values >= threshold - _ROUNDING)
+    if operator == "<=":
+        return np.asarray(values <= threshold + _ROUNDING)
+    return np.asarray(values > threshold if operator == ">" else values < threshold)
+
+
+def _by_count(counts: Rows, samples: int, alpha: float, *, upper: bool) -> Floats:
+    """The bound of each count; equal counts are computed once."""
+    if not len(counts):
+        return np.empty(0)
+    distinct, inverse = np.unique(counts, return_inverse=True)
+    bound = upper_bound if upper else lower_bound
+    return bound(distinct, samples, alpha)[inverse]
