@@ -110,23 +110,15 @@ def _plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
-_UNMENDED = """
-    SELECT t.state, t.aspect, t.reason FROM job_tasks t
-    WHERE t.model_id = ? AND t.state IN ('failed', 'skipped') AND t.reason <> ?
-        AND NOT EXISTS (
-            SELECT 1 FROM job_tasks d WHERE d.model_id = t.model_id AND d.state = 'done'
-                AND d.aspect = t.aspect AND d.job_id > t.job_id
-                AND (t.state = 'skipped' OR d.parameters = t.parameters))
-    ORDER BY t.job_id DESC, t.state, t.aspect LIMIT 1"""
-
-
 def _failures(model_id: str, session: Session) -> Facts:
     """The newest analysis that failed or was skipped, unless it was done since."""
-    from sommelier.storage.tasks import DONE_BEFORE
+    from sommelier.storage.tasks import TaskQueue
 
-    rows = session.catalog.sql(_UNMENDED, [model_id, DONE_BEFORE]).rows
-    words = {"failed": "last failure", "skipped": "last skipped"}
-    return [(words[state], f"{aspect}: {reason}") for state, aspect, reason in rows]
+    found = TaskQueue(session.catalog).setback(model_id)
+    if found is None:
+        return []
+    word = "last failure" if found.state == "failed" else "last skipped"
+    return [(word, f"{found.aspect}: {found.reason}")]
 
 
 def _kind(kind: str, inferred: bool) -> str:

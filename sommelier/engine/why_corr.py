@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sommelier.engine import wording
 from sommelier.engine.comparison import Comparison
 from sommelier.engine.corr_stage import compare_reached
+from sommelier.engine.incomparable import obstacle
 from sommelier.engine.plan import CorrBound, CorrPlan, ModelReference
 from sommelier.engine.relaxation import rounded
 from sommelier.engine.verdicts import Verdict, verdict_word
@@ -82,8 +83,8 @@ def _leg(
 ) -> _Leg:
     name = f"to {reference.name}"
     if place.row not in comparison.rows:
-        value = f"not compared: {_reason(corr, reference, comparison, place.row, world)}"
-        unknown = Verdict(name, value, "", "unknown")
+        found = obstacle(reference, str(world.facts.ids[place.row]), corr, world)
+        unknown = Verdict(name, f"not compared: {found.reason}", "", "unknown", found.remedy)
         return _Leg(reference, (unknown,), (math.nan,), compared=False)
     if not corr.bounds:
         return _Leg(reference, (Verdict(name, "compared", "", "true"),), ())
@@ -94,18 +95,6 @@ def _leg(
     else:
         verdicts = tuple(replace(v, predicate=f"{name}: {v.predicate}") for v in verdicts)
     return _Leg(reference, verdicts, values)
-
-
-def _reason(
-    corr: CorrPlan, reference: ModelReference, comparison: Comparison, row: int, world: World
-) -> str:
-    """Why a model was not compared with a reference."""
-    reasons = list(comparison.candidates.incomparable)
-    if len(reasons) == 1:
-        return reasons[0]
-    model_id = str(world.facts.ids[row])
-    found = world.semantics.agreement(reference.id, model_id, corr.probe_set_id)
-    return found.reason or "analysed on other probe sets only"
 
 
 def _judged(bound: CorrBound, comparison: Comparison, place: _Place) -> tuple[Verdict, float]:
@@ -168,6 +157,9 @@ def _folded(corr: CorrPlan, legs: list[_Leg]) -> Verdict:
 
 def _relaxation(corr: CorrPlan, bounds: tuple[CorrBound, ...], legs: list[_Leg]) -> str:
     """The nearest thresholds that every one of `legs` reaches; '' where none would help."""
+    for leg in legs:
+        if not leg.compared:
+            return leg.verdicts[0].relaxation
     if any(value != value for leg in legs for value in leg.values):
         return "the answers have to be known: ANALYZE the models FOR EQUIVALENCE"
     easier = []

@@ -140,13 +140,16 @@ class DatasetTable(MeasurementTable):
             self._forget_comparisons(rows)
             self._database.upsert(SKETCHES, rows)
 
-    def sketch_rows(self, probe_set_id: str | None = None) -> list[SketchRow]:
-        """Where the sketches of a probe set (None: of all) lie, in the order they were added."""
+    def sketch_rows(
+        self, probe_set_id: str | None = None, *, model_id: str | None = None
+    ) -> list[SketchRow]:
+        """Where sketches lie, in the order they were added; None: of every probe set, model."""
         from sommelier.storage.sketches import SketchRow
 
         rows = self._database.rows(
-            f"{_SKETCH} WHERE probe_set_id = coalesce(?, probe_set_id) ORDER BY number",
-            [probe_set_id],
+            f"{_SKETCH} WHERE probe_set_id = coalesce(?, probe_set_id)"
+            " AND model_id = coalesce(?, model_id) ORDER BY number",
+            [probe_set_id, model_id],
         )
         return [SketchRow(*row) for row in rows]
 

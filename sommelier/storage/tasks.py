@@ -7,6 +7,7 @@ same statement after a crash, or a second time, skips it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 DONE_BEFORE = "done before"
 """The reason of a task that is skipped because another job has done it."""
 
+_SETBACK = """
+    SELECT t.aspect, t.state, t.reason, j.id, j.state, j.started_at
+    FROM store.tasks t JOIN store.jobs j ON j.id = t.job_id
+    WHERE t.model_id = ? AND t.aspect = coalesce(?, t.aspect)
+        AND list_contains(?::VARCHAR[], t.state) AND t.reason IS DISTINCT FROM ?
+        AND NOT EXISTS (
+            SELECT 1 FROM store.tasks d WHERE d.model_id = t.model_id AND d.state = 'done'
+                AND d.aspect = t.aspect AND d.job_id > t.job_id
+                AND (t.state = 'skipped' OR d.parameters = t.parameters))
+    ORDER BY t.job_id DESC, t.state, t.position LIMIT 1"""
 _TASK = "SELECT key, job_id, aspect, model_id, parameters, state, reason, attempts FROM store.tasks"
 _JOB = """
     SELECT j.id, j.statement, j.state, count(t.key), count(*) FILTER (t.state = 'done'),
@@ -28,6 +39,18 @@ _JOB = """
         j.started_at, j.finished_at
     FROM store.jobs j LEFT JOIN store.tasks t ON t.job_id = j.id
     {where} GROUP BY ALL ORDER BY j.id"""
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """A task of a model that did not end well, or was not reached. started_at : its job, UTC."""
+
+    aspect: str
+    state: str
+    reason: str | None
+    job_id: int
+    job_state: str
+    started_at: datetime
 
 
 class TaskQueue:
@@ -110,6 +133,20 @@ class TaskQueue:
         """The tasks of a job, in the order they are claimed."""
         rows = self._database.rows(f"{_TASK} WHERE job_id = ? ORDER BY position", [job_id])
         return [_task(row) for row in rows]
+
+    def setback(
+        self,
+        model_id: str,
+        *,
+        aspect: str | None = None,
+        states: Sequence[str] = ("failed", "skipped"),
+    ) -> Setback | None:
+        """A model's newest task in one of these states, unless the same was done since; or None.
+
+        What was skipped because it had been done before is no setback.
+        """
+        row = self._database.row(_SETBACK, [model_id, aspect, list(states), DONE_BEFORE])
+        return None if row is None else Setback(*row)
 
     def is_done(self, key: str) -> bool:
         """Whether any job has done the task with this key."""
