@@ -26,6 +26,10 @@ class OutputKind(Enum):
     DETECTION = "detection"
     SEQUENCE = "sequence"  # (n, steps, vocabulary) scores
     EMBEDDING = "embedding"
+    MULTILABEL = "multilabel"  # (n, labels) scores, any number of which may hold
+    SEGMENTATION = "segmentation"  # a class for every pixel
+    RANKING = "ranking"  # (n, k) item ids, best first
+    DISTRIBUTION = "distribution"  # (n, outcomes) probabilities that matter as such
     UNKNOWN = "unknown"
 
 
