@@ -10,7 +10,7 @@ import io
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -49,7 +49,8 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a reader found. labels : int32 (items kept,); label_names : None for bare numbers."""
+    """What a reader found. labels : int32 (items kept,). label_names : None for bare numbers.
+    inputs : the array or columns that hold the items, where a file has several."""
 
     kind: str
     items: Items
@@ -58,6 +59,7 @@ class Reading:
     labels: NDArray[np.int32] | None = None
     label_names: tuple[str, ...] | None = None
     keep: NDArray[np.int64] | None = None  # items that are used; None: all
+    inputs: tuple[str, ...] = ()
 
 
 def reader_of(place: Path, options: Options) -> str:
@@ -110,7 +112,7 @@ def read_npz(place: Path, options: Options) -> Reading:
         inputs = _array(archive, x_name, place)
         y_name = _chosen(options.get("y"), LABEL_NAMES, archive.files, "y", place)
         labels = None if y_name in (None, x_name) else _array(archive, str(y_name), place)
-    return array_items(inputs, place.name, labels)
+    return replace(array_items(inputs, place.name, labels), inputs=(x_name,))
 
 
 def read_npy(place: Path, options: Options) -> Reading:
@@ -156,8 +158,8 @@ def read_parquet(place: Path, options: Options) -> Reading:
 
 def read_folder(place: Path, options: Options) -> Reading:
     """Pictures or files below a folder, in sorted order of their paths."""
-    found = (path for path in place.rglob("*") if path.is_file() and not _hidden(path, place))
-    names = sorted(path.relative_to(place).as_posix() for path in found)
+    found = (path.relative_to(place) for path in place.rglob("*") if path.is_file())
+    names = sorted(p.as_posix() for p in found if not any(part[0] == "." for part in p.parts))
 
     def content(name: str) -> bytes:
         path = place / name
@@ -214,7 +216,8 @@ def _from_table(table: Any, options: Options, place: Path) -> Reading:
         )
     wanted = wanted or [name for name in columns if name != y_name]
     if len(wanted) == 1 and table[wanted[0]].dtype == object and len(table):
-        return _from_column(table[wanted[0]].tolist(), labels, place)
+        reading = _from_column(table[wanted[0]].tolist(), labels, place)
+        return replace(reading, inputs=tuple(wanted))
     textual = [name for name in wanted if table[name].dtype.kind not in "biuf"]
     if textual or not wanted:
         raise DatasetError(
@@ -223,7 +226,8 @@ def _from_table(table: Any, options: Options, place: Path) -> Reading:
             else f"'{place.name}' has no column of inputs",
             hint=f"choose inputs with x = [...] among {', '.join(columns)}",
         )
-    return array_items(table[wanted].to_numpy(dtype=np.float64), place.name, labels)
+    reading = array_items(table[wanted].to_numpy(dtype=np.float64), place.name, labels)
+    return replace(reading, inputs=tuple(wanted))
 
 
 def _from_column(values: list[Any], labels: Array | None, place: Path) -> Reading:
@@ -394,7 +398,3 @@ def _picture(content: bytes, name: str) -> Array:
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(f"'{name}' is not a readable picture: {error}") from error
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)

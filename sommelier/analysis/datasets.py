@@ -1,7 +1,7 @@
 """Datasets: what was registered under a name, and its items, read one by one.
 
 Nothing is unpickled: arrays of Python objects are refused. A dataset's id is the hash of its
-content and of the options that decide what its items and labels are.
+content and of what its items and labels are, whether that was written in options or found.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _open(
     kept = reading.items if reading.keep is None else reading.items.subset(reading.keep)
     held_out = chosen.get("held_out")
     record = Dataset(
-        id=identity or _identity(place, chosen),
+        id=identity or _identity(place, reading, labels, names),
         name=name,
         kind=reading.kind,
         path=place.resolve(),
@@ -268,10 +268,17 @@ def _classes(
     return len(names) if names else max(seen, declared)
 
 
-def _identity(place: Path, options: Mapping[str, Any]) -> str:
-    """The hash of the content and of what decides items and labels."""
-    deciding = {k: v for k, v in options.items() if k not in ("held_out", "classes")}
-    digest = hashlib.sha256(json.dumps(deciding, sort_keys=True, default=str).encode())
+def _identity(
+    place: Path,
+    reading: Reading,
+    labels: NDArray[np.int32] | None,
+    names: tuple[str, ...] | None,
+) -> str:
+    """The hash of the content, of which part of it the items are, and of their labels."""
+    described = [reading.kind, reading.inputs, len(reading.items), names]
+    digest = hashlib.sha256(json.dumps(described).encode())
+    for array in (labels, reading.keep):
+        digest.update(b"" if array is None else hashlib.sha256(array.tobytes()).digest())
     for file in [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file()):
         digest.update(str(file.relative_to(place) if place.is_dir() else "").encode())
         with file.open("rb") as stream:

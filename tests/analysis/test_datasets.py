@@ -168,6 +168,31 @@ def test_the_id_follows_content_and_deciding_options(tmp_path):
         reopen(first)
 
 
+def test_the_id_does_not_depend_on_whether_an_option_was_written_or_found(tmp_path):
+    np.savez(tmp_path / "d.npz", x=PICTURES, y=[0, 1, 0, 1, 0, 1], other=[1, 1, 0, 1, 0, 1])
+    np.save(tmp_path / "d.npy", PICTURES)
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0], "label": ["no", "yes"]})
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    for label in ("cat", "dog"):
+        png(tmp_path / "pictures" / label / "1.png", PICTURES[0])
+    same = {
+        "d.npz": [{}, {"x": "x"}, {"y": "y"}, {"x": "x", "label": "y", "kind": "image"}],
+        "d.npy": [{}, {"kind": "image"}, {"classes": 7}],
+        "d.csv": [{}, {"x": ["a", "b"]}, {"y": "label"}, {"labels": ["no", "yes"]}],
+        "pictures": [{}, {"kind": "image"}, {"label_from": "folder", "held_out": True}],
+    }
+    different = {
+        "d.npz": [{"y": "other"}, {"y": "none"}, {"labels": ["a", "b"]}],
+        "d.csv": [{"x": ["a"]}, {"x": ["b", "a"]}, {"labels": ["yes", "no"]}],
+        "pictures": [{"label_from": "none"}, {"kind": "file"}, {"labels": {"cat": "pet"}}],
+    }
+    for file, written in same.items():
+        ids = {load(tmp_path / file, options).record.id for options in written}
+        assert len(ids) == 1, file
+        others = [load(tmp_path / file, options).record.id for options in different.get(file, [])]
+        assert len({*ids, *others}) == 1 + len(others), file
+
+
 def test_missing_files_unknown_options_and_formats_say_what_exists(tmp_path):
     (tmp_path / "data.npz").write_bytes(b"not a zip")
     with pytest.raises(DatasetError, match="no file or folder") as caught:
