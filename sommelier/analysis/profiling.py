@@ -194,7 +194,7 @@ def _work(node: Node, graph: Graph, flops: float | None) -> float | None:
 def _repeats(node: Node, graph: Graph, outer: int | None) -> int | None:
     times: int | None = 1
     if node.op == "Loop":
-        times = trip_count(node.inputs[0] if node.inputs else "", graph.values)
+        times = trip_count(node.inputs, node.subgraphs["body"], graph.values)
     elif node.op == "Scan":
         scanned = int(node.attributes.get("num_scan_inputs", 1))
         shape = graph.tensor(node.inputs[-scanned]).shape
@@ -222,6 +222,8 @@ def _flops_by_operator(costs: list[NodeCost]) -> tuple[dict[str, float], tuple[s
             unknown[f"flops: {title} is in a Loop of unknown length"] = None
         elif cost.flops:
             totals[title] += cost.flops * (cost.repeats or 0)
+    if not unknown and not totals and any(c.work and c.repeats != 1 for c in costs):
+        unknown["flops: it computes in a Loop or Scan, but nothing that is counted"] = None
     return dict(totals), tuple(unknown)
 
 

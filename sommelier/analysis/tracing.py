@@ -195,7 +195,7 @@ def _loop(
             body, [Tensor(TensorProto.INT64, ()), Tensor(TensorProto.BOOL, ()), *stable],
             scope, context,
         )  # fmt: skip
-    trips = trip_count(node.input[0], scope.values)
+    trips = trip_count(node.input, graph, scope.values)
     kinds = dict(zip(node.output, (type_of(t) for t in stable), strict=False))
     for name, inner in zip(node.output[len(carried) :], graph.outputs[1 + len(carried) :],
                            strict=False):  # fmt: skip
@@ -213,10 +213,22 @@ def chosen_branch(op: str, inputs: Sequence[str], values: Mapping[str, Any]) -> 
     return "then_branch" if np.asarray(condition).ravel()[:1].any() else "else_branch"
 
 
-def trip_count(name: str, values: Mapping[str, Any]) -> int | None:
-    """How often a Loop runs at most, when its first input is a known number."""
-    value = values.get(name) if name else None
-    return None if value is None else max(0, int(np.asarray(value).ravel()[0]))
+def trip_count(inputs: Sequence[str], body: Graph, values: Mapping[str, Any]) -> int | None:
+    """How often a Loop runs; None when its count is not known, or when its condition may end it."""
+    count, start = [values.get(name) for name in [*inputs, "", ""][:2]]
+    if count is None or (start is None and len(inputs) > 1 and inputs[1]):
+        return None
+    if start is not None and not np.asarray(start).any():
+        return 0
+    goes_on = body.outputs[:1]
+    for node in reversed(body.nodes):
+        if node.op in ("Identity", "Cast") and node.outputs[:1] == goes_on:
+            goes_on = node.inputs[:1]
+    if goes_on != body.inputs[1:2]:
+        known = body.values.get(goes_on[0]) if goes_on else None
+        if known is None or not np.asarray(known).all():
+            return None
+    return max(0, int(np.asarray(count).ravel()[0]))
 
 
 def _scan(

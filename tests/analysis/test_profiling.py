@@ -22,9 +22,10 @@ from tests.factories import (
     save_model,
     tiny_classifier,
 )
+from tests.onnx_writer import loop_node
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
-FLOAT = TensorProto.FLOAT
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 # GMACs, ecosystem.md 2.4: own count = torch's flop_counter on the converted models.
 PUBLISHED_GMACS = {
@@ -145,7 +146,42 @@ def test_a_loop_of_unknown_length_has_unknown_flops_and_not_zero(tmp_path: Path)
 
 def test_an_endless_model_is_profiled_in_no_time(tmp_path: Path) -> None:
     found = costs(hanging_model(tmp_path / "m.onnx"))
-    assert found.flops == 0  # sines multiply no matrices, however many there are
+    assert found.flops is None  # sines multiply no matrices, but 2**60 rounds of them are not free
+    assert any("Loop" in reason for reason in found.unknown)
+
+
+@pytest.mark.parametrize(
+    ("ending", "start", "flops"),
+    [
+        ([], "", 5 * 2 * 4 * 4),
+        ([("Identity", ["yes"])], "", 5 * 2 * 4 * 4),
+        ([("Identity", ["go"])], "yes", 5 * 2 * 4 * 4),
+        ([("Identity", ["go"])], "no", 0),
+        ([("Identity", ["go"])], "asked", None),  # a condition that is an input
+        ([("Less", ["i", "limit"])], "", None),  # ends when the input says so
+    ],
+)
+def test_a_count_is_known_only_if_no_condition_can_end_the_loop(
+    tmp_path: Path, ending: list[tuple[str, list[str]]], start: str, flops: float | None
+) -> None:
+    ((op, operands),) = ending or [("Identity", ["go"])]
+    body = [
+        helper.make_node(op, operands, ["go_on"]),
+        helper.make_node("MatMul", ["state", "w"], ["next"]),
+    ]
+    loop = loop_node("trips", "x", "y", body, [1, 4])
+    loop.input[1] = start
+    path = save_model(
+        tmp_path / "m.onnx",
+        [loop],
+        {"x": (FLOAT, [1, 4]), "limit": (INT64, []), "asked": (TensorProto.BOOL, [])},
+        {"y": (FLOAT, [1, 4])},
+        {
+            "w": np.eye(4, dtype=np.float32), "trips": np.array(5, np.int64),
+            "yes": np.array(True), "no": np.array(False),
+        },
+    )  # fmt: skip
+    assert costs(path).flops == flops
 
 
 def test_a_scan_costs_its_body_times_the_scanned_length(tmp_path: Path) -> None:
