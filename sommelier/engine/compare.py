@@ -29,7 +29,8 @@ _PERCENT = Dimension.FRACTION
 def compare(statement: nodes.Compare, session: Session, parameters: Parameters) -> Table:
     """One row a measure: the reference's value, the candidate's, and how they relate.
 
-    Agreement and accuracy difference carry an interval at the asked confidence (95 %).
+    Agreement and accuracy difference carry an interval at the asked confidence (95 %), on the best
+    probe set that both answered. Without a common one the agreement is bounded by transitivity.
     """
     options = bind_options(statement.options, _OPTIONS, parameters)
     confidence = options.get("confidence") or session.settings().get("confidence") or 0.95
@@ -70,6 +71,9 @@ def _behaviour(
     reference, candidate = pair
     found = session.semantics.agreement(reference.id, candidate.id, probe_set_id)
     if not found.samples:
+        bounded = _through_others(session, pair, probe_set_id, confidence)
+        if bounded is not None:
+            return bounded
         note = f"agreement is unknown: {found.reason} (run ANALYZE ALL FOR EQUIVALENCE)"
         return [], [note]
     k, n = found.agreements, found.samples
@@ -87,6 +91,32 @@ def _behaviour(
     if found.labels == "positional":
         notes.append("the classes are matched by position: a model does not name them")
     return rows, notes
+
+
+def _through_others(
+    session: Session, pair: Pair, probe_set_id: str | None, confidence: float
+) -> tuple[Rows, list[str]] | None:
+    """The interval that models in between give a pair without a common probe set, if any do."""
+    reference, candidate = pair
+    found = session.semantics.candidates(reference.id, probe_set_id=probe_set_id)
+    row = session.resources.row(candidate.id)
+    for part in found.parts:
+        if part.transitive is None or row not in part.transitive.rows:
+            continue
+        bounds = part.transitive.taken(np.flatnonzero(part.transitive.rows == row))
+        low, high = (float(end[0]) for end in bounds.interval(confidence))
+        via = dict.fromkeys((int(bounds.low_via[0]), int(bounds.high_via[0])))
+        names = [session.catalog.model(str(session.resources.ids[r])).name for r in via]
+        share = format_value(confidence, _PERCENT)
+        note = (
+            f"the models share no probe set: an interval at confidence {share} follows by "
+            f"transitivity from those that {' and '.join(names)} "
+            f"{'shares' if len(names) == 1 else 'share'} with either"
+        )
+        notes = [note, *probe_caveats({part.probe_set_id}, session.facts)]
+        through = f"through {' and '.join(names)}"
+        return [("agreement (transitive)", "", "", f"{_interval(low, high)}, {through}")], notes
+    return None
 
 
 def _accuracy(session: Session, pair: Pair, probe_set_id: str | None, confidence: float) -> Rows:

@@ -204,11 +204,12 @@ class Bench:
     ask: Ask
 
     def probes(self, name: str, **fields: object) -> ProbeSet:
-        defaults = {"dataset_id": "data", "synthetic": False, "labels": None, "seed": 0}
+        defaults = {
+            "dataset_id": "data", "samples": SAMPLES, "synthetic": False, "labels": None, "seed": 0,
+        }  # fmt: skip
         probe_set = ProbeSet(
-            id=f"probes-{name}", name=name, samples=SAMPLES, label_space_id=None,
-            **{**defaults, **fields},
-        )  # fmt: skip
+            id=f"probes-{name}", name=name, label_space_id=None, **{**defaults, **fields}
+        )
         self.catalog.add_probe_set(probe_set)
         return probe_set
 
@@ -216,8 +217,9 @@ class Bench:
         """A model that answers `wrong` of the samples differently from TRUTH, on each probe set."""
         record = ModelRecord(id=f"sha256:{name}", name=name, version="1", source="test")
         self.catalog.add_model(record)
-        answers = np.where(np.arange(SAMPLES) < wrong, (TRUTH + 1) % 5, TRUTH)
         for probe_set in probe_sets:
+            samples = np.arange(probe_set.samples)
+            answers = (samples + (samples < wrong)) % 5
             self.sketches.add(
                 OutputSketch(
                     record.id,
