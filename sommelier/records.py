@@ -142,6 +142,7 @@ class ModelRecord:
     note: str | None = None
     created: datetime | None = None
     aliases: tuple[str, ...] = ()
+    proposal: str | None = None  # 'segments': found by analysis, a model once someone creates it
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,12 +272,68 @@ class EquivalenceEdge:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentMatch:
+    """A part of `host` whose place a part of `donor` can take, and what that changes.
+
+    kind : 'common' (the same operators, the donor's weights) or 'interface' (other operators with
+    equal shapes at entry and exit). Entries and exits are tensor names; `definition` is the JSON
+    from which the hybrid is built. identical : equal weights, so nothing changes.
+    Of `samples` probes: `estimated` changed answers (no guarantee), `certified` at most so many
+    change (proved for these probes), `measured` changed when the hybrid was run; None where it is
+    not known, and `note` says why. host_right, hybrid_right : correct answers of `labelled` probes.
+    hybrid_id : the model that was built and run.
+    """
+
+    host_id: str
+    donor_id: str
+    name: str  # 's1', 's2', ... in the order of the host
+    kind: str
+    host_entry: str
+    host_exit: str
+    donor_entry: str
+    donor_exit: str
+    operators: int
+    identical: bool
+    definition: str
+    flops: float | None = None
+    donor_flops: float | None = None
+    params: float | None = None
+    donor_params: float | None = None
+    probe_set_id: str | None = None
+    samples: int = 0
+    estimated: float | None = None
+    certified: int | None = None
+    measured: int | None = None
+    labelled: int = 0
+    host_right: int | None = None
+    hybrid_right: int | None = None
+    hybrid_id: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """That a model comes from another one, and how that is known.
+
+    relation : 'host', 'donor' (of a graft), 'identical weights', 'quantised', 'fine-tuned',
+    'unrelated'. provenance : 'built' (we made it), 'verified' (the weights show it) or 'declared'.
+    detail : JSON; the recipe of a hybrid, or the evidence.
+    """
+
+    model_id: str
+    parent_id: str
+    relation: str
+    provenance: str
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AnalysisTask:
     """A unit of work an analysis worker can do on its own. key makes it idempotent."""
 
     key: str
     job_id: int
-    aspect: str  # resources, latency, sketch
+    aspect: str  # resources, latency, sketch, segments, lineage
     model_id: str
     parameters: Mapping[str, object]
     state: str = "pending"  # pending, running, done, failed, skipped

@@ -23,7 +23,9 @@ __all__ = ["Completion", "complete", "help_text", "keywords", "topics"]
 
 _WORD = re.compile(r"[^\W\d][\w.]*(?:[-/:@][\w.]+)*[-/:@]?\Z")
 _NUMBER_AND_UNIT = re.compile(r"(?<![\w.'\"$])(?:\d+(?:\.\d+)?)(\s*)([^\W\d]*)\Z")
-_MODEL_AFTER = frozenset(("CORR", "OF", "AGAINST", "COMPARE", "WITH", "WHY", "WHY_NOT", "ANALYZE"))
+_MODEL_AFTER = frozenset(
+    ("CORR", "OF", "AGAINST", "COMPARE", "DIFF", "WITH", "WHY", "WHY_NOT", "ANALYZE")
+) | {"GRAFT", "INTO"}
 _KIND_WORDS = {
     "POOL": "pool",
     "DATASET": "dataset",

@@ -106,6 +106,8 @@ def not_catalog_sql(text: str, words: Sequence[Piece]) -> ParserError | None:
         meant = difflib.get_close_matches(first.upper, ("MODEL", "MODELS"), 2, 0.75)
         if meant and first.kind == "word":
             return _at(text, first, suggestions=tuple(meant))
+    if first.upper == "SEGMENTS" and after is not None and plain:
+        return _at(text, first, hint="segments are shown by SHOW SEGMENTS OF model")
     if first.upper in LATER and after is not None and plain:
         return _at(text, first, hint=later(first.value))
     if clause is not None:

@@ -13,7 +13,7 @@ from lark.utils import TextSlice
 
 from sommelier.grammar.tables import language
 
-CLAUSES = ("FROM", "CORR", "WHERE", "ON", "ORDER", "PICK", "LIMIT", "USING")
+CLAUSES = ("FROM", "CORR", "WHERE", "ON", "ORDER", "PICK", "LIMIT", "INCLUDING", "USING")
 """The clauses of SELECT in their canonical order; each may be written once."""
 
 END = "$END"
@@ -49,6 +49,7 @@ _DESCRIBED = {
 }
 _RANK = (
     *("SELECT", "SHOW", "IMPORT", "ANALYZE", "EXPLAIN", "DESCRIBE", "COMPARE"),
+    *("MODELS", "DATASETS", "DEVICES", "JOBS", "POOLS", "SEGMENTS"),
     *("MODEL_NAME", "IDENT", "INT", "NUMBER", "PERCENT", "QUANTITY", "STRING", "PARAM"),
     *("CMP", "EQ", "PERCENTILE", "RPAR", "RSQB", "AND", "OR", "BY", "OF", *CLAUSES, END),
 )

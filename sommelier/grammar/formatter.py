@@ -50,7 +50,8 @@ def _(node: nodes.CorrCondition) -> str:
 @format.register
 def _(node: nodes.Corr) -> str:
     conditions = " AND ".join(format(condition) for condition in node.conditions)
-    return f"CORR {format(node.reference)} {conditions}".rstrip()
+    bound = None if node.bound is None else write_column(node.bound)
+    return f"CORR {format(node.reference)} {conditions}".rstrip() + after("BOUND", bound)
 
 
 @format.register
@@ -111,6 +112,7 @@ def _(node: nodes.Select) -> str:
         after("ORDER BY", _list(node.order_by)),
         "" if node.pick is None else format(node.pick),
         after("LIMIT", node.limit) + after("OFFSET", node.offset),
+        after("INCLUDING", ", ".join(kind.upper() for kind in node.including)),
         _using(node.options),
     ]
     return " ".join(part.strip() for part in parts if part)
@@ -140,8 +142,9 @@ def _(node: nodes.ExplainWhy) -> str:
 @format.register
 def _(node: nodes.Show) -> str:
     like = None if node.like is None else write_text(node.like)
-    parts = (after("OF", node.of), after("LIKE", like), after("WHERE", node.where))
-    return f"SHOW {node.what.upper()}{''.join(parts)}" + after("LIMIT", node.limit)
+    parts = (after("OF", _list(node.of)), after("LIKE", like), after("WHERE", node.where))
+    tail = after("LIMIT", node.limit) + _using(node.options)
+    return f"SHOW {node.what.upper()}{''.join(parts)}{tail}"
 
 
 @format.register
@@ -216,6 +219,19 @@ def _(node: nodes.CreatePool) -> str:
     head = "CREATE OR REPLACE" if node.or_replace else "CREATE"
     kind = node.kind.upper() + _unless(node.if_not_exists)
     return f"{head} {kind} {write_name(node.name)} AS {format(node.select)}"
+
+
+@format.register
+def _(node: nodes.Graft) -> str:
+    segments = ", ".join(write_text(segment) for segment in node.segments)
+    return f"GRAFT {format(node.donor)} INTO {format(node.host)} AT SEGMENT {segments}"
+
+
+@format.register
+def _(node: nodes.CreateModel) -> str:
+    head = "CREATE OR REPLACE" if node.or_replace else "CREATE"
+    name = f"MODEL{_unless(node.if_not_exists)} {format(node.name)}"
+    return f"{head} {name} AS {format(node.recipe)}" + _using(node.options)
 
 
 @format.register

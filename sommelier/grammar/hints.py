@@ -76,8 +76,10 @@ def _joins_later(s: Situation) -> str | None:
 
 
 def _create_model(s: Situation) -> str | None:
-    if s.upper == "MODEL" and s.last_type == "CREATE":
-        return "CREATE makes a pool or a view; a file becomes a model with REGISTER MODEL"
+    if "GRAFT" in s.accepts and s.upper not in LATER:
+        return "write AS GRAFT donor INTO host AT SEGMENT 's1'"
+    if "AS" in s.accepts and s.upper == "FROM" and "POOL" not in s.accepts:
+        return "a file becomes a model with REGISTER MODEL"
     return None
 
 

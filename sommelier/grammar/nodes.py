@@ -37,6 +37,21 @@ from sommelier.grammar.expression_nodes import (
     Text,
     Times,
 )
+from sommelier.grammar.select_nodes import (
+    Corr,
+    CorrCondition,
+    Option,
+    OptionValue,
+    OrderItem,
+    Pick,
+    Projection,
+    ReferenceSet,
+    Select,
+    Source,
+    Statement,
+    SubqueryRef,
+    TaskRef,
+)
 
 __all__ = [
     "AlterModel",
@@ -54,6 +69,7 @@ __all__ = [
     "Context",
     "Corr",
     "CorrCondition",
+    "CreateModel",
     "CreatePool",
     "Describe",
     "Drop",
@@ -61,6 +77,7 @@ __all__ = [
     "ExplainWhy",
     "Expression",
     "FitsOn",
+    "Graft",
     "Has",
     "Import",
     "InList",
@@ -101,131 +118,6 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class TaskRef(Reference):
-    """`TASK 'image-classification'`: the task's default reference."""
-
-    task: str | Parameter
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class SubqueryRef(Reference):
-    """The first model of `(SELECT ...)`."""
-
-    select: Select
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ReferenceSet(Reference):
-    """`ANY (a, b)` or `ALL (a, b)`."""
-
-    quantifier: str  # any, all
-    references: tuple[ModelRef | Parameter, ...]
-
-
-# ---- SELECT
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class CorrCondition(Node):
-    """`95%`, `>= 95%`, `WITHIN 5% [OF measure]`, `AGREEMENT >= 95% CONFIDENCE 99%`.
-
-    measure : equivalence, agreement, bound, accuracy. operator : one of < <= > >=, or 'within'.
-    The plain `95%` is (equivalence, '>=', 0.95).
-    """
-
-    measure: str
-    operator: str
-    threshold: Percent | Number | Parameter
-    confidence: Percent | Number | Parameter | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Corr(Node):
-    """`CORR reference conditions`."""
-
-    reference: Reference | Parameter
-    conditions: tuple[CorrCondition, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Source(Node):
-    """`FROM wheel`, `FROM POOL edge`, `FROM VIEW small`, `FROM (SELECT ...)`."""
-
-    kind: str  # source, pool, view, query
-    name: str | None = None
-    select: Select | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Projection(Node):
-    """`expression [ON 'imagenet' | AT p99 ...] [AS alias]`."""
-
-    expression: Expression
-    alias: str | None = None
-    context: Context | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class OrderItem(Node):
-    """descending None: not written (the default of the place applies)."""
-
-    expression: Expression
-    descending: bool | None = None
-    nulls_first: bool | None = None
-    context: Context | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Pick(Node):
-    """kind : similar, accurate, smallest, lightest, fastest, cheapest, random, min, max, pareto.
-
-    expression for min/max, axes for pareto, top from TOP n.
-    """
-
-    kind: str
-    expression: Expression | None = None
-    axes: tuple[OrderItem, ...] = ()
-    top: int | Parameter | None = None
-
-
-OptionValue = Expression | tuple[Expression, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Option(Node):
-    """`name = value`; a list value is a tuple; a bare word is a Text."""
-
-    name: str
-    value: OptionValue
-
-
-class Statement(Node):
-    """What can be run."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Select(Statement):
-    """SELECT MODEL(S). An empty projection means the default columns."""
-
-    projection: tuple[Projection, ...] = ()
-    distinct: bool = False
-    sources: tuple[Source, ...] = ()
-    corr: Corr | None = None
-    where: Expression | None = None
-    on: Expression | None = None
-    order_by: tuple[OrderItem, ...] = ()
-    pick: Pick | None = None
-    limit: int | Parameter | None = None
-    offset: int | Parameter | None = None
-    options: tuple[Option, ...] = ()
-
-
-# ---- other statements
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class CatalogSql(Statement):
     """A SELECT/WITH that is not SELECT MODEL(S): read-only SQL over the catalog's views."""
 
@@ -253,13 +145,15 @@ class ExplainWhy(Statement):
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Show(Statement):
     """what : models, tasks, sources, pools, views, datasets, devices, metrics, settings, functions,
-    units, jobs, rejections, labels, indexes; versions/profiles with `of`."""
+    units, jobs, rejections, labels, indexes; versions, profiles, lineage OF a model; segments,
+    disagreements, bounds OF one or two models."""
 
     what: str
-    of: ModelRef | Parameter | None = None
+    of: tuple[ModelRef | Parameter, ...] = ()
     like: str | None = None
     where: Expression | None = None
     limit: int | None = None
+    options: tuple[Option, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -321,7 +215,8 @@ class RegisterDevice(Statement):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Analyze(Statement):
-    """scope : all, pool, models. aspects : resources, latency, equivalence, accuracy; () = all."""
+    """scope : all, pool, models. aspects : resources, latency, equivalence, accuracy, segments,
+    bounds; () = those that every model has, without segments and bounds."""
 
     scope: str
     pool: str | None = None
@@ -368,6 +263,26 @@ class CreatePool(Statement):
     select: Select
     or_replace: bool = False
     if_not_exists: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Graft(Node):
+    """`GRAFT donor INTO host AT SEGMENT 's3', ...`."""
+
+    donor: ModelRef | Parameter
+    host: ModelRef | Parameter
+    segments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class CreateModel(Statement):
+    """CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name AS recipe [USING ...]."""
+
+    name: ModelRef
+    recipe: Graft
+    or_replace: bool = False
+    if_not_exists: bool = False
+    options: tuple[Option, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -85,8 +85,9 @@ class SelectRules(ExpressionRules):
         return Subquery(children[1], span_of(children))
 
     def corr_clause(self, children: Children) -> Clause:
-        _corr, reference, conditions = children
-        corr = nodes.Corr(reference, conditions or (), span=span_of(children))
+        _corr, reference, conditions, _bound, bound = children
+        method = None if bound is None else unquoted(bound).lower()
+        corr = nodes.Corr(reference, conditions or (), method, span=span_of(children))
         return _clause(children, corr=corr)
 
     def task_reference(self, children: Children) -> nodes.TaskRef:
@@ -163,6 +164,14 @@ class SelectRules(ExpressionRules):
     def limit_clause(self, children: Children) -> Clause:
         _limit, limit, _offset, offset = children
         return _clause(children, limit=_whole(limit), offset=_whole(offset))
+
+    def including_clause(self, children: Children) -> Clause:
+        kinds = tuple(dict.fromkeys(child.type.lower() for child in children[1:]))
+        return _clause(children, including=kinds)
+
+    def including(self, children: Children) -> Token:
+        token: Token = children[0]
+        return token
 
     def using_clause(self, children: Children) -> Clause:
         return _clause(children, options=children[1])

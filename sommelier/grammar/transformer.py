@@ -57,13 +57,14 @@ class NodeBuilder(SelectRules):
         return nodes.ExplainWhy(model, subquery.select, negative, span=span_of(children))
 
     def show(self, children: Children) -> nodes.Show:
-        _show, (what, *of), _like, like, _where, where, _limit, limit = children
+        _show, (what, *of), _like, like, _where, where, _limit, limit, using = children
         return nodes.Show(
             what.type.lower(),
-            of[1] if of else None,
+            tuple(of[1:]),
             like=None if like is None else unquoted(like),
             where=where,
             limit=None if limit is None else int(limit),
+            options=_options(using),
             span=span_of(children),
         )
 
@@ -175,12 +176,7 @@ class NodeBuilder(SelectRules):
 
     def create_pool(self, children: Children) -> nodes.CreatePool:
         _create, or_, _replace, kind, if_, _not, _exists, name, _as, select = children
-        if or_ is not None and if_ is not None:
-            raise ParserError(
-                "OR REPLACE and IF NOT EXISTS contradict each other",
-                span=span_of([if_, _exists]),
-                hint="keep one of the two",
-            )
+        _check_creation(or_, if_, _exists)
         return nodes.CreatePool(
             kind.type.lower(),
             unquoted(name),
@@ -189,6 +185,23 @@ class NodeBuilder(SelectRules):
             if_ is not None,
             span=span_of(children),
         )
+
+    def create_model(self, children: Children) -> nodes.CreateModel:
+        _create, or_, _replace, _model, if_, _not, exists, name, _as, recipe, using = children
+        _check_creation(or_, if_, exists)
+        return nodes.CreateModel(
+            name,
+            recipe,
+            or_ is not None,
+            if_ is not None,
+            _options(using),
+            span=span_of(children),
+        )
+
+    def graft(self, children: Children) -> nodes.Graft:
+        _graft, donor, _into, host, _at, _segment, *segments = children
+        names = tuple(unquoted(segment) for segment in segments)
+        return nodes.Graft(donor, host, names, span=span_of(children))
 
     def refresh_pool(self, children: Children) -> nodes.RefreshPool:
         return nodes.RefreshPool(unquoted(children[2]), span=span_of(children))
@@ -200,6 +213,15 @@ class NodeBuilder(SelectRules):
     def reset_option(self, children: Children) -> nodes.ResetOption:
         name = None if children[1].type == "ALL" else unquoted(children[1])
         return nodes.ResetOption(name, span=span_of(children))
+
+
+def _check_creation(or_: Token | None, if_: Token | None, exists: Token | None) -> None:
+    if or_ is not None and if_ is not None:
+        raise ParserError(
+            "OR REPLACE and IF NOT EXISTS contradict each other",
+            span=span_of([if_, exists]),
+            hint="keep one of the two",
+        )
 
 
 def _options(using: Clause | None) -> tuple[nodes.Option, ...]:

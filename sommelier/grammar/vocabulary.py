@@ -7,7 +7,9 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-RESERVED_COLUMNS = _words("ALL CORR FALSE FITS FROM LIMIT NOT NULL ON ORDER PICK TRUE USING WHERE")
+RESERVED_COLUMNS = _words(
+    "ALL CORR FALSE FITS FROM INCLUDING LIMIT NOT NULL ON ORDER PICK TRUE USING WHERE"
+)
 """Keywords that could stand where a column, alias, function or option is named."""
 
 RESERVED_NAMES = _words(
@@ -20,20 +22,20 @@ NAME_KEYWORDS = _words("TASK ANY ALL POOL VIEW METRIC DATASET DEVICE IF FITS")
 
 LATER = _words(
     """ASYNC CANCEL CASCADE DEPLOY DEPLOYMENT DEPLOYMENTS DRAIN ESCALATE EXPORT FALLBACK FILE
-    FORMAT FUSION FUSIONS GRAFT INCLUDING JOB LINK LINKS PER PLAN PREDICT QUANTIZE QUANTIZED
-    REPOSITORIES REPOSITORY ROUTE SEGMENT SEGMENTS SERVE STATISTICS UNDEPLOY UNDER"""
+    FORMAT FUSION FUSIONS JOB LINK LINKS PER PLAN PREDICT QUANTIZE QUANTIZED
+    REPOSITORIES REPOSITORY ROUTE SERVE STATISTICS UNDEPLOY UNDER"""
 )
 """Words of the language's design whose statements and clauses have not joined it yet."""
 
 STARTERS = _words(
     """SELECT SHOW DESCRIBE DESC EXPLAIN IMPORT REGISTER ANALYZE CREATE ALTER DROP REFRESH COMPARE
-    SET RESET WITH"""
+    DIFF SET RESET WITH"""
 )
 """What a statement begins with."""
 
 CATALOG_VIEWS = _words(
     """models profiles equivalences datasets probe_sets sketches tasks jobs job_tasks pools
-    pool_models views rejections devices labels operator_costs settings"""
+    pool_models views rejections devices labels operator_costs settings segments lineage"""
 )
 """What catalog SQL reads; storage/views.py makes them."""
 

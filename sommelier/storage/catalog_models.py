@@ -82,10 +82,10 @@ class ModelTable(LabelTable):
         return [found[model_id] for model_id in wanted]
 
     def model_names(self) -> list[str]:
-        """Every name a model can be called by, aliases included, each once."""
+        """Every name a model can be called by, aliases included, each once; not of proposals."""
         rows = self._database.rows(
-            "SELECT name FROM store.models UNION SELECT unnest(aliases) FROM store.models"
-            " ORDER BY 1"
+            "SELECT name FROM store.models WHERE proposal IS NULL"
+            " UNION SELECT unnest(aliases) FROM store.models ORDER BY 1"
         )
         return [name for (name,) in rows]
 
@@ -194,6 +194,15 @@ class ModelTable(LabelTable):
                 self._database.write(table.delete().where(table.c.model_id == model_id))
             about = or_(edges.c.reference_id == model_id, edges.c.candidate_id == model_id)
             self._database.write(edges.delete().where(about))
+            segments, lineage = schema.SEGMENTS.c, schema.LINEAGE.c
+            about = or_(segments.host_id == model_id, segments.donor_id == model_id)
+            self._database.write(schema.SEGMENTS.delete().where(about))
+            self._database.write(
+                schema.SEGMENTS.update()
+                .where(segments.hybrid_id == model_id)
+                .values(hybrid_id=None)
+            )
+            self._database.write(schema.LINEAGE.delete().where(lineage.model_id == model_id))
             self._database.write(schema.MODELS.delete().where(schema.MODELS.c.id == model_id))
 
     # ---- inside

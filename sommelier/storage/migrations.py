@@ -68,7 +68,20 @@ def add_known_devices(connection: Connection) -> None:
         connection.execute(statement, row)
 
 
-MIGRATIONS: tuple[Migration, ...] = (create_tables, name_database, add_known_devices)
+def add_segments(connection: Connection) -> None:
+    """4: segments, lineage, and models that are proposals; step 1 makes them in a new database."""
+    from sommelier.storage.schema import LINEAGE, METADATA, SEGMENTS
+
+    METADATA.create_all(connection, tables=[SEGMENTS, LINEAGE], checkfirst=True)
+    connection.exec_driver_sql("ALTER TABLE store.models ADD COLUMN IF NOT EXISTS proposal VARCHAR")
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    create_tables,
+    name_database,
+    add_known_devices,
+    add_segments,
+)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 

@@ -31,7 +31,7 @@ MODEL_COLUMNS: tuple[str, ...] = (
     "id", "name", "version", "source", "revision", "task", "family", "license", "tags", "aliases",
     "format", "inputs", "outputs", "output_kind", "output_kind_inferred", "label_space_id",
     "preprocessing", "opset", "producer", "graph_hash", "weight_hash", "minhash", "artifact",
-    "note", "created",
+    "note", "created", "proposal",
 )  # fmt: skip
 """What `model_from_row` reads, in its order."""
 
@@ -66,6 +66,7 @@ def model_to_row(record: ModelRecord) -> dict[str, Any]:
         "artifact": record.artifact,
         "note": record.note,
         "created": utc(record.created),
+        "proposal": record.proposal,
     }
 
 

@@ -67,6 +67,7 @@ MODELS = Table(
     Column("note", String),
     Column("created", DateTime),
     Column("added_at", DateTime, nullable=False),
+    Column("proposal", String),
 )
 
 # What makes two numbers about one model different numbers. There are hundreds of contexts and
@@ -200,6 +201,46 @@ EDGES = Table(
     Column("difference", Double),
     Column("difference_low", Double),
     Column("difference_high", Double),
+)
+
+SEGMENTS = Table(
+    "segments",
+    METADATA,
+    _key("host_id"),
+    _key("donor_id"),
+    _key("name"),
+    Column("kind", String, nullable=False),
+    Column("host_entry", String, nullable=False),
+    Column("host_exit", String, nullable=False),
+    Column("donor_entry", String, nullable=False),
+    Column("donor_exit", String, nullable=False),
+    Column("operators", Integer, nullable=False),
+    Column("identical", Boolean, nullable=False),
+    Column("definition", String, nullable=False),
+    Column("flops", Double),
+    Column("donor_flops", Double),
+    Column("params", Double),
+    Column("donor_params", Double),
+    Column("probe_set_id", String),
+    Column("samples", BigInteger, nullable=False),
+    Column("estimated", Double),
+    Column("certified", BigInteger),
+    Column("measured", BigInteger),
+    Column("labelled", BigInteger, nullable=False),
+    Column("host_right", BigInteger),
+    Column("hybrid_right", BigInteger),
+    Column("hybrid_id", String),
+    Column("note", String),
+)
+
+LINEAGE = Table(
+    "lineage",
+    METADATA,
+    _key("model_id"),
+    _key("parent_id"),
+    _key("relation"),
+    _key("provenance"),
+    Column("detail", String),
 )
 
 DEVICES = Table(

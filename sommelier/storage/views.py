@@ -34,6 +34,7 @@ VIEWS: dict[str, str] = {
     FROM store.models m
     LEFT JOIN store.label_spaces l ON l.id = m.label_space_id
     LEFT JOIN ({_best_numbers()}) b ON b.model = m.number
+    WHERE m.proposal IS NULL
     ORDER BY m.number""",
     "profiles": """
     SELECT o.name AS model, o.version, c.metric, m.value, m.low, m.high, c.provenance, c.method,
@@ -53,6 +54,26 @@ VIEWS: dict[str, str] = {
     LEFT JOIN store.models r ON r.id = e.reference_id
     LEFT JOIN store.models c ON c.id = e.candidate_id
     LEFT JOIN store.probe_sets p ON p.id = e.probe_set_id""",
+    "segments": """
+    SELECT h.name AS host, d.name AS donor, s.name, s.kind, s.operators, s.identical, s.flops,
+        s.donor_flops, s.params, s.donor_params, s.samples,
+        s.estimated / nullif(s.samples, 0) AS estimated,
+        s.certified / nullif(s.samples, 0) AS certified,
+        s.measured / nullif(s.samples, 0) AS measured,
+        (s.host_right - s.hybrid_right) / nullif(s.labelled, 0) AS accuracy_drop,
+        y.name AS hybrid, p.name AS probe_set, s.host_entry, s.host_exit, s.donor_entry,
+        s.donor_exit, s.note, s.host_id, s.donor_id, s.hybrid_id
+    FROM store.segments s
+    LEFT JOIN store.models h ON h.id = s.host_id
+    LEFT JOIN store.models d ON d.id = s.donor_id
+    LEFT JOIN store.models y ON y.id = s.hybrid_id
+    LEFT JOIN store.probe_sets p ON p.id = s.probe_set_id""",
+    "lineage": """
+    SELECT m.name AS model, p.name AS parent, l.relation, l.provenance, l.detail, l.model_id,
+        l.parent_id
+    FROM store.lineage l
+    LEFT JOIN store.models m ON m.id = l.model_id
+    LEFT JOIN store.models p ON p.id = l.parent_id""",
     "datasets": """
     SELECT d.name, d.kind, d.samples, d.labelled, d.held_out, d.item_shape, d.dtype,
         l.name AS label_space, d.path, d.options, d.id
@@ -71,7 +92,8 @@ VIEWS: dict[str, str] = {
     LEFT JOIN store.probe_sets p ON p.id = s.probe_set_id""",
     "tasks": """
     SELECT coalesce(t.task, r.task) AS task, coalesce(t.models, 0) AS models, m.name AS reference
-    FROM (SELECT task, count(*) AS models FROM store.models WHERE task IS NOT NULL GROUP BY task) t
+    FROM (SELECT task, count(*) AS models FROM store.models
+          WHERE task IS NOT NULL AND proposal IS NULL GROUP BY task) t
     FULL JOIN store.task_references r ON r.task = t.task
     LEFT JOIN store.models m ON m.id = r.model_id
     ORDER BY 1""",

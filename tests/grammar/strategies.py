@@ -159,7 +159,8 @@ def corr() -> st.SearchStrategy[nodes.Corr]:
             st.lists(any_models(), min_size=1, max_size=3).map(tuple),
         ),
     )
-    return st.builds(nodes.Corr, references, st.lists(conditions, max_size=3).map(tuple))
+    bounds = st.none() | st.sampled_from(["spectral", "cp", "betting"])
+    return st.builds(nodes.Corr, references, st.lists(conditions, max_size=3).map(tuple), bounds)
 
 
 def order_items() -> st.SearchStrategy[tuple[nodes.OrderItem, ...]]:
@@ -208,6 +209,7 @@ def selects(draw: st.DrawFn) -> nodes.Select:
         pick=draw(st.none() | picks()),
         limit=limit,
         offset=None if limit is None else draw(st.none() | counts),
+        including=draw(st.sampled_from([(), ("segments",)])),
         options=draw(st.just(()) | options()),
     )
 
@@ -226,7 +228,8 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
     whole = st.none() | st.integers(0, 10**6)
     likes = st.none() | TEXTS
     aspects = st.lists(
-        st.sampled_from(["resources", "latency", "equivalence", "accuracy"]), max_size=3
+        st.sampled_from(["resources", "latency", "equivalence", "accuracy", "segments", "bounds"]),
+        max_size=3,
     ).map(tuple)
     against = st.just(()) | models
     return st.one_of(
@@ -236,12 +239,23 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
         st.builds(
             nodes.Show,
             st.sampled_from(listed.split()),
-            st.none(),
+            st.just(()),
             likes,
             st.none() | expressions(),
             whole,
+            maybe_options,
         ),
-        st.builds(nodes.Show, st.sampled_from(["versions", "profiles"]), any_models()),
+        st.builds(
+            nodes.Show,
+            st.sampled_from(["versions", "profiles", "lineage"]),
+            st.tuples(any_models()),
+        ),
+        st.builds(
+            nodes.Show,
+            st.sampled_from(["segments", "disagreements", "bounds"]),
+            st.tuples(any_models()) | st.tuples(any_models(), any_models()),
+            limit=whole,
+        ),
         st.builds(
             nodes.Describe,
             model_refs(),
@@ -285,6 +299,18 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
         ),
         st.builds(
             nodes.CreatePool, st.sampled_from(["pool", "view"]), NAMES, select, st.booleans()
+        ),
+        st.builds(
+            nodes.CreateModel,
+            model_refs(),
+            st.builds(
+                nodes.Graft,
+                any_models(),
+                any_models(),
+                st.lists(TEXTS, min_size=1, max_size=3).map(tuple),
+            ),
+            st.booleans(),
+            options=maybe_options,
         ),
         st.builds(nodes.RefreshPool, NAMES),
         st.builds(nodes.SetOption, NAMES, options().map(lambda found: found[0].value)),

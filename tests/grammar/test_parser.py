@@ -186,7 +186,7 @@ def test_statements_that_are_not_select() -> None:
         n.Select(), True, (n.Option("format", n.Text("json")),)
     )
     assert parse("SHOW PROFILES OF a@2 LIMIT 3") == n.Show(
-        "profiles", n.ModelRef("a", "2"), limit=3
+        "profiles", (n.ModelRef("a", "2"),), limit=3
     )
     assert parse("REGISTER DEVICE d USING memory = 8 GB") == n.RegisterDevice(
         "d", (n.Option("memory", n.Quantity(8, "GB")),)
