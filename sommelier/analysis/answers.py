@@ -8,7 +8,7 @@ about 4 % (algorithms.md C.3), at a cost of one addition per output.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from sommelier.records import NO_ANSWER as NO_ANSWER
 from sommelier.records import OutputKind
 
 Array = NDArray[Any]
+Result = TypeVar("Result", covariant=True)
 
 TOP = 5
 EXACT_WIDTH = 512  # outputs up to this size are kept as they are
@@ -51,6 +52,49 @@ class ModelAnswers:
     @property
     def width(self) -> int:
         return 1 if self.kind == "labels" else int(self.answers.shape[1])
+
+
+class Collector(Protocol[Result]):
+    """Takes the outputs of run after run; a run that is tried again gets a new collector."""
+
+    def add(self, outputs: list[Any], count: int, *, single: bool) -> None:
+        """The outputs of one run for its first `count` samples; single : of one sample."""
+
+    def result(self) -> Result:
+        """What was collected."""
+
+
+class OutputCollector:
+    """Keeps every output as it is, but for recurrent states, which are no answers."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._parts: dict[str, list[Array]] = {n: [] for n in names if not STATE_NAME.search(n)}
+        self._names = names
+
+    def add(self, outputs: list[Any], count: int, *, single: bool) -> None:
+        for name, value in zip(self._names, outputs, strict=True):
+            if name in self._parts and isinstance(value, np.ndarray):
+                batched = value if value.ndim and (len(value) == 1 or not single) else value[None]
+                if len(batched) < count:
+                    raise AnalysisError(
+                        f"output '{name}' holds {len(batched)} of {count} inputs of a batch"
+                    )
+                self._parts[name].append(batched[:count])
+
+    def result(self) -> dict[str, Array]:
+        """(n, ...) by output name. Raises AnalysisError where shapes differ between inputs."""
+        for name, parts in self._parts.items():
+            sizes = {part.shape[1:] for part in parts}
+            if len(sizes) > 1:
+                shown = " and ".join(str(list(size)) for size in sorted(sizes)[:2])
+                raise AnalysisError(
+                    f"output '{name}' differs in shape from input to input ({shown}), so it cannot "
+                    "be compared"
+                )
+        found = {name: np.concatenate(parts) for name, parts in self._parts.items() if parts}
+        if not found:
+            raise AnalysisError("the model gave no answers")
+        return found
 
 
 class AnswerCollector:

@@ -1,100 +1,77 @@
-"""Two models side by side: how often they agree, where they part, and which is right more often."""
+"""Two model files side by side: may they be compared, how often do they agree, where do they part.
+
+Type check, then value check, then bound, for every kind of output; needs no database.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sommelier.analysis import datasets, metrics
-from sommelier.analysis.answers import NO_ANSWER, ModelAnswers
-from sommelier.analysis.confidence import clopper_pearson, paired_difference
-from sommelier.analysis.execution import RunRequest, answer_items
-from sommelier.analysis.labels import LabelMap, map_labels
-from sommelier.analysis.probes import Probes, dataset_probes
+from sommelier.analysis import datasets
+from sommelier.analysis.datasets import LoadedDataset
+from sommelier.analysis.execution import RunRequest, answer_items, output_items
+from sommelier.analysis.inspection import describe
+from sommelier.analysis.model_inputs import plan_feeds
+from sommelier.analysis.probes import dataset_probes
+from sommelier.analysis.quality.answered import Answered, compare_answers, with_distances
+from sommelier.analysis.quality.comparison import Confusion, PairComparison, compare
+from sommelier.analysis.quality.decoders import known_decoder
+from sommelier.analysis.quality.estimates import Estimate
+from sommelier.analysis.quality.interfaces import (
+    Fit,
+    Interface,
+    check_interface,
+    paired_outputs,
+)
+from sommelier.analysis.quality.measure import Measure
+from sommelier.analysis.quality.outputs import Outputs
+from sommelier.analysis.quality.registry import (
+    CLASS_KINDS,
+    VECTOR_KINDS,
+    answers_of,
+    measure_for,
+)
+from sommelier.analysis.quality.vectors import Vectors, scale_of
 from sommelier.errors import AnalysisError
-from sommelier.records import LabelSpace, OutputKind, OutputSketch, Preprocessing
+from sommelier.records import LabelSpace, ModelRecord, OutputKind, Preprocessing
+
+__all__ = [
+    "Answered",
+    "Confusion",
+    "Estimate",
+    "PairComparison",
+    "compare_answers",
+    "compare_models",
+]
 
 Array = NDArray[Any]
 
-CONFUSIONS = 5
-
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number with its interval at the comparison's confidence."""
+class Run:
+    """One model, its items, and how they become its inputs. kind None : as its graph looks."""
 
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """One way of disagreeing: what each model says, and on how many samples."""
-
-    reference: str
-    candidate: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class PairComparison:
-    """How a candidate compares with a reference on one set of inputs.
-
-    agreement : share of samples with interchangeable answers, two-sided Clopper-Pearson.
-    overlap : mean share of the reference's five best classes among the candidate's five.
-    distance : median relative L2 distance of the output vectors. exact : False where it comes from
-    projected outputs and is an estimate. labels : 'named', 'explicit', 'positional' or None.
-    difference : accuracy(reference) - accuracy(candidate), paired.
-    """
-
-    samples: int
-    agreements: int
-    agreement: Estimate
-    confidence: float
-    exact: bool
-    labels: str | None
-    confusions: tuple[Confusion, ...] = ()
-    overlap: float | None = None
-    distance: float | None = None
-    reference_accuracy: Estimate | None = None
-    candidate_accuracy: Estimate | None = None
-    difference: Estimate | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """One side of a comparison: its answers and the names of its classes, where they are known."""
-
-    kind: str
-    answers: Array
-    exact: bool
-    classes: int | None
-    topk_ids: Array | None
+    path: Path
+    items: LoadedDataset
+    preprocessing: Preprocessing | None
+    record: ModelRecord
     label_space: LabelSpace | None
 
-    @classmethod
-    def of_run(cls, found: ModelAnswers, label_space: LabelSpace | None = None) -> Answered:
-        return cls(
-            found.kind, found.answers, found.exact, found.classes, found.topk_ids, label_space
-        )
+    @property
+    def interface(self) -> Interface:
+        found = Interface.of_record(self.record, self.label_space)
+        return replace(found, preprocessing=self.preprocessing)
 
-    @classmethod
-    def of_sketch(cls, sketch: OutputSketch, label_space: LabelSpace | None) -> Answered:
-        """The stored answers of a model."""
-        if sketch.kind == "labels":
-            answers: Array = np.frombuffer(sketch.answers, dtype=np.uint32)
-        else:
-            answers = np.frombuffer(sketch.answers, dtype=np.float32).reshape(-1, sketch.width)
-        ids = sketch.topk_ids
-        best = None if ids is None else np.frombuffer(ids, dtype=np.uint32)
-        topk = None if best is None else best.reshape(len(answers), -1)
-        return cls(sketch.kind, answers, sketch.exact, sketch.classes, topk, label_space)
+    @property
+    def request(self) -> RunRequest:
+        probes = dataset_probes(self.items, samples=len(self.items), sampling="first")
+        return RunRequest(self.path, self.record.output_kind, self.preprocessing, probes)
 
 
 def compare_models(
@@ -102,169 +79,140 @@ def compare_models(
     candidate_path: Path | str,
     inputs: Array | tuple[Array, Array],
     *,
-    labels: Sequence[int] | None = None,
-    output_kind: OutputKind = OutputKind.CLASSIFICATION,
+    labels: Any = None,
+    by: Sequence[Any] | Array | None = None,
+    output_kind: OutputKind | None = None,
     preprocessing: tuple[Preprocessing | None, Preprocessing | None] = (None, None),
+    label_spaces: tuple[LabelSpace | None, LabelSpace | None] = (None, None),
     confidence: float = 0.95,
 ) -> PairComparison:
-    """The comparison of two ONNX files on inputs in memory; needs no database.
+    """The comparison of two ONNX files on inputs in memory.
 
     inputs : (n, ...) items for both, or one array each where the models take different ones;
     `preprocessing` turns items into model inputs and is guessed from shapes where it is None.
-    Both models run in this process: for files you do not trust use a database, whose ANALYZE runs
-    models in a worker process.
+    labels : the truth, as the measure of the output kind takes it: class ids (n,), values, one
+    Detections an image. by : slice of each sample for the breakdown. output_kind : of both models,
+    inferred from each graph if omitted; label_spaces : likewise, read from each file.
+    Raises AnalysisError where the models cannot be compared, with the reason. Both run in this
+    process: for files you do not trust use a database, whose ANALYZE runs models in a worker.
     """
     pair = inputs if isinstance(inputs, tuple) else (inputs, inputs)
     if len(pair[0]) != len(pair[1]):
         raise AnalysisError(f"{len(pair[0])} inputs for the reference and {len(pair[1])} others")
-    sides = []
-    for path, items, spec in zip(
-        (reference_path, candidate_path), pair, preprocessing, strict=True
-    ):
-        loaded = datasets.in_memory(np.asarray(items))
-        probes = dataset_probes(loaded, samples=len(loaded), sampling="first")
-        request = RunRequest(Path(path), output_kind, spec, probes)
-        sides.append(Answered.of_run(answer_items(request, loaded)))
-    truth = None if labels is None else np.asarray(labels, dtype=np.int32)
-    return compare_answers(sides[0], sides[1], labels=truth, confidence=confidence)
-
-
-def compare_answers(
-    reference: Answered,
-    candidate: Answered,
-    *,
-    probes: Probes | None = None,
-    labels: NDArray[np.int32] | None = None,
-    label_space: LabelSpace | None = None,
-    confidence: float = 0.95,
-) -> PairComparison:
-    """The comparison of two sets of answers to the same samples.
-
-    labels : true label ids (n,) in `label_space`, -1 where unknown; those of `probes` if omitted.
-    Raises AnalysisError where the answers cannot be compared, with the reason.
-    """
-    if reference.kind != candidate.kind:
-        raise AnalysisError(f"{reference.kind} cannot be compared with {candidate.kind}")
-    if len(reference.answers) != len(candidate.answers):
-        raise AnalysisError("the models answered different numbers of samples")
-    if reference.kind == "vectors":
-        return _compare_vectors(reference, candidate, confidence)
-    if labels is None and probes is not None:
-        labels = probes.labels
-    classes = probes.classes if probes else None
-    rights = None
-    if labels is not None:
-        rights = tuple(
-            metrics.correctness(
-                side.answers, labels, _truth_map(side, labels, label_space, classes)
-            ).first
-            for side in (reference, candidate)
+    reference, candidate = (
+        _prepared(Path(path), np.asarray(items), spec, output_kind, space)
+        for path, items, spec, space in zip(
+            (reference_path, candidate_path), pair, preprocessing, label_spaces, strict=True
         )
-    return _compare_classes(reference, candidate, rights, confidence)
-
-
-def _compare_vectors(reference: Answered, candidate: Answered, confidence: float) -> PairComparison:
-    if reference.classes != candidate.classes:
-        raise AnalysisError(
-            f"outputs of {reference.classes} and of {candidate.classes} numbers cannot be compared"
-        )
-    distances = metrics.relative_l2(reference.answers, candidate.answers)
-    agreements = int(np.count_nonzero(distances <= metrics.INTERCHANGEABLE))
-    finite = distances[np.isfinite(distances)]
-    return PairComparison(
-        samples=len(distances),
-        agreements=agreements,
-        agreement=_proportion(agreements, len(distances), confidence),
-        confidence=confidence,
-        exact=reference.exact and candidate.exact,
-        labels=None,
-        distance=float(np.median(finite)) if finite.size else None,
     )
+    checked = check_interface(
+        reference.interface, candidate.interface, inputs_given=isinstance(inputs, tuple)
+    )
+    if checked.fit is Fit.INCOMPATIBLE:
+        raise AnalysisError(checked.reason or "the models cannot be compared", hint=checked.hint)
+    both = (reference, candidate)
+    if reference.record.output_kind in CLASS_KINDS:
+        found = _compare_classes(both, labels, by, confidence)
+    else:
+        found = _compare_outputs(both, labels, by, confidence)
+    names = (reference.path.stem, candidate.path.stem)
+    return replace(found, interface=checked, names=names)
+
+
+def _prepared(
+    path: Path,
+    items: Array,
+    declared: Preprocessing | None,
+    kind: OutputKind | None,
+    space: LabelSpace | None,
+) -> Run:
+    record, own_space = describe(path, {} if kind is None else {"output_kind": kind})
+    loaded = datasets.in_memory(items)
+    used = _preprocessing(record, declared, loaded.item(0))
+    return Run(path, loaded, used, record, space or own_space)
+
+
+def _preprocessing(
+    record: ModelRecord, declared: Preprocessing | None, item: Any
+) -> Preprocessing | None:
+    """What is declared, else what shapes suggest; a picture may have its channels moved last."""
+    try:
+        return plan_feeds(record.inputs, declared, item, 1).preprocessing
+    except AnalysisError:
+        if declared is not None or np.ndim(item) != 3:
+            raise
+        moved = Preprocessing((("layout", {"order": "NHWC"}),), assumed=True)
+        try:
+            return plan_feeds(record.inputs, moved, item, 1).preprocessing
+        except AnalysisError:
+            pass
+        raise
 
 
 def _compare_classes(
-    reference: Answered,
-    candidate: Answered,
-    rights: tuple[NDArray[np.bool_], ...] | None,
+    pair: tuple[Run, Run], labels: Any, by: Any, confidence: float
+) -> PairComparison:
+    sides = [Answered.of_run(answer_items(run.request, run.items), run.label_space) for run in pair]
+    truth = None if labels is None else np.asarray(labels, dtype=np.int32)
+    return compare_answers(sides[0], sides[1], labels=truth, by=by, confidence=confidence)
+
+
+def _compare_outputs(
+    pair: tuple[Run, Run], truth: Any, by: Any, confidence: float
+) -> PairComparison:
+    """The outputs compared by the measure of their kind, and each of them as numbers beside it."""
+    one, other = (output_items(run.request, run.items) for run in pair)
+    kind = pair[0].record.output_kind
+    matched = paired_outputs(pair[0].record.outputs, pair[1].record.outputs)
+    names = {a.name: b.name for a, b in matched if a.name in one and b.name in other}
+    renamed = {name: other[theirs] for name, theirs in names.items()}
+    numbers = {
+        name: Vectors(scale_of(one[name]))
+        for name, theirs in renamed.items()
+        if one[name].shape == theirs.shape and one[name].dtype.kind in "fiub"
+    }
+    decoded = _detections(pair, one, other) if kind is OutputKind.DETECTION else None
+    if decoded is not None:
+        measure: Measure = measure_for(kind)
+        found = compare(measure, *decoded, truth=truth, by=by, confidence=confidence)
+    elif kind in VECTOR_KINDS or kind is OutputKind.DETECTION:
+        return _compare_numbers(numbers, one, renamed, truth, by, confidence)
+    else:
+        first = next(iter(names))
+        answers = answers_of(kind, one.pop(first)), answers_of(kind, renamed[first])
+        numbers.pop(first, None)
+        measure = measure_for(kind, answers[0])
+        found = compare(measure, *answers, truth=truth, by=by, confidence=confidence)
+    parts = {
+        name: compare(part, one[name], renamed[name], confidence=confidence)
+        for name, part in numbers.items()
+    }
+    return replace(found, parts=parts)
+
+
+def _detections(
+    pair: tuple[Run, Run], one: dict[str, Array], other: dict[str, Array]
+) -> tuple[Any, Any] | None:
+    """Both models' boxes, None where a family is not known."""
+    decoders = [known_decoder(run.record.outputs, run.record.inputs) for run in pair]
+    if decoders[0] is None or decoders[1] is None:
+        return None
+    return decoders[0].decode(one), decoders[1].decode(other)
+
+
+def _compare_numbers(
+    measures: dict[str, Vectors],
+    one: dict[str, Array],
+    other: dict[str, Array],
+    truth: Any,
+    by: Any,
     confidence: float,
 ) -> PairComparison:
-    to_candidate = map_labels(
-        reference.label_space,
-        candidate.label_space,
-        classes=_class_count(reference, candidate),
-        target_classes=_class_count(candidate, reference),
-    )
-    same = metrics.same_class(reference.answers, candidate.answers, to_candidate)
-    overlap = None
-    if reference.topk_ids is not None and candidate.topk_ids is not None:
-        shared = metrics.top_k_overlap(reference.topk_ids, candidate.topk_ids, to_candidate)
-        overlap = float(shared.mean())
-    accuracies: tuple[Estimate | None, ...] = (None, None)
-    difference = None
-    if rights is not None and len(rights[0]):
-        accuracies = tuple(_proportion(int(r.sum()), len(r), confidence) for r in rights)
-        only_reference = int(np.count_nonzero(rights[0] & ~rights[1]))
-        only_candidate = int(np.count_nonzero(rights[1] & ~rights[0]))
-        found = paired_difference(only_reference, only_candidate, len(rights[0]), confidence)
-        difference = Estimate(*found)
-    return PairComparison(
-        samples=len(same),
-        agreements=int(same.sum()),
-        agreement=_proportion(int(same.sum()), len(same), confidence),
-        confidence=confidence,
-        exact=True,
-        labels=to_candidate.kind,
-        confusions=_confusions(reference, candidate, ~same),
-        overlap=overlap,
-        reference_accuracy=accuracies[0],
-        candidate_accuracy=accuracies[1],
-        difference=difference,
-    )
-
-
-def _truth_map(
-    side: Answered, labels: NDArray[np.int32], truth: LabelSpace | None, classes: int | None
-) -> LabelMap:
-    """From the model's classes to the labels'; bare class ids are taken at their word."""
-    theirs = classes if truth is None else len(truth.labels)
-    if side.label_space is None and side.classes is None:
-        answered = side.answers[side.answers != NO_ANSWER]
-        seen = max(int(answered.max(initial=0)), int(labels.max(initial=0))) + 1
-        own: int | None = theirs or seen
-    else:
-        own = side.classes if side.label_space is None else len(side.label_space.labels)
-    return map_labels(side.label_space, truth, classes=own, target_classes=theirs or own)
-
-
-def _class_count(side: Answered, other: Answered) -> int | None:
-    """The classes of a model that answers bare ids are taken to be those of the other model."""
-    if side.classes is not None or side.label_space is not None:
-        return side.classes
-    if other.classes is not None:
-        return other.classes
-    real = np.concatenate([side.answers, other.answers])
-    return int(real[real != NO_ANSWER].max(initial=0)) + 1
-
-
-def _confusions(
-    reference: Answered, candidate: Answered, different: NDArray[np.bool_]
-) -> tuple[Confusion, ...]:
-    pairs = np.stack([reference.answers[different], candidate.answers[different]], axis=1)
-    kinds, counts = np.unique(pairs, axis=0, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:CONFUSIONS]
-    return tuple(
-        Confusion(_name(reference, kinds[i, 0]), _name(candidate, kinds[i, 1]), int(counts[i]))
-        for i in order
-    )
-
-
-def _name(side: Answered, class_id: int) -> str:
-    if class_id == NO_ANSWER:
-        return "no answer"
-    names = side.label_space.labels if side.label_space else ()
-    return names[class_id] if class_id < len(names) else str(class_id)
-
-
-def _proportion(right: int, count: int, confidence: float) -> Estimate:
-    low, high = clopper_pearson(right, count, confidence)
-    return Estimate(right / count, float(low), float(high))
+    if not measures:
+        raise AnalysisError("the models have no numeric output of equal shape to compare")
+    if len(measures) > 1:
+        return compare(Outputs(measures), one, other, truth=truth, by=by, confidence=confidence)
+    ((name, measure),) = measures.items()
+    a, b = one[name], other[name]
+    found = compare(measure, a, b, truth=truth, by=by, confidence=confidence)
+    return with_distances(found, a, b)

@@ -7,14 +7,16 @@ AnalysisError whose message is recorded on the model.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sommelier.analysis import datasets
-from sommelier.analysis.answers import AnswerCollector, ModelAnswers
+from sommelier.analysis.answers import AnswerCollector, Collector, ModelAnswers, OutputCollector
 from sommelier.analysis.datasets import LoadedDataset
 from sommelier.analysis.model_inputs import FeedPlan, feeds, plan_feeds, tensor_spec
 from sommelier.analysis.probes import Probes
@@ -22,6 +24,7 @@ from sommelier.errors import AnalysisError, MissingDependencyError
 from sommelier.records import OutputKind, OutputSketch, Preprocessing, TensorSpec
 
 BATCH = 64
+T = TypeVar("T")
 OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 
 
@@ -53,17 +56,34 @@ def answer_items(request: RunRequest, items: LoadedDataset | None) -> ModelAnswe
     or where a larger batch fails.
     """
     started = time.perf_counter()
+    answers, assumed = _collect(
+        request, items, lambda names: AnswerCollector(request.output_kind, names)
+    )
+    seconds = time.perf_counter() - started
+    return replace(answers, assumed_preprocessing=assumed, seconds=seconds)
+
+
+def output_items(request: RunRequest, items: LoadedDataset | None) -> dict[str, NDArray[Any]]:
+    """Every output of every probe as the model gives it, (n, ...) by name; recurrent states left
+    out. All of them are kept in memory."""
+    return _collect(request, items, OutputCollector)[0]
+
+
+def _collect(
+    request: RunRequest, items: LoadedDataset | None, collector: Callable[[list[str]], Collector[T]]
+) -> tuple[T, bool]:
+    """What the collector made of all runs, and whether the preprocessing was assumed."""
     session = open_session(request.model_path, request.threads)
     inputs = tuple(tensor_spec(node) for node in session.get_inputs())
+    names = [node.name for node in session.get_outputs()]
     first = None if items is None else items.item(_first_index(request.probes))
     plan = plan_feeds(inputs, request.preprocessing, first, request.batch)
     try:
-        answers = _run(session, inputs, plan, request, items)
+        found = _run(session, inputs, plan, request, items, collector(names))
     except _BatchRefusedError:
-        answers = _run(session, inputs, replace(plan, batch=1), request, items)
-    assumed = plan.preprocessing is not None and plan.preprocessing.assumed
-    seconds = time.perf_counter() - started
-    return replace(answers, assumed_preprocessing=assumed, seconds=seconds)
+        single = replace(plan, batch=1)
+        found = _run(session, inputs, single, request, items, collector(names))
+    return found, plan.preprocessing is not None and plan.preprocessing.assumed
 
 
 def sketch_of(
@@ -118,9 +138,8 @@ def _run(
     plan: FeedPlan,
     request: RunRequest,
     items: LoadedDataset | None,
-) -> ModelAnswers:
-    names = [node.name for node in session.get_outputs()]
-    collector = AnswerCollector(request.output_kind, names)
+    collector: Collector[T],
+) -> T:
     for feed, count in feeds(inputs, plan, request.probes, items):
         try:
             outputs = session.run(None, feed)

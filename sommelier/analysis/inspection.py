@@ -81,6 +81,20 @@ def inspect(path: Path, declared: Mapping[str, object] | None = None) -> Inspect
     return Inspection(record, label_space, static_measurements(record.id, costs), profile)
 
 
+def describe(
+    path: Path, declared: Mapping[str, object] | None = None
+) -> tuple[ModelRecord, LabelSpace | None]:
+    """Types, output kind and label names of a model file: its record without hashes and costs.
+
+    Raises RejectedModelError with the reason.
+    """
+    from sommelier.analysis import graph, tracing
+
+    model = graph.read_model(path)
+    check_model(model)
+    return _describe(path, model, tracing.trace(model)[0], declared or {})
+
+
 def inspect_declared(artifact: Artifact) -> Inspection:
     """A record made of declared facts only.
 

@@ -7,8 +7,11 @@ import onnxruntime
 import pytest
 
 from sommelier.analysis.confidence import clopper_pearson, paired_difference
+from sommelier.analysis.datasets import in_memory
 from sommelier.analysis.equivalence import Answered, compare_answers, compare_models
+from sommelier.analysis.execution import RunRequest, answer_items
 from sommelier.analysis.labels import label_space
+from sommelier.analysis.probes import dataset_probes
 from sommelier.errors import AnalysisError
 from sommelier.records import OutputKind
 from tests.factories import class_id_model, embedding_model, tiny_classifier
@@ -86,7 +89,14 @@ def test_embeddings_compare_by_relative_distance(tmp_path):
 
 def test_projected_outputs_are_marked_as_estimates(tmp_path):
     wide = embedding_model(tmp_path / "w.onnx", width=700)
-    assert not compare_models(wide, wide, X, output_kind=OutputKind.EMBEDDING).exact
+    items = in_memory(X)
+    probes = dataset_probes(items, sampling="first")
+    kept = Answered.of_run(answer_items(RunRequest(wide, OutputKind.EMBEDDING, None, probes), items))
+    assert kept.answers.shape == (400, 256)  # what a catalog keeps of 700 numbers
+    found = compare_answers(kept, kept)
+    assert not found.exact
+    assert "estimates" in str(found)
+    assert compare_models(wide, wide, X).exact  # two files are compared at full width
 
 
 def test_what_cannot_be_compared_says_why(tmp_path):

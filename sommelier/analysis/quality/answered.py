@@ -185,9 +185,12 @@ def _compare_classes(
 
 def _groups(reference: Answered, truth: _Truth | None) -> tuple[Array, tuple[str, ...] | None]:
     """Samples by true label where there are labels, else by what the reference says."""
-    if truth is not None:
-        return truth.labels, truth.space.labels if truth.space else None
-    return reference.answers, reference.label_space.labels if reference.label_space else None
+    own = reference.label_space.labels if reference.label_space else None
+    if truth is None:
+        return reference.answers, own
+    if truth.space is not None:
+        return truth.labels, truth.space.labels
+    return truth.labels, own  # without a space of their own, labels are numbers of these classes
 
 
 def _class_count(side: Answered, other: Answered) -> int | None:

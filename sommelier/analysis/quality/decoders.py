@@ -56,7 +56,12 @@ def known_decoder(outputs: Sequence[TensorSpec], inputs: Sequence[TensorSpec]) -
     ):
         return Decoder("YuNet", lambda image: _yunet(image, *sides))
     scores, boxes = shapes.get("scores"), shapes.get("boxes")
-    if scores and boxes and (scores[1:], boxes[1:]) == ((boxes[1], 2), (scores[1], 4)):
+    if (
+        scores
+        and boxes
+        and len(scores) == len(boxes) == 3
+        and (scores[1:], boxes[1:]) == ((boxes[1], 2), (scores[1], 4))
+    ):
         return Decoder("Ultra-Light-Fast face detector", _ultraface)
     only = outputs[0].shape if len(outputs) == 1 else None
     if only and len(only) == 4 and only[1] == 85 and _is_fastest(only, sides):

@@ -124,8 +124,8 @@ def _check_inputs(reference: Interface, candidate: Interface, found: _Found) -> 
             found.adapters.append(Adapter(step, one.name, detail))
         if one.dtype.startswith("int") and len(one.shape or ()) == 2:
             _check_tokenizers(reference, candidate, found)
-    guessed = [s for s in (reference, candidate) if s.preprocessing and s.preprocessing.assumed]
-    if guessed:
+    prepared = [side.preprocessing for side in (reference, candidate)]
+    if any(steps and steps.assumed and steps.steps for steps in prepared):
         found.notes.append("preprocessing was guessed from shapes")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from sommelier.analysis.quality.comparison import PairComparison, QualityPair
 from sommelier.analysis.quality.estimates import Estimate
@@ -10,6 +11,22 @@ from sommelier.units import Dimension, format_value
 
 GROUPS = 10
 Row = tuple[str, ...]
+
+
+def _percent(value: float) -> str:
+    return format_value(value, Dimension.FRACTION)
+
+
+def _points(value: float) -> str:
+    return f"{value * 100:+.2f} pp"
+
+
+def _plain(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.4g}"
+
+
+def _signed(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:+.4g}"
 
 
 def comparison_table(found: PairComparison) -> str:
@@ -51,10 +68,11 @@ def _figures(found: PairComparison) -> list[Row]:
 
 
 def _quality(pair: QualityPair, names: tuple[str, str]) -> list[Row]:
+    shown = _percent if pair.difference.certified else _plain  # means of terms are shares
     return [
-        _row(f"{pair.name} of {names[0]}", pair.reference),
-        _row(f"{pair.name} of {names[1]}", pair.candidate),
-        _row("  difference", pair.difference),
+        _row(f"{pair.name} of {names[0]}", pair.reference, shown),
+        _row(f"{pair.name} of {names[1]}", pair.candidate, shown),
+        _row("  difference", pair.difference, _points if pair.difference.certified else _signed),
     ]
 
 
@@ -91,20 +109,12 @@ def _notes(found: PairComparison) -> list[str]:
     return [f"note: {note}" for note in dict.fromkeys(notes)]
 
 
-def _row(title: str, found: Estimate) -> Row:
-    return title, _number(found.value), _interval(found.low, found.high), found.method
+def _row(title: str, found: Estimate, shown: Callable[[float], str] = _percent) -> Row:
+    return title, shown(found.value), _interval(found.low, found.high, shown), found.method
 
 
-def _interval(low: float, high: float) -> str:
-    return f"[{_number(low)}, {_number(high)}]"
-
-
-def _number(value: float) -> str:
-    return _percent(value) if abs(value) <= 1 else f"{value:.4g}"
-
-
-def _percent(value: float) -> str:
-    return format_value(value, Dimension.FRACTION)
+def _interval(low: float, high: float, shown: Callable[[float], str] = _percent) -> str:
+    return f"[{shown(low)}, {shown(high)}]"
 
 
 def _table(header: Row, rows: Sequence[Row]) -> list[str]:
