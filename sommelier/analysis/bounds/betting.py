@@ -36,9 +36,9 @@ def betting_limits(
         raise AnalysisError(f"alpha {alpha:g} is not strictly between 0 and 1")
     found = checked_values(values)
     count = found.shape[-1]
-    rows = found.reshape(-1, count)
-    if count == 0:
+    if found.size == 0:
         return np.zeros(found.shape[:-1]), np.ones(found.shape[:-1])
+    rows = found.reshape(-1, count)
     if rng is not None:
         rows = rows[:, rng.permutation(count)]
     step = max(1, BLOCK // count)

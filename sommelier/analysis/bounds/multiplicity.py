@@ -83,7 +83,7 @@ def adjusted(p: ArrayLike, correction: Correction) -> Floats:
     if correction == "holm":
         stepped = np.maximum.accumulate(ranked * (count - ranks + 1))
     else:
-        stepped = np.minimum.accumulate((ranked * count / ranks)[::-1])[::-1]
+        stepped = np.minimum.accumulate((ranked * (count / ranks))[::-1])[::-1]
         stepped = stepped * (_harmonic(count) if correction == "by" else 1.0)
     result = np.empty(count)
     result[order] = np.minimum(stepped, 1.0)
