@@ -6,6 +6,7 @@ Torch is loaded when a norm is asked for, not before.
 from __future__ import annotations
 
 from sommelier.analysis.norms.batches import many
+from sommelier.analysis.norms.composites import chain_norm, residual_norm
 from sommelier.analysis.norms.convolutions import (
     EFFORT,
     convolution_norm,
@@ -21,11 +22,13 @@ __all__ = [
     "Norm",
     "Request",
     "Window",
+    "chain_norm",
     "convolution_norm",
     "convolution_transpose_norm",
     "lower_estimate",
     "many",
     "matrix_norm",
     "matrix_norms",
+    "residual_norm",
     "window_norm",
 ]

@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 EFFORT = 3.0  # seconds by the cost model that one convolution may take
 RATES = {"cpu": 2.5e10, "cuda": 1e13}  # double-precision operations a second that it reckons with
 FINENESS = (16, 12, 8, 6, 5)  # grid points per degree; 3x3 kernels: bounds 2, 3.5, 8, 15, 24 % up
-EXPLICIT = 2**20  # elements up to which the operator's own matrix is written out
+SMALL = 2**20  # elements up to which the operator's own matrix is always written out
+LARGEST = 2**24  # and up to which it is where it costs at most EXTRA times its torus
+EXTRA = 3.0
 PER_MATRIX = 2e5  # operations that a small matrix costs beside its arithmetic
 
 
@@ -123,14 +125,15 @@ def window_norm(
     unit = power_of_two(largest)
     grouped = doubles(found, unit, device)
     grouped = grouped.reshape(window.groups, -1, *found.shape[1:])
-    if _explicit_size(grouped, window) <= EXPLICIT:
+    kernels = polyphase(grouped, axes)
+    if _explicit_pays(grouped, window, plans(axes, kernels.shape[:3])[0]):
         value, method = max(batch_bounds(_explicit(grouped, window))), "explicit"
     else:
-        value, method = reduced_norm(polyphase(grouped, axes), axes, effort)
+        value, method = reduced_norm(kernels, axes, effort)
     return Norm(value * unit, True, method)
 
 
-def plans(axes: Sequence[Axis], blocks: tuple[int, int, int]) -> list[Plan]:
+def plans(axes: Sequence[Axis], blocks: Sequence[int]) -> list[Plan]:
     """Ways to cover all frequencies, finest first. blocks : groups, outputs and inputs of each."""
     taps = math.prod(axis.taps for axis in axes)
     groups, (short, long) = blocks[0], sorted(blocks[1:])
@@ -235,12 +238,17 @@ def _angles(grid: Sequence[int], taps: Sequence[int]) -> Tensor:
     return found
 
 
-def _explicit_size(grouped: Tensor, window: Window) -> float:
+def _explicit_pays(grouped: Tensor, window: Window, torus: Plan) -> bool:
+    """Small, or little more work than the torus, which is loose for maps smaller than kernels."""
     outputs = window.outputs(grouped.shape[3:])
     if window.spatial is None or outputs is None:
-        return math.inf
+        return False
     groups, out, into = grouped.shape[:3]
-    return groups * out * math.prod(outputs) * into * math.prod(window.spatial)
+    short, long = sorted((out * math.prod(outputs), into * math.prod(window.spatial)))
+    operations = groups * short**2 * (1.2 * long + 0.7 * short)
+    if groups * short * long <= SMALL:
+        return True
+    return groups * short * long <= LARGEST and operations <= EXTRA * torus.operations
 
 
 def _explicit(grouped: Tensor, window: Window) -> Tensor:

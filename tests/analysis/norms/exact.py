@@ -63,8 +63,10 @@ def operator_matrix(case: Case) -> NDArray[np.float64]:
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
     )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     size = math.prod(shape)
     units = np.eye(size, dtype=np.float32).reshape(size, *shape)

@@ -21,7 +21,7 @@ from sommelier.errors import AnalysisError
 from tests.analysis.norms.exact import Case, adjoint_case, exact_norm, operator_matrix, random_case
 
 ROUNDING = 1 - 1e-9  # of LAPACK's singular values, against which ours may be equal
-TRIALS = 150
+TRIALS = 100
 
 
 def kernels_of(case: Case) -> tuple[torch.Tensor, tuple]:
@@ -33,8 +33,25 @@ def kernels_of(case: Case) -> tuple[torch.Tensor, tuple]:
 
 def kernel_matrix_norm(case: Case) -> float:
     """||R||: the weight as one matrix, which the paper takes for the norm."""
-    per_group = case.weight.reshape(case.window.groups, -1, np.prod(case.weight.shape[1:]))
+    per_group = case.weight.astype(np.float64).reshape(
+        case.window.groups, -1, np.prod(case.weight.shape[1:])
+    )
     return float(np.linalg.norm(per_group, 2, axis=(1, 2)).max())
+
+
+def a_whole_patch_fits(case: Case) -> bool:
+    """Whether some output reads no padding, so that the kernel matrix is part of the operator."""
+    window = case.window
+    assert window.spatial is not None
+    return all(
+        -(-window.pads[i] // stride) * stride - window.pads[i] + dilation * (kernel - 1) < size
+        for i, (stride, dilation, kernel, size) in enumerate(
+            zip(
+                window.strides, window.dilations, case.weight.shape[2:], window.spatial,
+                strict=True,
+            )
+        )
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(TRIALS))
@@ -46,6 +63,8 @@ def test_every_bound_of_a_random_convolution_is_above_its_exact_norm(seed: int) 
     kernels, axes = kernels_of(case)
     torus, method = reduced_norm(kernels, axes, effort=math.inf)
     assert method in ("torus", "grid", "dense")
+    if a_whole_patch_fits(case):
+        assert kernel_matrix_norm(case) <= exact / ROUNDING
     assert power.value <= exact / ROUNDING
     assert exact * ROUNDING <= ours.value
     assert ours.certified
@@ -55,11 +74,10 @@ def test_every_bound_of_a_random_convolution_is_above_its_exact_norm(seed: int) 
     assert exact * ROUNDING <= window_norm(case.weight, Window.of(
         None, case.window.strides, case.window.pads, case.window.dilations,
         groups=case.window.groups)).value  # fmt: skip
-    if ours.method == "explicit":
-        assert ours.value <= 1.01 * exact
+    assert ours.value <= (1.01 if ours.method == "explicit" else 1.2) * exact
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(40))
 def test_a_transposed_convolution_is_bounded_too(seed: int) -> None:
     case = random_case(np.random.default_rng(1000 + seed))
     there = adjoint_case(case)
@@ -128,10 +146,10 @@ def test_a_bound_for_every_size_is_approached_by_large_maps() -> None:
     weight = random_kernel(4, 3, 3, 3)
     everywhere = convolution_norm(weight, spatial=None).value
     sizes = [
-        lower_estimate(weight, Window((n, n), pads=(1,) * 4), steps=400).value for n in (4, 16, 64)
+        lower_estimate(weight, Window((n, n), pads=(1,) * 4), steps=150).value for n in (4, 12, 36)
     ]
     assert sizes == sorted(sizes)
-    assert sizes[-1] <= everywhere <= 1.05 * sizes[-1]
+    assert sizes[-1] <= everywhere <= 1.08 * sizes[-1]
 
 
 def test_strides_and_dilations_with_a_common_factor_leave_a_smaller_convolution() -> None:
@@ -145,10 +163,10 @@ def test_strides_and_dilations_with_a_common_factor_leave_a_smaller_convolution(
 
 
 def test_less_effort_gives_a_looser_bound_and_names_it() -> None:
-    weight = random_kernel(96, 96, 3, 3)
+    weight = random_kernel(32, 32, 3, 3)
     found = [
         convolution_norm(weight, spatial=(40, 40), pads=(1,) * 4, effort=effort)
-        for effort in (100.0, 0.03, 0.0)
+        for effort in (100.0, 0.003, 0.0)
     ]
     assert [norm.method for norm in found] == ["grid", "grid", "unfolding"]
     values = [norm.value for norm in found]
@@ -205,3 +223,11 @@ def test_windows_that_do_not_fit_say_why(how: dict, said: str) -> None:
 def test_the_reference_applies_the_operator_to_unit_vectors() -> None:
     case = Case(np.array([[[1.0, 2.0]]], np.float32), Window((3,), (1,), (0, 0), (1,)))
     assert operator_matrix(case).tolist() == [[1, 0], [2, 1], [0, 2]]
+
+
+def test_a_map_smaller_than_its_kernel_is_written_out() -> None:
+    weight = random_kernel(384, 384, 3, 3)  # more elements than SMALL, and a torus of 3 by 3
+    found = convolution_norm(weight, spatial=(2, 2), pads=(1,) * 4)
+    below = lower_estimate(weight, Window((2, 2), pads=(1,) * 4), steps=100)
+    assert found.method == "explicit"
+    assert below.value <= found.value <= 1.02 * below.value
