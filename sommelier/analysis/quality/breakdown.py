@@ -17,7 +17,7 @@ from sommelier.records import NO_ANSWER
 class Group:
     """Mean loss of the samples of one group; low, high hold for all groups of a breakdown at once.
 
-    method : 'clopper-pearson' for losses of 0 and 1, else 'betting'.
+    method : 'cp' (Clopper-Pearson) for losses of 0 and 1, else 'betting'.
     """
 
     group: str
@@ -46,11 +46,10 @@ def breakdown(
     known = _known(keys)
     values, groups = np.asarray(losses, np.float64)[known], keys[known]
     kinds = sorted(set(groups.tolist()))
-    level = 1 - (1 - confidence) / max(1, len(kinds))
     rows = []
     for kind in kinds:
         chosen = values[groups == kind]
-        found = mean(chosen, level)
+        found = mean(chosen, confidence, groups=len(kinds))
         title = group_name(kind, names)
         rows.append(Group(title, len(chosen), found.value, found.low, found.high, found.method))
     return tuple(sorted(rows, key=lambda row: -row.mean))

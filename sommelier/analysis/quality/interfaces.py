@@ -130,8 +130,8 @@ def _check_inputs(reference: Interface, candidate: Interface, found: _Found) -> 
 
 
 def _check_tokenizers(reference: Interface, candidate: Interface, found: _Found) -> None:
-    if reference.preprocessing is not None and candidate.preprocessing is not None:
-        return  # the raw inputs were compared
+    if all(p is not None and p.steps for p in (reference.preprocessing, candidate.preprocessing)):
+        return  # the raw items were compared
     if reference.tokenizer is None or candidate.tokenizer is None:
         found.notes.append("integer inputs are taken to be made in the same way (unverified)")
     elif reference.tokenizer != candidate.tokenizer:

@@ -49,8 +49,9 @@ def label_order_mismatch(
     """The suspicion that the classes are numbered differently, None where there is no ground.
 
     reference, candidate : integer (n,) class ids below `classes`. Suspected when agreement is about
-    chance (its upper bound is below 2 / classes) while a permutation found by Hungarian matching of
-    the confusion matrix makes most of the other half agree, and more than chance would.
+    chance (its upper bound is below 2 / classes, and below 1/2) while a permutation found by
+    Hungarian matching of the confusion matrix makes most of the other half agree, and more than
+    chance would.
     """
     one, other = np.asarray(reference), np.asarray(candidate)
     answered = (one != NO_ANSWER) & (other != NO_ANSWER) & (one < classes) & (other < classes)
@@ -59,7 +60,7 @@ def label_order_mismatch(
         return None
     equal = int(np.count_nonzero(one == other))
     _, high = clopper_pearson(equal, len(one), confidence, side="upper")
-    if float(high) >= 2 / classes:
+    if float(high) >= min(2 / classes, 0.5):
         return None
     fitted = _permutation(one[::2], other[::2], classes)
     held_one, held_other = one[1::2], other[1::2]

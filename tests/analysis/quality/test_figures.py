@@ -276,7 +276,9 @@ def plain_map(given, truth, points):
             ((-s, i, tuple(b)) for i, g in enumerate(given)
              for s, b, k in zip(g.scores, g.boxes, g.classes, strict=True) if k == kind)
         )  # fmt: skip
-        free = [[tuple(b) for b, k in zip(t.boxes, t.classes, strict=True) if k == kind] for t in truth]
+        free = [
+            [tuple(b) for b, k in zip(t.boxes, t.classes, strict=True) if k == kind] for t in truth
+        ]
         total = sum(map(len, free))
         curve, right = [], 0
         for rank, (_, image, box) in enumerate(ranked, 1):
