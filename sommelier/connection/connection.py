@@ -267,7 +267,7 @@ class Connection:
         if self.read_only:
             raise ReadOnlyError(
                 f"{self.path} is open read-only",
-                hint=self.notice or "open it without read_only=True to change it",
+                hint="connect without read_only=True to change it",
             )
         call = Call(self, params, self._publishing(progress), self._cancelled.is_set)
         try:
