@@ -1,0 +1,8 @@
+"""Certified propagation of a change of weights through an ONNX graph (algorithms.md B.2, B.4)."""
+
+from __future__ import annotations
+
+from sommelier.analysis.propagation.propagating import Propagation, propagate
+from sommelier.analysis.propagation.rules import RULES
+
+__all__ = ["RULES", "Propagation", "propagate"]
