@@ -48,10 +48,9 @@ class Measured:
 
     def __init__(self, candidates: Candidates, reached: Mask) -> None:
         self.candidates = candidates
-        self._keep: Mask = reached[candidates.rows]
-        self.count = int(np.count_nonzero(self._keep))
+        self._reached = reached
+        self.count = int(np.count_nonzero(reached & (candidates.places(len(reached)) >= 0)))
         self._found: Rows | None = None  # positions that passed, once asked
-        self._place: Rows | None = None  # catalog row -> position that passed
 
     @property
     def probe_set_id(self) -> str | None:
@@ -59,7 +58,7 @@ class Measured:
 
     @property
     def rows(self) -> Rows:
-        return self.candidates.rows[self._keep]
+        return self.candidates.rows[self._kept(0, None)]
 
     def is_positional(self, rows: Rows) -> Mask:
         """Which rows were compared class by class number, without names to check them."""
@@ -72,11 +71,11 @@ class Measured:
         floor = max((self._floor(b, tests, possible=possible) for b in bounds), default=0)
         if possible and self.candidates.high is not None:
             floor = 0  # random5 is sorted by its lower bound, possibility is about the upper one
-        at = np.flatnonzero(self._keep[: self._prefix(floor)])
+        at = np.flatnonzero(self._kept(0, self._prefix(floor)))
         for bound in bounds:
             if bound.operator != ">=" or self.candidates.low is not None:
                 at = at[self._meets(bound, at, tests, possible=possible)]
-        self._found, self._place = at, None
+        self._found = at
         return self.candidates.rows[at]
 
     def undecided(self, bounds: tuple[CorrBound, ...], tests: int) -> int:
@@ -88,7 +87,11 @@ class Measured:
         for possible in (True, False):
             floor = max(self._floor(bound, tests, possible=possible) for bound in bounds)
             ends.append(self._prefix(floor))
-        return int(np.count_nonzero(self._keep[ends[1] : ends[0]]))
+        return int(np.count_nonzero(self._kept(ends[1], ends[0])))
+
+    def _kept(self, start: int, stop: int | None) -> Mask:
+        """Which candidates at these positions reached CORR."""
+        return self._reached[self.candidates.rows[start:stop]]
 
     def _prefix(self, floor: int) -> int:
         """How many leading candidates have at least `floor` agreements."""
@@ -134,18 +137,8 @@ class Measured:
         return counts
 
     def positions(self, rows: Rows, size: int) -> Rows:
-        """Where `rows` stand among the candidates, -1 where they do not.
-
-        Most questions are about rows that passed, of which there are few: those are tried first.
-        """
-        if self._found is not None:
-            if self._place is None:
-                self._place = np.full(size, -1, dtype=np.int64)
-                self._place[self.candidates.rows[self._found]] = self._found
-            at = self._place[rows]
-            if (at >= 0).all():
-                return at
-        return _places(self.candidates.rows, size)[rows]
+        """Where `rows` stand among the candidates, -1 where they do not."""
+        return self.candidates.places(size)[rows].astype(np.int64)
 
     def interval_at(self, at: Rows, alpha: float) -> Interval:
         """The bounds of the candidates at these positions, each at one-sided level alpha."""

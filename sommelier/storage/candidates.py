@@ -46,6 +46,16 @@ class Candidates:
     incomparable: Mapping[str, int] = field(default_factory=dict)
     transitive: TransitiveBounds | None = None
     others: tuple[Candidates, ...] = ()
+    _places: dict[int, NDArray[np.int32]] = field(default_factory=dict, repr=False)
+
+    def places(self, size: int) -> NDArray[np.int32]:
+        """(size,) where each model row stands in `rows`, -1 where it does not; made once."""
+        place = self._places.get(size)
+        if place is None:
+            place = np.full(size, -1, dtype=np.int32)
+            place[self.rows] = np.arange(len(self.rows), dtype=np.int32)
+            self._places[size] = place
+        return place
 
     @property
     def parts(self) -> tuple[Candidates, ...]:

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from sommelier.storage.sketches import SketchRow, SketchStore
 
 MODES = ("sketch", "random5")
-REMEMBERED_BYTES = 256 << 20  # answers kept, the oldest leave first; 1.7 MB each at 100 000 models
-BYTES_PER_ROW = 17
+REMEMBERED_BYTES = 256 << 20  # answers kept, the oldest leave first; 2.1 MB each at 100 000 models
+BYTES_PER_ROW = 21
 
 NO_ANSWERS = "not analysed for equivalence"
 OTHER_PROBES = "analysed on other probe sets only"
