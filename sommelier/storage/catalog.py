@@ -18,18 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from sommelier.errors import StorageError
+from sommelier.errors import DatabaseCorruptError, StorageError
 from sommelier.storage.catalog_models import AddedModel
 from sommelier.storage.catalog_sql import SqlResult, run_sql
 from sommelier.storage.catalog_text import TextMask, TextTable
 from sommelier.storage.database import Database, Parameters
 from sommelier.storage.migrations import migrate
-from sommelier.storage.opening import (
-    Opened,
-    directory_of,
-    open_for_reading,
-    open_for_writing,
-)
+from sommelier.storage.opening import Opened, open_for_reading, open_for_writing
+from sommelier.storage.snapshots import directory_of
 
 __all__ = ["AddedModel", "Catalog", "SqlResult", "TextMask"]
 
@@ -131,6 +127,7 @@ class Catalog(TextTable):
 
         Costs a checkpoint and a copy of the file; nothing when nothing changed, inside a
         transaction, in memory or read-only. A copy that fails is logged: the data are safe without.
+        Raises DatabaseCorruptError if the file was damaged while it was open.
         """
         if self._opened is None or self._opened.file is None or self._database.in_transaction:
             return False
@@ -139,6 +136,8 @@ class Catalog(TextTable):
             return False
         try:
             return self._opened.publish()
+        except DatabaseCorruptError:
+            raise
         except (OSError, StorageError) as error:
             logger.warning("no snapshot for readers could be made: %s", error)
             return False
@@ -148,12 +147,14 @@ class Catalog(TextTable):
         if self._closed:
             return
         self._closed = True
-        self.publish()
-        self._database.close()
-        if self._opened is None:
-            shutil.rmtree(self.directory, ignore_errors=True)
-        else:
-            self._opened.release()
+        try:
+            self.publish()
+        finally:
+            self._database.close()
+            if self._opened is None:
+                shutil.rmtree(self.directory, ignore_errors=True)
+            else:
+                self._opened.release()
 
     def __enter__(self) -> Catalog:
         return self

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from sommelier.errors import CatalogSqlError
-from sommelier.storage.faults import span_at, sql_error
+from sommelier.storage.faults import is_damage, read_fault, span_at, sql_error
 
 if TYPE_CHECKING:
     from sommelier.storage.database import Database, Parameters
@@ -42,6 +42,8 @@ def run_sql(
             described = answer.description or []
             rows = answer.fetchall() if limit is None else answer.fetchmany(limit + 1)
         except duckdb.Error as error:
+            if is_damage(error):
+                raise database.damage(read_fault(error).message, "answer this") from error
             raise sql_error(error, text) from error
     more = limit is not None and len(rows) > limit
     return SqlResult(

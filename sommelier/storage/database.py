@@ -51,8 +51,13 @@ Parameters = Sequence[object] | Mapping[str, object]
 class Database:
     """An open DuckDB connection. Its caller has made sure that the file is ours to open."""
 
-    def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
+    def __init__(
+        self, path: Path | str, *, read_only: bool = False, named: Path | None = None
+    ) -> None:
+        """named : the database that `path` is a snapshot of."""
         self.read_only = read_only
+        self._path = Path(path)
+        self._named = named or self._path
         self.generation = 0
         self._lock = threading.RLock()
         self._depth = 0
@@ -71,17 +76,17 @@ class Database:
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query; each `?` in it stands for a value, see literals.py."""
-        with self._lock, translated("read the catalog"):
+        with self._lock, self._translated("read the catalog"):
             return self._ask(sql, values).fetchall()
 
     def row(self, sql: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
         """The first row of a query, or None."""
-        with self._lock, translated("read the catalog"):
+        with self._lock, self._translated("read the catalog"):
             return self._ask(sql, values).fetchone()
 
     def columns(self, sql: str, values: Sequence[object] = ()) -> dict[str, NDArray[Any]]:
         """The columns of a query as numpy arrays; one with NULLs is a masked array."""
-        with self._lock, translated("read the catalog"):
+        with self._lock, self._translated("read the catalog"):
             found = self._ask(sql, values).fetchnumpy()
         return cast("dict[str, NDArray[Any]]", found)  # a Categorical only for ENUM columns
 
@@ -104,12 +109,12 @@ class Database:
                 with self._joined():
                     yield
                 return
-            with translated(doing):
+            with self._translated(doing):
                 self._raw.execute("BEGIN TRANSACTION")
             self._depth, self._writes, self._half_done = 1, 0, False
             self._touched = set()
             try:
-                with translated(doing):
+                with self._translated(doing):
                     yield
                     self._commit()
             except BaseException:
@@ -123,7 +128,7 @@ class Database:
         self._must_be_writing()
         if rows is not None and not rows:
             return
-        with translated("change the catalog"):
+        with self._translated("change the catalog"):
             self._alchemy().execute(statement, rows)
         table = getattr(getattr(statement, "table", None), "name", None)
         if table == "models" and getattr(statement, "is_update", False):
@@ -154,7 +159,7 @@ class Database:
     def load(self, arrays: Mapping[str, NDArray[Any]], *statements: str) -> None:
         """Execute fixed SQL that reads `arrays` as the table `incoming`, for many rows."""
         self._must_be_writing()
-        with translated("change the catalog"):
+        with self._translated("change the catalog"):
             self._raw.register("incoming", dict(arrays))
             try:
                 for sql in statements:
@@ -207,7 +212,7 @@ class Database:
 
     def checkpoint(self) -> None:
         """Move what is in the write-ahead log into the file."""
-        with translated("write the catalog to disk"):
+        with self._translated("write the catalog to disk"):
             self._raw.execute("CHECKPOINT")
 
     @contextlib.contextmanager
@@ -234,7 +239,16 @@ class Database:
             self._sqlalchemy = None
             self._raw.close()
 
+    def damage(self, found: str, doing: str) -> StorageError:
+        """The error for what DuckDB `found` in the open file while it was to do something."""
+        from sommelier.storage.integrity import error_while_open
+
+        return error_while_open(self._path, self._named, found, doing)
+
     # ---- inside
+
+    def _translated(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        return translated(doing, self.damage)
 
     def _ask(self, sql: str, values: Sequence[object]) -> duckdb.DuckDBPyConnection:
         if any(isinstance(value, list) and len(value) > MANY for value in values):
@@ -295,7 +309,7 @@ class Database:
         names = [column.name for column in table.columns]
         listed = ", ".join(f'"{name}"' for name in names)
         values = ", ".join(f"unnest(?::{c.type.compile(dialect)}[])" for c in table.columns)
-        with translated("change the catalog"):
+        with self._translated("change the catalog"):
             for start in range(0, len(rows), _CHUNK):
                 chunk = rows[start : start + _CHUNK]
                 self._raw.execute(

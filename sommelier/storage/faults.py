@@ -5,13 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sommelier.errors import CancelledError, CatalogSqlError, Span, StorageError
 
 _DISK_FULL = ("no space left", "file too large", "disk quota exceeded")
-_DAMAGED = ("corrupt", "not a valid duckdb", "could not read enough bytes", "replaying wal")
+_DAMAGED = (
+    "corrupt",
+    "not a valid duckdb",
+    "could not read enough bytes",
+    "could not read from file",
+    "replaying wal",
+    "failed to read",
+)
+_BY_CONTENT = ("IOException", "FatalException", "InternalException", "SerializationException")
 _WORD = re.compile(r"\w+|\"(?:[^\"]|\"\")*\"|\S")
 
 
@@ -44,11 +52,14 @@ def read_fault(error: BaseException) -> Fault:
 
 
 @contextlib.contextmanager
-def translated(doing: str) -> Iterator[None]:
+def translated(
+    doing: str, damaged: Callable[[str, str], StorageError] | None = None
+) -> Iterator[None]:
     """DuckDB's and SQLAlchemy's exceptions inside the block leave it as StorageError.
 
     doing : what was attempted, as it follows 'could not': 'add the model'. An interrupted
-    statement leaves as CancelledError.
+    statement leaves as CancelledError. damaged : makes the error, of what DuckDB said and `doing`,
+    for a file that can no longer be read.
     """
     try:
         yield
@@ -56,6 +67,8 @@ def translated(doing: str) -> Iterator[None]:
         cause = getattr(error, "orig", None) or error  # SQLAlchemy keeps the driver's in .orig
         if not type(cause).__module__.startswith(("duckdb", "_duckdb", "sqlalchemy")):
             raise
+        if damaged is not None and is_damage(cause):
+            raise damaged(read_fault(cause).message, doing) from error
         raise storage_error(cause, doing) from error
 
 
@@ -79,7 +92,9 @@ def storage_error(cause: BaseException, doing: str) -> StorageError | CancelledE
 
 
 def is_damage(cause: BaseException) -> bool:
-    """Whether DuckDB refused to open a file because of its content."""
+    """Whether DuckDB could not read a file because of its content, at opening or later."""
+    if type(cause).__name__ not in _BY_CONTENT:  # a table's name may be 'corrupt' too
+        return False
     message = read_fault(cause).message.lower()
     return any(words in message for words in _DAMAGED)
 

@@ -1,12 +1,14 @@
 """Opening a database file: whose it is, who may write it, and which copy a reader gets.
 
-A file is looked at through a read-only DuckDB connection before anything is written anywhere, so a
-foreign, damaged or newer file is left as it was, down to the folder beside it.
+A file is looked at through a read-only DuckDB connection, and every block of it verified, before
+anything is written anywhere, so a foreign, damaged or newer file is left as it was, down to the
+folder beside it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import time
 from collections.abc import Iterator
@@ -18,7 +20,16 @@ import duckdb
 
 from sommelier.errors import DatabaseCorruptError, DatabaseLockedError, StorageError
 from sommelier.storage.database import Database
-from sommelier.storage.faults import is_damage, storage_error
+from sommelier.storage.faults import is_damage, read_fault, storage_error
+from sommelier.storage.integrity import (
+    damage_error,
+    damage_of,
+    log_damage,
+    log_error,
+    newest_whole,
+    restore_hint,
+    unfinished_bytes,
+)
 from sommelier.storage.locking import WriterLock
 from sommelier.storage.migrations import (
     SCHEMA_VERSION,
@@ -27,8 +38,10 @@ from sommelier.storage.migrations import (
     refuse_newer,
     schema_version,
 )
-from sommelier.storage.snapshots import Snapshot, Snapshots
+from sommelier.storage.snapshots import Snapshot, Snapshots, directory_of, log_of
 from sommelier.storage.tasks import interrupt_running_jobs
+
+logger = logging.getLogger(__name__)
 
 MAGIC = b"DUCK"  # bytes 8 to 11 of a DuckDB file
 PATIENCE_S = 10.0  # how long to wait for a reader that is copying the database
@@ -55,7 +68,10 @@ class Opened:
     published: Snapshot | None = None
 
     def publish(self) -> bool:
-        """Checkpoint and copy the file of a writer; False if it could not be made quiet."""
+        """Checkpoint and copy the file of a writer; False if it could not be made quiet.
+
+        Raises DatabaseCorruptError if the file was damaged since it was opened.
+        """
         assert self.file is not None, "only a writer publishes"
         with self.database.steady():
             self.database.checkpoint()
@@ -64,6 +80,10 @@ class Opened:
             building = self.snapshots.temporary()
             try:
                 self.snapshots.copy_database(self.file, building)
+                if found := damage_of(building):  # or the last good copy would be removed
+                    raise damage_error(
+                        self.snapshots.database, found, kept="the snapshot before it was kept"
+                    )
                 self.published = self.snapshots.adopt(
                     building, self.database.generation, identity(self.database)
                 )
@@ -82,11 +102,6 @@ class Opened:
             self.lock.release()
 
 
-def directory_of(path: Path) -> Path:
-    """The folder beside a database file: artifacts, sketches, snapshots."""
-    return path.with_name(path.name + ".d")
-
-
 def open_for_writing(path: Path) -> Opened:
     """The database at `path`, created or migrated if need be, with the right to write it.
 
@@ -100,12 +115,12 @@ def open_for_writing(path: Path) -> Opened:
     if directory.exists():
         _take(lock, path)
     try:
-        if path.exists():
-            inspect(path)
+        _look_at(path)
         _take(lock, path)
         if not path.exists():  # what readers would be given is of a database that was deleted
             snapshots.remove_foreign(None)
-        current = snapshots.current() if path.exists() else None
+        current = _current(snapshots) if path.exists() else None
+        left = unfinished_bytes(path)
         opened = Opened(_connect(path), snapshots, lock=lock)
     except BaseException:
         lock.release()
@@ -123,6 +138,7 @@ def open_for_writing(path: Path) -> Opened:
         opened.database.close()
         lock.release()
         raise
+    _tell_unfinished(path, left)
     return opened
 
 
@@ -153,6 +169,14 @@ def open_for_reading(path: Path) -> Opened:
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
+def _look_at(path: Path) -> None:
+    """Raise if the database at `path` may not be written, or not be created."""
+    if path.exists():
+        inspect(path)
+    elif log_of(path).exists():
+        raise _orphan_error(path)
+
+
 def inspect(path: Path) -> int:
     """The schema version of the file at `path`, which is not touched.
 
@@ -162,6 +186,7 @@ def inspect(path: Path) -> int:
     _check_magic(path)
     database = _connect(path, read_only=True)
     try:
+        _refuse_damage(path)
         version = schema_version(database)
     finally:
         database.close()
@@ -175,7 +200,7 @@ def locked_error(path: Path, *, who: str | None = None) -> DatabaseLockedError:
     writer = lock.writer()
     if who is None:
         who = f"process {writer.pid} (since {writer.since:%H:%M})" if writer else "another process"
-    newest = snapshots.newest()
+    newest = newest_whole(snapshots)
     return DatabaseLockedError(
         f"{path.name} is being written by {who}", readable=newest.made_at if newest else None
     )
@@ -194,7 +219,7 @@ def _snapshot_to_read(path: Path, snapshots: Snapshots, lock: WriterLock) -> tup
     """(the newest snapshot, whether somebody is writing what is not in it yet)."""
     until = time.monotonic() + PATIENCE_S
     while not lock.acquire(note=False):
-        newest = snapshots.newest()
+        newest = newest_whole(snapshots)
         if newest is not None and lock.writer() is not None:
             return newest, True
         if time.monotonic() > until or lock.writer() is not None:
@@ -203,16 +228,23 @@ def _snapshot_to_read(path: Path, snapshots: Snapshots, lock: WriterLock) -> tup
             raise locked_error(path)
         time.sleep(0.02)
     try:
-        current = None if lock.last_writer_died else snapshots.current()
+        current = None if lock.last_writer_died else _current(snapshots)
         return current or _make_snapshot(path, snapshots), False
     finally:
         lock.release()
+
+
+def _current(snapshots: Snapshots) -> Snapshot | None:
+    """The newest snapshot, if it holds all that is in the file and is whole."""
+    current = snapshots.current()
+    return current if current is not None and damage_of(current.path) is None else None
 
 
 def _make_snapshot(path: Path, snapshots: Snapshots) -> Snapshot:
     """A copy of a database nobody writes. In the copy only, an older version is migrated and a job
     that a killed process left running is interrupted."""
     _check_magic(path)
+    _refuse_damage(path)
     building = snapshots.temporary()
     try:
         with path.open("rb") as source:
@@ -226,6 +258,7 @@ def _make_snapshot(path: Path, snapshots: Snapshots) -> Snapshot:
             own = identity(database)
         finally:
             database.close()
+        _tell_unfinished(path, unfinished_bytes(path))
         return snapshots.adopt(building, database.generation, own)
     except BaseException:
         for left in building.parent.glob(building.name + "*"):
@@ -254,7 +287,7 @@ def _connect_current(file: Path, path: Path) -> Database:
 
 def _connect(path: Path, *, read_only: bool = False, named: Path | None = None) -> Database:
     with _opening(named or path):
-        return Database(path, read_only=read_only)
+        return Database(path, read_only=read_only, named=named)
 
 
 @contextlib.contextmanager
@@ -267,23 +300,49 @@ def _opening(path: Path) -> Iterator[None]:
             pid = _PID.search(message)
             raise locked_error(path, who=f"process {pid[1]}" if pid else None) from error
         if is_damage(error) or isinstance(error, (duckdb.InternalException, duckdb.FatalException)):
-            raise DatabaseCorruptError(
-                f"{path.name} is damaged: {_first_line(message)}; it was left untouched",
-                hint="restore it from a copy; the newest snapshot in "
-                f"{directory_of(path).name}/snapshots is one",
-            ) from error
+            _refuse_damage(path)
+            said = _first_line(read_fault(error).message)
+            make = log_error if "replaying wal" in said.lower() else damage_error
+            raise make(path, said) from error
         raise storage_error(error, f"open {path}") from error
 
 
 def _check_magic(path: Path) -> None:
     if path.is_dir():
         raise StorageError(f"'{path}' is a folder; name a database file")
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise StorageError(f"'{path}' is no ordinary file; name a database file")
     with path.open("rb") as handle:
         if handle.read(12)[8:] != MAGIC:
+            what = "is not a Sommelier database" + ("" if path.stat().st_size else ": it is empty")
             raise DatabaseCorruptError(
-                f"{path.name} is not a Sommelier database; it was left untouched",
-                hint="name a new file to create a database",
+                f"{path.name} {what}; it was left untouched",
+                hint=restore_hint(path) or "name a new file to create a database",
             )
+
+
+def _refuse_damage(path: Path) -> None:
+    if found := damage_of(path):
+        raise damage_error(path, found)
+    if found := log_damage(path):
+        raise log_error(path, found)
+
+
+def _tell_unfinished(path: Path, left: int) -> None:
+    if left:
+        logger.warning(
+            "%s ended in %d bytes of a change that was never finished; it is not in the database",
+            log_of(path).name, left,
+        )  # fmt: skip
+
+
+def _orphan_error(path: Path) -> StorageError:
+    """DuckDB would delete the log when it creates the file."""
+    return StorageError(
+        f"there is no '{path.name}', but a log of changes to it, {log_of(path).name}, which a new "
+        "database would remove",
+        hint="put the database back beside its log, or move the log away",
+    )
 
 
 def _first_line(message: str) -> str:

@@ -37,11 +37,21 @@ class Snapshot:
     made_at: datetime
 
 
+def directory_of(path: Path) -> Path:
+    """The folder beside a database file: artifacts, sketches, snapshots."""
+    return path.with_name(path.name + ".d")
+
+
+def log_of(path: Path) -> Path:
+    """The write-ahead log beside a database file: changes that are not in the file yet."""
+    return path.with_name(path.name + ".wal")
+
+
 class Snapshots:
     """The copies of one database."""
 
     def __init__(self, database: Path, directory: Path) -> None:
-        self._database = database
+        self.database = database
         self._folder = directory / "snapshots"
 
     def all(self) -> list[Snapshot]:
@@ -66,7 +76,7 @@ class Snapshots:
         if newest is None or self.has_log():
             return None
         with contextlib.suppress(FileNotFoundError):
-            if newest.path.stat().st_mtime_ns == self._database.stat().st_mtime_ns:
+            if newest.path.stat().st_mtime_ns == self.database.stat().st_mtime_ns:
                 return newest
         return None
 
@@ -80,13 +90,13 @@ class Snapshots:
         source.seek(0)
         with target.open("wb") as copy:
             shutil.copyfileobj(source, copy, 1 << 22)
-        wal = _wal(self._database)
-        if _has_content(wal):
-            shutil.copyfile(wal, _wal(target))
+        log = log_of(self.database)
+        if _has_content(log):
+            shutil.copyfile(log, log_of(target))
 
     def adopt(self, built: Path, generation: int, identity: str) -> Snapshot:
         """Make a finished copy the newest snapshot, durably, and remove all others."""
-        times = self._database.stat()
+        times = self.database.stat()
         with built.open("r+b") as handle:
             os.fsync(handle.fileno())
         os.utime(built, ns=(times.st_mtime_ns, times.st_mtime_ns))
@@ -106,12 +116,12 @@ class Snapshots:
 
     def has_log(self) -> bool:
         """Whether changes of the database lie in its write-ahead log, outside the file."""
-        return _has_content(_wal(self._database))
+        return _has_content(log_of(self.database))
 
     def same_time_again(self, snapshot: Snapshot) -> None:
         """Note that the database file was touched after `snapshot` but holds the same."""
         with contextlib.suppress(OSError):
-            times = self._database.stat()
+            times = self.database.stat()
             os.utime(snapshot.path, ns=(times.st_mtime_ns, times.st_mtime_ns))
 
     def _remove_others(self, kept: Snapshot) -> None:
@@ -128,10 +138,6 @@ def _snapshot(path: Path) -> Snapshot:
     generation, _, identity = path.stem.partition("-")
     made_at = datetime.fromtimestamp(path.stat().st_mtime)
     return Snapshot(path, int(generation), identity, made_at)
-
-
-def _wal(path: Path) -> Path:
-    return path.with_name(path.name + ".wal")
 
 
 def _has_content(path: Path) -> bool:
