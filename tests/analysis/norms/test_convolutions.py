@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -15,8 +16,14 @@ from sommelier.analysis.norms import (
     lower_estimate,
     window_norm,
 )
-from sommelier.analysis.norms.convolutions import polyphase, reduced_axes, reduced_norm
+from sommelier.analysis.norms.convolutions import (
+    polyphase,
+    reduced_axes,
+    reduced_norm,
+    symbol_bound,
+)
 from sommelier.analysis.norms.unfoldings import schur_bound, unfolding_bound
+from sommelier.analysis.norms.values import reduced
 from sommelier.errors import AnalysisError
 from tests.analysis.norms.exact import Case, adjoint_case, exact_norm, operator_matrix, random_case
 
@@ -231,3 +238,27 @@ def test_a_map_smaller_than_its_kernel_is_written_out() -> None:
     below = lower_estimate(weight, Window((2, 2), pads=(1,) * 4), steps=100)
     assert found.method == "explicit"
     assert below.value <= found.value <= 1.02 * below.value
+
+
+def test_no_torus_is_too_short_for_its_padding() -> None:
+    # Differences are the kernels that a wrong wrap weakens: exhaust sizes, pads, strides, dilations
+    kernels = [[1, -1], [1, 0, -1], [1, 1, -1], [1, -1, 1], [1, -2, 1], [-1, 1, 1, 1]]
+    places = itertools.product(kernels, range(1, 7), range(4), range(4), (1, 2, 3), (1, 2))
+    checked = 0
+    for kernel, size, begin, end, stride, dilation in places:
+        reach = dilation * (len(kernel) - 1)
+        if size + begin + end <= reach:
+            continue
+        outputs = (size + begin + end - reach - 1) // stride + 1
+        matrix = np.zeros((outputs, size + begin + end))
+        for j, (k, tap) in itertools.product(range(outputs), enumerate(kernel)):
+            matrix[j, stride * j + dilation * k] = tap
+        exact = np.linalg.norm(matrix[:, begin : begin + size], 2)
+        axis = reduced(len(kernel), stride, dilation, (begin, end), size)
+        weight = torch.tensor(kernel, dtype=torch.float64).reshape(1, 1, 1, -1)
+        parts = polyphase(weight, [axis])
+        assert axis.torus is not None
+        torus = symbol_bound(parts, (1 if axis.taps == 1 else axis.torus,))
+        assert exact * ROUNDING <= torus, (kernel, size, begin, end, stride, dilation)
+        checked += 1
+    assert checked > 2900
