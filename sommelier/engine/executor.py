@@ -35,7 +35,7 @@ Mask = NDArray[np.bool_]
 
 def execute(plan: LogicalPlan, world: World) -> State:
     """The rows that answer the plan, in order, with a report per stage."""
-    state = State(np.ones(world.size, dtype=bool))
+    state = State(world.listed(plan.including))
     for name, stage in STAGES:
         run_stage(name, stage, plan, state, world)
     state.row_numbers()
@@ -48,7 +48,13 @@ def execute(plan: LogicalPlan, world: World) -> State:
 def source_stage(plan: LogicalPlan, state: State, world: World) -> Step:
     """Keeps the models of the named sources; all of them without FROM."""
     if plan.sources:
-        state.mask = np.logical_or.reduce([source_mask(s, world) for s in plan.sources])
+        masks = [source_mask(s, world) for s in plan.sources]
+        listed = state.mask  # a pool or query says itself which proposals it has
+        masks = [
+            m & listed if s.kind == "source" else m
+            for s, m in zip(plan.sources, masks, strict=True)
+        ]
+        state.mask = np.logical_or.reduce(masks)
     return Step(lambda: wording.source_text(plan.sources))
 
 

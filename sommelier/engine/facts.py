@@ -108,6 +108,20 @@ class Facts:
         """Numbers that sort as the column's text does; NaN where it is unknown."""
         return self._once(("rank", column), lambda: ranks(self.text(column)))
 
+    def listed(self, including: tuple[str, ...]) -> Array:
+        """Which models a question is about: all but proposals of kinds that are not included."""
+
+        def read() -> Array:
+            mask = np.ones(len(self.ids), dtype=bool)
+            hidden = [
+                id_ for id_, kind in self.catalog.proposals().items() if kind not in including
+            ]
+            mask[self.resources.rows(hidden)] = False
+            mask.flags.writeable = False
+            return mask
+
+        return self._once(("listed", including), read)
+
     def text_mask(self, predicate: TextPredicate) -> tuple[Array, Array]:
         """(rows where it is true, rows where the column is unknown) as masks."""
 

@@ -288,6 +288,7 @@ class LogicalPlan:
 
     columns: tuple[OutputColumn, ...]
     distinct: bool = False
+    including: tuple[str, ...] = ()  # kinds of proposals that count as models
     sources: tuple[SourcePlan, ...] = ()
     where: Condition | None = None
     on: Condition | None = None

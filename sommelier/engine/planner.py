@@ -60,6 +60,7 @@ def plan(select: nodes.Select, scope: Scope, columns: Columns) -> LogicalPlan:
     return LogicalPlan(
         columns=outputs,
         distinct=select.distinct,
+        including=select.including,
         sources=sources,
         where=where,
         on=on,

@@ -65,6 +65,10 @@ def _headline(name: str, inside: bool, negated: bool, failing: list[Verdict]) ->
 
 def _verdicts(plan: LogicalPlan, row: int, world: World) -> list[Verdict]:
     verdicts = []
+    if not plan.sources and not world.listed(plan.including)[row]:
+        kind = world.facts.catalog.proposals()[str(world.facts.ids[row])].upper()
+        hint = f"would match with INCLUDING {kind}"
+        verdicts.append(Verdict("FROM models", "a proposal", "", "false", hint))
     if plan.sources:
         inside = any(bool(source_mask(s, world)[row]) for s in plan.sources)
         text = wording.source_text(plan.sources)

@@ -34,6 +34,9 @@ class World:
     def column(self, key: ColumnKey) -> ColumnView:
         return self.facts.column(key)
 
+    def listed(self, including: tuple[str, ...]) -> NDArray[np.bool_]:
+        return self.facts.listed(including)
+
     def similarity(self, model_id: str) -> NDArray[np.float64]:
         return self.facts.similarity(self.profiles, model_id)
 

@@ -38,6 +38,12 @@ class SegmentTable(CollectionTable):
         )
         return [SegmentMatch(*row) for row in rows]
 
+    def proposals(self) -> dict[str, str]:
+        """Models that analysis found and nobody created: what found them ('segments'), by id."""
+        return dict(
+            self._database.rows("SELECT id, proposal FROM store.models WHERE proposal IS NOT NULL")
+        )
+
     def add_lineage(self, links: Iterable[Lineage]) -> None:
         """Keep where models come from; a link of the same two models and kind is replaced."""
         from sommelier.storage.schema import LINEAGE
