@@ -1,10 +1,11 @@
 """Do two classifiers mean the same by class 3? A check that needs only their answers.
 
-Source: algorithms.md A.1 step 5, with two corrections. Fitting a permutation and testing it on the
-same probes finds one for any two models as soon as classes are as many as probes, so it is fitted
-on one half and tested on the other. And a permutation that maps one model's favourite class to the
-other's explains models that always answer the same, so it has to beat what independent answers with
-the same frequencies would give.
+Source: algorithms.md A.1 step 5, with three corrections. Fitting a permutation and testing it on
+the same probes finds one for any two models as soon as classes are as many as probes, so it is
+fitted on one half and tested on the other. A permutation that maps one model's favourite class to
+the other's explains models that always answer the same, so it has to beat what independent answers
+with the same frequencies would give. And agreement need not be about chance: three of ten classes
+that kept their number make it 30 %, so the renumbered agreement has to exceed it beyond doubt.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ def label_order_mismatch(
 ) -> LabelOrder | None:
     """The suspicion that the classes are numbered differently, None where there is no ground.
 
-    reference, candidate : integer (n,) class ids below `classes`. Suspected when agreement is about
-    chance (its upper bound is below 2 / classes, and below 1/2) while a permutation found by
-    Hungarian matching of the confusion matrix makes most of the other half agree, and more than
-    chance would.
+    reference, candidate : integer (n,) class ids below `classes`. Suspected when, on the half of
+    the probes it was not fitted to, a permutation found by Hungarian matching of the confusion
+    matrix makes most answers equal, and the lower bound of that share exceeds both the upper bound
+    of the agreement as it is and what chance would give.
     """
     one, other = np.asarray(reference), np.asarray(candidate)
     answered = (one != NO_ANSWER) & (other != NO_ANSWER) & (one < classes) & (other < classes)
@@ -60,14 +61,12 @@ def label_order_mismatch(
         return None
     equal = int(np.count_nonzero(one == other))
     _, high = clopper_pearson(equal, len(one), confidence, side="upper")
-    if float(high) >= min(2 / classes, 0.5):
-        return None
     fitted = _permutation(one[::2], other[::2], classes)
     held_one, held_other = one[1::2], other[1::2]
     hits = int(np.count_nonzero(fitted[held_one] == held_other))
     low, _ = clopper_pearson(hits, len(held_one), confidence, side="lower")
     chance = _frequencies(held_one, classes) @ _frequencies(held_other, classes)[fitted]
-    if hits <= len(held_one) / 2 or float(low) <= float(chance):
+    if hits <= len(held_one) / 2 or float(low) <= max(float(high), float(chance)):
         return None
     best = _permutation(one, other, classes)
     return LabelOrder(best, equal / len(one), hits / len(held_one), float(low))

@@ -60,6 +60,15 @@ def test_fitting_and_testing_on_the_same_probes_would_accuse_unrelated_models():
     assert np.mean(fitted[one] == other) > 0.9  # the check as algorithms.md A.1 prints it
 
 
+def test_two_swapped_classes_are_found_though_most_answers_agree():
+    rng = np.random.default_rng(7)
+    one, other = answers(rng, 10, 0.97, n=2000)
+    swap = np.array([1, 0, *range(2, 10)])
+    found = label_order_mismatch(one, swap[other], 10)
+    assert found.agreement > 0.7
+    assert (found.permutation == swap).all()
+
+
 def test_models_that_always_say_the_same_are_not_accused():
     assert label_order_mismatch(np.full(64, 3), np.full(64, 5), 10) is None
 
