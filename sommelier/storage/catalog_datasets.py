@@ -153,6 +153,16 @@ class DatasetTable(MeasurementTable):
         )
         return [SketchRow(*row) for row in rows]
 
+    def sketch_rows_named(self, probe_set_id: str, file: str) -> int:
+        """How many rows a file of a probe set has at least: one more than the last one named."""
+        named = "topk_row" if file.startswith("topk-") else "if(file = ?, row_index, NULL)"
+        values = [file, probe_set_id] if "?" in named else [probe_set_id]
+        found = self._database.row(
+            f"SELECT coalesce(max({named}) + 1, 0) FROM store.sketches WHERE probe_set_id = ?",
+            values,
+        )
+        return int(found[0]) if found else 0
+
     # ---- equivalence
 
     def add_edges(self, edges: Iterable[EquivalenceEdge]) -> None:

@@ -107,9 +107,13 @@ class Tail:
             sync_folder(self.path.parent)
 
 
-def tail_of(path: Path, row_bytes: int) -> Tail:
-    """The end of a file that may not exist yet."""
-    return Tail(path, row_bytes, whole_rows(path, row_bytes))
+def tail_of(path: Path, row_bytes: int, named: int) -> Tail:
+    """The end of a file that may not exist yet.
+
+    named : rows the catalog knows of. Raises DatabaseCorruptError when the file has fewer, for a
+    row written over one of those would pass for the answers of another model.
+    """
+    return Tail(path, row_bytes, _enough(path, whole_rows(path, row_bytes), named))
 
 
 def whole_rows(path: Path, row_bytes: int) -> int:
@@ -121,16 +125,22 @@ def map_rows(path: Path, file: SketchFile, samples: int, needed: int) -> NDArray
 
     Raises DatabaseCorruptError when there are fewer than `needed`.
     """
-    rows = whole_rows(path, file.row_bytes(samples))
-    if rows < needed:
-        raise DatabaseCorruptError(
-            f"{path} holds {rows} answers, but the catalog names number {needed}",
-            hint="restore the file, or ANALYZE the models FOR EQUIVALENCE again",
-        )
+    rows = _enough(path, whole_rows(path, file.row_bytes(samples)), needed)
     shape = (rows, *file.row_shape(samples))
     if rows == 0:
         return np.empty(shape, dtype=file.dtype)
     return np.memmap(path, dtype=file.dtype, mode="r", shape=shape)
+
+
+def _enough(path: Path, rows: int, needed: int) -> int:
+    if rows < needed:
+        raise DatabaseCorruptError(
+            f"{path} holds {rows} answers, but the catalog names number {needed}; it was cut short "
+            "and left untouched",
+            hint="restore the file from a backup; without one, DROP the models whose answers are "
+            "gone, then IMPORT and ANALYZE them again",
+        )
+    return rows
 
 
 def file_name(identifier: str) -> str:

@@ -75,8 +75,9 @@ class SketchStore:
     def add(self, sketch: OutputSketch) -> SketchRow:
         """Write and register a sketch; it replaces one of the same model and probe set.
 
-        Raises UnknownNameError for a probe set the catalog does not know, and AnalysisError when
-        the answers do not have the probe set's number of samples.
+        Raises UnknownNameError for a probe set the catalog does not know, AnalysisError when the
+        answers do not have the probe set's number of samples, and DatabaseCorruptError when a file
+        was cut short.
         """
         return self.add_many([sketch])[0]
 
@@ -200,7 +201,8 @@ class SketchStore:
         def tail(file: SketchFile) -> Tail:
             path = folder / file.name
             if path not in tails:
-                tails[path] = tail_of(path, file.row_bytes(samples))
+                named = self._catalog.sketch_rows_named(sketch.probe_set_id, file.name)
+                tails[path] = tail_of(path, file.row_bytes(samples), named)
             return tails[path]
 
         answers, file = _answers(sketch, samples)

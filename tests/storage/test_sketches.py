@@ -122,6 +122,34 @@ def test_a_shortened_file_is_reported_not_read(shelf):
         SketchStore(folder(shelf).parent, shelf.catalog).get(model_id, PROBES.id)
 
 
+def test_a_shortened_file_takes_no_answers_that_would_pass_for_those_of_another_model(shelf):
+    first, second, new = add_models(shelf.catalog, 3)
+    for model_id in (first, second):
+        shelf.sketches.add(sketch(model_id, PROBES, [0, 1, 2, 3], classes=4))
+    path = folder(shelf) / "answers.bin"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:12])
+    restarted = SketchStore(folder(shelf).parent, shelf.catalog)
+    with pytest.raises(DatabaseCorruptError, match=r"answers\.bin holds 1 answers.* number 2"):
+        restarted.add(sketch(new, PROBES, [3, 3, 3, 3], classes=4))
+    assert path.read_bytes() == whole[:12]
+    path.write_bytes(whole)
+    restarted.add(sketch(new, PROBES, [3, 3, 3, 3], classes=4))
+    assert path.read_bytes()[: len(whole)] == whole
+
+
+def test_shortened_top_k_files_are_refused_too(shelf):
+    first, new = add_models(shelf.catalog, 2)
+    top = {
+        "topk_ids": np.zeros((4, 5), np.uint32).tobytes(),
+        "topk_scores": np.zeros((4, 5), np.float16).tobytes(),
+    }
+    shelf.sketches.add(sketch(first, PROBES, [0, 1, 2, 3], classes=4, **top))
+    (folder(shelf) / "topk-scores.bin").write_bytes(b"")
+    with pytest.raises(DatabaseCorruptError, match=r"topk-scores\.bin holds 0 answers"):
+        shelf.sketches.add(sketch(new, PROBES, [0, 1, 2, 3], classes=4, **top))
+
+
 def test_a_sketch_of_the_wrong_length_is_refused(shelf):
     (model_id,) = add_models(shelf.catalog, 1)
     with pytest.raises(AnalysisError, match="4 samples"):
