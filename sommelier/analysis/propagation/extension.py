@@ -27,7 +27,8 @@ REDUCTIONS_TAKE_AXES = 18  # opset from which ReduceL2, ReduceMax, ... read axes
 SHARED_BYTES = 1 << 16  # larger arrays are handed to the runtime, not copied into the model
 SQUARINGS = 2  # of the Gram matrix: the bound of a matrix of rank r is within r^(1/16)
 GRAM_SIDE = 128  # larger matrices: Schur's bound, which needs no product
-FLOAT, DOUBLE, INT64 = 1, 11, 7  # onnx.TensorProto's element types
+FLOAT, DOUBLE = 1, 11  # onnx.TensorProto's element types
+FLOATING = frozenset({FLOAT, 10, DOUBLE, 16})  # and float16, bfloat16
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +131,14 @@ class Extension:
             self._known[key] = self.node("Cast", [tensor], to=FLOAT)
         return str(self._known[key])
 
+    def single(self, tensor: str) -> str:
+        """A floating tensor as float32; integers, which are indices here, as they are."""
+        return self.real(tensor) if self._graph.tensor(tensor).dtype in FLOATING else tensor
+
     def constant(self, array: NDArray[Any]) -> str:
         """The name of a new constant."""
         name = f"measure/c{len(self._arrays)}"
-        self._arrays[name] = np.ascontiguousarray(array)
+        self._arrays[name] = np.array(array, order="C")  # ascontiguousarray would add an axis
         return name
 
     def node(

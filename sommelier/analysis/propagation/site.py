@@ -235,7 +235,7 @@ class Site:
                 stored = None if array is None else np.asarray(array, np.float32)
                 inputs.append("" if stored is None else self.extension.constant(stored))
             elif name and self.situation.constants.get(name) is None:
-                inputs.append(self.extension.real(name))
+                inputs.append(self.extension.single(name))
             else:
                 inputs.append(name)
         while inputs and not inputs[-1]:

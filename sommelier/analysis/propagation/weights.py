@@ -28,6 +28,8 @@ RANDOM = frozenset(
      "Bernoulli"}
 )  # fmt: skip
 
+SHAPES = frozenset({"Shape", "Size"})  # the twin's tensors have the host's shapes
+
 
 @dataclass(frozen=True, slots=True)
 class Constant:
@@ -117,7 +119,7 @@ def _derived(graph: Graph, known: set[str], changed: set[str]) -> tuple[list[str
     constant, touched, made = set(known), set(changed), []
     for node in graph.nodes:
         inputs = [name for name in node.inputs if name]
-        if any(name in touched for name in inputs):
+        if node.op not in SHAPES and any(name in touched for name in inputs):
             touched.update(name for name in node.outputs if name)
         elif all(name in graph.values for name in node.outputs if name):
             constant.update(node.outputs)

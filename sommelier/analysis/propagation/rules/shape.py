@@ -9,11 +9,9 @@ import math
 
 import numpy as np
 
-from sommelier.analysis.propagation.extension import FLOAT, Array
+from sommelier.analysis.propagation.extension import FLOAT, FLOATING, Array
 from sommelier.analysis.propagation.rules.windows import matrix_norm, pad_matrix
 from sommelier.analysis.propagation.site import Bound, Reading, Rule, Site, UnboundedError
-
-FLOATING = frozenset({FLOAT, 10, 11, 16})  # float32, float16, float64, bfloat16
 
 
 def moved(site: Site) -> Bound:
