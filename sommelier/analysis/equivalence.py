@@ -55,7 +55,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One model, its items, and how they become its inputs. kind None : as its graph looks."""
+    """One model, its items, and how they become its inputs."""
 
     path: Path
     items: LoadedDataset
@@ -90,33 +90,30 @@ def compare_models(
 
     inputs : (n, ...) items for both, or one array each where the models take different ones;
     `preprocessing` turns items into model inputs and is guessed from shapes where it is None.
-    labels : the truth, as the measure of the output kind takes it: class ids (n,), values, one
-    Detections an image. by : slice of each sample for the breakdown. output_kind : of both models,
+    labels : the truth, as the measure of the output kind takes it: class ids (n,) as the reference
+    numbers them, values, one Detections an image. by : slice of each sample for the breakdown. output_kind : of both models,
     inferred from each graph if omitted; label_spaces : likewise, read from each file.
     Raises AnalysisError where the models cannot be compared, with the reason. Both run in this
     process: for files you do not trust use a database, whose ANALYZE runs models in a worker.
     """
-    pair = inputs if isinstance(inputs, tuple) else (inputs, inputs)
-    if len(pair[0]) != len(pair[1]):
-        raise AnalysisError(f"{len(pair[0])} inputs for the reference and {len(pair[1])} others")
+    given = inputs if isinstance(inputs, tuple) else (inputs, inputs)
+    if len(given[0]) != len(given[1]):
+        raise AnalysisError(f"{len(given[0])} inputs for the reference and {len(given[1])} others")
+    paths = Path(reference_path), Path(candidate_path)
     reference, candidate = (
-        _prepared(Path(path), np.asarray(items), spec, output_kind, space)
-        for path, items, spec, space in zip(
-            (reference_path, candidate_path), pair, preprocessing, label_spaces, strict=True
-        )
+        _prepared(paths[side], given[side], preprocessing[side], output_kind, label_spaces[side])
+        for side in (0, 1)
     )
     checked = check_interface(
         reference.interface, candidate.interface, inputs_given=isinstance(inputs, tuple)
     )
     if checked.fit is Fit.INCOMPATIBLE:
         raise AnalysisError(checked.reason or "the models cannot be compared", hint=checked.hint)
-    both = (reference, candidate)
-    if reference.record.output_kind in CLASS_KINDS:
-        found = _compare_classes(both, labels, by, confidence)
-    else:
-        found = _compare_outputs(both, labels, by, confidence)
-    names = (reference.path.stem, candidate.path.stem)
-    return replace(found, interface=checked, names=names)
+    classes = reference.record.output_kind in CLASS_KINDS
+    found = (_compare_classes if classes else _compare_outputs)(
+        (reference, candidate), labels, by, confidence
+    )
+    return replace(found, interface=checked, names=(paths[0].stem, paths[1].stem))
 
 
 def _prepared(
@@ -127,7 +124,7 @@ def _prepared(
     space: LabelSpace | None,
 ) -> Run:
     record, own_space = describe(path, {} if kind is None else {"output_kind": kind})
-    loaded = datasets.in_memory(items)
+    loaded = datasets.in_memory(np.asarray(items))
     used = _preprocessing(record, declared, loaded.item(0))
     return Run(path, loaded, used, record, space or own_space)
 
@@ -154,7 +151,14 @@ def _compare_classes(
 ) -> PairComparison:
     sides = [Answered.of_run(answer_items(run.request, run.items), run.label_space) for run in pair]
     truth = None if labels is None else np.asarray(labels, dtype=np.int32)
-    return compare_answers(sides[0], sides[1], labels=truth, by=by, confidence=confidence)
+    return compare_answers(
+        sides[0],
+        sides[1],
+        labels=truth,
+        label_space=pair[0].label_space,
+        by=by,
+        confidence=confidence,
+    )
 
 
 def _compare_outputs(

@@ -166,7 +166,10 @@ def _check_outputs(reference: Interface, candidate: Interface, found: _Found) ->
         _same_widths(reference, candidate)
         return
     if one is not other:
-        raise AnalysisError(f"{one.value} cannot be compared with {other.value}")
+        raise AnalysisError(
+            f"{one.value} cannot be compared with {other.value}",
+            hint="declare the output kind of both, if their graphs were misread",
+        )
     if one is OutputKind.DETECTION:
         _check_detectors(reference, candidate, found)
 

@@ -191,8 +191,10 @@ def test_a_candidate_with_renumbered_classes_is_reported(tmp_path):
     assert (order[found.label_order.permutation] == np.arange(5)).all()
     assert "label order mismatch suspected" in str(found)
     named = [label_space(n, [f"c{i}" for i in o]) for n, o in (("a", range(5)), ("b", order))]
-    told = compare_models(one, two, X, label_spaces=tuple(named))
+    truth = run(one, X)[0].argmax(axis=1)  # as the reference numbers its classes
+    told = compare_models(one, two, X, label_spaces=tuple(named), labels=truth)
     assert (told.agreements, told.label_order) == (300, None)
+    assert told.reference_accuracy.value == told.candidate_accuracy.value == 1
 
 
 def test_the_table_shows_what_was_found(tmp_path):
