@@ -278,9 +278,10 @@ class SegmentMatch:
     kind : 'common' (the same operators, the donor's weights) or 'interface' (other operators with
     equal shapes at entry and exit). Entries and exits are tensor names; `definition` is the JSON
     from which the hybrid is built. identical : equal weights, so nothing changes.
-    Of `samples` probes: `estimated` changed answers (no guarantee), `certified` at most so many
-    change (proved for these probes), `measured` changed when the hybrid was run; None where it is
-    not known, and `note` says why. host_right, hybrid_right : correct answers of `labelled` probes.
+    estimated : share of answers that noise of the segment's difference changes; no guarantee.
+    certified : of `certified_samples` probes at most so many answers change, which is proved.
+    measured : of `samples` probes so many changed when the hybrid was run. None where it is not
+    known, and `note` says why. host_right, hybrid_right : correct answers to `labelled` probes.
     hybrid_id : the model that was built and run.
     """
 
@@ -303,6 +304,7 @@ class SegmentMatch:
     samples: int = 0
     estimated: float | None = None
     certified: int | None = None
+    certified_samples: int = 0
     measured: int | None = None
     labelled: int = 0
     host_right: int | None = None

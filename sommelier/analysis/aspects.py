@@ -23,6 +23,7 @@ from sommelier.records import LabelSpace, Measurement, ModelRecord, OutputSketch
 
 if TYPE_CHECKING:
     from sommelier.analysis.operator_timing import ModelTimes
+    from sommelier.analysis.segment_jobs import SegmentFinding
 
 OperatorRow = tuple[str, str, float, int]
 
@@ -44,6 +45,7 @@ class Finding:
     sketch: OutputSketch | None = None
     outputs: Mapping[str, Any] | None = None
     times: ModelTimes | None = None
+    segments: SegmentFinding | None = None
     remark: str | None = None
 
 
@@ -76,13 +78,15 @@ def sketch_task(subject: Subject, truth: Truth, sandbox: Sandbox) -> Finding:
     measured: list[Measurement] = []
     if probes.labels is not None and answers.kind == "labels":
         try:
-            measured = _accuracy(subject, truth, answers)
+            measured = measured_accuracy(subject, truth, answers)
         except AnalysisError as error:
             remarks.append(f"no accuracy: {error.message}")
     return Finding(tuple(measured), sketch, answers.outputs, remark="; ".join(remarks) or None)
 
 
-def _accuracy(subject: Subject, truth: Truth, answers: ModelAnswers) -> list[Measurement]:
+def measured_accuracy(subject: Subject, truth: Truth, answers: ModelAnswers) -> list[Measurement]:
+    """Accuracy on the probes that have true labels; needs truth.probes.labels. Raises AnalysisError
+    when the model's classes are others."""
     labels = truth.probes.labels
     assert labels is not None
     classes = answers.classes

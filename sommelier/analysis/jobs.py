@@ -35,7 +35,8 @@ class AnalysisOptions:
     """USING of ANALYZE. datasets empty: those that fit, else synthetic probes.
 
     samples None: 2 048 of a dataset or all, 512 synthetic. time_limit_s and memory_limit_bytes
-    hold for one model. device : where latency is measured.
+    hold for one model. device : where latency is measured. threshold : share of answers that
+    segments exchanged together may change.
     """
 
     datasets: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class AnalysisOptions:
     threads: int = 1
     runs: int = 50
     device: str = "cpu"
+    threshold: float = 0.05
     workers: int | None = None
     time_limit_s: float = 600.0
     memory_limit_bytes: float = 8e9
@@ -65,8 +67,8 @@ class AnalysisPlan:
     without_file: int = 0
     remarks: list[str] = field(default_factory=list)
 
-    def skip(self, model: ModelRecord, reason: str) -> None:
-        self.tasks.append(replace(_task("sketch", model, {}), state="skipped", reason=reason))
+    def skip(self, model: ModelRecord, reason: str, *, aspect: str = "sketch") -> None:
+        self.tasks.append(replace(task_of(aspect, model, {}), state="skipped", reason=reason))
 
 
 def plan_analysis(
@@ -76,9 +78,11 @@ def plan_analysis(
     options: AnalysisOptions,
     *,
     named: bool = True,
+    against: Sequence[ModelRecord] = (),
 ) -> AnalysisPlan:
     """The plan for these models; nothing is run. Latency comes first: it wants a quiet machine.
 
+    against : of FOR SEGMENTS, the other side of each pair.
     named : the user chose these models one by one. If not, or if no dataset was chosen, a dataset
     must also speak of a model's classes, and its items must fit without a guessed resize.
     Raises DatasetError when a named dataset is unknown, has changed or is too small.
@@ -89,15 +93,20 @@ def plan_analysis(
     plan.without_file = len(models) - len(runnable)
     if "latency" in wanted:
         decides = {key: getattr(options, key) for key in _LATENCY_KEYS}
-        plan.tasks += [_task("latency", model, decides) for model in runnable]
+        plan.tasks += [task_of("latency", model, decides) for model in runnable]
     if "resources" in wanted:
         table = "latency" in wanted or bool(catalog.operator_costs(options.device))
         decides = {"batch": options.batch, "device": options.device, "operator_table": table}
-        plan.tasks += [_task("resources", model, decides) for model in runnable]
+        plan.tasks += [task_of("resources", model, decides) for model in runnable]
     if {"equivalence", "accuracy"} & set(wanted):
         labelled_only = "equivalence" not in wanted
         strict = not (named and options.datasets)
         _plan_sketches(catalog, runnable, plan, labelled_only=labelled_only, strict=strict)
+    if "segments" in wanted:
+        from sommelier.analysis.segment_jobs import plan_segments
+
+        others = [model for model in against if model.artifact is not None]
+        plan_segments(catalog, runnable, others, plan, named=named)
     return plan
 
 
@@ -114,7 +123,7 @@ def _plan_sketches(
 ) -> None:
     """One task a model and probe set: every dataset asked for, else every one that fits it."""
     with ExitStack() as stack:
-        opened = _open_datasets(catalog, plan, stack)
+        opened = open_datasets(catalog, plan, stack)
         for model in models:
             reasons = []
             fitting = 0
@@ -131,7 +140,7 @@ def _plan_sketches(
                 _without_data(plan, model, reasons, labelled_only=labelled_only)
 
 
-def _open_datasets(catalog: Catalog, plan: AnalysisPlan, stack: ExitStack) -> list[_Opened]:
+def open_datasets(catalog: Catalog, plan: AnalysisPlan, stack: ExitStack) -> list[_Opened]:
     """The datasets, closed with the stack. One that nobody asked for may fail, with a remark."""
     options, opened = plan.options, []
     for record in _datasets(catalog, options):
@@ -185,10 +194,11 @@ def _add_sketch(
     }
     if label_map:  # a map that is given later measures the accuracy anew
         decides["label_map"] = dict(label_map)
-    plan.tasks.append(_task("sketch", model, decides))
+    plan.tasks.append(task_of("sketch", model, decides))
 
 
-def _task(aspect: str, model: ModelRecord, decides: Mapping[str, Any]) -> AnalysisTask:
+def task_of(aspect: str, model: ModelRecord, decides: Mapping[str, Any]) -> AnalysisTask:
+    """A task whose key is the hash of everything that decides its findings."""
     text = json.dumps([aspect, model.id, decides], sort_keys=True, default=str)
     key = f"{aspect}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
     return AnalysisTask(key, 0, aspect, model.id, dict(decides))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from sommelier.analysis import aspects
 from sommelier.analysis.aspects import Finding, OperatorRow, Subject, Truth
+from sommelier.analysis.execution import RunRequest
 from sommelier.analysis.jobs import AnalysisOptions, AnalysisPlan
 from sommelier.analysis.sandbox import Sandbox
 from sommelier.errors import CancelledError, SommelierError, StorageError
@@ -29,6 +30,7 @@ from sommelier.records import AnalysisTask, Job
 
 if TYPE_CHECKING:
     from sommelier.analysis.operator_timing import ModelTimes
+    from sommelier.analysis.segment_jobs import SegmentFinding
     from sommelier.storage.artifacts import ArtifactStore
     from sommelier.storage.catalog import Catalog
     from sommelier.storage.sketches import SketchStore
@@ -204,7 +206,27 @@ class _Runner:
             return aspects.latency_task(subject, task.parameters, sandbox)
         if task.aspect == "resources":
             return aspects.resources_task(subject, task.parameters, sandbox, self._operator_rows())
+        if task.aspect == "segments":
+            return Finding(segments=self._find_segments(subject, task, sandbox))
         return aspects.sketch_task(subject, self._truth(subject, task), sandbox)
+
+    def _find_segments(self, host: Subject, task: AnalysisTask, sandbox: Sandbox) -> SegmentFinding:
+        from sommelier.analysis.segment_jobs import segments_task
+        from sommelier.analysis.segment_study import PairRequest
+
+        donor = self._rooms.catalog.model(str(task.parameters["donor_id"]))
+        assert donor.artifact is not None, "plan_segments takes models with a file only"
+        truth, record = self._truth(host, task), host.record
+        run = RunRequest(
+            host.path, record.output_kind, record.preprocessing, truth.probes,
+            threads=sandbox.threads,
+        )  # fmt: skip
+        request = PairRequest(
+            record, run, donor, self._rooms.artifacts.path(donor.artifact),
+            threshold=float(task.parameters["threshold"]), seed=int(task.parameters["seed"]),
+            device=self._plan.options.device,
+        )  # fmt: skip
+        return segments_task(request, host, truth, sandbox)
 
     def _truth(self, subject: Subject, task: AnalysisTask) -> Truth:
         probes = self._plan.probes[str(task.parameters["probe_set_id"])]
@@ -236,11 +258,26 @@ class _Runner:
                     rooms.sketches.add_outputs(
                         task.model_id, finding.sketch.probe_set_id, dict(finding.outputs)
                     )
+            if finding.segments is not None:
+                self._keep_segments(finding.segments)
             rooms.queue.finish(task, "done", finding.remark)
         if finding.times is not None:
             with self._turn:
                 self._times.append(finding.times)
         self._count(task, "done", finding.remark)
+
+    def _keep_segments(self, found: SegmentFinding) -> None:
+        """The pair's segments, and its hybrids as models that nobody created yet."""
+        catalog = self._rooms.catalog
+        for hybrid in found.hybrids:
+            catalog.add_model(hybrid.record)
+            catalog.add_measurements(hybrid.measurements)
+            if hybrid.profile is not None:
+                catalog.add_profile(hybrid.profile)
+            catalog.add_probe_set(self._plan.probes[hybrid.sketch.probe_set_id].record)
+            self._rooms.sketches.add(hybrid.sketch)
+            catalog.add_lineage(hybrid.lineage)
+        catalog.replace_segments(found.host_id, found.donor_id, found.matches)
 
     def _settle(self, task: AnalysisTask, state: str, reason: str) -> None:
         self._rooms.queue.finish(task, state, reason)
@@ -280,7 +317,12 @@ class _Runner:
         self._times.clear()
 
 
-_PHASES = {"latency": "timing", "resources": "profiling", "sketch": "answering"}
+_PHASES = {
+    "latency": "timing",
+    "resources": "profiling",
+    "sketch": "answering",
+    "segments": "exchanging",
+}
 
 
 def worker_count(options: AnalysisOptions) -> int:

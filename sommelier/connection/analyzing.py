@@ -29,6 +29,7 @@ ANALYZE_OPTIONS: dict[str, Any] = {
     "threads": int,
     "runs": int,
     "device": str,
+    "threshold": Dimension.FRACTION,
     "workers": int,
     "time_limit": Dimension.TIME,
     "memory_limit": Dimension.BYTES,
@@ -55,7 +56,10 @@ def analyze(statement: nodes.Analyze, call: Call) -> tuple[str, int, tuple[str, 
     if not models:
         raise SommelierError("there are no models yet", hint="IMPORT MODELS FROM folder './zoo'")
     with underlined(_span_of(statement, "dataset")):
-        plan = plan_analysis(db.catalog, models, statement.aspects, options, named=named)
+        against = [call.resolve(name) for name in statement.against]
+        plan = plan_analysis(
+            db.catalog, models, statement.aspects, options, named=named, against=against
+        )
     tasks = TaskQueue(db.catalog)
     job = tasks.start_job(format_statement(statement), plan.tasks)
     db.catalog.publish()  # its first model may take long, and readers want to see the job

@@ -225,6 +225,7 @@ SEGMENTS = Table(
     Column("samples", BigInteger, nullable=False),
     Column("estimated", Double),
     Column("certified", BigInteger),
+    Column("certified_samples", BigInteger, nullable=False),
     Column("measured", BigInteger),
     Column("labelled", BigInteger, nullable=False),
     Column("host_right", BigInteger),

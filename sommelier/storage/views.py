@@ -57,8 +57,7 @@ VIEWS: dict[str, str] = {
     "segments": """
     SELECT h.name AS host, d.name AS donor, s.name, s.kind, s.operators, s.identical, s.flops,
         s.donor_flops, s.params, s.donor_params, s.samples,
-        s.estimated / nullif(s.samples, 0) AS estimated,
-        s.certified / nullif(s.samples, 0) AS certified,
+        s.estimated, s.certified / nullif(s.certified_samples, 0) AS certified,
         s.measured / nullif(s.samples, 0) AS measured,
         (s.host_right - s.hybrid_right) / nullif(s.labelled, 0) AS accuracy_drop,
         y.name AS hybrid, p.name AS probe_set, s.host_entry, s.host_exit, s.donor_entry,

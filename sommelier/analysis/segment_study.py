@@ -1,0 +1,266 @@
+"""What ANALYZE ... FOR SEGMENTS learns of one pair: its segments, and what exchanging them changes.
+
+Runs in the sandbox. Each segment gets three numbers that are never mixed: estimated (noise of the
+measured difference), certified (propagated bounds and margins) and measured (the hybrid was built
+and run). Sommelier 4.2 as corrected in algorithms.md B.5.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sommelier.analysis import datasets
+from sommelier.analysis.answers import ModelAnswers
+from sommelier.analysis.execution import RunRequest, answer_items, open_session
+from sommelier.analysis.inspection import Inspection, inspect
+from sommelier.analysis.metrics import interchangeable
+from sommelier.analysis.model_inputs import feeds, plan_feeds, tensor_spec
+from sommelier.analysis.segments import Segment, assess, common_segments
+from sommelier.analysis.segments.twins import build_twin, replaced_weights, separate
+from sommelier.errors import AnalysisError
+from sommelier.records import ModelRecord, OutputKind
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from sommelier.analysis.datasets import LoadedDataset
+
+Array = NDArray[Any]
+
+ASSESSED = 256  # probes of the estimate and of the proof: each costs several runs
+_CLASSES = (OutputKind.CLASSIFICATION, OutputKind.CLASS_IDS)
+
+
+@dataclass(frozen=True, slots=True)
+class PairRequest:
+    """A host, how it is run, and a donor. threshold : share of answers that a set of segments
+    exchanged together may change. device : where norms are computed."""
+
+    host: ModelRecord
+    run: RunRequest
+    donor: ModelRecord
+    donor_path: Path
+    threshold: float = 0.05
+    assessed: int = ASSESSED
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentStudy:
+    """One segment. estimated : share; certified : of `samples` at most so many answers change."""
+
+    segment: Segment
+    estimated: float | None = None
+    certified: int | None = None
+    samples: int = 0
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HybridStudy:
+    """A hybrid that was built and run. changed : answers that differ from the host's, of all."""
+
+    segments: tuple[str, ...]
+    inspection: Inspection
+    answers: ModelAnswers
+    changed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairStudy:
+    """chosen : the largest set of segments found that keeps to the threshold together."""
+
+    segments: tuple[SegmentStudy, ...]
+    hybrids: tuple[HybridStudy, ...]
+    host_answers: ModelAnswers | None = None
+    chosen: tuple[str, ...] = ()
+
+
+def study_pair(request: PairRequest) -> PairStudy:
+    """Segments of the pair in the order of the host, and a hybrid of each that changes anything.
+
+    Raises AnalysisError when the host cannot be run on the probes.
+    """
+    found = common_segments(request.run.model_path, request.donor_path)
+    exchanged = [segment for segment in found if not segment.identical]
+    if not exchanged:
+        return PairStudy(tuple(SegmentStudy(s, note="identical weights") for s in found), ())
+    dataset = request.run.probes.dataset
+    opened = nullcontext() if dataset is None else datasets.reopen(dataset, verify=False)
+    with opened as items:
+        pair = _Pair(request, items)
+        estimates, chosen, reason = pair.estimates(exchanged)
+        studies = tuple(
+            SegmentStudy(segment, note="identical weights")
+            if segment.identical
+            else pair.study(segment, estimates.get(segment.name), reason)
+            for segment in found
+        )
+        answers = answer_items(request.run, items)
+        sets: list[tuple[Segment, ...]] = [(segment,) for segment in exchanged]
+        if len(chosen) > 1:
+            sets.append(tuple(s for s in exchanged if s.name in chosen))
+        hybrids = [pair.hybrid(segments, answers) for segments in sets]
+    notes = {h.segments[0]: h.reason for h in hybrids if isinstance(h, _NotBuilt)}
+    return PairStudy(
+        tuple(_noted(study, notes.get(study.segment.name)) for study in studies),
+        tuple(h for h in hybrids if isinstance(h, HybridStudy)),
+        answers,
+        chosen,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _NotBuilt:
+    """A hybrid that does not build or run."""
+
+    segments: tuple[str, ...]
+    reason: str
+
+
+class _Pair:
+    """A pair while it is studied: its models in memory and the first probes as the host takes
+    them."""
+
+    def __init__(self, request: PairRequest, items: LoadedDataset | None) -> None:
+        import onnx
+
+        self._request = request
+        self._items = items
+        self._host: ModelProto = onnx.load(request.run.model_path)
+        self._donor: ModelProto = onnx.load(request.donor_path)
+        self._inputs = first_feeds(request.run, items, request.assessed)
+
+    def estimates(
+        self, segments: Sequence[Segment]
+    ) -> tuple[dict[str, float], tuple[str, ...], str | None]:
+        """(share of answers that noise changes by segment, the chosen set, why there is none)."""
+        request = self._request
+        try:
+            found = assess(
+                self._host, self._donor, segments, self._inputs, threshold=request.threshold,
+                output_kind=request.host.output_kind, threads=request.run.threads,
+                seed=request.seed,
+            )  # fmt: skip
+        except AnalysisError as error:
+            return {}, (), f"no estimate: {error.message}"
+        return {s.segment.name: s.estimated for s in found.segments}, found.chosen, None
+
+    def study(self, segment: Segment, estimated: float | None, reason: str | None) -> SegmentStudy:
+        """The segment with its estimate and, where there is one, its proof."""
+        samples = len(next(iter(self._inputs.values())))
+        certified, why = self._certified(segment)
+        note = "; ".join(text for text in (reason, why) if text) or None
+        return SegmentStudy(
+            segment, estimated, certified, 0 if certified is None else samples, note
+        )
+
+    def _certified(self, segment: Segment) -> tuple[int | None, str | None]:
+        """How many answers may change at most, or why that is not proved."""
+        from sommelier.analysis.propagation import propagate
+
+        if segment.kind != "common":
+            return None, "no proof: its operators are others"
+        if self._request.host.output_kind not in _CLASSES:
+            return None, "no proof: margins are those of classes"
+        try:
+            replaced = replaced_weights(self._host, self._donor, [segment])
+            host = separate(self._host, self._donor, [segment])
+            found = propagate(host, replaced, self._inputs, device=self._request.device)
+            unchanged = found.certified_unchanged(host.graph.output[0].name)
+        except AnalysisError as error:
+            return None, f"no proof: {error.message}"
+        if found.unbounded:
+            operator, why = next(iter(found.unbounded.items()))
+            return int((~unchanged).sum()), f"unbounded behind {operator}: {why}"
+        return int((~unchanged).sum()), None
+
+    def hybrid(
+        self, segments: Sequence[Segment], host_answers: ModelAnswers
+    ) -> HybridStudy | _NotBuilt:
+        """The hybrid with these segments, run on all probes."""
+        names = tuple(segment.name for segment in segments)
+        try:
+            twin = build_twin(self._host, self._donor, segments)
+            with tempfile.TemporaryDirectory(prefix="sommelier-hybrid-") as folder:
+                path = write_twin(twin, Path(folder))
+                inspection = inspect(path, hybrid_facts(self._request.host, self._request.donor))
+                run = replace(self._request.run, model_path=path)
+                answers = answer_items(run, self._items)
+        except AnalysisError as error:
+            return _NotBuilt(names, f"not built: {error.message}")
+        return HybridStudy(names, inspection, answers, changed_answers(host_answers, answers))
+
+
+def first_feeds(
+    request: RunRequest, items: LoadedDataset | None, count: int
+) -> Mapping[str, Array]:
+    """The first `count` probes as the model takes them: input -> (n, ...), one sample a run."""
+    session = open_session(request.model_path, request.threads)
+    inputs = tuple(tensor_spec(node) for node in session.get_inputs())
+    first = None
+    if items is not None and request.probes.indices is not None:
+        first = items.item(int(request.probes.indices[0]))
+    plan = plan_feeds(inputs, request.preprocessing, first, 1)
+    if plan.batch < 1:
+        raise AnalysisError("the model has no batch axis: its samples cannot be told apart")
+    made = [feed for feed, _ in islice(feeds(inputs, plan, request.probes, items), count)]
+    return {name: np.concatenate([feed[name] for feed in made]) for name in made[0]}
+
+
+def changed_answers(host: ModelAnswers, hybrid: ModelAnswers) -> int:
+    """How many answers of a hybrid are not the host's."""
+    if host.kind != hybrid.kind:
+        return len(host.answers)
+    if host.kind == "labels":
+        return int(np.count_nonzero(host.answers != hybrid.answers))
+    return int(np.count_nonzero(~interchangeable(host.answers, hybrid.answers)))
+
+
+def write_twin(twin: ModelProto, folder: Path) -> Path:
+    """The hybrid as a file; equal hybrids are equal bytes."""
+    path = folder / "hybrid.onnx"
+    path.write_bytes(twin.SerializeToString(deterministic=True))
+    return path
+
+
+def hybrid_facts(host: ModelRecord, donor: ModelRecord) -> dict[str, object]:
+    """What is declared of a hybrid: it does the host's task under the licences of both."""
+    licences = {host.license, donor.license}
+    known = [name for name in (host.license, donor.license) if name is not None]
+    facts = {
+        "task": host.task,
+        "family": host.family,
+        "license": None if None in licences else " AND ".join(dict.fromkeys(known)),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def definition_of(segment: Segment) -> str:
+    """The segment as JSON, from which `segment_from` makes it again."""
+    return json.dumps(asdict(segment), sort_keys=True)
+
+
+def segment_from(definition: str) -> Segment:
+    """The segment that `definition_of` wrote."""
+    fields = json.loads(definition)
+    for name in ("host_nodes", "donor_nodes"):
+        fields[name] = tuple(fields[name])
+    return Segment(**fields)
+
+
+def _noted(study: SegmentStudy, reason: str | None) -> SegmentStudy:
+    if reason is None:
+        return study
+    return replace(study, note=reason if study.note is None else f"{study.note}; {reason}")
