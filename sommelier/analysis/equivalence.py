@@ -91,8 +91,9 @@ def compare_models(
     inputs : (n, ...) items for both, or one array each where the models take different ones;
     `preprocessing` turns items into model inputs and is guessed from shapes where it is None.
     labels : the truth, as the measure of the output kind takes it: class ids (n,) as the reference
-    numbers them, values, one Detections an image. by : slice of each sample for the breakdown. output_kind : of both models,
-    inferred from each graph if omitted; label_spaces : likewise, read from each file.
+    numbers them, values, one Detections an image. by : slice of each sample for the breakdown.
+    output_kind : of both models, inferred from each graph if omitted; label_spaces : likewise, read
+    from each file.
     Raises AnalysisError where the models cannot be compared, with the reason. Both run in this
     process: for files you do not trust use a database, whose ANALYZE runs models in a worker.
     """
