@@ -97,9 +97,7 @@ def compare_models(
     Raises AnalysisError where the models cannot be compared, with the reason. Both run in this
     process: for files you do not trust use a database, whose ANALYZE runs models in a worker.
     """
-    given = inputs if isinstance(inputs, tuple) else (inputs, inputs)
-    if len(given[0]) != len(given[1]):
-        raise AnalysisError(f"{len(given[0])} inputs for the reference and {len(given[1])} others")
+    given = _items(inputs)
     paths = Path(reference_path), Path(candidate_path)
     reference, candidate = (
         _prepared(paths[side], given[side], preprocessing[side], output_kind, label_spaces[side])
@@ -115,6 +113,14 @@ def compare_models(
         (reference, candidate), labels, by, confidence
     )
     return replace(found, interface=checked, names=(paths[0].stem, paths[1].stem))
+
+
+def _items(inputs: Array | tuple[Array, Array]) -> tuple[Array, Array]:
+    """The items of each model, one for one."""
+    ours, theirs = inputs if isinstance(inputs, tuple) else (inputs, inputs)
+    if len(ours) != len(theirs):
+        raise AnalysisError(f"{len(ours)} inputs for the reference and {len(theirs)} others")
+    return ours, theirs
 
 
 def _prepared(
