@@ -25,6 +25,8 @@ UNIT = 2.0**-53
 STEPS = 24  # of Lanczos: within 1 % for a random matrix, whose spectrum has no gap at its end
 FIRST_SLACK = 2e-3  # of the eigenvalue, half of it for the norm; falls to LEAST when converged
 LEAST_SLACK = 1e-7
+JOINT_SLACK = 5e-3  # for the largest of many matrices, which differ by as much
+GUESSED = 4  # of those matrices, the largest by Frobenius norm
 GROWTH = 3.0
 BLOCK = 256  # columns below which halving a Gram matrix no longer pays
 
@@ -59,26 +61,40 @@ def _fill(rows: Tensor, out: Tensor) -> None:
 
 def eigenvalue_bounds(grams: Tensor) -> Tensor:
     """(b,) upper bounds of the largest eigenvalues of Hermitian matrices (b, n, n)."""
+    torch = load_torch()
     guess, slack = _guess(grams)
-    return _raise(grams, guess, slack) * (1 + _margin(grams))
+    ceiling = _ceiling(grams)
+    level = torch.minimum(guess * (1 + slack), ceiling)
+    todo = torch.arange(len(grams), device=grams.device)
+    while True:
+        failed = ~_below(grams[todo], level[todo]) & (level[todo] < ceiling[todo])
+        if not bool(failed.any()):
+            return level * (1 + _margin(grams))  # type: ignore[no-any-return]  # torch: ModuleType
+        todo = todo[failed]
+        slack = slack * GROWTH
+        level[todo] = torch.minimum(guess * (1 + slack), ceiling)[todo]
 
 
 def joint_eigenvalue_bound(grams: Tensor, proven: float = 0.0) -> float:
     """An upper bound of all eigenvalues of all matrices (b, n, n), and of `proven`.
 
     proven : a bound that other matrices have; where these lie below it one factorisation says so.
+    A few of the matrices left above it tell how far it has to rise.
     """
     margin = 1 + _margin(grams)
-    level = proven / margin
-    above = ~_below(grams, level) if level > 0 else None
-    if above is not None:
-        if not bool(above.any()):
-            return proven
-        grams = grams[above]
-    guess, slack = _guess(grams)
-    top = int(guess.argmax())
-    joint = guess[top].clamp_min(level).expand_as(guess)
-    return float(_raise(grams, joint, slack[top].expand_as(slack), joint=True).max()) * margin
+    level, slack = proven / margin, JOINT_SLACK
+    if level:
+        grams = grams[~_below(grams, level)]
+    while len(grams):
+        largest = grams.abs().square().sum(dim=(-2, -1)).topk(min(GUESSED, len(grams))).indices
+        guess, _ = _guess(grams[largest])
+        ceiling = float(_ceiling(grams).max())
+        level = min(max(float(guess.max()), level) * (1 + slack), ceiling)
+        if level == ceiling:
+            break
+        grams = grams[~_below(grams, level)]
+        slack *= GROWTH
+    return level * margin
 
 
 def _margin(grams: Tensor) -> float:
@@ -87,27 +103,10 @@ def _margin(grams: Tensor) -> float:
     return n * rounding(n + 2)
 
 
-def _raise(grams: Tensor, guess: Tensor, slack: Tensor, *, joint: bool = False) -> Tensor:
-    """The guess times 1 + slack, slack growing until mu I - G is positive definite.
-
-    The trace bounds every eigenvalue of a Gram matrix, so it ends there.
-    """
-    torch = load_torch()
-    trace = grams.diagonal(dim1=-2, dim2=-1).real.sum(-1)
-    ceiling = trace * (1 + rounding(grams.shape[-1]))
-    if joint:
-        ceiling = ceiling.max().expand_as(ceiling)
-    level = torch.minimum(guess * (1 + slack), ceiling)
-    todo = torch.arange(len(grams), device=grams.device)
-    while True:
-        failed = ~_below(grams[todo], level[todo]) & (level[todo] < ceiling[todo])
-        if not bool(failed.any()):
-            return level  # type: ignore[no-any-return]  # torch is a ModuleType here
-        todo = todo[failed]
-        slack = slack * GROWTH
-        grown = torch.minimum(guess * (1 + slack), ceiling)
-        # Jointly, what was proved at a lower level holds at a higher one.
-        level = grown if joint else level.index_copy(0, todo, grown[todo])
+def _ceiling(grams: Tensor) -> Tensor:
+    """(b,) traces, which bound every eigenvalue of a Gram matrix: where the search ends."""
+    trace: Tensor = grams.diagonal(dim1=-2, dim2=-1).real.sum(-1)
+    return trace * (1 + rounding(grams.shape[-1]))
 
 
 def _below(grams: Tensor, level: Tensor | float) -> Tensor:
