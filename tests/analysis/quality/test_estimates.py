@@ -16,7 +16,7 @@ from sommelier.records import NO_ANSWER
 def test_terms_of_0_and_1_are_a_share_and_graded_ones_a_bet():
     counted = mean(np.array([1, 0, 1, 1]), 0.9)
     low, high = map(float, clopper_pearson(3, 4, 0.9))
-    assert (counted.value, counted.low, counted.high) == (0.75, low, high)
+    assert (counted.value, counted.low, counted.high) == pytest.approx((0.75, low, high))
     assert (counted.method, counted.certified) == ("cp", True)
     graded = mean(np.full(50, 0.3), 0.9)
     assert (graded.method, graded.certified) == ("betting", True)
@@ -45,7 +45,8 @@ def test_paired_shares_are_exact_and_paired_grades_contain_the_difference():
     one, other = rng.random((2, 400)) < np.array([[0.8], [0.7]])
     found = difference(mean_figure("a", one), mean_figure("a", other), 0.95)
     only = int((one & ~other).sum()), int((other & ~one).sum())
-    assert (found.value, found.low, found.high) == paired_difference(*only, 400, 0.95)
+    expected = paired_difference(*only, 400, 0.95)
+    assert (found.value, found.low, found.high) == pytest.approx(expected)
     graded = difference(mean_figure("a", one * 0.5), mean_figure("a", other * 0.5), 0.95)
     assert graded.method == "betting"
     assert graded.low <= found.value / 2 <= graded.high
