@@ -5,6 +5,7 @@ Sommelier sections 4.1 and 4.2, as corrected in algorithms.md B.1 and B.5. Find 
 worth the trouble in a whole repository (`segment_sketch`, `candidate_pairs`).
 """
 
+from sommelier.analysis.segments.assessment import Assessment, SegmentAssessment, assess
 from sommelier.analysis.segments.finding import common_segments, segments_of
 from sommelier.analysis.segments.forms import Forms, forms
 from sommelier.analysis.segments.linear import (
@@ -17,23 +18,29 @@ from sommelier.analysis.segments.linear import (
 from sommelier.analysis.segments.normal_form import NormalForm, Operator
 from sommelier.analysis.segments.normalising import normal_form
 from sommelier.analysis.segments.segment import Segment
+from sommelier.analysis.segments.sketches import candidate_pairs, segment_sketch
 from sommelier.analysis.segments.twins import build_twin, replaced_weights, separate, twin_of
 
 __all__ = [
+    "Assessment",
     "Forms",
     "NormalForm",
     "Operator",
     "OperatorSequence",
     "Region",
     "Segment",
+    "SegmentAssessment",
     "Step",
+    "assess",
     "build_twin",
+    "candidate_pairs",
     "common_segments",
     "describe",
     "forms",
     "linearise",
     "normal_form",
     "replaced_weights",
+    "segment_sketch",
     "segments_of",
     "separate",
     "twin_of",

@@ -159,19 +159,12 @@ def model_of(form: NormalForm, part: Part, outputs: Sequence[str]) -> ModelProto
         part.nodes,
         "part",
         [value_info(form, name) for name in part.needs],
-        [_untyped(form, name) for name in outputs],
+        [value_info(form, name) for name in outputs],
         constants,
     )
-    version = max(form.model.ir_version, 4)
+    version = max(form.model.ir_version, 4)  # before 4 every weight had to be an input
     imports = list(form.model.opset_import) or [helper.make_opsetid("", 1)]
     return helper.make_model(graph, opset_imports=imports, ir_version=version)
-
-
-def _untyped(form: NormalForm, name: str) -> ValueInfoProto:
-    """An output whose shape the runtime infers: at another batch it is another one."""
-    from onnx import helper
-
-    return helper.make_tensor_value_info(name, form.graph.tensor(name).dtype, None)
 
 
 def _in_order(form: NormalForm, outputs: set[str]) -> tuple[NodeProto, ...]:
