@@ -92,7 +92,8 @@ def test_projected_outputs_are_marked_as_estimates(tmp_path):
     wide = embedding_model(tmp_path / "w.onnx", width=700)
     items = in_memory(X)
     probes = dataset_probes(items, sampling="first")
-    kept = Answered.of_run(answer_items(RunRequest(wide, OutputKind.EMBEDDING, None, probes), items))
+    request = RunRequest(wide, OutputKind.EMBEDDING, None, probes)
+    kept = Answered.of_run(answer_items(request, items))
     assert kept.answers.shape == (400, 256)  # what a catalog keeps of 700 numbers
     found = compare_answers(kept, kept)
     assert not found.exact
