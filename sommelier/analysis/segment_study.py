@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+LARGEST = 2**31  # bytes of a protocol buffer
 ASSESSED = 256  # probes of the estimate and of the proof: each costs several runs
 _CLASSES = (OutputKind.CLASSIFICATION, OutputKind.CLASS_IDS)
 
@@ -203,6 +204,20 @@ class _Pair:
         return HybridStudy(names, inspection, answers, changed_answers(host_answers, answers))
 
 
+def build_hybrid(
+    host: ModelRecord,
+    host_path: Path,
+    donor: ModelRecord,
+    donor_path: Path,
+    definitions: Sequence[str],
+    folder: Path,
+) -> tuple[Path, Inspection]:
+    """The file of a hybrid, in `folder`, and what it holds. definitions : `definition_of` each."""
+    twin = build_twin(host_path, donor_path, [segment_from(d) for d in definitions])
+    path = write_twin(twin, folder)
+    return path, inspect(path, hybrid_facts(host, donor))
+
+
 def first_feeds(
     request: RunRequest, items: LoadedDataset | None, count: int
 ) -> Mapping[str, Array]:
@@ -230,6 +245,8 @@ def changed_answers(host: ModelAnswers, hybrid: ModelAnswers) -> int:
 
 def write_twin(twin: ModelProto, folder: Path) -> Path:
     """The hybrid as a file; equal hybrids are equal bytes."""
+    if twin.ByteSize() >= LARGEST:
+        raise AnalysisError("the hybrid would be larger than the 2 GB of one ONNX file")
     path = folder / "hybrid.onnx"
     path.write_bytes(twin.SerializeToString(deterministic=True))
     return path

@@ -207,7 +207,8 @@ class _Runner:
         if task.aspect == "resources":
             return aspects.resources_task(subject, task.parameters, sandbox, self._operator_rows())
         if task.aspect == "segments":
-            return Finding(segments=self._find_segments(subject, task, sandbox))
+            found = self._find_segments(subject, task, sandbox)
+            return Finding(segments=found, remark=found.remark)
         return aspects.sketch_task(subject, self._truth(subject, task), sandbox)
 
     def _find_segments(self, host: Subject, task: AnalysisTask, sandbox: Sandbox) -> SegmentFinding:
@@ -223,7 +224,7 @@ class _Runner:
         )  # fmt: skip
         request = PairRequest(
             record, run, donor, self._rooms.artifacts.path(donor.artifact),
-            threshold=float(task.parameters["threshold"]), seed=int(task.parameters["seed"]),
+            threshold=self._plan.options.threshold, seed=self._plan.options.seed,
             device=self._plan.options.device,
         )  # fmt: skip
         return segments_task(request, host, truth, sandbox)

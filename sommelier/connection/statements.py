@@ -13,7 +13,7 @@ from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sommelier.connection import altering, analyzing, importing
+from sommelier.connection import altering, analyzing, grafting, importing
 from sommelier.connection.naming import reference_name, underlined
 from sommelier.connection.plain import plain_options
 from sommelier.engine.names import nearest
@@ -201,6 +201,23 @@ def _create_pool(statement: nodes.CreatePool, call: Call) -> Done:
     else:
         call.db.catalog.save_pool(statement.name, list(ids), text)
     return Done("created", statement.name, len(ids))
+
+
+@_perform.register
+def _create_model(statement: nodes.CreateModel, call: Call) -> Done:
+    exists = _exists(call, statement.name)
+    if exists:
+        if statement.if_not_exists:
+            return Done("exists", _spelled(statement.name), 0)
+        if not statement.or_replace:
+            raise BinderError(
+                f"model '{_spelled(statement.name)}' exists",
+                span=statement.name.span,
+                hint="CREATE OR REPLACE MODEL replaces it",
+            )
+    replaced = call.resolve(statement.name) if statement.or_replace and exists else None
+    name, notes = grafting.create_hybrid(statement, call, replaced)
+    return Done("created", name, 1, notes)
 
 
 @_perform.register

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sommelier.engine import settings
+from sommelier.engine import settings, show_segments
 from sommelier.engine.numbers import FUNCTIONS
 from sommelier.engine.options import SETTINGS
 from sommelier.engine.parameters import Parameters
@@ -35,14 +35,17 @@ def show(statement: nodes.Show, session: Session, parameters: Parameters) -> Tab
             f"SHOW {statement.what.upper()} takes LIKE; WHERE works with SHOW MODELS",
             span=statement.where.span,
         )
-    if statement.of:
+    notes: tuple[str, ...] = ()
+    if statement.what in _OF_PAIRS:
+        columns, rows, notes = _OF_PAIRS[statement.what](statement.of, session, parameters)
+    elif statement.of:
         columns, rows = _OF[statement.what](statement.of[0], session, parameters)
     else:
         columns, rows = _LISTS[statement.what](session)
     if statement.like is not None:
         pattern = like_pattern(statement.like)
         rows = [row for row in rows if pattern.fullmatch(str(row[0]))]
-    return Table(statement.what, columns, rows[: statement.limit])
+    return Table(statement.what, columns, rows[: statement.limit], notes)
 
 
 def like_pattern(like: str) -> re.Pattern[str]:
@@ -280,6 +283,8 @@ def profile_rows(session: Session, model_id: str) -> Rows:
     order = list(METRICS)
     return sorted(rows, key=lambda row: order.index(str(row[0])))
 
+
+_OF_PAIRS = {"segments": show_segments.segments, "lineage": show_segments.lineage}
 
 _OF: dict[str, Callable[[Any, Session, Parameters], Listed]] = {
     "versions": _versions,

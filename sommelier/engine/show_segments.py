@@ -1,0 +1,147 @@
+"""SHOW SEGMENTS and SHOW LINEAGE: parts that models can exchange, and which come from which."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from sommelier.confidence import clopper_pearson
+from sommelier.engine.parameters import Parameters
+from sommelier.engine.result import ColumnInfo
+from sommelier.errors import BinderError
+from sommelier.units import Dimension
+
+if TYPE_CHECKING:
+    from sommelier.engine.session import Session
+    from sommelier.grammar import nodes
+    from sommelier.records import SegmentMatch
+
+Listed = tuple[tuple[ColumnInfo, ...], list[tuple[object, ...]], tuple[str, ...]]
+Models = tuple["nodes.ModelRef | nodes.Parameter", ...]
+
+CONFIDENCE = 0.95  # of the column `at_most`
+_SHARE = Dimension.FRACTION
+_LEGEND = (
+    "answers that change: estimated has no guarantee; certified is proved for its probes; "
+    f"measured ran the hybrid, and at_most is its upper bound at {CONFIDENCE:.0%} confidence"
+)
+
+_SEGMENT_COLUMNS = (
+    ColumnInfo("segment"),
+    ColumnInfo("donor"),
+    ColumnInfo("kind"),
+    ColumnInfo("part"),
+    ColumnInfo("operators", Dimension.COUNT),
+    ColumnInfo("flops", Dimension.FLOPS),
+    ColumnInfo("donor_flops", Dimension.FLOPS),
+    ColumnInfo("estimated", _SHARE),
+    ColumnInfo("certified", _SHARE),
+    ColumnInfo("measured", _SHARE),
+    ColumnInfo("at_most", _SHARE),
+    ColumnInfo("accuracy_drop", _SHARE),
+    ColumnInfo("hybrid"),
+    ColumnInfo("note"),
+)
+
+
+def segments(of: Models, session: Session, parameters: Parameters) -> Listed:
+    """What can be exchanged in a host, with one donor or all; changes are shares of its answers.
+
+    Raises BinderError when no pair was analysed, with the statement that does it.
+    """
+    host = session.model(of[0], parameters)
+    donor = session.model(of[1], parameters) if len(of) > 1 else None
+    found = session.catalog.segments(host.id, None if donor is None else donor.id)
+    if not found:
+        other = "another_model" if donor is None else donor.name
+        raise BinderError(
+            f"no segments of {host.name} are known"
+            + ("" if donor is None else f" in {donor.name}"),
+            span=of[0].span,
+            hint=f"ANALYZE {host.name}, {other} FOR SEGMENTS",
+        )
+    ids = {s.donor_id for s in found} | {s.hybrid_id for s in found if s.hybrid_id is not None}
+    names = {record.id: record.name for record in session.catalog.models(sorted(ids))}
+    rows = [_segment_row(segment, names) for segment in found]
+    notes = [_LEGEND]
+    if any(segment.hybrid_id for segment in found):
+        example = next(s for s in found if s.hybrid_id)
+        notes.append(
+            f"keep one: CREATE MODEL h AS GRAFT {names[example.donor_id]} INTO {host.name}"
+            f" AT SEGMENT '{example.name}'"
+        )
+    return _SEGMENT_COLUMNS, rows, tuple(notes)
+
+
+def _segment_row(segment: SegmentMatch, names: dict[str, str]) -> tuple[object, ...]:
+    at_most = measured = certified = drop = None
+    if segment.measured is not None and segment.samples:
+        measured = segment.measured / segment.samples
+        _, high = clopper_pearson(segment.measured, segment.samples, CONFIDENCE, side="upper")
+        at_most = float(high)
+    if segment.certified is not None and segment.certified_samples:
+        certified = segment.certified / segment.certified_samples
+    if segment.host_right is not None and segment.hybrid_right is not None and segment.labelled:
+        drop = (segment.host_right - segment.hybrid_right) / segment.labelled
+    if segment.identical:
+        measured = certified = at_most = 0.0
+    return (
+        segment.name,
+        names.get(segment.donor_id),
+        segment.kind,
+        f"{_short(segment.host_entry)} -> {_short(segment.host_exit)}",
+        segment.operators,
+        segment.flops,
+        segment.donor_flops,
+        segment.estimated,
+        certified,
+        measured,
+        at_most,
+        drop,
+        names.get(segment.hybrid_id or ""),
+        segment.note,
+    )
+
+
+def _short(tensor: str) -> str:
+    """The end of a tensor's name; files repeat the path of the module in front of it.
+
+    >>> _short("/layer1/layer1.6/Relu_1_output_0"), _short("input")
+    ('layer1.6/Relu_1', 'input')
+    """
+    parts = [part for part in tensor.split("/") if part]
+    return "/".join(parts[-2:]).removesuffix("_output_0")
+
+
+_LINEAGE_COLUMNS = tuple(ColumnInfo(n) for n in ("model", "parent", "relation", "known", "detail"))
+
+
+def lineage(of: Models, session: Session, parameters: Parameters) -> Listed:
+    """Where a model comes from and what comes from it. known : built, verified or declared."""
+    model = session.model(of[0], parameters)
+    links = session.catalog.lineage(model.id)
+    names = {record.id: record.name for record in session.catalog.models()}
+    rows: list[tuple[object, ...]] = [
+        (
+            names.get(link.model_id),
+            names.get(link.parent_id, "dropped"),
+            link.relation,
+            link.provenance,
+            _told(link.detail),
+        )
+        for link in links
+    ]
+    rows.sort(key=lambda row: (row[0] != model.name, str(row[0]), row[2]))
+    notes = () if rows else (f"nothing is known of where {model.name} comes from",)
+    return _LINEAGE_COLUMNS, rows, notes
+
+
+def _told(detail: str | None) -> str | None:
+    """The detail of a link as people read it."""
+    if detail is None:
+        return None
+    facts = json.loads(detail)
+    return ", ".join(
+        f"{key}: {', '.join(value) if isinstance(value, list) else value}"
+        for key, value in facts.items()
+    )
