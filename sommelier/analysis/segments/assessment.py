@@ -1,14 +1,16 @@
 """Which segments can be exchanged without changing too many answers.
 
 Sommelier 4.2 steps ii and iii, as corrected in algorithms.md B.5: noise on a sphere is neither safe
-nor tight, so it is an estimate beside what was measured; and segments are taken away by what they
-change per cost they save, not the cheapest first. The set that is left was built and run.
+nor tight, so it is an estimate beside what was measured. Of few segments all sets are judged by
+adding up what each changes in the output, and the best are run; of many, those that change most per
+cost they save are taken away, not the cheapest first. The set that is left was built and run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from sommelier.analysis.segments.forms import Forms, forms
 from sommelier.analysis.segments.segment import Segment
 from sommelier.analysis.segments.trials import Bench, Trial
-from sommelier.analysis.segments.twins import overlapping
+from sommelier.analysis.segments.twins import nodes_taken
 from sommelier.errors import AnalysisError
 from sommelier.records import OutputKind
 
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 Array = NDArray[Any]
+Steps = list[tuple[tuple[str, ...], int]]
+
+MANY = 12  # segments up to which all sets are judged (algorithms.md B.5)
+VERIFIED = 3  # promising sets that are run
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +64,8 @@ class SegmentAssessment:
 class Assessment:
     """Every segment alone, and the largest set found that keeps to the threshold together.
 
-    estimated : the share of changed answers predicted for the set from each segment alone, by
-    adding first-order changes of the output where that is possible and the shares otherwise.
+    estimated : the share of changed answers predicted for the set from each segment alone: by
+    adding the changes of the output where that is possible, the noise's shares otherwise.
     changed : answers the set did change, its twin built and run. steps : the sets tried, each with
     its count. A set chosen on these samples looks better on them than on others: bound its change
     on samples that had no part in the choice (algorithms.md A.5).
@@ -106,7 +112,7 @@ def assess(
         raise AnalysisError("two segments have the same name", hint="take them from one answer")
     trials = bench.trials(segments, seed)
     saved = {segment.name: _saved(found, segment) for segment in segments}
-    chosen, steps = _keep(bench, _without_overlap(found, segments, saved), trials, saved, threshold)
+    chosen, steps = _keep(found, bench, segments, trials, saved, threshold)
     names = tuple(segment.name for segment in segments if segment in chosen)
     return Assessment(
         segments=tuple(
@@ -122,18 +128,52 @@ def assess(
 
 
 def _keep(
-    bench: Bench, segments: list[Segment], trials: Mapping[str, Trial],
+    found: Forms, bench: Bench, segments: Sequence[Segment], trials: Mapping[str, Trial],
     saved: Mapping[str, float], threshold: float,
-) -> tuple[list[Segment], list[tuple[tuple[str, ...], int]]]:  # fmt: skip
-    """Takes segments away until the twin keeps to the threshold; every set on the way is run."""
-    kept = list(segments)
-    steps = []
-    while True:
+) -> tuple[list[Segment], Steps]:  # fmt: skip
+    """The set that saves most of those whose twins keep to the threshold; every set that was run.
+
+    At last segments are taken away one by one until what is left keeps to it.
+    """
+    steps: Steps = []
+
+    def holds(kept: Sequence[Segment]) -> bool:
         changed = int(bench.changed(kept).sum())
         steps.append((tuple(segment.name for segment in kept), changed))
-        if changed <= threshold * bench.samples or not kept:
-            return kept, steps
+        return changed <= threshold * bench.samples
+
+    for promising in _promising(found, bench, segments, trials, saved, threshold)[:VERIFIED]:
+        if holds(promising):
+            return promising, steps
+    kept = _without_overlap(found, segments, saved)
+    while not holds(kept) and kept:
         kept.remove(max(kept, key=lambda s: _price(trials[s.name], saved[s.name])))
+    return kept, steps
+
+
+def _promising(
+    found: Forms, bench: Bench, segments: Sequence[Segment], trials: Mapping[str, Trial],
+    saved: Mapping[str, float], threshold: float,
+) -> list[list[Segment]]:  # fmt: skip
+    """Sets whose changes of the output, added up, keep to the threshold; most saved first.
+
+    [] for more segments than MANY, and where outputs cannot be added up.
+    """
+    shifts = {name: trial.shift for name, trial in trials.items() if trial.shift is not None}
+    if len(shifts) < len(segments) or len(segments) > MANY:
+        return []
+    apart = {(a.name, b.name) for a, b in combinations(segments, 2) if not overlapping(found, a, b)}
+    sets = (list(c) for size in range(1, len(segments) + 1) for c in combinations(segments, size))
+    free = [c for c in sets if all((a.name, b.name) in apart for a, b in combinations(c, 2))]
+    free.sort(key=lambda c: -sum(saved[s.name] for s in c))
+    good: list[list[Segment]] = []
+    for candidate in free:
+        shift = np.sum([shifts[s.name] for s in candidate], axis=0)
+        if bench.differs(shift).mean() <= threshold:
+            good.append(candidate)
+        if len(good) == VERIFIED:
+            break
+    return good
 
 
 def _price(trial: Trial, saved: float) -> tuple[float, float]:
@@ -147,9 +187,12 @@ def _without_overlap(
 ) -> list[Segment]:
     """Segments that can be exchanged together, those that save most first; in order of place."""
     kept: list[Segment] = []
+    taken: set[int] = set()
     for segment in sorted(segments, key=lambda s: -saved[s.name]):
-        if not any(overlapping(found, segment, other) for other in kept):
+        nodes = nodes_taken(found, segment)
+        if taken.isdisjoint(nodes):
             kept.append(segment)
+            taken |= nodes
     return [segment for segment in segments if segment in kept]
 
 
@@ -166,7 +209,7 @@ def _saved(found: Forms, segment: Segment) -> float:
 def _assessed(
     bench: Bench, segment: Segment, trial: Trial, saved: float, chosen: bool
 ) -> SegmentAssessment:
-    first = None if trial.shift is None else float(bench.differs(trial.shift).mean())
+    first = None if trial.linear is None else float(trial.linear.mean())
     return SegmentAssessment(
         segment=segment,
         samples=bench.samples,

@@ -39,26 +39,27 @@ class Trial:
     """One segment exchanged alone. Arrays over the samples.
 
     changed : bool, where the answer is another. noisy : bool, where noise of the size of the
-    segment's difference changes the answer. shift : float (n, width), first-order change of the
-    output; None where the model has several outputs or integer ones. difference : float, relative
-    L2 difference at the exit.
+    segment's difference changes the answer. linear : bool, where the linearised rest of the model
+    says so. shift : float (n, width), the change of the output. difference : float, relative L2
+    difference at the exit. linear and shift are None where outputs cannot be added up.
     """
 
     changed: NDArray[np.bool_]
     noisy: NDArray[np.bool_]
+    linear: NDArray[np.bool_] | None
     shift: Array | None
     difference: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """Outputs of one batch as the host gives them, with the segment exchanged, with noise; the
-    first-order change of the output, and the relative difference at the exit."""
+    """Outputs of one batch as the host gives them, with the segment exchanged, with noise, and to
+    first order; and the relative difference at the exit."""
 
     ours: list[Array]
     theirs: list[Array]
     noisy: list[Array]
-    shift: Array
+    linear: list[Array]
     difference: NDArray[np.float64]
 
 
@@ -134,29 +135,32 @@ class Bench:
         ours, theirs = after(base), after(given)
         floating = np.issubdtype(base.dtype, np.floating)
         noisy = after(base + _on_sphere(rng, base.shape, sizes)) if floating else theirs
-        shift = np.zeros((len(base), 0))
+        linear = theirs
         if self._smooth:
             near = after(base + STEP * move)[0].astype(np.float64)
-            shift = (near - ours[0]).reshape(len(base), -1) / STEP
-        return _Step(ours, theirs, noisy, shift, relative)
+            linear = [(ours[0] + (near - ours[0]) / STEP).astype(ours[0].dtype)]
+        return _Step(ours, theirs, noisy, linear, relative)
 
     def _verdicts(self, step: _Step, count: int) -> tuple[Array, ...]:
-        """(changed, noisy, shift, difference) of the first `count` samples of a batch."""
-        ours, theirs, noisy = (
-            self._answers([(outputs, count)]) for outputs in (step.ours, step.theirs, step.noisy)
+        """(changed, noisy, linear, shift, difference) of the first `count` samples of a batch."""
+        ours, *others = (
+            self._answers([(outputs, count)])
+            for outputs in (step.ours, step.theirs, step.noisy, step.linear)
         )
-        return (
-            self._differs(ours, theirs), self._differs(ours, noisy),
-            step.shift[:count], step.difference[:count],
-        )  # fmt: skip
+        shift = np.zeros((count, 0))
+        if self._smooth:
+            shift = (step.theirs[0] - step.ours[0].astype(np.float64))[:count].reshape(count, -1)
+        return (*(self._differs(ours, other) for other in others), shift, step.difference[:count])
 
     def _joined(self, segment: Segment, parts: list[tuple[Array, ...]]) -> Trial:
-        changed, noisy, shift, difference = (
+        changed, noisy, linear, shift, difference = (
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
         if self.host.quantised:
             changed = self.changed([segment])
-        return Trial(changed, noisy, shift if self._smooth else None, difference)
+        if not self._smooth:
+            return Trial(changed, noisy, None, None, difference)
+        return Trial(changed, noisy, linear, shift, difference)
 
     @property
     def _smooth(self) -> bool:

@@ -126,9 +126,10 @@ class _Checked:
         return cls(segment, nodes, made)
 
 
-def overlapping(found: Forms, first: Segment, second: Segment) -> bool:
-    """Whether two segments take the same operators of the host."""
-    return bool(_Checked.of(found, first).nodes & _Checked.of(found, second).nodes)
+def nodes_taken(found: Forms, segment: Segment) -> frozenset[int]:
+    """Positions in the host's graph of the nodes a segment stands for: disjoint sets can be
+    exchanged together. Raises AnalysisError for a segment of another pair."""
+    return _Checked.of(found, segment).nodes
 
 
 def _not_of_this_pair(segment: Segment, side: str) -> AnalysisError:
