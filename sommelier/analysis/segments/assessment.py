@@ -162,7 +162,9 @@ def _promising(
     shifts = {name: trial.shift for name, trial in trials.items() if trial.shift is not None}
     if len(shifts) < len(segments) or len(segments) > MANY:
         return []
-    apart = {(a.name, b.name) for a, b in combinations(segments, 2) if not overlapping(found, a, b)}
+    nodes = {s.name: nodes_taken(found, s) for s in segments}
+    both = combinations(segments, 2)
+    apart = {(a.name, b.name) for a, b in both if nodes[a.name].isdisjoint(nodes[b.name])}
     sets = (list(c) for size in range(1, len(segments) + 1) for c in combinations(segments, size))
     free = [c for c in sets if all((a.name, b.name) in apart for a, b in combinations(c, 2))]
     free.sort(key=lambda c: -sum(saved[s.name] for s in c))
