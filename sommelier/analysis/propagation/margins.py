@@ -56,8 +56,6 @@ class Margins:
 
     def _plain(self, logits: str, change: Array) -> NDArray[np.bool_]:
         values = self.values[logits]
-        if values.shape[-1] < 2:
-            return np.asarray(np.isfinite(change))
         top = np.partition(values, -2, axis=-1)
         margin = (top[..., -1] - top[..., -2]).min(axis=-1)
         slack = self._slack(logits)
@@ -123,7 +121,7 @@ def _ask(name: str, situation: Situation, found: Plan) -> None:
     if tensor.dtype not in (0, 1, 10, 11) or not tensor.shape or None in tensor.shape:
         return
     classes = tensor.shape[-1] or 0
-    if not 0 < (tensor.elements or 0) <= CLASSES or name in found.values:
+    if classes < 2 or (tensor.elements or 0) > CLASSES or name in found.values:
         return
     found.values[name] = (situation.extension.vector(name, "logits"), classes)
     node = situation.producers.get(name)

@@ -101,8 +101,11 @@ def _prepare(host: ModelProto | Path, inputs: Mapping[str, NDArray[Any]]) -> Mod
     """The host with functions expanded, and input shapes those of one sample."""
     import onnx
 
-    model = onnx.ModelProto()
-    model.CopyFrom(onnx.load(host) if isinstance(host, Path) else host)
+    if isinstance(host, Path):
+        model = onnx.load(host)
+    else:
+        model = onnx.ModelProto()
+        model.CopyFrom(host)
     model = without_functions(model)
     stored = {tensor.name for tensor in model.graph.initializer}
     wanted = [value for value in model.graph.input if value.name not in stored]

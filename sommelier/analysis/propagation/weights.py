@@ -61,9 +61,9 @@ def constants(
         if name not in known and name not in touched:
             known[name] = Constant(np.asarray(value), np.asarray(value))
     wanted = [name for name in derived if name not in known]
-    before = _evaluate(model, graph, wanted, {}, set(known) | set(derived))
+    before = _evaluate(model, wanted, {}, known)
     moved = [name for name in wanted if name in touched]
-    after = _evaluate(model, graph, moved, changed, set(known) | set(derived))
+    after = _evaluate(model, moved, changed, known)
     for name in wanted:
         twin = after.get(name, before[name])
         same = twin.shape == before[name].shape and np.array_equal(twin, before[name])
@@ -134,35 +134,33 @@ def _derived(graph: Graph, known: set[str], changed: set[str]) -> tuple[list[str
 
 
 def _evaluate(
-    model: ModelProto, graph: Graph, names: list[str], changed: Mapping[str, Values],
-    constant: set[str],
+    model: ModelProto, names: list[str], changed: Mapping[str, Values],
+    known: Mapping[str, Constant],
 ) -> dict[str, Values]:  # fmt: skip
     """Values of constant expressions, by ONNX Runtime, with some weights replaced."""
     if not names:
         return {}
     from onnx import ModelProto, numpy_helper
 
+    nodes = list(model.graph.node)
+    producers = {name: i for i, node in enumerate(nodes) for name in node.output}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
     part = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    for tensor in model.graph.initializer:
-        replacement = changed.get(tensor.name)
-        part.graph.initializer.append(
-            tensor if replacement is None else numpy_helper.from_array(replacement, tensor.name)
-        )
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.output[0] in changed:
-            name = node.output[0]
-            part.graph.initializer.append(numpy_helper.from_array(changed[name], name))
-        elif node.op_type == "Constant" or any(name in constant for name in node.output):
-            part.graph.node.append(node)
-    ready = {t.name for t in part.graph.initializer} | {
-        o for n in part.graph.node for o in n.output
-    }
-    for node in part.graph.node:  # values known from a shape come from a part that is left out
-        for name in node.input:
-            if name and name not in ready:
-                part.graph.initializer.append(
-                    numpy_helper.from_array(np.asarray(graph.values[name]), name)
-                )
-                ready.add(name)
+    waiting, seen = list(names), set(names)
+    needed: set[int] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in changed or (name in known and name not in stored):
+            value = changed[name] if name in changed else known[name].before
+            part.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        elif name in stored:
+            part.graph.initializer.append(stored[name])
+        else:
+            needed.add(producers[name])
+            node = nodes[producers[name]]
+            seen.update(node.output)
+            waiting.extend(n for n in node.input if n and n not in seen)
+            seen.update(node.input)
+    part.graph.node.extend(nodes[i] for i in sorted(needed))
     session = open_extended(part, (), {}, names)
     return dict(zip(names, session.run(names, {}), strict=True))

@@ -183,6 +183,8 @@ Channels = NDArray[np.float64]
 
 def _scale_and_shift(weights: list[Channels], epsilon: float) -> tuple[Channels, Channels]:
     gamma, beta, mean, variance = (np.asarray(w, np.float64) for w in weights)
+    if np.any(variance + epsilon <= 0):
+        raise UnboundedError("a variance is negative")
     scale = gamma / np.sqrt(variance + epsilon)
     return scale, beta - mean * scale
 
