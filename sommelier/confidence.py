@@ -44,16 +44,7 @@ def lower_bound(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> Floats:
 
     k = n gives alpha ** (1 / n), k = 0 gives 0.
     """
-    successes, trials, level = _checked(k, n, alpha)
-    if "scipy.special" not in sys.modules and _solved.cache_info().misses + level.size <= FEW:
-        found = [
-            _solved(*one) for one in zip(*map(np.ravel, (successes, trials, level)), strict=True)
-        ]
-        return np.array(found, dtype=np.float64).reshape(successes.shape)
-    from scipy.special import betaincinv
-
-    bound = betaincinv(np.maximum(successes, 1.0), trials - successes + 1.0, level)
-    return np.asarray(np.where(successes == 0, 0.0, bound), dtype=np.float64)
+    return _lower(*_checked(k, n, alpha))
 
 
 def upper_bound(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> Floats:
@@ -62,7 +53,7 @@ def upper_bound(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> Floats:
     k = 0 gives 1 - alpha ** (1 / n), k = n gives 1.
     """
     successes, trials, level = _checked(k, n, alpha)
-    return np.asarray(1.0 - lower_bound(trials - successes, trials, level), dtype=np.float64)
+    return 1.0 - _lower(trials - successes, trials, level)
 
 
 @lru_cache(maxsize=256)  # a question asks for the same few while it filters and while it explains
@@ -141,16 +132,25 @@ def _log_choose(n: int) -> Floats:
     return np.concatenate(([0.0], np.cumsum(np.log((n - k) / (k + 1)))))
 
 
+def _lower(successes: Floats, trials: Floats, level: Floats) -> Floats:
+    """`lower_bound` of arguments that make sense."""
+    if "scipy.special" not in sys.modules:
+        counts = np.broadcast_arrays(successes, trials, level)
+        if _solved.cache_info().misses + counts[0].size <= FEW:
+            found = [_solved(*one) for one in zip(*(c.ravel() for c in counts), strict=True)]
+            return np.array(found, dtype=np.float64).reshape(counts[0].shape)
+    from scipy.special import betaincinv
+
+    bound = betaincinv(np.maximum(successes, 1.0), trials - successes + 1.0, level)
+    return np.asarray(np.where(successes == 0, 0.0, bound), dtype=np.float64)
+
+
 def _checked(k: ArrayLike, n: ArrayLike, alpha: ArrayLike) -> tuple[Floats, Floats, Floats]:
-    """The three arguments broadcast to one shape; raises AnalysisError when they make no sense."""
-    successes, trials, level = np.broadcast_arrays(
-        np.asarray(k, dtype=np.float64),
-        np.asarray(n, dtype=np.float64),
-        np.asarray(alpha, dtype=np.float64),
-    )
-    if np.any(successes < 0) or np.any(successes > trials):
+    """The three arguments as arrays; raises AnalysisError when they make no sense together."""
+    successes, trials, level = (np.asarray(x, dtype=np.float64) for x in (k, n, alpha))
+    if (successes < 0).any() or (successes > trials).any():
         raise AnalysisError("successes must lie between 0 and the number of trials")
-    if np.any(level <= 0) or np.any(level >= 1):
+    if (level <= 0).any() or (level >= 1).any():
         raise AnalysisError("alpha must lie strictly between 0 and 1")
     return successes, trials, level
 

@@ -54,9 +54,12 @@ def _sorted(rows: Rows, keys: Sequence[SortKey]) -> Rows:
         values = key.ascending(rows[tied])
         order = np.lexsort((values, group))  # stable: equal rows stay in row order
         rows[tied], values = rows[tied[order]], values[order]
-        first = np.r_[True, (values[1:] != values[:-1]) | (group[1:] != group[:-1])]
-        alone = first & np.r_[first[1:], True]
-        tied, group = tied[~alone], np.cumsum(first)[~alone]
+        first = np.ones(len(tied) + 1, dtype=bool)  # of its group; one more for the end
+        first[1:-1] = (values[1:] != values[:-1]) | (group[1:] != group[:-1])
+        still = ~(first[:-1] & first[1:])
+        if not still.any():
+            break
+        tied, group = tied[still], np.cumsum(first[:-1])[still]
     return rows
 
 
