@@ -101,7 +101,34 @@ def _embeddings(rng):
     return Host([node], weights, inputs, outputs=["y"], opsets={"": 17, MICROSOFT: 1})
 
 
+def _attention(rng):
+    kind = int(rng.integers(0, 3))
+    if kind == 0:
+        return operator(rng, "Attention", (2, 5, 4), (2, 5, 4), (2, 5, 4), opset=23,
+                        is_causal=int(rng.integers(0, 2)))  # fmt: skip
+    if kind == 1:
+        mask = {"m": np.where(rng.random((5, 6)) < 0.3, -1e4, 0.0).astype(np.float32)}
+        return operator(rng, "Attention", (5, 8), (6, 8), (6, 8), fixed=mask, opset=23,
+                        q_num_heads=2, kv_num_heads=2)  # fmt: skip
+    return operator(rng, "Attention", (5, 8), (6, 8), (6, 8), opset=23, q_num_heads=4,
+                    kv_num_heads=4, scale=0.3)  # fmt: skip
+
+
+def _einsum(rng):
+    if rng.integers(0, 2):
+        return operator(rng, "Einsum", (5, 6), weights={"w": _f(rng, 6, 3, 4)},
+                        equation="btd,dhe->bhte")  # fmt: skip
+    return operator(rng, "Einsum", (2, 5, 4), (2, 6, 4), equation="bhqd, bhkd -> bhqk")
+
+
 FUSED = {
+    "Einsum": _einsum,
+    "Attention": _attention,
+    f"{MICROSOFT}:MultiHeadAttention": lambda r: operator(
+        r, "MultiHeadAttention", (5, 8), (6, 8), (6, 8), num_heads=2, domain=MICROSOFT),
+    f"{MICROSOFT}:Attention": lambda r: operator(
+        r, "Attention", (5, 8), weights={"w": _f(r, 8, 24) / 2, "b": _f(r, 24)}, num_heads=2,
+        unidirectional=int(r.integers(0, 2)), domain=MICROSOFT),
     f"{MICROSOFT}:FusedConv": _fused_conv,
     f"{MICROSOFT}:FusedGemm": lambda r: operator(
         r, "FusedGemm", (6,), weights={"w": _f(r, 5, 6), "b": _f(r, 5)}, transB=1, alpha=0.5,

@@ -75,6 +75,49 @@ def test_all_ones_under_a_kernel_of_ones_come_near_its_norm():
     assert np.all(measured >= 0.9 * result.deltas["y"])
 
 
+def _direction():
+    """A shift along which a linear operator reaches its norm."""
+    rng = np.random.default_rng(0)
+    even = np.ones((1, 2, 12, 12), np.float32)
+    half = np.cos((np.arange(64) + 0.5) * np.pi / 129).astype(np.float32)
+    scales = {"s": np.array([1, 1, 2, 2], np.float32)}
+    return {
+        "ReduceMean": (operator(rng, "ReduceMean", (2, 12, 12), axes=[1, 2, 3]), even),
+        "ReduceSum": (operator(rng, "ReduceSum", (2, 12, 12), fixed={"a": ints(1, 2, 3)}), even),
+        "ReduceL1": (operator(rng, "ReduceL1", (2, 12, 12), axes=[1, 2, 3]), even),
+        "GlobalAveragePool": (operator(rng, "GlobalAveragePool", (2, 12, 12)), even),
+        "GlobalLpPool": (operator(rng, "GlobalLpPool", (2, 12, 12), p=1), even),
+        "AveragePool": (operator(rng, "AveragePool", (2, 12, 12), kernel_shape=[3, 3],
+                                 pads=[1] * 4), even),
+        "LpPool": (operator(rng, "LpPool", (2, 12, 12), kernel_shape=[2, 2], strides=[2, 2]), even),
+        "Resize nearest": (operator(rng, "Resize", (2, 12, 12), fixed=scales,
+                                    operands=["x0", "", "s"]), even),
+        "Resize linear": (operator(rng, "Resize", (2, 12, 12), fixed=scales, mode="linear",
+                                   operands=["x0", "", "s"]), even),
+        "CumSum": (operator(rng, "CumSum", (64,), fixed={"a": np.array(1, np.int64)}), half[None]),
+        "Expand": (operator(rng, "Expand", (1, 12), fixed={"s": ints(1, 5, 12)}), even[:, 0, :1]),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("op", sorted(_direction()))
+def test_the_right_direction_reaches_the_bound_of_a_linear_operator(op):
+    host, shift = _direction()[op]
+    host.inputs["x0"][:] = 0
+    _, ratios = assert_bounded(host, {"x0_shift": shift})
+    assert np.all(ratios["y"] <= 1 / 0.9)
+
+
+def test_softmax_reaches_its_slope_between_two_equal_classes_and_log_softmax_behind_a_winner():
+    host = operator(np.random.default_rng(0), "Softmax", (2,), axis=-1)
+    host.inputs["x0"][:] = 0
+    _, ratios = assert_bounded(host, {"x0_shift": np.array([[1e-2, -1e-2]], np.float32)})
+    assert np.all(ratios["y"] <= 1 / 0.9)
+    host = operator(np.random.default_rng(0), "LogSoftmax", (10,), axis=-1)
+    host.inputs["x0"][:] = np.r_[20.0, np.zeros(9)]
+    _, ratios = assert_bounded(host, {"x0_shift": np.eye(1, 10, dtype=np.float32)})
+    assert np.all(ratios["y"] <= 1.06)  # sqrt(10) against sqrt(9)
+
+
 @pytest.mark.parametrize(
     ("op", "at", "slope", "options"),
     [

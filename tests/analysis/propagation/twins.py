@@ -112,7 +112,9 @@ def distances(
         pairs = [(a[name].astype(np.float64), b[name].astype(np.float64)) for a, b in
                  zip(host, twin, strict=True)]  # fmt: skip
         apart = np.array([np.linalg.norm(np.nan_to_num(b - a)) for a, b in pairs])
-        sizes = np.array([np.linalg.norm(a[np.isfinite(a)]) for a, _ in pairs])
+        sizes = np.array([
+            max(np.linalg.norm(v[np.isfinite(v)]) for v in pair) for pair in pairs
+        ])  # fmt: skip
         found[name] = (apart, ROUNDING * sizes + TINY)
     return found
 
