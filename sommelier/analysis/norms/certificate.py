@@ -94,7 +94,7 @@ def joint_eigenvalue_bound(grams: Tensor, proven: float = 0.0) -> float:
             break
         grams = grams[~_below(grams, level)]
         slack *= GROWTH
-    return level * margin
+    return max(proven, level * margin)  # where a trace ended it an ulp below what was proven
 
 
 def _margin(grams: Tensor) -> float:

@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK_BYTES = 2**28  # of doubles at a time: an embedding of any length is read in slices
+CACHE_BYTES = 2**23  # of a batch on a CPU, where larger matrices are faster one by one
 LONGEST_SIDE = 16_384  # of a Gram matrix (2 GiB); a matrix longer both ways is cut into parts
 ZERO = Norm(0.0, True, "zero")
 
 
 def matrix_norm(weight: Any, *, device: str = "cpu") -> Norm:
-    """The spectral norm of a matrix (m, n), at most 1 % too large and never too small.
+    """The spectral norm of a matrix (m, n): never too small, as a rule within 1 %.
 
     weight : numpy or torch, any real type. With more axes (..., m, n) it is a batch of matrices
     that each multiply their own rows, and its norm is the largest. A vector is one column.
-    Costs m n min(m, n) multiplications. A matrix of both sides above 16 384 is cut into parts of
-    its shorter side; the root of their squares' sum may be up to sqrt(parts) too large.
+    Costs m n min(m, n) multiplications. A matrix of both sides above 16 384 is cut along its
+    shorter side, and the root of the squared norms' sum ('parts') may be sqrt(parts) too large.
     Raises AnalysisError for NaN, infinite or complex weights. Source: certificate.py.
     """
     values = matrix_norms(_as_batch(weight), device=device)
@@ -52,11 +53,12 @@ def matrix_norms(weights: Any, *, device: str = "cpu") -> list[Norm]:
     scales = [magnitude(one) for one in found]
     alive = [i for i, scale in enumerate(scales) if scale > 0]
     values = dict.fromkeys(range(len(found)), 0.0)
-    for part in _parts(alive, found[0].numel()):
+    for part in _parts(alive, found[0].numel(), device):
         units = [power_of_two(scales[i]) for i in part]
         bounds = _bounds([found[i] for i in part], units, device)
         values.update(zip(part, bounds, strict=True))
-    return [Norm(value, True, "dense") if value else ZERO for value in values.values()]
+    method = "dense" if min(found[0].shape) <= LONGEST_SIDE else "parts"
+    return [Norm(value, True, method) if value else ZERO for value in values.values()]
 
 
 def batch_bounds(matrices: Tensor) -> list[float]:
@@ -73,8 +75,8 @@ def _as_batch(weight: Any) -> Tensor:
     return found.reshape(-1, *found.shape[-2:]) if found.numel() else found.new_zeros((0, 1, 1))
 
 
-def _parts(indices: list[int], elements: int) -> list[list[int]]:
-    size = max(1, CHUNK_BYTES // (8 * elements))
+def _parts(indices: list[int], elements: int, device: str) -> list[list[int]]:
+    size = max(1, (CACHE_BYTES if device == "cpu" else CHUNK_BYTES) // (8 * elements))
     return [indices[i : i + size] for i in range(0, len(indices), size)]
 
 

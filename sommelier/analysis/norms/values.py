@@ -15,9 +15,9 @@ class Norm:
     """An operator norm from L2 to L2.
 
     value : at least the norm where `certified`, rounding included; else an estimate from below.
-    method : 'zero', 'dense', 'explicit' (both the norm itself up to 1 %), 'torus', 'grid',
-    'unfolding', 'schur' (bounds of convolutions, tightest first), 'composite', 'product', 'sum' or
-    'power' (the only one that is not certified).
+    method : 'zero', 'dense', 'explicit' (the norm itself, 1 % up as a rule), 'parts' (of a matrix
+    cut up), 'torus', 'grid', 'unfolding', 'schur' (bounds of convolutions, tightest first),
+    'composite', 'product', 'sum', or 'power' (the only one that is not certified).
     """
 
     value: float

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -113,7 +116,9 @@ def test_a_matrix_too_large_both_ways_is_cut_and_still_bounded(
 ) -> None:
     weight = drawn(90, 100)
     monkeypatch.setattr(matrices_module, "LONGEST_SIDE", 40)
-    assert svd(weight) * ROUNDING <= matrix_norm(weight).value <= 3**0.5 * svd(weight)
+    found = matrix_norm(weight)
+    assert found.method == "parts"
+    assert svd(weight) * ROUNDING <= found.value <= 3**0.5 * svd(weight)
 
 
 def test_a_batch_gives_each_matrix_its_norm_and_together_the_largest() -> None:
@@ -225,3 +230,25 @@ def test_x_plus_a_convolution_is_one_convolution_where_it_keeps_the_map(dilation
     assert exact * ROUNDING <= found.value <= 1.01 * exact
     moved = Window.of((7, 8), pads=[1, 2, 1, 2], dilations=[2, 2], groups=3)
     assert residual_norm(Request(weight, moved)).method == "sum"
+
+
+WITHOUT_TORCH = """
+import sys; sys.modules["torch"] = None
+from sommelier.analysis.norms import matrix_norm
+try: matrix_norm([[1.0]])
+except Exception as error: print(type(error).__name__, error.hint)
+"""
+IMPORTED = "import sommelier.analysis.norms, sys; print('torch' in sys.modules)"
+
+
+@pytest.mark.parametrize(
+    ("program", "printed"),
+    [(IMPORTED, "False"), (WITHOUT_TORCH, "AnalysisError pip install 'sommelier-db[torch]'")],
+)
+def test_torch_is_loaded_late_and_its_absence_says_what_to_install(
+    program: str, printed: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == printed
