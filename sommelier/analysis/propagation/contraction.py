@@ -29,10 +29,8 @@ def einsum(parts: Parts, shape: Shapes) -> None:
         target = [math.prod(sizes[c] for c in group) for group in groups]
         return parts.add("Reshape", [turned, parts.constant(target, np.int64)])
 
-    product = parts.add(
-        "MatMul",
-        [matrix(0, left, (batch, rows, summed)), matrix(1, right, (batch, summed, columns))],
-    )
+    factors = [matrix(0, left, (batch, rows, summed)), matrix(1, right, (batch, summed, columns))]
+    product = parts.add("MatMul", factors)
     made = [*batch, *rows, *columns]
     whole = parts.add("Reshape", [product, parts.constant([sizes[c] for c in made], np.int64)])
     parts.finish(parts.add("Transpose", [whole], perm=[made.index(c) for c in out]))

@@ -17,6 +17,7 @@ from tests.analysis.propagation.twins import (
     distances,
     perturbed,
     run_all,
+    shifted,
     with_weights,
 )
 
@@ -104,6 +105,53 @@ def test_the_right_direction_reaches_the_bound_of_a_linear_operator(op):
     host, shift = _direction()[op]
     host.inputs["x0"][:] = 0
     _, ratios = assert_bounded(host, {"x0_shift": shift})
+    assert np.all(ratios["y"] <= 1 / 0.9)
+
+
+def _concentrated():
+    """A change of one element, where the operator is steepest in it."""
+    rng = np.random.default_rng(0)
+    row = [1, 1, 1, 6]
+    return {
+        "ReduceMax": (operator(rng, "ReduceMax", row[1:], axes=[3]), 5.0, 1.0),
+        "ReduceMin": (operator(rng, "ReduceMin", row[1:], axes=[3]), -5.0, -1.0),
+        "ReduceL2": (operator(rng, "ReduceL2", row[1:], axes=[3]), 5.0, 1.0),
+        "ReduceLogSumExp": (operator(rng, "ReduceLogSumExp", row[1:], axes=[3]), 30.0, 1.0),
+        "ReduceSumSquare": (operator(rng, "ReduceSumSquare", row[1:], axes=[3]), 5.0, 1.0),
+        "GlobalMaxPool": (operator(rng, "GlobalMaxPool", row[1:]), 5.0, 1.0),
+        "Exp": (operator(rng, "Exp", row[1:]), 3.0, 0.1),
+        "Sinh": (operator(rng, "Sinh", row[1:]), 3.0, 0.1),
+        "Softplus": (operator(rng, "Softplus", row[1:]), 9.0, 1.0),
+        "Slice": (operator(rng, "Slice", row[1:], fixed={"a": ints(0), "b": ints(2), "c": ints(3)}),
+                  0.0, 1.0),
+        "Log": (operator(rng, "Log", row[1:]), -0.9, -0.01),
+        "Reciprocal": (operator(rng, "Reciprocal", row[1:]), -0.9, -0.005),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("op", sorted(_concentrated()))
+def test_a_change_where_the_operator_is_steepest_reaches_the_bound(op):
+    host, place, step = _concentrated()[op]
+    host.inputs["x0"][:] = 1.0 if op in ("Log", "Reciprocal") else 0.0
+    host.inputs["x0"][..., 0] += place
+    shift = np.zeros((1, 1, 1, 6), np.float32)
+    shift[..., 0] = step
+    _, ratios = assert_bounded(host, {"x0_shift": shift})
+    assert np.all(ratios["y"] <= 1 / 0.9)
+
+
+@pytest.mark.parametrize(("op", "gates", "gate"), [("RNN", 1, 0), ("LSTM", 4, 3), ("GRU", 3, 2)])
+def test_one_step_through_one_gate_reaches_the_bound_of_a_recurrent_operator(op, gates, gate):
+    w = np.zeros((1, gates, 5, 5), np.float32)
+    w[0, gate] = np.eye(5)
+    node, moved, weights = shifted("x", (1, 5))
+    nodes = [
+        node, helper.make_node("Transpose", [moved], ["t"], perm=[1, 0, 2]),
+        helper.make_node(op, ["t", "w", "r"], ["y"], hidden_size=5),
+    ]  # fmt: skip
+    fixed = {"w": w.reshape(1, -1, 5), "r": np.zeros((1, 5 * gates, 5), np.float32)}
+    host = Host(nodes, weights, {"x": np.zeros((1, 1, 5), np.float32)}, fixed)
+    _, ratios = assert_bounded(host, {"x_shift": np.full((1, 1, 5), 1e-2, np.float32)})
     assert np.all(ratios["y"] <= 1 / 0.9)
 
 
