@@ -157,8 +157,10 @@ def _equal(first: Array | None, second: Array | None) -> bool:
     """Equal in every bit, so that NaN equals itself and 0 is not -0."""
     if first is None or second is None:
         return first is second
-    same_kind = first.dtype == second.dtype and first.size == second.size
-    return same_kind and first.tobytes() == second.tobytes()
+    if first.dtype != second.dtype or first.size != second.size:
+        return False
+    ours, theirs = (np.ascontiguousarray(a).reshape(-1).view(np.uint8) for a in (first, second))
+    return bool(np.array_equal(ours, theirs))
 
 
 def _leaf_uses(form: NormalForm, slot: Slot) -> list[Slot] | None:

@@ -21,12 +21,13 @@ def check(model: ModelProto, host: NormalForm, names: Sequence[str], *, run: boo
     With an open batch axis it runs for one sample and for two.
     """
     what = f"the twin with segment{'s' if len(names) > 1 else ''} {', '.join(names)}"
-    problem = _invalid(model)
-    if problem is not None and _invalid(host.model) is None:
+    data = serialised(model)
+    problem = _invalid(data)
+    if problem is not None and _invalid(serialised(host.model)) is None:
         raise AnalysisError(f"{what} is no valid model: {problem}")
     if not run:
         return
-    session = open_session(serialised(model), 1)
+    session = open_session(data, 1)
     specs = signature.input_specs(model.graph)
     for batch in (1, 2):
         binding = signature.bind(specs, batch=batch)
@@ -62,7 +63,7 @@ def _try(session: Any, feed: dict[str, Any], what: str, batch: int) -> None:
         raise AnalysisError(f"{what} fails at batch {batch}: {first_line(error)}") from error
 
 
-def _invalid(model: ModelProto) -> str | None:
+def _invalid(model: bytes) -> str | None:
     """What the checker or shape inference say against a model; None if nothing."""
     import onnx
     from onnx import checker, shape_inference

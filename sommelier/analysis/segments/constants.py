@@ -34,10 +34,15 @@ class Constants:
         self._makers: dict[str, Node] = {}
         self._model = model
         self._protos: dict[str, NodeProto] = {}
+        self._digests: dict[str, str] = {}
+        pure: set[str] = set(graph.weights)  # no number of it comes from the shape of an input
         for node in graph.nodes:
             fixed = node.op not in RANDOM and not node.subgraphs and bool(node.inputs)
             if fixed and all(not name or name in self for name in node.inputs):
                 self._makers.update((name, node) for name in node.outputs if name)
+                if all(not name or name in pure for name in node.inputs):
+                    pure.update(name for name in node.outputs if name)
+        self._pure = frozenset(pure)
 
     def __contains__(self, name: str) -> bool:
         graph = self._graph
@@ -48,8 +53,8 @@ class Constants:
         return self._graph.weights.get(name)
 
     def learned(self, name: str) -> bool:
-        """Whether the numbers come from the file and not from the shapes of inputs."""
-        return name in self._graph.weights or (name in self._makers and bool(self.leaves(name)))
+        """Whether all numbers come from the file, and none from the shapes of inputs."""
+        return name in self._pure
 
     def leaves(self, name: str) -> tuple[str, ...]:
         """Names of the stored weights an expression is made of, in order of use, each once."""
@@ -101,13 +106,21 @@ class Constants:
     def digest(self, name: str) -> str:
         """A content hash, equal for equal numbers stored alike; expressions by what they are made
         of, without computing them."""
-        if name in self._graph.weights or name not in self._makers or name in self._graph.values:
-            array = self.array(name)
-            head = f"{array.dtype}{array.shape}".encode()
-            content = head + np.ascontiguousarray(array).tobytes()
-            return hashlib.blake2b(content, digest_size=16).hexdigest()
-        parts = [self.structure(name), *(self.digest(leaf) for leaf in self.leaves(name))]
-        return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
+        if name not in self._digests:
+            self._digests[name] = self._digest(name)
+        return self._digests[name]
+
+    def _digest(self, name: str) -> str:
+        if name in self._pure and name not in self._graph.weights:
+            parts = [self.structure(name), *(self.digest(leaf) for leaf in self.leaves(name))]
+            return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
+        array = self.array(name)
+        found = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=16)
+        if array.dtype.hasobject:  # texts
+            found.update(repr(array.tolist()).encode())
+        else:
+            found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        return found.hexdigest()
 
     def _computed(self, name: str) -> Array:
         """The expression, run by itself: ONNX Runtime knows every opset and its own operators."""

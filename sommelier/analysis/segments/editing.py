@@ -42,12 +42,14 @@ def tensor(name: str, array: Array) -> TensorProto:
     return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
 
 
-def value_info(form: NormalForm, name: str) -> ValueInfoProto:
-    """Name and type of a tensor of the graph; the first axis open, others as traced."""
+def value_info(form: NormalForm, name: str, any_shape: bool) -> ValueInfoProto:
+    """Name and type of a tensor of the graph; its first axis open and others as traced, or all."""
     from onnx import helper
 
     found = form.graph.tensor(name)
-    shape = None if found.shape is None else [None, *found.shape[1:]] if found.shape else []
+    shape: list[int | None] | None = None
+    if found.shape is not None and not any_shape:
+        shape = [None, *found.shape[1:]] if found.shape else []
     return helper.make_tensor_value_info(name, found.dtype, shape)
 
 
@@ -135,7 +137,7 @@ def backward(form: NormalForm, ends: Sequence[str], starts: Iterable[str]) -> Pa
 
 
 def forward(form: NormalForm, start: str) -> Part:
-    """What depends on `start`; `needs` are all data tensors it takes from before."""
+    """What depends on `start`; `needs` are the tensors it takes from before, shapes included."""
     made = {start}
     protos = [_proto(form, node.outputs) for node in form.graph.nodes]
     nodes: set[str] = set()
@@ -145,21 +147,24 @@ def forward(form: NormalForm, start: str) -> Part:
             nodes.update(name for name in proto.output if name)
     found = _in_order(form, nodes)
     outside = dict.fromkeys(n for p in found for n in sorted(reads(p)) if n not in nodes)
-    weights = [n for n in outside if n in form.constants]
-    needs = [n for n in outside if n not in form.constants]
+    weights = [n for n in outside if form.constants.learned(n)]
+    needs = [n for n in outside if not form.constants.learned(n)]
     return Part(found, tuple(needs), tuple(weights))
 
 
-def model_of(form: NormalForm, part: Part, outputs: Sequence[str]) -> ModelProto:
-    """The part as a model of its own, from `part.needs` to `outputs`."""
+def model_of(
+    form: NormalForm, part: Part, outputs: Sequence[str], *, any_shape: bool = False
+) -> ModelProto:
+    """The part as a model of its own, from `part.needs` to `outputs`; all axes open or only the
+    first one."""
     from onnx import helper
 
     constants = [tensor(name, form.constants.array(name)) for name in part.weights]
     graph = helper.make_graph(
         part.nodes,
         "part",
-        [value_info(form, name) for name in part.needs],
-        [value_info(form, name) for name in outputs],
+        [value_info(form, name, any_shape) for name in part.needs],
+        [value_info(form, name, any_shape) for name in outputs],
         constants,
     )
     version = max(form.model.ir_version, 4)  # before 4 every weight had to be an input
@@ -201,7 +206,9 @@ def _rename(node: NodeProto, name_of: Callable[[str], str]) -> None:
 
 
 def _set(field: Any, items: Sequence[Any]) -> None:
-    """Replaces a repeated field's content."""
+    """Replaces a repeated field's content by some of its own items."""
+    if len(items) == len(field) and all(a is b for a, b in zip(items, field, strict=True)):
+        return
     copies = [type(item)() for item in items]
     for copy, item in zip(copies, items, strict=True):
         copy.CopyFrom(item)

@@ -95,11 +95,12 @@ class _Builder:
         for i in alive:
             for name in self._reads(self.graph.nodes[i]):
                 self.readers[name].append(i)
+        sole = {n: r[0] for n, r in self.readers.items() if len(r) == 1 and n not in outputs}
         taken: set[int] = set()
         operators = []
         for i in alive:
             if i not in taken:
-                operators.append(self._operator(i, frozenset(outputs)))
+                operators.append(self._operator(i, frozenset(outputs), sole))
                 taken.update(operators[-1].nodes)
         operators.sort(key=lambda operator: operator.nodes[-1])
         return NormalForm(
@@ -178,9 +179,12 @@ class _Builder:
                 wanted.update(self._reads(node))
         return alive[::-1]
 
-    def _operator(self, position: int, outputs: frozenset[str]) -> Operator:
+    def _operator(
+        self, position: int, outputs: frozenset[str], sole_reader: Mapping[str, int]
+    ) -> Operator:
+        """sole_reader : tensors that one node and nothing else reads -> that node."""
         node = self.graph.nodes[position]
-        affine = absorb(position, self.graph, self.constants, self._sole_reader(outputs))
+        affine = absorb(position, self.graph, self.constants, sole_reader)
         data = self._reads(node)
         nodes: tuple[int, ...] = (position,)
         if affine is None:
@@ -191,10 +195,6 @@ class _Builder:
         last = self.graph.nodes[nodes[-1]]
         used = tuple(n for n in last.outputs if n and (n in outputs or n in self.readers))
         return Operator(node.title, nodes, data, used, slots, affine, commutative, symbol)
-
-    def _sole_reader(self, outputs: frozenset[str]) -> dict[str, int]:
-        """Tensors that one node and nothing else reads -> that node."""
-        return {n: r[0] for n, r in self.readers.items() if len(r) == 1 and n not in outputs}
 
     def _affine_symbol(self, affine: Affine, data: tuple[str, ...]) -> str:
         last = self.graph.nodes[affine.nodes[-1]]

@@ -22,6 +22,7 @@ from sommelier.analysis.output_kinds import infer_output_kind
 from sommelier.analysis.segments.checking import first_line, serialised
 from sommelier.analysis.segments.editing import Part, backward, copy_of, forward, model_of
 from sommelier.analysis.segments.forms import Forms
+from sommelier.analysis.segments.normal_form import NormalForm
 from sommelier.analysis.segments.normalising import load, normal_form
 from sommelier.analysis.segments.segment import Segment
 from sommelier.analysis.segments.twins import twin_of
@@ -122,7 +123,7 @@ class Bench:
         """What comes out of one batch with the segment exchanged, and with noise instead."""
         exit_ = segment.host_exit
         base = held[exit_]
-        given = part.run({segment.host_entry: held[segment.host_entry]})[0]
+        given = part.run(held)[0]
         move = given.astype(np.float64) - base
         sizes, own = _norms(move), _norms(base)
         relative = np.divide(sizes, own, out=np.full_like(sizes, np.nan), where=own > 0)
@@ -170,15 +171,16 @@ class Bench:
 
     def _sessions(self, segment: Segment) -> tuple[_Runner, _Runner]:
         twin = normal_form(twin_of(self.found, [segment], run=False))
-        entry, exit_ = segment.host_entry, segment.host_exit
-        inside = backward(twin, [exit_], [entry])
-        tail = forward(self.host, exit_)
-        made = {name for node in tail.nodes for name in node.output}
-        ends = [n for n in self.names if n in made or n == exit_]
-        runner = _Runner(model_of(twin, inside, [exit_]), inside, [exit_], self.threads)
-        tail = Part(tail.nodes, tuple(dict.fromkeys((exit_, *tail.needs))), tail.weights)
-        ends = [n for n in ends if n != exit_]
-        return runner, _Runner(model_of(self.host, tail, ends), tail, ends, self.threads)
+        exit_ = segment.host_exit
+        part = backward(twin, [exit_], [segment.host_entry])
+        after = forward(self.host, exit_)
+        needs = tuple(dict.fromkeys((exit_, *after.needs)))
+        made = {name for node in after.nodes for name in node.output}
+        ends = [name for name in self.names if name in made and name != exit_]
+        return (
+            _Runner(twin, part, [exit_], self.threads),
+            _Runner(self.host, Part(after.nodes, needs, after.weights), ends, self.threads),
+        )
 
     def _observed(self, names: Sequence[str]) -> Any:
         """A session of the host that also gives inner tensors."""
@@ -229,9 +231,11 @@ class Bench:
 class _Runner:
     """A part of a model, ready to run."""
 
-    def __init__(self, model: Any, part: Part, ends: list[str], threads: int) -> None:
-        self.needs, self.ends = part.needs, ends
-        self._session = open_session(serialised(model), threads) if ends else None
+    def __init__(self, form: NormalForm, part: Part, ends: list[str], threads: int) -> None:
+        self.needs, self.ends, self._session = part.needs, ends, None
+        if ends:
+            model = model_of(form, part, ends, any_shape=True)
+            self._session = open_session(serialised(model), threads)
 
     def run(self, feed: Feed) -> list[Array]:
         """What the part makes; [] when it is nothing."""

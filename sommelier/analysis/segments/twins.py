@@ -19,6 +19,7 @@ from sommelier.analysis.fingerprint import graph_hash, weight_hash
 from sommelier.analysis.segments.bindings import Replacement, bindings, replacements
 from sommelier.analysis.segments.checking import check
 from sommelier.analysis.segments.editing import by_output, copy_of, prune, store
+from sommelier.analysis.segments.finding import content_digest
 from sommelier.analysis.segments.forms import Forms, forms, paired
 from sommelier.analysis.segments.normal_form import NormalForm
 from sommelier.analysis.segments.pairing import region
@@ -113,9 +114,11 @@ class _Checked:
         theirs = region(donor, segment.donor_entry, segment.donor_exit)
         if ours is None or theirs is None:
             raise _not_of_this_pair(segment, "host" if ours is None else "donor")
+        for side, form, places in (("host", host, ours), ("donor", donor, theirs)):
+            stated = segment.digest if side == "host" else segment.donor_digest
+            if content_digest(form, places) != stated:
+                raise _not_of_this_pair(segment, side)
         operators = [host.operators[i] for i in ours]
-        if tuple(t for o in operators for t in host.titles(o)) != segment.host_nodes:
-            raise _not_of_this_pair(segment, "host")
         nodes = frozenset(i for operator in operators for i in operator.nodes)
         if segment.kind == "interface":
             return cls(segment, nodes, ())
@@ -139,7 +142,7 @@ def _not_of_this_pair(segment: Segment, side: str) -> AnalysisError:
         else (segment.donor_entry, segment.donor_exit)
     )
     return AnalysisError(
-        f"segment '{segment.name}' is not of this pair: the {side} has no such part from "
+        f"segment '{segment.name}' is not of this pair: the {side} has no part like it from "
         f"'{entry}' to '{exit_}'",
         hint="use the segments that common_segments(host, donor) gives for these two models",
     )

@@ -6,7 +6,7 @@ from onnx import ModelProto, numpy_helper
 
 from sommelier.analysis.segments import assess, build_twin, common_segments
 from sommelier.errors import AnalysisError
-from tests.analysis.segments.nets import images, residual_net, run
+from tests.analysis.segments.nets import Builder, images, residual_net, run
 
 
 def _noisy(model: ModelProto, sizes: dict[int, float]) -> ModelProto:
@@ -129,6 +129,27 @@ def test_a_fixed_batch_is_run_in_batches_of_that_size() -> None:
     segments = common_segments(*models)
     found = assess(*models, segments, {"x": images(7)}, threshold=1.0)
     assert found.samples == 7
+
+
+def test_shapes_that_follow_the_batch_are_taken_from_the_batch_that_runs() -> None:
+    def model(seed: int) -> ModelProto:
+        net = Builder(seed)
+        net.weights["one"] = np.array([0], np.int64)
+        net.weights["rest"] = np.array([-1], np.int64)
+        batch = net.add("Gather", [net.add("Shape", ["x"]), "one"], axis=0)
+        shape = net.add("Concat", [batch, "rest"], axis=0)
+        x = net.add("Relu", [net.conv("x", 3, 4)])
+        x = net.add("Relu", [net.conv(x, 4, 4)])
+        flat = net.add("Reshape", [net.add("GlobalAveragePool", [x]), shape])
+        return net.model([net.gemm(flat, 4, 5)], ("N", 3, 8, 8), made=("N", 5))
+
+    host, donor = model(0), model(1)
+    segments, x = common_segments(host, donor, split="block"), images(40)
+    found = assess(host, donor, segments, {"x": x}, threshold=0.0, batch=16)
+    own = run(host, x)[0].argmax(axis=1)
+    for item in found.segments:
+        twin = build_twin(host, donor, [item.segment])
+        assert item.changed == int((run(twin, x)[0].argmax(axis=1) != own).sum())
 
 
 @pytest.mark.parametrize(

@@ -364,6 +364,10 @@ def _other_pair(host: ModelProto, donor: ModelProto) -> list[Segment]:
     return _common(other, other)
 
 
+def _other_donor(host: ModelProto, _: ModelProto) -> list[Segment]:
+    return _common(host, residual_net([2, 2], 7))
+
+
 def _twice(host: ModelProto, donor: ModelProto) -> list[Segment]:
     return [*_common(host, donor, "run"), _common(host, donor, "block")[0]]
 
@@ -375,7 +379,8 @@ def _overlapping_kinds(host: ModelProto, donor: ModelProto) -> list[Segment]:
 @pytest.mark.parametrize(
     ("request_", "sentence"),
     [
-        (_other_pair, "segment 's1' is not of this pair: the host has no such part from 'x' to"),
+        (_other_pair, "segment 's1' is not of this pair: the host has no part like it from 'x'"),
+        (_other_donor, "segment 's1' is not of this pair: the donor has no part like it"),
         (_twice, "both take operator"),
         (_overlapping_kinds, "segments 's1' and 's2' both take operator 'n_t0'"),
         (lambda _, __: [], "a twin needs at least one segment"),
