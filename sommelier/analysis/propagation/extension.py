@@ -26,6 +26,7 @@ Array = NDArray[np.float64]
 REDUCTIONS_TAKE_AXES = 18  # opset from which ReduceL2, ReduceMax, ... read axes from an input
 SHARED_BYTES = 1 << 16  # larger arrays are handed to the runtime, not copied into the model
 SQUARINGS = 2  # of the Gram matrix: the bound of a matrix of rank r is within r^(1/16)
+GRAM_SAFETY = 1 + 1e-4  # k u sqrt(r) for sums of k = 128 products of rank r = 128, float32
 GRAM_SIDE = 128  # larger matrices: Schur's bound, which needs no product
 FLOAT, DOUBLE = 1, 11  # onnx.TensorProto's element types
 FLOATING = frozenset({FLOAT, 10, DOUBLE, 16})  # and float16, bfloat16
@@ -222,10 +223,9 @@ class Extension:
                 for axis in (rank - 2, rank - 1)
             ]
             return self.reduce("ReduceMax", self.node("Sqrt", [self.node("Mul", sums)]))
-        wide = self.node("Cast", [matrix], to=DOUBLE)
-        size = self.reduce("ReduceL2", wide, (rank - 2, rank - 1), keep=True)
-        size = self.node("Add", [size, self.constant(np.array(1e-30))])
-        unit = self.node("Div", [wide, size])
+        size = self.reduce("ReduceL2", matrix, (rank - 2, rank - 1), keep=True)
+        size = self.node("Add", [size, self.constant(np.array(1e-30, np.float32))])
+        unit = self.node("Div", [matrix, size])
         swapped = [*range(rank - 2), rank - 1, rank - 2]
         other = self.node("Transpose", [unit], perm=swapped)
         power = self.node("MatMul", [other, unit] if columns <= rows else [unit, other])
@@ -234,7 +234,8 @@ class Extension:
         bound = self.reduce("ReduceL2", power, (rank - 2, rank - 1), keep=True)
         for _ in range(SQUARINGS + 1):
             bound = self.node("Sqrt", [bound])
-        return self.reduce("ReduceMax", self.node("Mul", [bound, size]))
+        largest = self.reduce("ReduceMax", self.node("Mul", [bound, size]))
+        return self.node("Mul", [largest, self.constant(np.array(GRAM_SAFETY, np.float32))])
 
     def _rms(self, tensor: str, row: int, centred: bool) -> str:
         rows = self.reshape(self.node("Cast", [self.real(tensor)], to=DOUBLE), [-1, row])
