@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sommelier.analysis.propagation.expansion import EXPANSIONS
+from sommelier.analysis.propagation.falsification import Falsification, falsify
 from sommelier.analysis.propagation.propagating import Propagation, propagate
 from sommelier.analysis.propagation.rules import RULES
 
-__all__ = ["EXPANSIONS", "RULES", "Propagation", "propagate"]
+__all__ = ["EXPANSIONS", "RULES", "Falsification", "Propagation", "falsify", "propagate"]

@@ -87,7 +87,7 @@ def propagate(
 
     Raises AnalysisError when names or shapes do not fit, or when the host does not run.
     """
-    model = _prepare(host, inputs)
+    model = prepared(host, inputs)
     if mode == "probe":
         if radius is not None:
             raise AnalysisError("a radius was given", hint="radius goes with mode='static'")
@@ -97,7 +97,7 @@ def propagate(
     return _pass(model, replaced, inputs, {}, ball.deltas, device, ball=True)
 
 
-def _prepare(host: ModelProto | Path, inputs: Mapping[str, NDArray[Any]]) -> ModelProto:
+def prepared(host: ModelProto | Path, inputs: Mapping[str, NDArray[Any]]) -> ModelProto:
     """The host with functions expanded, and input shapes those of one sample."""
     import onnx
 
@@ -178,7 +178,7 @@ def _pass(
     flips = margins.plan(situation)
     norms = {name: extension.size(name) for name in graph.outputs if _is_numeric(graph, name)}
     situation.norms.solve(device)
-    measured = extension.run(_feeds(model, inputs))
+    measured = extension.run(feeds(model, inputs))
     for node, bound in plans:
         reading = Reading(node, deltas, measured, spread, samples)
         _evaluate(node, bound, reading, (deltas, unbounded, situation.readers), graph)
@@ -278,9 +278,10 @@ def title(node: Node) -> str:
     return f"{node.title} '{node.name or next(name for name in node.outputs if name)}'"
 
 
-def _feeds(
+def feeds(
     model: ModelProto, inputs: Mapping[str, NDArray[Any]]
 ) -> Iterator[dict[str, NDArray[Any]]]:
+    """One sample after the other, as a prepared model takes it."""
     ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in model.graph.input}
     for i in range(len(next(iter(inputs.values())))):
         yield {
