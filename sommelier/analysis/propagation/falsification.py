@@ -129,8 +129,8 @@ def _climb(
     for k in range(steps + 1):
         x = (centre + offset).requires_grad_()
         reached = distance(x)
-        if float(reached) > best[0]:
-            best = (float(reached), offset)
+        if float(reached.detach()) > best[0]:
+            best = (float(reached.detach()), offset)
         if not reached.requires_grad:
             break
         (slope,) = torch.autograd.grad(reached, x)

@@ -182,7 +182,7 @@ def _pass(
     for node, bound in plans:
         reading = Reading(node, deltas, measured, spread, samples)
         _evaluate(node, bound, reading, (deltas, unbounded, situation.readers), graph)
-    for name in _all_tensors(graph):
+    for name in (*_all_tensors(graph), *known):
         deltas.setdefault(name, np.zeros(samples))
     host_norms = {name: measured[asked.output] for name, asked in norms.items()}
     mode: Mode = "static" if ball else "probe"
