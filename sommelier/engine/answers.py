@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sommelier.engine.bound_methods import CP, METHODS
 from sommelier.engine.comparison import Comparison, Part
 from sommelier.engine.comparison_parts import Interval, Measured, Transitive
 from sommelier.engine.plan import CorrPlan
@@ -20,20 +21,24 @@ Objects = NDArray[np.object_]
 class CorrAnswers:
     """Numbers and texts of CORR per row, computed for the rows that are asked for only.
 
-    comparisons : one per reference. tests : K, the claims that share alpha. references : rows of
-    the references themselves. certain : rows whose lower bound passes; None means all of them.
+    comparisons : one per reference. claims : K, how many there are. tests : by what alpha is
+    divided for each: K by Bonferroni, 1 without correction, less than K stepwise. references :
+    rows of the references themselves. certain : rows whose lower bound passes; None means all.
     passed : the rows that passed, best first, where one comparison decides the order.
     synthetic : probe sets that were made up, so that a bound holds for made-up inputs only.
+    spectral : (size,) with BOUND spectral the generalization bound of every model, NaN if unknown.
     """
 
     corr: CorrPlan
     comparisons: tuple[Comparison, ...]
     size: int
-    tests: int
+    claims: int
+    tests: float
     references: Rows
     certain: Rows | None = None
     passed: Rows | None = None
     synthetic: frozenset[str] = frozenset()
+    spectral: Floats | None = None
     _kept: tuple[Rows, Interval, Rows] | None = field(default=None, repr=False)
 
     @property
@@ -44,7 +49,10 @@ class CorrAnswers:
     def number(self, name: str, rows: Rows) -> Floats:
         """A number of the answer per row; NaN where it is not known."""
         if name == "confidence":
-            return np.full(len(rows), self.corr.confidence)
+            known = METHODS[self.corr.method].bounds
+            return np.full(len(rows), self.corr.confidence if known else np.nan)
+        if name == "bound" and self.spectral is not None:
+            return self.spectral[rows]
         interval, _ = self._intervals(rows)
         if name == "equivalence":
             return interval.lower
@@ -89,6 +97,8 @@ class CorrAnswers:
         for number, comparison in enumerate(self.comparisons):
             mine = np.flatnonzero(nearest == number)
             result[mine] = self._words(name, comparison, rows[mine])
+        if name == "provenance" and self.spectral is not None:
+            result[:] = [_spectral_word(value) for value in self.spectral[rows].tolist()]
         if name in ("provenance", "method"):
             result[identity] = "identity"
         return result
@@ -152,9 +162,16 @@ def _word(name: str, part: Part, synthetic: frozenset[str]) -> str | None:
     if name == "labels":
         return candidates.labels and "named"
     if name == "method":
-        return candidates.method
+        return candidates.method if part.method is CP else part.method.name
+    if part.method.bounds and not part.method.proved:
+        return "estimated"
     if candidates.probe_set_id in synthetic:
         return "synthetic"
     if not candidates.exact:
         return "estimated"
     return "measured" if candidates.method == "sketch" else "transitive"
+
+
+def _spectral_word(value: float) -> str | None:
+    """What a generalization bound with unknown constants is worth."""
+    return None if value != value else "vacuous" if value > 1 else "estimated"

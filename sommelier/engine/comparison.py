@@ -6,11 +6,11 @@ A reference meets each model on the best probe set they share, so that its answe
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sommelier.engine.bound_methods import CP, BoundMethod
 from sommelier.engine.comparison_parts import (
     Floats,
     Interval,
@@ -33,16 +33,19 @@ class Comparison:
     """The candidates of one reference that reached CORR.
 
     measured : those of the preferred probe set, even if there are none, then those of others.
+    transitive : none where a method observes and bounds nothing.
     """
 
-    def __init__(self, candidates: Candidates, reached: Mask) -> None:
+    def __init__(self, candidates: Candidates, reached: Mask, method: BoundMethod = CP) -> None:
         self.candidates = candidates
-        others = [Measured(other, reached) for other in candidates.others]
-        self.measured = (Measured(candidates, reached), *(part for part in others if part.count))
+        self.method = method
+        others = [Measured(other, reached, method) for other in candidates.others]
+        first = Measured(candidates, reached, method)
+        self.measured = (first, *(part for part in others if part.count))
         bounded = [
             Transitive(part.transitive, reached, part.probe_set_id)
             for part in candidates.parts
-            if part.transitive is not None
+            if part.transitive is not None and method.bounds
         ]
         self.transitive = tuple(part for part in bounded if part.count)
         self.parts: tuple[Part, ...] = self.measured + self.transitive
@@ -51,21 +54,21 @@ class Comparison:
     @property
     def simple(self) -> bool:
         """Whether one probe set decides, so that agreements sort as equivalence does."""
-        return len(self.parts) == 1
+        return len(self.parts) == 1 and self.method.strict
 
     @property
     def rows(self) -> Rows:
         """Every row compared."""
         return _joined([part.rows for part in self.parts])
 
-    def passing(self, bounds: tuple[CorrBound, ...], tests: int, *, possible: bool) -> Rows:
+    def passing(self, bounds: tuple[CorrBound, ...], tests: float, *, possible: bool) -> Rows:
         """The rows that meet every bound, best first in each part; or with `possible` may meet.
 
         tests : how many claims share alpha.
         """
         return _joined([part.passing(bounds, tests, possible=possible) for part in self.parts])
 
-    def undecided(self, bounds: tuple[CorrBound, ...], tests: int) -> int:
+    def undecided(self, bounds: tuple[CorrBound, ...], tests: float) -> int:
         """How many measured rows may meet the bounds but do not certainly; 0 where not counted."""
         return sum(part.undecided(bounds, tests) for part in self.measured)
 
@@ -90,24 +93,13 @@ class Comparison:
         return result
 
     def part_numbers(self, rows: Rows, size: int) -> Rows:
-        """Which of `parts` each row was compared in, NO_PART where in none; all in a simple one."""
-        if self.simple:
+        """Which of `parts` each row was compared in, NO_PART where in none."""
+        if len(self.parts) == 1:
             return np.zeros(len(rows), dtype=np.int64)
         numbers = np.full(len(rows), NO_PART, dtype=np.int64)
         for number, part in enumerate(self.parts):
             numbers[part.positions(rows, size) >= 0] = number
         return numbers
-
-
-def samples_needed(threshold: float, alpha: float) -> int | None:
-    """The fewest probes that can certify `threshold`, all of them agreeing; None if none can.
-
-    >>> samples_needed(0.99, 0.05), samples_needed(0.95, 0.05), samples_needed(1.0, 0.05)
-    (299, 59, None)
-    """
-    if not 0 < threshold < 1:
-        return None if threshold >= 1 else 0
-    return math.ceil(math.log(alpha) / math.log(threshold) - 1e-9)
 
 
 def _joined(lists: list[Rows]) -> Rows:

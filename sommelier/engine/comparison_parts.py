@@ -1,8 +1,8 @@
 """One reference against others: those measured on one probe set, and those bounded over a bridge.
 
-EQUIVALENCE is the one-sided Clopper-Pearson lower bound of the agreement at alpha / K
-(algorithms.md A.4, A.5): a count of agreements decides each measured row, and only rows that are
-returned get their bound computed.
+EQUIVALENCE is the one-sided lower bound of the agreement at alpha / K (algorithms.md A.4, A.5).
+By Clopper-Pearson, the default, a count of agreements decides each measured row, and only rows that
+are returned get their bound computed; other methods compute one for every distinct count.
 """
 
 from __future__ import annotations
@@ -14,12 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sommelier.confidence import (
-    largest_count_upper_below,
-    lower_bound,
-    smallest_count,
-    upper_bound,
-)
+from sommelier.confidence import largest_count_upper_below, smallest_count
+from sommelier.engine.bound_methods import CP, BoundMethod, limits_by_count, samples_needed
 from sommelier.engine.plan import CorrBound
 
 if TYPE_CHECKING:
@@ -46,8 +42,9 @@ class Interval:
 class Measured:
     """The candidates that reached CORR on one probe set."""
 
-    def __init__(self, candidates: Candidates, reached: Mask) -> None:
+    def __init__(self, candidates: Candidates, reached: Mask, method: BoundMethod = CP) -> None:
         self.candidates = candidates
+        self.method = method
         self._reached = reached
         self.count = int(np.count_nonzero(reached & (candidates.places(len(reached)) >= 0)))
         self._found: Rows | None = None  # positions that passed, once asked
@@ -66,23 +63,35 @@ class Measured:
             return np.zeros(len(rows), dtype=bool)
         return np.isin(rows, self.candidates.rows[self.candidates.positional])
 
-    def passing(self, bounds: tuple[CorrBound, ...], tests: int, *, possible: bool) -> Rows:
+    def passing(self, bounds: tuple[CorrBound, ...], tests: float, *, possible: bool) -> Rows:
         """A prefix of the sorted candidates, then whatever a prefix cannot decide; best first."""
+        self._found = self._met(bounds, tests, possible=possible)
+        return self.candidates.rows[self._found]
+
+    def _met(self, bounds: tuple[CorrBound, ...], tests: float, *, possible: bool) -> Rows:
+        """The positions of the candidates that meet every bound."""
         floor = max((self._floor(b, tests, possible=possible) for b in bounds), default=0)
         if possible and self.candidates.high is not None:
             floor = 0  # random5 is sorted by its lower bound, possibility is about the upper one
         at = np.flatnonzero(self._kept(0, self._prefix(floor)))
         for bound in bounds:
-            if bound.operator != ">=" or self.candidates.low is not None:
+            if not self._decided_by_floor(bound):
                 at = at[self._meets(bound, at, tests, possible=possible)]
-        self._found = at
-        return self.candidates.rows[at]
+        return at
 
-    def undecided(self, bounds: tuple[CorrBound, ...], tests: int) -> int:
+    def _decided_by_floor(self, bound: CorrBound) -> bool:
+        """Whether every candidate with at least `_floor` agreements meets the bound."""
+        known = bound.confidence is None or self.method is CP
+        return known and bound.operator == ">=" and self.candidates.low is None
+
+    def undecided(self, bounds: tuple[CorrBound, ...], tests: float) -> int:
         """How many rows may meet the bounds but do not certainly; 0 where not counted."""
         plain = all(b.operator == ">=" and b.confidence is not None for b in bounds)
         if not bounds or not plain or self.candidates.high is not None:
             return 0
+        if self.method is not CP:
+            both = [self._met(bounds, tests, possible=possible) for possible in (True, False)]
+            return len(both[0]) - len(both[1])
         ends = []
         for possible in (True, False):
             floor = max(self._floor(bound, tests, possible=possible) for bound in bounds)
@@ -106,13 +115,15 @@ class Measured:
         ties = np.searchsorted(-counts, -counts[keep - 1], side="right")
         return int(ties)
 
-    def _floor(self, bound: CorrBound, tests: int, *, possible: bool) -> int:
+    def _floor(self, bound: CorrBound, tests: float, *, possible: bool) -> int:
         """The fewest agreements a row needs to meet `bound`; 0 where a floor decides nothing."""
         samples = self.candidates.samples
         if bound.operator not in (">=", ">"):
             return 0
         if bound.confidence is None:
             return math.ceil(bound.threshold * samples * (1 - _ROUNDING) - _ROUNDING)
+        if self.method is not CP:
+            return 0
         alpha = (1 - bound.confidence) / tests
         if not possible:
             return smallest_count(samples, bound.threshold, alpha)
@@ -120,7 +131,7 @@ class Measured:
             return samples
         return largest_count_upper_below(samples, bound.threshold, alpha) + 1
 
-    def _meets(self, bound: CorrBound, at: Rows, tests: int, *, possible: bool) -> Mask:
+    def _meets(self, bound: CorrBound, at: Rows, tests: float, *, possible: bool) -> Mask:
         alpha = 0.05 if bound.confidence is None else (1 - bound.confidence) / tests
         interval = self.interval_at(at, alpha)
         if bound.confidence is None:
@@ -128,6 +139,22 @@ class Measured:
         upward = bound.operator in (">", ">=")
         side = interval.upper if possible and upward else interval.lower
         return _compare(side, bound.operator, bound.threshold)
+
+    def undecidable(self, bound: CorrBound, tests: float) -> bool:
+        """Whether not even agreement on every probe would be enough to meet the bound."""
+        samples = self.candidates.samples
+        if bound.confidence is None or bound.operator not in (">", ">=") or not samples:
+            return False
+        if self.method is CP:
+            needed = self.samples_needed(bound, tests)
+            return needed is None or needed > samples
+        low, _ = self.method.limits(np.array([samples]), samples, (1 - bound.confidence) / tests)
+        return self.method.bounds and not _compare(low, bound.operator, bound.threshold)[0]
+
+    def samples_needed(self, bound: CorrBound, tests: float) -> int | None:
+        """How many probes would be; None if no number is."""
+        assert bound.confidence is not None, "an observed agreement needs no number of probes"
+        return samples_needed(bound.threshold, (1 - bound.confidence) / tests, self.method)
 
     def counts(self, rows: Rows, size: int) -> Floats:
         """Agreements of `rows` (guaranteed ones in mode random5); NaN for rows not compared."""
@@ -144,13 +171,12 @@ class Measured:
         """The bounds of the candidates at these positions, each at one-sided level alpha."""
         candidates, samples = self.candidates, self.candidates.samples
         counts = candidates.agreements[at]
-        lower = _by_count(counts, samples, alpha, upper=False)
+        lower, upper = limits_by_count(self.method, counts, samples, alpha)
         if candidates.high is None:
-            upper = _by_count(counts, samples, alpha, upper=True)
             agreement = counts / max(1, samples)
         else:
             most = np.rint(candidates.high[at] * samples).astype(np.int64)
-            upper = _by_count(most, samples, alpha, upper=True)
+            _, upper = limits_by_count(self.method, most, samples, alpha)
             agreement = np.full(len(at), np.nan)
         return Interval(lower, upper, agreement, np.full(len(at), float(samples)))
 
@@ -170,7 +196,7 @@ class Transitive:
     def rows(self) -> Rows:
         return self._bounds.rows
 
-    def passing(self, bounds: tuple[CorrBound, ...], tests: int, *, possible: bool) -> Rows:
+    def passing(self, bounds: tuple[CorrBound, ...], tests: float, *, possible: bool) -> Rows:
         """The rows that meet every bound, best first."""
         mask = np.ones(self.count, dtype=bool)
         for bound in bounds:
@@ -204,12 +230,3 @@ def _compare(values: Floats, operator: str, threshold: float) -> Mask:
     if operator == "<=":
         return np.asarray(values <= threshold + _ROUNDING)
     return np.asarray(values > threshold if operator == ">" else values < threshold)
-
-
-def _by_count(counts: Rows, samples: int, alpha: float, *, upper: bool) -> Floats:
-    """The bound of each count; equal counts are computed once."""
-    if not len(counts):
-        return np.empty(0)
-    distinct, inverse = np.unique(counts, return_inverse=True)
-    bound = upper_bound if upper else lower_bound
-    return bound(distinct, samples, alpha)[inverse]

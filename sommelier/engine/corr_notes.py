@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.engine.answers import CorrAnswers, combined
-from sommelier.engine.comparison import Part, samples_needed
+from sommelier.engine.bound_choice import STEPWISE
+from sommelier.engine.bound_methods import CP, METHODS
+from sommelier.engine.comparison import Part
 from sommelier.engine.plan import LogicalPlan
 from sommelier.engine.skipped import models
 from sommelier.engine.world import World
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
     from sommelier.records import Dataset, ProbeSet
 
 PROJECTED = "from projected outputs, whose distances are about 4% off"  # algorithms.md C.3
+
+UNPROVED = (
+    "spectral bounds one model on its own training set, with hidden constants set to 1: it is no "
+    "proof, says nothing of a pair, and decides no row (bound = cp does)"
+)
 
 _IN_ORDER = -1  # ProbeSet.seed of the first n items of a dataset
 
@@ -57,14 +64,62 @@ def corr_notes(
 
 def _confidence(answers: CorrAnswers, world: World) -> list[str]:
     """At which confidence, for how many models, on which probes; and what is only estimated."""
-    promise = (
-        f"{answers.corr.confidence * 100:g}% confidence {_scope(answers)}, {_where(answers, world)}"
-    )
+    where = _where(answers, world)
+    method = METHODS[answers.corr.method]
+    if not method.bounds:
+        return [*_unbounded(answers), f"compared {where}"]
+    share = f"{answers.corr.confidence * 100:g}%"
+    promise = f"{share} confidence {_scope(answers)}, {where}"
     whose = _estimated(answers, world)
-    if whose is None:
-        return [f"equivalence holds with {promise}"]
-    limits = "the bounds count probes only, not that error"
-    return [f"equivalence{whose} is estimated {PROJECTED}: {limits} ({promise})"]
+    if not method.proved:
+        notes = [f"equivalence is an estimate by {method.name}, not a proof: {promise}"]
+    elif whose is not None:
+        limits = "the bounds count probes only, not that error"
+        notes = [f"equivalence{whose} is estimated {PROJECTED}: {limits} ({promise})"]
+    else:
+        by = "" if method is CP else f" (bound = {method.name})"
+        notes = [f"equivalence holds with {promise}{by}"]
+    return notes + _stepwise(answers, share)
+
+
+def _unbounded(answers: CorrAnswers) -> list[str]:
+    """What is said instead of a confidence."""
+    if answers.corr.method == "observed":
+        return ["no bound: equivalence is the agreement observed (generalization = off)"]
+    known = [value for value in _spectral_of(answers) if value == value]
+    vacuous = sum(value > 1 for value in known)
+    told = [UNPROVED]
+    if known:
+        told.append(f"spectral is vacuous (over 100%) for {vacuous} of {models(len(known))}")
+    else:
+        names = ", ".join(reference.name for reference in answers.corr.references)
+        told.append(f"spectral is not known of any: ANALYZE {names} FOR BOUNDS")
+    return told
+
+
+def _spectral_of(answers: CorrAnswers) -> list[float]:
+    """The spectral bounds of what was compared."""
+    if answers.spectral is None:
+        return []
+    rows = combined([c.rows for c in answers.comparisons], "any")
+    return [float(value) for value in answers.spectral[rows]]
+
+
+def _stepwise(answers: CorrAnswers, share: str) -> list[str]:
+    """Which statement about all rows together holds with a stepwise correction."""
+    corr = answers.corr
+    if corr.correction not in STEPWISE or not corr.bounds:
+        return []
+    reach = f"reach {corr.bounds[0].threshold * 100:g}%"
+    level = f"each bound is at the level of the last step, 1 / {answers.tests:.3g} of alpha"
+    if corr.correction == "fwer":
+        return [f"that all rows {reach} holds with {share} confidence together (Holm); {level}"]
+    risk = f"{(1 - corr.confidence) * 100:.3g}%"
+    if corr.correction == "fdr_by":
+        how = "Benjamini-Yekutieli: under every dependence of the comparisons"
+    else:
+        how = "Benjamini-Hochberg: comparisons independent or positively dependent, else fdr_by"
+    return [f"of the rows at most {risk} are expected not to {reach} ({how}); {level}"]
 
 
 def _where(answers: CorrAnswers, world: World) -> str:
@@ -118,12 +173,15 @@ def _estimated(answers: CorrAnswers, world: World) -> str | None:
 
 
 def _scope(answers: CorrAnswers) -> str:
-    """For which claims together the confidence holds."""
-    if answers.tests == 1:
+    """For which claims together the confidence of each bound holds."""
+    corr = answers.corr
+    if corr.correction in STEPWISE and corr.bounds:
+        return f"per model at least, of K = {answers.claims} compared"
+    if answers.claims == 1:
         return "per model"
-    if answers.corr.corrected:
-        return f"for all K = {answers.tests} comparisons together"
-    return f"per model, for its {answers.tests} references together"
+    if corr.corrected:
+        return f"for all K = {answers.claims} comparisons together"
+    return f"per model, for its {answers.claims} references together"
 
 
 # ---- what weakens it
@@ -216,19 +274,16 @@ def _undecidable(answers: CorrAnswers, world: World) -> list[str]:
     several = len({part.probe_set_id for part in used}) > 1
     names = _names(world) if several else {}
     for part in used:
-        samples = part.candidates.samples
         for bound in answers.corr.bounds:
-            if bound.confidence is None or bound.operator not in (">", ">="):
-                continue
-            needed = samples_needed(bound.threshold, (1 - bound.confidence) / answers.tests)
-            if needed is not None and needed <= samples:
+            if not part.undecidable(bound, answers.tests):
                 continue
             threshold = f"{bound.threshold * 100:g}%"
+            needed = part.samples_needed(bound, answers.tests)
             if needed is None:
                 notes.append(f"no number of probes can certify {threshold}")
             else:
                 notes.append(
-                    f"n={_probes(part, names)} cannot certify {threshold} for {answers.tests} "
+                    f"n={_probes(part, names)} cannot certify {threshold} for {answers.claims} "
                     f"comparisons: at least {needed} are needed"
                 )
     return list(dict.fromkeys(notes))

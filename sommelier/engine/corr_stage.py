@@ -7,12 +7,15 @@ from numpy.typing import NDArray
 
 from sommelier.engine import wording
 from sommelier.engine.answers import CorrAnswers, combined
+from sommelier.engine.bound_choice import STEPWISE
+from sommelier.engine.bound_methods import METHODS
 from sommelier.engine.comparison import Comparison
 from sommelier.engine.corr_notes import corr_notes
 from sommelier.engine.plan import CorrPlan, LogicalPlan
 from sommelier.engine.predicates import Block, evaluate
 from sommelier.engine.skipped import skipped_notes
 from sommelier.engine.state import State, Step
+from sommelier.engine.stepwise import hochberg_tests, holm_tests
 from sommelier.engine.world import World
 
 Rows = NDArray[np.int64]
@@ -46,13 +49,36 @@ def corr_stage(plan: LogicalPlan, state: State, world: World) -> Step | None:
 
 
 def compare_reached(corr: CorrPlan, reached: Mask, references: Rows, world: World) -> CorrAnswers:
+    """Every reference compared with what reached CORR, and how many claims share alpha."""
+    method = METHODS[corr.method]
     comparisons = tuple(
-        Comparison(world.candidates(reference.id, corr.probe_set_id, corr.mode), reached)
+        Comparison(world.candidates(reference.id, corr.probe_set_id, corr.mode), reached, method)
         for reference in corr.references
     )
-    tests = max(1, _claims(corr, comparisons))
     synthetic = frozenset(p.id for p in world.facts.probe_sets() if p.synthetic)
-    return CorrAnswers(corr, comparisons, world.size, tests, references, synthetic=synthetic)
+    claims = max(1, _claims(corr, comparisons))
+    tests = _stepwise(corr, comparisons) if corr.correction in STEPWISE and corr.bounds else claims
+    return CorrAnswers(
+        corr, comparisons, world.size, claims, tests, references, synthetic=synthetic
+    )
+
+
+def _stepwise(corr: CorrPlan, comparisons: tuple[Comparison, ...]) -> float:
+    """By what alpha is divided for the step that Holm or Benjamini-Hochberg end with.
+
+    A claim is one model: for ANY its best bound, at alpha divided by the references.
+    """
+    together = "all" if corr.quantifier == "all" else "any"
+    models = len(combined([c.rows for c in comparisons], together))
+    each = 1 if together == "all" else max(1, sum(c.count > 0 for c in comparisons))
+
+    def passing(tests: float) -> int:
+        found = [c.passing(corr.bounds, tests * each, possible=False) for c in comparisons]
+        return len(combined(found, together))
+
+    if corr.correction == "fwer":
+        return each * holm_tests(passing, models)
+    return each * hochberg_tests(passing, models, any_dependence=corr.correction == "fdr_by")
 
 
 def _claims(corr: CorrPlan, comparisons: tuple[Comparison, ...]) -> int:

@@ -10,7 +10,6 @@ from sommelier.engine.plan import Condition, LogicalPlan, OrderKey, SourcePlan, 
 from sommelier.engine.rendering import grid
 from sommelier.engine.result import Report
 from sommelier.records import StageReport
-from sommelier.units import Dimension, format_value
 
 Described = list[tuple[str, list[str]]]
 
@@ -115,11 +114,7 @@ def _corr(plan: LogicalPlan) -> list[str]:
     corr = plan.corr
     assert corr is not None
     lines = [wording.corr_text(corr)]
-    confidence = format_value(corr.confidence, Dimension.FRACTION)
-    if corr.corrected:
-        lines.append(f"bounds at confidence {confidence} for all compared models together")
-    else:
-        lines.append(f"bounds at confidence {confidence} for each model on its own")
+    lines.append(wording.statement_text(corr))
     if corr.mode != "sketch":
         lines.append(f"index: {corr.mode}")
     if corr.possible:

@@ -26,14 +26,23 @@ class Many:
     of: Any
 
 
+BOUNDS = (
+    "auto", "cp", "betting", "anytime", "wilson", "hoeffding", "bernstein", "spectral",
+    "minimum", "prediction",
+)  # fmt: skip
+CORRECTIONS = ("auto", "none", "bonferroni", "fwer", "fdr", "fdr_by", "split")
+
 Kind = Dimension | type | tuple[str, ...] | Many
 
 SELECT_OPTIONS: dict[str, Kind] = {
     "dataset": str,
+    "datasets": Many(str),
+    "generalization": ("on", "off", "custom"),
+    "bound": BOUNDS,
     "device": str,
     "batch": int,
     "confidence": Dimension.FRACTION,
-    "correction": ("auto", "none", "bonferroni"),
+    "correction": CORRECTIONS,
     "certainty": ("certain", "possible"),
     "include_reference": bool,
     "provenance": ("measured", "estimated", "declared"),
@@ -43,11 +52,13 @@ SELECT_OPTIONS: dict[str, Kind] = {
 """What USING takes after SELECT MODELS."""
 
 SETTINGS: dict[str, Kind] = {
-    **{name: kind for name, kind in SELECT_OPTIONS.items() if name != "seed"},
+    **{name: kind for name, kind in SELECT_OPTIONS.items() if name not in ("seed", "datasets")},
+    "generalization": ("on", "off"),
+    "bound": BOUNDS[:-2],
     "default_tolerance": Dimension.FRACTION,
 }
 """What SET takes for the engine: the same options for every query, and the tolerance of a CORR
-without a threshold."""
+without a threshold. What belongs to one question (its seed, its datasets) is not a setting."""
 
 
 def bind_options(

@@ -192,6 +192,9 @@ class QueryOptions:
     """USING over SET over the defaults. stated : what USING itself said."""
 
     dataset: str | None = None
+    datasets: tuple[str, ...] = ()  # several: the statement is about a new dataset
+    generalization: str = "on"
+    bound: str = "auto"
     device: str | None = None
     batch: int | None = None
     confidence: float = 0.95
@@ -230,7 +233,12 @@ class CorrBound:
 
 @dataclass(frozen=True, slots=True)
 class CorrPlan:
-    """Which models answer like the references. quantifier : one, any, all."""
+    """Which models answer like the references. quantifier : one, any, all.
+
+    method, correction : how the bounds are made, see bound_choice.py. across : several datasets, as
+    (name, probe set), where the statement is about a new one. winners : how many are certified with
+    correction split, on the half of the probes that `seed` leaves them.
+    """
 
     references: tuple[ModelReference, ...]
     quantifier: str
@@ -239,11 +247,20 @@ class CorrPlan:
     probe_set_id: str | None
     dataset: str | None
     confidence: float
-    corrected: bool
+    method: str
+    correction: str
     possible: bool
     include_reference: bool
     mode: str
     default_tolerance: bool = False  # the bound came from SET default_tolerance
+    across: tuple[tuple[str, str], ...] = ()
+    winners: int | None = None
+    seed: int = 0
+
+    @property
+    def corrected(self) -> bool:
+        """Whether the confidence is for all models compared together."""
+        return self.correction != "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+from sommelier.engine.bound_choice import with_datasets
 from sommelier.engine.conditions import bind_condition
 from sommelier.engine.contexts import shared_contexts
 from sommelier.engine.names import unknown
@@ -83,11 +84,13 @@ def bind_query_options(
     names = {field.name for field in fields(QueryOptions)} - {"stated"}
     merged = {name: value for name, value in settings.items() if name in names}
     merged |= stated
+    merged["datasets"] = tuple(merged.get("datasets") or ())
     chosen = QueryOptions(
         **{name: value for name, value in merged.items() if value is not None},
         stated=frozenset(stated),
     )
     spans = {option.name.lower(): option.span for option in options}
+    chosen = with_datasets(chosen, spans)
     check_confidence(chosen.confidence, spans.get("confidence"))
     if chosen.batch is not None and chosen.batch < 1:
         raise BinderError("a batch has at least one input", span=spans.get("batch"))

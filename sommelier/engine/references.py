@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from sommelier.engine.bound_choice import bind_choice
 from sommelier.engine.names import unknown
 from sommelier.engine.options import check_confidence, number_in
 from sommelier.engine.plan import (
@@ -87,6 +89,9 @@ def bind_corr(
         tolerance = options.default_tolerance or 0.0
         bounds.append(CorrBound("equivalence", ">=", 1 - tolerance, options.confidence))
         scope.note(f"WITHIN {tolerance * 100:g}%: the setting default_tolerance")
+    choice = bind_choice(corr, tuple(bounds), scope)
+    if choice.method == "observed":
+        bounds = [replace(bound, confidence=None) for bound in bounds]
     return CorrPlan(
         references=references,
         quantifier=quantifier,
@@ -99,11 +104,14 @@ def bind_corr(
         probe_set_id=_probe_set(scope),
         dataset=options.dataset,
         confidence=_stated_confidence(bounds, options),
-        corrected=options.correction != "none",
+        method=choice.method,
+        correction=choice.correction,
         possible=options.certainty == "possible",
         include_reference=options.include_reference,
         mode=options.mode,
         default_tolerance=from_default,
+        across=tuple((name, _probes_of(name, "datasets", scope)) for name in choice.across),
+        seed=options.seed,
     )
 
 
@@ -194,18 +202,30 @@ def _probe_set(scope: Scope) -> str | None:
     dataset = scope.options.dataset
     if dataset is None:
         return None
-    found = [p for p in scope.facts.probe_sets() if p.name == dataset]
-    if found:
-        return max(found, key=lambda p: (p.samples, p.id)).id
-    if "dataset" not in scope.options.stated:
-        return None
+    if "dataset" in scope.options.stated:
+        return _probes_of(dataset, "dataset", scope)
+    return _largest(dataset, scope)
+
+
+def _probes_of(dataset: str, option: str, scope: Scope) -> str:
+    """The largest probe set of a dataset. Raises BinderError if nobody answered any."""
+    found = _largest(dataset, scope)
+    if found is not None:
+        return found
+    span = scope.spans.get(option) or scope.spans.get("datasets")
+    scope.check_dataset(dataset, span)
     probed = sorted({p.name for p in scope.facts.probe_sets()})
     raise BinderError(
         f"no model has answered probes of '{dataset}' yet",
-        span=scope.spans.get("dataset"),
+        span=span,
         hint=f"ANALYZE ALL FOR EQUIVALENCE USING dataset = '{dataset}'"
         + (f"; probed so far: {', '.join(probed)}" if probed else ""),
     )
+
+
+def _largest(dataset: str, scope: Scope) -> str | None:
+    found = [p for p in scope.facts.probe_sets() if p.name == dataset]
+    return max(found, key=lambda p: (p.samples, p.id)).id if found else None
 
 
 def fraction(node: Any, scope: Scope, *, what: str, limit: bool = True) -> float:

@@ -50,7 +50,7 @@ class _Place:
     """Where the model stands. tests : claims that share alpha. size : rows of the catalog."""
 
     row: int
-    tests: int
+    tests: float
     size: int
 
 

@@ -179,6 +179,40 @@ def corr_text(corr: CorrPlan) -> str:
     return f"{names}: {' AND '.join(asked)}" if asked else f"{names}: any agreement, ranked"
 
 
+_CORRECTED = {
+    "none": "for each model on its own",
+    "bonferroni": "for all compared models together",
+    "fwer": "for all rows together, by Holm's steps",
+    "fdr": "with a false discovery rate, by Benjamini-Hochberg's steps",
+    "fdr_by": "with a false discovery rate, by Benjamini-Yekutieli's steps",
+    "split": "for the winners together, chosen on the other half of the probes",
+}
+_WAYS = {
+    "betting": " by betting",
+    "anytime": " valid at any stopping time",
+    "wilson": " by Wilson's estimate",
+    "hoeffding": " by Hoeffding",
+    "bernstein": " by empirical Bernstein",
+    "minimum": " by the minimum over datasets",
+    "prediction": " by t-prediction over datasets, an estimate",
+}
+
+
+def statement_text(corr: CorrPlan) -> str:
+    """What the bounds of CORR state: by which method, at which confidence, about what."""
+    if corr.method == "observed":
+        return "the agreement observed, without a bound (generalization = off)"
+    if corr.method == "spectral":
+        return "no bound of a pair: spectral is shown beside the agreement observed"
+    confidence = format_value(corr.confidence, Dimension.FRACTION)
+    way = _WAYS.get(corr.method, "")
+    text = f"bounds{way} at confidence {confidence} {_CORRECTED[corr.correction]}"
+    if corr.across:
+        names = ", ".join(f"'{name}'" for name, _ in corr.across)
+        text += f", about a new dataset like {names}"
+    return text
+
+
 def references_text(corr: CorrPlan) -> str:
     """What CORR compares with, as it is written: a, or ANY (a, b)."""
     names = ", ".join(reference.name for reference in corr.references)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from sommelier.engine.comparison import Comparison, samples_needed
+from sommelier.engine.bound_methods import samples_needed
+from sommelier.engine.comparison import Comparison
 from sommelier.engine.plan import CorrBound
 from sommelier.storage.candidates import Candidates
 
