@@ -15,8 +15,7 @@ invariant under a scaling of the logits; both values are given.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,19 +26,13 @@ from numpy.typing import NDArray
 from sommelier.errors import AnalysisError
 
 if TYPE_CHECKING:
-    import torch
     from onnx import ModelProto
 
-    from sommelier.analysis.bounds.spectral_layers import Chain
     from sommelier.analysis.bounds.spectral_measures import Measurements
-    from sommelier.analysis.torch_graph.module import TorchGraph
 
 Array = NDArray[Any]
 Progress = Callable[[int, int], None]
 
-BATCH_BYTES = 256 * 2**20  # of activations that wait for a backward pass
-BATCH = 32
-JACOBIAN_BATCH = 8  # small, so that a time limit is kept
 FULL, CONVOLUTIONAL = 3, 6  # Arora 2018, theorems 4.1 and 5.1: rho >= 3d, rho >= 6d
 
 
@@ -211,118 +204,33 @@ def spectral_bound(
     about agreement, another model's answers. progress : (batches done, batches in all).
     Raises AnalysisError for models it is not defined for, naming what is not supported.
     """
+    found = spectral_bounds(model, inputs, {"": labels}, settings, progress=progress)
+    return found[""]
+
+
+def spectral_bounds(
+    model: ModelProto | Path | str,
+    inputs: Mapping[str, Array],
+    labels: Mapping[str, Array],
+    settings: SpectralSettings | None = None,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, SpectralBound]:
+    """The same for several labellings of the same samples, measured once: name -> bound."""
+    from sommelier.analysis.torch_graph import require_torch
+
+    require_torch()
+    from sommelier.analysis.bounds.spectral_passes import measured
+
     chosen = settings or SpectralSettings()
-    started = time.monotonic()
-    chain, net, size = _prepared(model, inputs, labels, chosen)
-    with_seed, batches = _generator(chosen.seed), _Batches(inputs, size, chosen, net)
-    total = batches.count(len(labels), size) + batches.count(
-        batches.jacobian_samples, min(size, JACOBIAN_BATCH)
-    )
-    report = _Reporter(progress, total)
-    found, logits = _forward_pass(net, chain, batches, report)
-    _jacobian_pass(net, found, batches, with_seed, report, started)
-    return _bound(found, logits, np.asarray(labels, np.int64), chosen)
-
-
-def _prepared(
-    model: ModelProto | Path | str, inputs: Mapping[str, Array], labels: Array,
-    settings: SpectralSettings,
-) -> tuple[Chain, TorchGraph, int]:  # fmt: skip
-    """The layers, the differentiable network, and how many samples fit in a batch."""
-    from sommelier.analysis.bounds.spectral_layers import chain
-    from sommelier.analysis.segments.normalising import normal_form
-    from sommelier.analysis.torch_graph import to_torch
-
-    if not len(labels) or any(len(array) != len(labels) for array in inputs.values()):
+    size = len(next(iter(inputs.values())))
+    if not size or any(len(array) != size for array in (*inputs.values(), *labels.values())):
         raise AnalysisError("the spectral bound needs as many labels as samples, and at least one")
-    form = normal_form(model)
-    layers = chain(form)
-    numbers = sum(
-        form.graph.tensor(name).elements or 0 for node in form.graph.nodes for name in node.outputs
-    )
-    size = max(1, min(BATCH, BATCH_BYTES // max(1, 8 * numbers), len(labels)))
-    first = form.model.graph.input[0].type.tensor_type.shape.dim
-    if first and first[0].dim_value == 1:
-        size = 1
-    probes = {name: array[: min(2, size)] for name, array in inputs.items()}
-    net = to_torch(form.model, probes)
-    net.to(settings.device)
-    return layers, net, size
-
-
-@dataclass(slots=True)
-class _Batches:
-    inputs: Mapping[str, Array]
-    size: int
-    settings: SpectralSettings
-    net: TorchGraph
-
-    @property
-    def jacobian_samples(self) -> int:
-        return max(1, min(self.settings.jacobian_samples, self.samples))
-
-    @property
-    def samples(self) -> int:
-        return len(next(iter(self.inputs.values())))
-
-    def count(self, samples: int, size: int) -> int:
-        return -(-samples // size)
-
-    def of(self, samples: int, size: int) -> Iterator[dict[str, torch.Tensor]]:
-        """Feeds of the first `samples` samples, `size` at a time."""
-        import torch
-
-        for start in range(0, samples, size):
-            end = min(start + size, samples)
-            yield {
-                name: torch.from_numpy(np.array(array[start:end])).to(self.settings.device)
-                for name, array in self.inputs.items()
-            }
-
-
-@dataclass(slots=True)
-class _Reporter:
-    progress: Progress | None
-    total: int
-    done: int = 0
-
-    def step(self) -> None:
-        self.done += 1
-        if self.progress is not None:
-            self.progress(self.done, self.total)
-
-
-def _generator(seed: int) -> torch.Generator:
-    import torch
-
-    return torch.Generator().manual_seed(seed)
-
-
-def _forward_pass(
-    net: TorchGraph, chain: Chain, batches: _Batches, report: _Reporter
-) -> tuple[Measurements, Array]:
-    """c and the cushions of plain layers over all samples; the logits (m, classes)."""
-    from sommelier.analysis.bounds.spectral_measures import Measurements, forward
-
-    found, logits = Measurements(chain), []
-    for feed in batches.of(batches.samples, batches.size):
-        logits.append(forward(net, feed, found).cpu().numpy().astype(np.float64))
-        report.step()
-    return found, np.concatenate(logits)
-
-
-def _jacobian_pass(
-    net: TorchGraph, found: Measurements, batches: _Batches, random: torch.Generator,
-    report: _Reporter, started: float,
-) -> None:  # fmt: skip
-    from sommelier.analysis.bounds.spectral_measures import jacobians
-
-    limit = batches.settings.time_limit_s
-    for feed in batches.of(batches.jacobian_samples, min(batches.size, JACOBIAN_BATCH)):
-        jacobians(net, feed, found, batches.settings, random)
-        report.step()
-        if limit is not None and time.monotonic() - started > limit:
-            return
+    found, logits = measured(model, inputs, chosen, progress)
+    return {
+        name: _bound(found, logits, np.asarray(given, np.int64), chosen)
+        for name, given in labels.items()
+    }
 
 
 def _bound(

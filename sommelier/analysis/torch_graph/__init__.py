@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-3  # of the largest element of an output; float32 sums in another order give 1e-5
 
-__all__ = ["supported_operators", "to_torch"]
+__all__ = ["require_torch", "supported_operators", "to_torch"]
 
 
 def to_torch(
@@ -38,7 +38,7 @@ def to_torch(
     of the difference of an output, relative to its largest element.
     Raises AnalysisError naming the operators that are not supported or where the answers differ.
     """
-    _require_torch()
+    require_torch()
     from sommelier.analysis.segments.normalising import load
     from sommelier.analysis.torch_graph.checking import check
     from sommelier.analysis.torch_graph.module import TorchGraph
@@ -51,17 +51,18 @@ def to_torch(
 
 def supported_operators() -> tuple[str, ...]:
     """Names of the ONNX operators that can be converted, sorted."""
-    _require_torch()
+    require_torch()
     from sommelier.analysis.torch_graph.operators import OPERATORS
 
     return tuple(sorted(OPERATORS))
 
 
-def _require_torch() -> None:
+def require_torch() -> None:
+    """Raises AnalysisError with the command that installs torch, where it is missing."""
     try:
         import torch  # noqa: F401
     except ImportError as error:
         raise AnalysisError(
-            "converting a model to torch needs torch, which is not installed",
+            "gradients of a model need torch, which is not installed",
             hint="pip install 'sommelier-db[torch]'",
         ) from error
