@@ -13,7 +13,8 @@ class Metric:
     """A numeric column of the language.
 
     resource : it may stand in ON. context : which of device, dataset tell its values apart.
-    lower_is_better : how PICK, PARETO and the smallest relaxation read it.
+    lower_is_better : how PICK, PARETO and the smallest relaxation read it. unlimited : a share that
+    may exceed 1, such as a bound that says nothing.
     """
 
     name: str
@@ -22,10 +23,12 @@ class Metric:
     resource: bool = True
     lower_is_better: bool = True
     context: tuple[str, ...] = ()
+    unlimited: bool = False
 
     def allows(self, value: float) -> bool:
         """Whether a value can be one of this metric: finite, not negative, a share at most 1."""
-        return 0 <= value < math.inf and (self.dimension is not Dimension.FRACTION or value <= 1)
+        limited = self.dimension is Dimension.FRACTION and not self.unlimited
+        return 0 <= value < math.inf and (not limited or value <= 1)
 
 
 METRICS: dict[str, Metric] = {
@@ -73,6 +76,30 @@ METRICS: dict[str, Metric] = {
             "share with the label among the first five",
             resource=False,
             lower_is_better=False,
+            context=("dataset",),
+        ),
+        Metric(
+            "spectral_bound",
+            Dimension.FRACTION,
+            "generalization bound of the error, its hidden constants set to 1: no proof, vacuous "
+            "above 100%",
+            resource=False,
+            context=("dataset",),
+            unlimited=True,
+        ),
+        Metric(
+            "spectral_printed",
+            Dimension.FRACTION,
+            "the same by the formula as Sommelier 4.1 prints it",
+            resource=False,
+            context=("dataset",),
+            unlimited=True,
+        ),
+        Metric(
+            "margin_loss",
+            Dimension.FRACTION,
+            "share of answers that are wrong or right by less than the margin of spectral_bound",
+            resource=False,
             context=("dataset",),
         ),
     )

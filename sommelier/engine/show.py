@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sommelier.engine import settings, show_segments
+from sommelier.engine import settings, show_bounds, show_segments
 from sommelier.engine.numbers import FUNCTIONS
 from sommelier.engine.options import SETTINGS
 from sommelier.engine.parameters import Parameters
@@ -35,6 +35,8 @@ def show(statement: nodes.Show, session: Session, parameters: Parameters) -> Tab
             f"SHOW {statement.what.upper()} takes LIKE; WHERE works with SHOW MODELS",
             span=statement.where.span,
         )
+    if statement.what == "bounds":
+        return show_bounds.bounds(statement, session, parameters)
     notes: tuple[str, ...] = ()
     if statement.what in _OF_PAIRS:
         columns, rows, notes = _OF_PAIRS[statement.what](statement.of, session, parameters)

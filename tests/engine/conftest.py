@@ -218,21 +218,18 @@ class Bench:
         record = ModelRecord(id=f"sha256:{name}", name=name, version="1", source="test")
         self.catalog.add_model(record)
         for probe_set in probe_sets:
-            samples = np.arange(probe_set.samples)
-            answers = (samples + (samples < wrong)) % 5
-            self.sketches.add(
-                OutputSketch(
-                    record.id,
-                    probe_set.id,
-                    "labels",
-                    answers.astype(np.uint32).tobytes(),
-                    1,
-                    True,
-                    labels,
-                    5,
-                )
-            )
+            self.answer(record.id, probe_set, wrong, labels=labels)
         return record.id
+
+    def answer(
+        self, model_id: str, probe_set: ProbeSet, wrong: int, *, labels: str | None = None
+    ) -> None:
+        """The model's answers to a probe set, `wrong` of them others than TRUTH."""
+        samples = np.arange(probe_set.samples)
+        answers = ((samples + (samples < wrong)) % 5).astype(np.uint32).tobytes()
+        self.sketches.add(
+            OutputSketch(model_id, probe_set.id, "labels", answers, 1, True, labels, 5)
+        )
 
 
 @pytest.fixture
