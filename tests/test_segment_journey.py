@@ -126,6 +126,13 @@ def test_a_hybrid_that_is_created_is_a_model_with_a_file_and_a_lineage(
         db.execute(f"CREATE MODEL mine AS {graft}")
 
 
+def test_what_the_weights_show_of_their_origin_is_verified_lineage(db: sm.Connection) -> None:
+    (row,) = [r for r in rows(db, "SHOW LINEAGE OF tuned") if r["known"] == "verified"]
+    assert {row["model"], row["parent"]} == {"base", "tuned"}
+    assert row["relation"] == "fine-tuned"
+    assert "direction: not known" in row["detail"]
+
+
 def test_a_second_analysis_does_nothing_again(db: sm.Connection) -> None:
     again = db.execute("ANALYZE base, tuned FOR SEGMENTS USING dataset = 'points'")
     assert any("done before" in note for note in again.notes)

@@ -61,11 +61,12 @@ def dataset_probes(
     return _of_dataset(dataset, wanted, FIRST if sampling == "first" or wanted == size else seed)
 
 
-def same_probes(record: ProbeSet, dataset: LoadedDataset | None) -> Probes:
-    """The probes of a stored probe set; `dataset` is the open dataset it was drawn from."""
+def same_probes(record: ProbeSet, dataset: Dataset | None) -> Probes:
+    """The probes of a stored probe set; `dataset` is the one it was drawn from."""
     if record.synthetic or dataset is None:
         return Probes(record)
-    return _of_dataset(dataset, record.samples, record.seed)
+    indices = sample_indices(dataset.samples, record.samples, record.seed)
+    return Probes(record, dataset, indices)
 
 
 def synthetic_probes(

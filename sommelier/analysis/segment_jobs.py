@@ -35,11 +35,13 @@ from sommelier.records import (
 
 if TYPE_CHECKING:
     from sommelier.analysis.answers import ModelAnswers
+    from sommelier.analysis.differences import LineageEvidence
     from sommelier.analysis.sandbox import Sandbox
     from sommelier.storage.catalog import Catalog
 
 ALIKE = 0.1  # Jaccard of operators and weight shapes from which a pair of a repository is compared
 SEGMENTS = "segments"
+RELATED = ("identical", "identical weights", "quantised", "pruned", "fine-tuned")
 HYBRID = "hybrid"  # source of the models that are built from others
 
 
@@ -62,6 +64,7 @@ class SegmentFinding:
     donor_id: str
     matches: tuple[SegmentMatch, ...]
     hybrids: tuple[Hybrid, ...]
+    lineage: tuple[Lineage, ...] = ()
     remark: str | None = None
 
 
@@ -171,7 +174,10 @@ def segments_task(
             match = _with_accuracy(match, host_right, told.right(found.answers))
         matches.append(match)
     remark = None if matches else f"shares no segment with {request.donor.name}"
-    return SegmentFinding(request.host.id, request.donor.id, tuple(matches), hybrids, remark)
+    lineage = verified_lineage(study.weights, request.host.id, request.donor.id)
+    return SegmentFinding(
+        request.host.id, request.donor.id, tuple(matches), hybrids, lineage, remark
+    )
 
 
 def _with_accuracy(
@@ -245,6 +251,26 @@ class _Teller:
             return measured_accuracy(subject, self.truth, answers)
         except AnalysisError:  # other classes than the dataset's: the plan said so of the host
             return []
+
+
+def verified_lineage(
+    found: LineageEvidence | None, host_id: str, donor_id: str
+) -> tuple[Lineage, ...]:
+    """What the weights of a pair show of where they come from; nothing where they are unrelated.
+
+    Where the weights do not tell which was made of which, the link goes from the larger id to the
+    smaller one, and its detail says that the direction is not known.
+    """
+    if found is None or found.relation not in RELATED:
+        return ()
+    child, parent = sorted((host_id, donor_id), reverse=True)
+    if found.derived is not None:
+        both = (donor_id, host_id)
+        child, parent = both if found.derived == "candidate" else both[::-1]
+    detail: dict[str, object] = {"evidence": list(found.reasons)}
+    if found.derived is None:
+        detail["direction"] = "not known"
+    return (Lineage(child, parent, found.relation, "verified", json.dumps(detail)),)
 
 
 def hybrid_name(host: ModelRecord, donor: ModelRecord, segments: Sequence[str]) -> str:

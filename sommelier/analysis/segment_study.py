@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from sommelier.analysis import datasets
 from sommelier.analysis.answers import ModelAnswers
+from sommelier.analysis.differences.lineage import LineageEvidence, weight_lineage
 from sommelier.analysis.execution import RunRequest, answer_items, open_session
 from sommelier.analysis.inspection import Inspection, inspect
 from sommelier.analysis.metrics import interchangeable
@@ -80,12 +81,14 @@ class HybridStudy:
 
 @dataclass(frozen=True, slots=True)
 class PairStudy:
-    """chosen : the largest set of segments found that keeps to the threshold together."""
+    """chosen : the largest set of segments found that keeps to the threshold together. weights :
+    how the donor's weights are related to the host's, None where they cannot be read."""
 
     segments: tuple[SegmentStudy, ...]
     hybrids: tuple[HybridStudy, ...]
     host_answers: ModelAnswers | None = None
     chosen: tuple[str, ...] = ()
+    weights: LineageEvidence | None = None
 
 
 def study_pair(request: PairRequest) -> PairStudy:
@@ -94,9 +97,11 @@ def study_pair(request: PairRequest) -> PairStudy:
     Raises AnalysisError when the host cannot be run on the probes.
     """
     found = common_segments(request.run.model_path, request.donor_path)
+    weights = _lineage(request)
     exchanged = [segment for segment in found if not segment.identical]
     if not exchanged:
-        return PairStudy(tuple(SegmentStudy(s, note="identical weights") for s in found), ())
+        same = tuple(SegmentStudy(s, note="identical weights") for s in found)
+        return PairStudy(same, (), weights=weights)
     dataset = request.run.probes.dataset
     opened = nullcontext() if dataset is None else datasets.reopen(dataset, verify=False)
     with opened as items:
@@ -119,7 +124,15 @@ def study_pair(request: PairRequest) -> PairStudy:
         tuple(h for h in hybrids if isinstance(h, HybridStudy)),
         answers,
         chosen,
+        weights,
     )
+
+
+def _lineage(request: PairRequest) -> LineageEvidence | None:
+    try:
+        return weight_lineage(request.run.model_path, request.donor_path)
+    except AnalysisError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -279,6 +279,7 @@ class _Runner:
             self._rooms.sketches.add(hybrid.sketch)
             catalog.add_lineage(hybrid.lineage)
         catalog.replace_segments(found.host_id, found.donor_id, found.matches)
+        catalog.add_lineage(found.lineage)
 
     def _settle(self, task: AnalysisTask, state: str, reason: str) -> None:
         self._rooms.queue.finish(task, state, reason)

@@ -10,9 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from sommelier.connection import comparing
 from sommelier.connection.model import Model
 from sommelier.connection.relation import Relation, keyword_query
 from sommelier.connection.statements import Call, perform
+from sommelier.engine.parameters import as_parameters
 from sommelier.engine.result import Report, Result, Table
 from sommelier.engine.session import Session
 from sommelier.errors import (
@@ -252,6 +254,12 @@ class Connection:
     def _read(
         self, statement: nodes.Statement, params: Parameters, *, parse_ms: float, text: str | None
     ) -> Outcome:
+        if comparing.runs_models(statement):
+            with self.session.located(text):
+                known = as_parameters(params)
+                answer = comparing.answer(statement, self, known)
+                known.check_all_used()
+                return answer
         outcome = self.session.answer(statement, params, text=text)
         if isinstance(outcome, Result):
             outcome.timing["parse"] = parse_ms

@@ -98,7 +98,7 @@ class Session:
 
         Raises QueryError with `text` and the words at fault underlined.
         """
-        with self._located(text):
+        with self.located(text):
             if isinstance(statement, nodes.Select):
                 return self.run(statement, parameters, text=text)
             if isinstance(statement, nodes.Explain):
@@ -107,12 +107,16 @@ class Session:
                 return self.why(statement, parameters, text=text)
             if isinstance(statement, nodes.CatalogSql):
                 return self.sql(statement.text)
-            from sommelier.engine.reading import read
-
             known = as_parameters(parameters)
-            table = read(statement, self, known)
+            table = self.read(statement, known)
             known.check_all_used()
             return table
+
+    def read(self, statement: nodes.Statement, parameters: Parameters) -> Table:
+        """The answer to SHOW, DESCRIBE or the catalog's part of COMPARE."""
+        from sommelier.engine.reading import read
+
+        return read(statement, self, parameters)
 
     def run(
         self,
@@ -123,7 +127,7 @@ class Session:
         text: str | None = None,
     ) -> Result:
         """The models that answer a SELECT. overrides : settings for this question only."""
-        with self._located(text):
+        with self.located(text):
             started = time.perf_counter()
             world = self.world
             bound = self.plan(select, parameters, overrides)
@@ -166,7 +170,7 @@ class Session:
         from sommelier.engine.explain import explain_analyzed, explain_plan
         from sommelier.engine.options import Kind, bind_options
 
-        with self._located(text):
+        with self.located(text):
             schema: dict[str, Kind] = {"format": ("text", "json"), "analyze": bool}
             options = bind_options(statement.options, schema)
             as_json = options.get("format") == "json"
@@ -192,7 +196,7 @@ class Session:
         """Every condition of the query with the model's value and verdict."""
         from sommelier.engine.why import why
 
-        with self._located(text):
+        with self.located(text):
             known = as_parameters(parameters)
             bound = self.plan(statement.select, known)
             model = self._scope(statement.select, known, None).model(statement.model)
@@ -292,7 +296,7 @@ class Session:
         )
 
     @contextmanager
-    def _located(self, text: str | None) -> Iterator[None]:
+    def located(self, text: str | None) -> Iterator[None]:
         """Errors from inside carry the text of the statement, so that they can underline it."""
         try:
             yield

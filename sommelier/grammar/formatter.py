@@ -155,7 +155,7 @@ def _(node: nodes.Describe) -> str:
 @format.register
 def _(node: nodes.Compare) -> str:
     pair = f"{format(node.reference)} WITH {format(node.candidate)}"
-    return f"COMPARE {pair}" + _using(node.options)
+    return f"{'DIFF' if node.layers else 'COMPARE'} {pair}" + _using(node.options)
 
 
 @format.register

@@ -166,11 +166,12 @@ class Describe(Statement):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Compare(Statement):
-    """COMPARE reference WITH candidate [USING dataset = ...]."""
+    """COMPARE reference WITH candidate [USING dataset = ...]. layers : DIFF, the layers alone."""
 
     reference: ModelRef | Parameter
     candidate: ModelRef | Parameter
     options: tuple[Option, ...] = ()
+    layers: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

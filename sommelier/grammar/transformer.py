@@ -78,8 +78,9 @@ class NodeBuilder(SelectRules):
         )
 
     def compare(self, children: Children) -> nodes.Compare:
-        _compare, reference, _with, candidate, using = children
-        return nodes.Compare(reference, candidate, _options(using), span=span_of(children))
+        word, reference, _with, candidate, using = children
+        layers = word.type == "DIFF"
+        return nodes.Compare(reference, candidate, _options(using), layers, span=span_of(children))
 
     def import_models(self, children: Children) -> nodes.Import:
         _import, _models, _from, connector, *locations = children[:-5]

@@ -60,7 +60,7 @@ def test_a_sample_of_everything_does_not_depend_on_the_seed(dataset):
 def test_a_stored_probe_set_gives_the_same_inputs_again(dataset):
     for options in ({"seed": 3}, {"sampling": "first"}):
         made = dataset_probes(dataset, samples=50, **options)
-        again = same_probes(pickle.loads(pickle.dumps(made.record)), dataset)
+        again = same_probes(pickle.loads(pickle.dumps(made.record)), dataset.record)
         assert np.array_equal(again.indices, made.indices)
         assert again.record == made.record
 

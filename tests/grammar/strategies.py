@@ -262,7 +262,7 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
             st.none()
             | st.sampled_from(["model", "pool", "view", "metric", "task", "dataset", "device"]),
         ),
-        st.builds(nodes.Compare, any_models(), any_models(), maybe_options),
+        st.builds(nodes.Compare, any_models(), any_models(), maybe_options, st.booleans()),
         st.builds(
             nodes.Import,
             NAMES,

@@ -1,0 +1,53 @@
+"""What COMPARE learns by running two models: where they part, and whether one is made of the other.
+
+Runs in the sandbox, on the first probes that both models take.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from sommelier.analysis import datasets
+from sommelier.analysis.differences import LayerReport, LineageEvidence, compare_layers
+from sommelier.analysis.differences.lineage import weight_lineage
+from sommelier.analysis.execution import RunRequest
+from sommelier.analysis.segment_study import first_feeds
+from sommelier.errors import AnalysisError
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStudy:
+    """layers, weights : None where they could not be compared; the reason is in `notes`."""
+
+    layers: LayerReport | None
+    weights: LineageEvidence | None
+    notes: tuple[str, ...] = ()
+
+
+def study_layers(
+    reference: RunRequest, candidate: RunRequest, samples: int, tolerance: float | None
+) -> LayerStudy:
+    """The layers and the weights of two models. samples : probes that are run."""
+    notes: list[str] = []
+    layers: Any = None
+    weights: Any = None
+    dataset = reference.probes.dataset
+    opened = nullcontext() if dataset is None else datasets.reopen(dataset, verify=False)
+    try:
+        with opened as items:
+            sides = (
+                first_feeds(reference, items, samples),
+                first_feeds(candidate, items, samples),
+            )
+        layers = compare_layers(
+            reference.model_path, candidate.model_path, sides, tolerance=tolerance, samples=samples
+        )
+    except AnalysisError as error:
+        notes.append(f"layers are not compared: {error.message}")
+    try:
+        weights = weight_lineage(reference.model_path, candidate.model_path)
+    except AnalysisError as error:
+        notes.append(f"weights are not compared: {error.message}")
+    return LayerStudy(layers, weights, tuple(notes))
