@@ -6,7 +6,8 @@ and the model is run once for each group.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,11 +24,21 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Values = Mapping[str, Array]
 
-BUDGET = 128 * 2**20  # bytes of activations kept at once, of both models together
+MEMORY = 128 * 2**20  # bytes of activations kept at once, of both models together
 BATCH = 32
 
 
-def groups(sizes: Sequence[int], budget: int = BUDGET) -> list[list[int]]:
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is looked at. samples : of the inputs. memory : bytes of activations kept at once.
+    progress : called with (samples run, samples to run) of all runs together."""
+
+    samples: int
+    memory: int = MEMORY
+    progress: Callable[[int, int], None] | None = None
+
+
+def groups(sizes: Sequence[int], budget: int) -> list[list[int]]:
     """Positions in order, in groups of at most `budget` bytes (or of one that is larger).
 
     >>> groups([4, 4, 9, 1], budget=8)
@@ -44,7 +55,7 @@ def groups(sizes: Sequence[int], budget: int = BUDGET) -> list[list[int]]:
     return found
 
 
-def batch_within(size: int, budget: int = BUDGET) -> int:
+def batch_within(size: int, budget: int) -> int:
     """Samples a run may hold whose activations take `size` bytes each."""
     return max(1, min(BATCH, budget // max(1, size)))
 

@@ -6,7 +6,7 @@ measure them; everything is read from the files, and nothing from a database.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sommelier.analysis.differences.activations import MEMORY, Extent
 from sommelier.analysis.differences.answering import answers, side_of
 from sommelier.analysis.differences.disagreements import disagreements
 from sommelier.analysis.differences.layers import Layer, layers_of
-from sommelier.analysis.differences.measuring import Errors, Floats, Progress, measure
+from sommelier.analysis.differences.measuring import Errors, Floats, measure
 from sommelier.analysis.differences.pairing import Pair, pair_layers
 from sommelier.analysis.differences.report import LayerError, LayerReport, Unaligned
 from sommelier.analysis.differences.sketches import sketches
@@ -51,7 +52,8 @@ def compare_layers(
     samples: int = SAMPLES,
     labels: Any = None,
     preprocessing: tuple[Preprocessing | None, Preprocessing | None] = (None, None),
-    progress: Progress | None = None,
+    memory: int = MEMORY,
+    progress: Callable[[int, int], None] | None = None,
 ) -> LayerReport:
     """The layers of two ONNX models side by side, their errors, and the answers that change.
 
@@ -60,8 +62,9 @@ def compare_layers(
     tolerance : largest relative L2 error of a layer on a sample; by precision if omitted
     (tolerances.py). samples : of the inputs, for the layers; answers are compared on all.
     labels : true class ids (n,) of all inputs, for accuracy and for examples.
-    progress : called with (samples run, samples to run). Memory is bounded whatever the model's
-    size: activations are read in groups of layers (activations.py).
+    memory : bytes of activations kept at once, of which one pair of layers on one sample is the
+    least; a model whose layers need more is run several times. progress : called with (samples
+    run, samples to run).
     Raises AnalysisError for broken files, inputs that a model does not take, and models that fail.
     """
     pair = inputs if isinstance(inputs, tuple) else (inputs, inputs)
@@ -78,7 +81,7 @@ def compare_layers(
         if count < 1:
             raise AnalysisError("comparing layers needs at least one sample")
         forms = (_form(both[0]), _form(both[1]))
-        found = _layers(forms, both, count, tolerance, progress)
+        found = _layers(forms, both, Extent(count, memory, progress), tolerance)
         return _with_answers(found, both, labels)
 
 
@@ -97,23 +100,23 @@ def _form(model: Subject) -> NormalForm:
 
 
 def _layers(
-    forms: tuple[NormalForm, NormalForm], both: tuple[Subject, Subject], samples: int,
-    tolerance: float | None, progress: Progress | None,
+    forms: tuple[NormalForm, NormalForm], both: tuple[Subject, Subject], extent: Extent,
+    tolerance: float | None,
 ) -> LayerReport:  # fmt: skip
     ours, theirs = layers_of(forms[0]), layers_of(forms[1])
     models = (forms[0].model, forms[1].model)
     known = [
-        sketches(model, side, layers, samples=samples)
+        sketches(model, side, layers, extent)
         for model, side, layers in zip(models, both, (ours, theirs), strict=True)
     ]
     pairs = pair_layers(ours, theirs, known[0], known[1])
-    errors = measure(models, both, pairs, samples=samples, progress=progress)
+    errors = measure(models, both, pairs, extent)
     general = precision_tolerance(forms)
     rows = _rows((ours, theirs), pairs, errors, tolerance, general)
     related = _related(rows)
     first = next((row for row in rows if row.beyond > DIVERGED), None) if related else None
     return LayerReport(
-        (both[0].name, both[1].name), samples, rows,
+        (both[0].name, both[1].name), extent.samples, rows,
         _alone(ours, {p.reference for p in pairs}), _alone(theirs, {p.candidate for p in pairs}),
         first, related,
     )  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.analysis.differences import activations
+from sommelier.analysis.differences.activations import Extent
 from sommelier.analysis.differences.pairing import Pair
 from sommelier.analysis.differences.subjects import Subject
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +64,22 @@ class _Gathering:
 
 def measure(
     models: tuple[ModelProto, ModelProto], subjects: tuple[Subject, Subject],
-    pairs: Sequence[Pair], *, samples: int, progress: Progress | None = None,
+    pairs: Sequence[Pair], extent: Extent,
 ) -> list[Errors]:  # fmt: skip
-    """The errors of every pair over the first samples; both models are run once a group of pairs.
-
-    progress : called with (samples done, samples in all) of all runs together.
-    """
+    """The errors of every pair over the first samples; a group of pairs is one run of each model."""
     fixed = max(s.fixed_batch or 1 for s in subjects)
     sizes = [(p.reference_tap.nbytes + p.candidate_tap.nbytes) * fixed for p in pairs]
-    parts = activations.groups(sizes)
+    parts = activations.groups(sizes, extent.memory)
     found: list[Errors] = []
     done = 0
     for part in parts:
         chosen = [pairs[k] for k in part]
         gathered = [_Gathering() for _ in chosen]
         whole = all(p.reference_tap.batched and p.candidate_tap.batched for p in chosen)
-        batch = activations.batch_within(sum(sizes[k] for k in part) // fixed) if whole else 1
+        each = sum(sizes[k] for k in part) // fixed
+        batch = activations.batch_within(each, extent.memory) if whole else 1
         streams = [
-            activations.read(model, subject, taps, samples=samples, batch=batch)
+            activations.read(model, subject, taps, samples=extent.samples, batch=batch)
             for model, subject, taps in zip(
                 models, subjects,
                 ([p.reference_tap for p in chosen], [p.candidate_tap for p in chosen]), strict=True,
@@ -91,8 +89,8 @@ def measure(
             for pair, rows in zip(chosen, gathered, strict=True):
                 rows.add(ours[pair.reference_tap.tensor], theirs[pair.candidate_tap.tensor])
             done += len(next(iter(ours.values())))
-            if progress is not None:
-                progress(done, samples * len(parts))
+            if extent.progress is not None:
+                extent.progress(done, extent.samples * len(parts))
         found += [rows.result() for rows in gathered]
     return found
 

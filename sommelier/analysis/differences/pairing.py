@@ -12,12 +12,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from sommelier.analysis.differences.alignment import certain_pairs
+from sommelier.analysis.differences.alignment import Scores, certain_pairs
 from sommelier.analysis.differences.layers import Layer, Tap
 from sommelier.analysis.differences.sketches import Sketch
 
 ALIKE = 0.02  # of sketches: rounding to 8 bits moves sorted values less, other features move more
 EQUAL = 1e-3  # of sketches: enough to pair layers of different operators
+MOST = 40_000  # pairs of leftover layers that are looked at
 FEW = 8  # elements below which equal sketches say little
 SAME, MATRIX, NEIGHBOUR, VALUES = 16, 8, 2, 12
 """What the same family and size, the same matrix, a like neighbour, and like values are worth. One
@@ -51,9 +52,10 @@ def pair_layers(
     for i, ours in enumerate(reference):
         for j, theirs in enumerate(candidate):
             scores[i, j] = _score(ours, theirs, reference, candidate, one, other)
+    places = _untangled(dict(certain_pairs(scores)), scores, reference, candidate, one, other)
     found = [
         Pair(i, j, *_taps(reference[i], candidate[j], one, other), "structure")
-        for i, j in certain_pairs(scores)
+        for i, j in sorted(places.items())
     ]
     return tuple(_filled(found, reference, candidate, one, other))
 
@@ -99,6 +101,29 @@ def _taps(ours: Layer, theirs: Layer, one: Known, other: Known) -> tuple[Tap, Ta
     return mine, yours
 
 
+def _untangled(
+    places: dict[int, int], scores: Scores, reference: Sequence[Layer],
+    candidate: Sequence[Layer], one: Known, other: Known,
+) -> dict[int, int]:  # fmt: skip
+    """With partners exchanged where that, and only that, makes values alike.
+
+    Parallel branches of equal structure stand in no order, and a sequence gives them one.
+    """
+
+    def alike(i: int, j: int) -> bool:
+        return bool(scores[i, j] > 0) and (
+            _closest(reference[i], candidate[j], one, other)[0] <= ALIKE
+        )
+
+    for i in places:
+        if alike(i, places[i]):
+            continue
+        better = [k for k in places if alike(i, places[k]) and not alike(k, places[k])]
+        if len(better) == 1:
+            places[i], places[better[0]] = places[better[0]], places[i]
+    return places
+
+
 def _filled(
     found: list[Pair], reference: Sequence[Layer], candidate: Sequence[Layer],
     one: Known, other: Known,
@@ -108,7 +133,7 @@ def _filled(
     more: list[Pair] = []
     for (i, j), (k, m) in pairwise([*ends, (len(reference), len(candidate))]):
         ours, theirs = range(i + 1, k), range(j + 1, m)
-        if not ours or not theirs or len(ours) * len(theirs) > 10_000:
+        if not ours or not theirs or len(ours) * len(theirs) > MOST:
             continue
         scores = np.zeros((len(ours), len(theirs)), np.int64)
         for a, mine in enumerate(ours):
@@ -117,7 +142,28 @@ def _filled(
         for a, b in certain_pairs(scores):
             _, tap, other_tap = _closest(reference[ours[a]], candidate[theirs[b]], one, other)
             more.append(Pair(ours[a], theirs[b], tap, other_tap, "values"))
-    return sorted([*found, *more], key=lambda pair: pair.reference)
+    found = _crossing([*found, *more], reference, candidate, one, other)
+    return sorted(found, key=lambda pair: pair.reference)
+
+
+def _crossing(
+    found: list[Pair], reference: Sequence[Layer], candidate: Sequence[Layer],
+    one: Known, other: Known,
+) -> list[Pair]:  # fmt: skip
+    """With pairs out of order whose values are equal, and equal to no other's."""
+    ours = sorted(set(range(len(reference))) - {p.reference for p in found})
+    theirs = sorted(set(range(len(candidate))) - {p.candidate for p in found})
+    if len(ours) * len(theirs) > MOST:
+        return found
+    same = np.array(
+        [[_equal(reference[i], candidate[j], one, other) for j in theirs] for i in ours], bool
+    ).reshape(len(ours), len(theirs))
+    for a, b in zip(*np.nonzero(same), strict=True):
+        if same[a].sum() == 1 and same[:, b].sum() == 1:
+            i, j = ours[a], theirs[b]
+            _, tap, other_tap = _closest(reference[i], candidate[j], one, other)
+            found.append(Pair(i, j, tap, other_tap, "values"))
+    return found
 
 
 def _equal(ours: Layer, theirs: Layer, one: Known, other: Known) -> bool:

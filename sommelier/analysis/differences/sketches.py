@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.analysis.differences import activations
+from sommelier.analysis.differences.activations import Extent
 from sommelier.analysis.differences.layers import Layer
 from sommelier.analysis.differences.subjects import Subject
 
@@ -49,7 +50,7 @@ class Sketch:
 
 
 def sketches(
-    model: ModelProto, subject: Subject, layers: Sequence[Layer], *, samples: int
+    model: ModelProto, subject: Subject, layers: Sequence[Layer], extent: Extent
 ) -> dict[str, Sketch]:
     """By tensor name the sketches of all taps; tensors in which samples cannot be told apart, and
     such that are no numbers, are left out."""
@@ -57,8 +58,8 @@ def sketches(
     found: dict[str, list[Array]] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     size = subject.fixed_batch or 1
-    count = min(samples, SAMPLES)
-    for group in activations.groups([tap.nbytes * size for tap in taps]):
+    count = min(extent.samples, SAMPLES)
+    for group in activations.groups([tap.nbytes * size for tap in taps], extent.memory):
         chosen = [taps[k] for k in group]
         for values in activations.read(model, subject, chosen, samples=count, batch=1):
             for name, array in values.items():

@@ -183,11 +183,31 @@ def _typical(ours: Array, theirs: Array) -> float:
 
 
 def _fitted(ours: Array, theirs: Array) -> tuple[Array, Array]:
-    """Integers without a scale, times the scale per row that fits the other side best."""
+    """Integers without a scale, times the scale that explains the other side by rounding; of the
+    whole tensor if there is one, else of each row, else the one that fits best."""
     flat, other = theirs.reshape(len(theirs), -1), ours.reshape(len(ours), -1)
-    factor = np.sum(flat * other, axis=1) / np.maximum(np.sum(flat * flat, axis=1), TINY)
+    factor = _rounded(other.reshape(1, -1), flat.reshape(1, -1))
+    if not np.isfinite(factor).all():
+        best = np.sum(flat * other, axis=1) / np.maximum(np.sum(flat * flat, axis=1), TINY)
+        rows = _rounded(other, flat)
+        factor = np.where(np.isfinite(rows), rows, np.abs(best))
     shaped = factor.reshape(-1, *[1] * (theirs.ndim - 1))
-    return theirs * shaped, np.abs(shaped)
+    return theirs * shaped, np.broadcast_to(shaped, (len(theirs), *shaped.shape[1:]))
+
+
+def _rounded(real: Array, integers: Array) -> Array:
+    """(rows,) a scale for which every integer is the real number rounded; NaN where there is none.
+
+    s is between |w| / (|q| + 1/2) and |w| / (|q| - 1/2) for every element; the largest integers may
+    have been clipped and say nothing about the lower end.
+    """
+    size, count = np.abs(real), np.abs(integers)
+    told = (count >= 1) & (np.sign(real) == np.sign(integers))
+    clipped = count >= count.max(axis=1, keepdims=True)
+    low = np.max(np.where(clipped, 0.0, size / (count + 0.5)), axis=1)
+    high = np.min(np.where(told, size / np.maximum(count - 0.5, 0.5), np.inf), axis=1)
+    fits = (low <= high) & np.isfinite(high) & np.all(told | (count < 1), axis=1)
+    return np.where(fits, (low + high) / 2, np.nan)
 
 
 def _reordered(

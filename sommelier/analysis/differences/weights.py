@@ -20,7 +20,7 @@ from sommelier.errors import AnalysisError
 
 Array = NDArray[Any]
 
-_HALVES = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+_DIGITS = {10: 10, 16: 7}  # stored binary digits of float16 and bfloat16
 _QUANTISED = {"QLinearConv": (3, 4, 5), "QLinearMatMul": (3, 4, 5), "QGemm": (3, 4, 5)}
 _UNSCALED = {"ConvInteger": (1, 3), "MatMulInteger": (1, 3)}
 
@@ -72,11 +72,10 @@ def _acting(form: NormalForm, operator: Operator) -> Weight:
     values, bias = affine.acting(form.constants)
     if affine.kind == "Linear":
         values = values.T
-    step = None if affine.norm is not None else _step(form, affine.weight.tensor, values)
-    stored = form.constants.dtype_and_shape(affine.weight.tensor)[0]
-    if step is None and stored in (10, 16):
-        step = np.abs(values.astype(np.float64)) * 2 * _HALVES["float16" if stored == 10
-                                                               else "bfloat16"]  # fmt: skip
+    step = None
+    if affine.norm is None:
+        step = _step(form, affine.weight.tensor, values)
+        step = _half_step(form, affine.weight.tensor, values) if step is None else step
     return Weight(form.title(operator), affine.kind, _form(values), _match(step, values), bias)
 
 
@@ -130,6 +129,15 @@ def _step(form: NormalForm, tensor: str, values: Array) -> Array | None:
             if scale.size == length:
                 return _along(scale.ravel(), axis, values.ndim)
     return None
+
+
+def _half_step(form: NormalForm, tensor: str, values: Array) -> Array | None:
+    """The spacing of 16-bit floats around each value, where the file keeps such."""
+    kinds = {form.constants.dtype_and_shape(leaf)[0] for leaf in form.constants.leaves(tensor)}
+    digits = next((_DIGITS[kind] for kind in kinds if kind in _DIGITS), None)
+    if digits is None:
+        return None
+    return np.maximum(np.abs(values.astype(np.float64)) * 2.0**-digits, 2.0**-24)
 
 
 def _along(values: Array, axis: int, rank: int) -> Array:
