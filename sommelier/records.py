@@ -114,7 +114,7 @@ class ModelRecord:
     id : content fingerprint, 'sha256:...' of the file and its external data (or of the declared
     metadata when there is no file). name@version is unique; `aliases` are other names of the same
     bytes. graph_hash ignores weights, names and producer; weight_hash ignores the graph.
-    minhash : serialised datasketch LeanMinHash over operator n-grams.
+    minhash : serialised datasketch LeanMinHash of operators, their n-grams and weight shapes.
     """
 
     id: str

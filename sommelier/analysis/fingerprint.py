@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from onnx import TensorProto
 
 CHUNK = 2**20
-PERMUTATIONS = 128
-SEED = 1
-LONGEST = 4  # operators in an n-gram
 STRUCTURAL = 64  # elements of an integer constant whose values are part of the structure
 
 
@@ -64,33 +60,6 @@ def weight_hash(graph: Graph, folder: Path) -> str:
         if weight.proto is not None and weight.tensor.shape != ()
     )
     return f"weights:{_digest(*digests)}"
-
-
-def minhash(graph: Graph) -> bytes:
-    """A serialised LeanMinHash of the graph's operator n-grams (n = 1..4, along data flow).
-
-    The k-th occurrence of an n-gram is an element of its own, so depth counts.
-    """
-    from datasketch import LeanMinHash, MinHash
-
-    sketch = MinHash(num_perm=PERMUTATIONS, seed=SEED)
-    counts: Counter[str] = Counter()
-    elements = []
-    for gram in _ngrams(graph):
-        counts[gram] += 1
-        elements.append(f"{gram}#{counts[gram]}".encode())
-    sketch.update_batch(elements)
-    lean = LeanMinHash(sketch)
-    buffer = bytearray(lean.bytesize())
-    lean.serialize(buffer)
-    return bytes(buffer)
-
-
-def structural_similarity(first: bytes, second: bytes) -> float:
-    """Estimated Jaccard similarity of two graphs' n-gram multisets, 0..1 (sd <= 0.045)."""
-    from datasketch import LeanMinHash
-
-    return float(LeanMinHash.deserialize(first).jaccard(LeanMinHash.deserialize(second)))
 
 
 def _digest(*parts: str) -> str:
@@ -193,22 +162,6 @@ def plain_value(value: Any) -> str:
     if not isinstance(value, str) and hasattr(value, "__iter__"):
         return ",".join(plain_value(item) for item in value)
     return str(value)
-
-
-def _ngrams(graph: Graph) -> Iterator[str]:
-    """'Conv>Relu>Conv' for every step of data flow, subgraphs included; Identity is no step."""
-    grams: dict[str, list[str]] = {}  # by value name: n-grams that end with what made it
-    for node in graph.nodes:
-        before = sorted({gram for name in node.inputs for gram in grams.get(name, ())})
-        if node.op == "Identity" and not node.domain:
-            grams[node.outputs[0]] = before
-            continue
-        mine = [node.title, *(f"{gram}>{node.title}" for gram in before)]
-        yield from mine
-        short = [gram for gram in mine if gram.count(">") < LONGEST - 1]
-        grams.update((name, short) for name in node.outputs)
-        for subgraph in node.subgraphs.values():
-            yield from (f"{node.title}({gram})" for gram in _ngrams(subgraph))
 
 
 def _tensor_digest(weight: Weight, folder: Path) -> str:

@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from sommelier.analysis import declared_facts as facts
-from sommelier.errors import RejectedModelError, WorkerCrashedError, WorkerTimeoutError
+from sommelier.errors import (
+    AnalysisError,
+    RejectedModelError,
+    WorkerCrashedError,
+    WorkerTimeoutError,
+)
 from sommelier.records import (
     Artifact,
     LabelSpace,
@@ -72,13 +77,26 @@ def inspect(path: Path, declared: Mapping[str, object] | None = None) -> Inspect
         id=fingerprint.content_fingerprint(path, external),
         graph_hash=fingerprint.graph_hash(traced),
         weight_hash=fingerprint.weight_hash(traced, path.parent),
-        minhash=fingerprint.minhash(traced),
+        minhash=_sketch(path),
         note=_note(declared, model, costs, record, label_space),
     )
     profile = None
     if costs.vector is not None:
         profile = ResourceProfile(record.id, costs.vector.astype("<f8").tobytes())
     return Inspection(record, label_space, static_measurements(record.id, costs), profile)
+
+
+def _sketch(path: Path) -> bytes | None:
+    """By which models that may share segments are found; None for a graph that is too large."""
+    from sommelier.analysis.segments import segment_sketch
+
+    try:
+        sketch = segment_sketch(path)
+    except AnalysisError:
+        return None
+    buffer = bytearray(sketch.bytesize())
+    sketch.serialize(buffer)
+    return bytes(buffer)
 
 
 def describe(

@@ -121,12 +121,14 @@ def _alike(models: Sequence[ModelRecord]) -> set[frozenset[str]]:
     from datasketch import LeanMinHash
 
     from sommelier.analysis.segments import candidate_pairs
+    from sommelier.analysis.segments.sketches import SEED
 
-    sketches = {
+    stored = {
         model.id: LeanMinHash.deserialize(bytearray(model.minhash))
         for model in models
         if model.minhash is not None
     }
+    sketches = {id_: sketch for id_, sketch in stored.items() if sketch.seed == SEED}
     return {frozenset(pair) for pair in candidate_pairs(sketches, ALIKE)}
 
 

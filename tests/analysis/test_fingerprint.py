@@ -17,7 +17,6 @@ from sommelier.analysis.graph import read_model
 from sommelier.analysis.tracing import trace
 from tests.factories import (
     constant_node_model,
-    conv_classifier,
     external_data_model,
     if_subgraph_model,
     mlp_classifier,
@@ -28,10 +27,6 @@ from tests.factories import (
 def hashes(model: ModelProto, folder: Path = Path()) -> tuple[str, str]:
     graph, _ = trace(model)
     return fp.graph_hash(graph), fp.weight_hash(graph, folder)
-
-
-def sketch(path: Path) -> bytes:
-    return fp.minhash(trace(read_model(path))[0])
 
 
 @pytest.fixture
@@ -228,19 +223,3 @@ def test_four_bit_weights_hash_alike_however_stored(tmp_path: Path) -> None:
         model.graph.initializer.append(tensor)
         found.add(hashes(model)[1])
     assert len(found) == 1
-
-
-def test_structural_similarity_orders_graphs_as_a_person_would(tmp_path: Path) -> None:
-    deep = sketch(mlp_classifier(tmp_path / "a.onnx", hidden=(8,) * 10))
-    less = sketch(mlp_classifier(tmp_path / "b.onnx", hidden=(9,) * 9))
-    flat = sketch(mlp_classifier(tmp_path / "c.onnx", hidden=(8,) * 2))
-    conv = sketch(conv_classifier(tmp_path / "d.onnx"))
-    alike = [fp.structural_similarity(deep, other) for other in (deep, less, flat, conv)]
-    assert alike[0] == 1.0
-    assert alike[0] > alike[1] > alike[2] > alike[3]
-    assert alike[1] > 0.75  # 10 of 11 layers in common
-
-
-def test_sketches_are_reproducible(tmp_path: Path) -> None:
-    path = mlp_classifier(tmp_path / "m.onnx")
-    assert sketch(path) == sketch(path)
