@@ -66,7 +66,7 @@ def measure(
     models: tuple[ModelProto, ModelProto], subjects: tuple[Subject, Subject],
     pairs: Sequence[Pair], extent: Extent,
 ) -> list[Errors]:  # fmt: skip
-    """The errors of every pair over the first samples; a group of pairs is one run of each model."""
+    """The errors of every pair over the first samples; one run of each model a group of pairs."""
     fixed = max(s.fixed_batch or 1 for s in subjects)
     sizes = [(p.reference_tap.nbytes + p.candidate_tap.nbytes) * fixed for p in pairs]
     parts = activations.groups(sizes, extent.memory)

@@ -99,12 +99,14 @@ def measure_pair(reference: Weight, candidate: Weight, channels: Sequence[int]) 
     of axes in the other file."""
     ours, theirs = reference.values.astype(np.float64), candidate.values.astype(np.float64)
     theirs, step = _reordered(ours, theirs, candidate.step, channels)
-    if not candidate.scaled or not reference.scaled:
-        theirs, factor = _fitted(ours, theirs)
-        step = None if step is None else step * factor
+    own = reference.step
+    if not candidate.scaled:
+        theirs, step = _fitted(ours, theirs)
+    elif not reference.scaled:
+        ours, own = _fitted(theirs, ours)
     rows, others = _rows(ours), _rows(theirs)
     distance = _distance(rows, others)
-    coarse = _coarser(reference, step)
+    coarse = _coarser(own, step)
     size = float(np.linalg.norm(ours))
     mask = theirs != 0
     gap = np.abs(theirs - ours)
@@ -122,9 +124,8 @@ def measure_pair(reference: Weight, candidate: Weight, channels: Sequence[int]) 
     )  # fmt: skip
 
 
-def _coarser(reference: Weight, candidate_step: Array | None) -> tuple[str, Array] | None:
-    """The side with the larger steps. Both : what rounding twice can move."""
-    ours, theirs = reference.step, candidate_step
+def _coarser(ours: Array | None, theirs: Array | None) -> tuple[str, Array] | None:
+    """The side with the larger steps, and what rounding can move: the sum of both sides' steps."""
     if ours is None or theirs is None:
         if theirs is not None:
             return "candidate", theirs
@@ -183,8 +184,8 @@ def _typical(ours: Array, theirs: Array) -> float:
 
 
 def _fitted(ours: Array, theirs: Array) -> tuple[Array, Array]:
-    """Integers without a scale, times the scale that explains the other side by rounding; of the
-    whole tensor if there is one, else of each row, else the one that fits best."""
+    """(values, steps) : integers without a scale, times the scale for which they are the other side
+    rounded; of the whole tensor if there is one, else of each row, else the one that fits best."""
     flat, other = theirs.reshape(len(theirs), -1), ours.reshape(len(ours), -1)
     factor = _rounded(other.reshape(1, -1), flat.reshape(1, -1))
     if not np.isfinite(factor).all():

@@ -66,8 +66,10 @@ WHOLE = ["Conv+Relu", "Conv+Relu", "Conv", "Add+Relu", "Conv+Relu", "Conv", "Add
 
 
 def same_network(report):
-    assert report.first_divergence is None and report.related
-    assert not report.only_reference and not report.only_candidate
+    assert report.first_divergence is None
+    assert report.related
+    assert not report.only_reference
+    assert not report.only_candidate
     assert report.changed == 0.0
     assert all(layer.error_max <= SINGLE for layer in report.layers)
     return True
@@ -76,12 +78,14 @@ def same_network(report):
 @pytest.mark.parametrize("opset", [11, 13, 18])
 def test_an_export_at_another_opset_is_the_same_network(model, net, opset):
     report = compare_layers(model, export(net, opset=opset), X)
-    assert same_network(report) and kinds(report) == WHOLE
+    assert same_network(report)
+    assert kinds(report) == WHOLE
 
 
 def test_names_do_not_matter(model):
     report = compare_layers(model, renamed(model), X)
-    assert same_network(report) and report.layers[0].reference != report.layers[0].candidate
+    assert same_network(report)
+    assert report.layers[0].reference != report.layers[0].candidate
 
 
 def test_a_normalisation_that_is_not_folded_belongs_to_its_convolution(model, net):
@@ -111,15 +115,18 @@ def test_the_order_of_parallel_branches_in_the_file_does_not_matter(net, tmp_pat
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
     report = compare_layers(branch([0, 1, 2]), branch([1, 2, 0]), X)
-    assert len(report.layers) == 3 and not report.only_candidate
+    assert len(report.layers) == 3
+    assert not report.only_candidate
     assert all(layer.error == 0.0 for layer in report.layers)
 
 
 def test_channels_last_is_found_and_turned(model):
     report = compare_layers(model, channels_last(model), (X, X.transpose(0, 2, 3, 1).copy()))
-    assert same_network(report) and kinds(report) == WHOLE
+    assert same_network(report)
+    assert kinds(report) == WHOLE
     turned = [layer.layout for layer in report.layers[:8]]
-    assert "channels first" in turned and set(turned) <= {"", "channels first"}
+    assert "channels first" in turned
+    assert set(turned) <= {"", "channels first"}
 
 
 def test_convolutions_fused_with_their_activation_are_aligned(path, tmp_path, model):
@@ -131,9 +138,11 @@ def test_convolutions_fused_with_their_activation_are_aligned(path, tmp_path, mo
     fused = onnx.load(tmp_path / "fused.onnx")
     assert any(node.op_type == "FusedConv" for node in fused.graph.node)
     report = compare_layers(path, tmp_path / "fused.onnx", X)
-    assert report.first_divergence is None and report.changed == 0.0
+    assert report.first_divergence is None
+    assert report.changed == 0.0
     convolutions = [layer for layer in report.layers if "Conv" in layer.kind]
-    assert len(convolutions) >= 4 and any("FusedConv" in x.candidate_kind for x in convolutions)
+    assert len(convolutions) >= 4
+    assert any("FusedConv" in x.candidate_kind for x in convolutions)
 
 
 @pytest.mark.parametrize("place", range(7))
@@ -146,7 +155,8 @@ def test_the_first_divergence_is_the_layer_that_was_edited(model, place):
     weight = arrays(model)[node.input[1]]
     edited = weight + 0.05 * np.random.default_rng(1).normal(size=weight.shape).astype("f4")
     report = compare_layers(model, with_weights(model, {node.input[1]: edited}), X)
-    assert report.first_divergence is not None and report.related
+    assert report.first_divergence is not None
+    assert report.related
     assert report.first_divergence.reference == node.name
     before = report.layers[: report.layers.index(report.first_divergence)]
     assert all(layer.error_max == 0.0 for layer in before)
@@ -165,7 +175,8 @@ def test_errors_are_those_of_an_independent_run(model):
     np.testing.assert_allclose([last.error, last.error_max], [np.median(gap), gap.max()], rtol=1e-5)
     assert last.largest == pytest.approx(np.abs(theirs - ours).max(), rel=1e-5)
     assert report.changed == pytest.approx(np.mean(ours.argmax(1) != theirs.argmax(1)))
-    assert report.answers is not None and report.answers.samples == len(X)
+    assert report.answers is not None
+    assert report.answers.samples == len(X)
 
 
 @pytest.fixture(scope="module")
@@ -191,11 +202,14 @@ def quantised(path, tmp_path_factory):
 @pytest.mark.parametrize("form", ["QDQ", "QOperator"])
 def test_a_quantised_network_is_aligned_whole(path, quantised, form):
     report = compare_layers(path, quantised[form], X)
-    assert report.related and kinds(report) == WHOLE, str(report)
-    assert not report.only_reference and not report.only_candidate
+    assert report.related
+    assert kinds(report) == WHOLE, str(report)
+    assert not report.only_reference
+    assert not report.only_candidate
     assert all(0 < layer.error < 0.15 and layer.cosine > 0.98 for layer in report.layers)
     stem = report.layers[0]
-    assert stem.beyond == 0.0 and stem.error < stem.tolerance
+    assert stem.beyond == 0.0
+    assert stem.error < stem.tolerance
     if form == "QOperator":
         assert stem.candidate_kind == "QLinearConv"
 
@@ -241,8 +255,10 @@ def test_weights_quantised_at_run_time_are_aligned(path, tmp_path):
 def test_equal_blocks_of_another_depth_are_not_guessed():
     """Two blocks against three, trained apart: which block is which nobody can say."""
     report = compare_layers(export(Net(0, blocks=3)), export(Net(1, blocks=4)), X)
-    assert not report.related and report.first_divergence is None
-    assert report.only_reference and report.only_candidate
+    assert not report.related
+    assert report.first_divergence is None
+    assert report.only_reference
+    assert report.only_candidate
     assert len(report.layers) < 13
     assert "trained separately" in str(report)
 
@@ -255,7 +271,8 @@ def test_a_network_that_continues_another_is_aligned_by_values():
     report = compare_layers(export(short), export(long), X)
     assert report.related
     assert all(layer.error_max < SINGLE for layer in report.layers[:7])
-    assert len(report.only_candidate) == 3 and not report.only_reference
+    assert len(report.only_candidate) == 3
+    assert not report.only_reference
 
 
 def test_activations_that_do_not_fit_are_read_in_groups(model):
@@ -281,15 +298,18 @@ def test_a_tolerance_of_ones_own_counts(model):
 def test_samples_limit_the_layers_and_not_the_answers(model):
     report = compare_layers(model, renamed(model), X, samples=5)
     assert report.samples == 5
-    assert report.answers is not None and report.answers.samples == len(X)
+    assert report.answers is not None
+    assert report.answers.samples == len(X)
 
 
 def test_a_report_is_short_as_text_and_plain_as_data(model, quantised, path):
     report = compare_layers(path, quantised["QDQ"], X, labels=np.arange(len(X)) % 5)
     text = str(report)
-    assert len(text.splitlines()) <= 40 and "first divergence" in text or "no layer" in text
+    assert len(text.splitlines()) <= 40
+    assert "first divergence" in text or "no layer" in text
     assert json.loads(json.dumps(report.as_dict()))["samples"] == len(X)
-    assert report.answers is not None and report.answers.reference_accuracy is not None
+    assert report.answers is not None
+    assert report.answers.reference_accuracy is not None
 
 
 def test_long_models_keep_the_layers_that_matter_in_a_short_table():
@@ -301,7 +321,8 @@ def test_long_models_keep_the_layers_that_matter_in_a_short_table():
     report = compare_layers(model, edited, x)
     assert len(report.layers) == 40
     text = str(report)
-    assert len(text.splitlines()) <= 40 and f">24  {weight.name}" in text
+    assert len(text.splitlines()) <= 40
+    assert f">24  {weight.name}" in text
 
 
 def test_inputs_may_be_given_by_name(model):

@@ -69,7 +69,8 @@ def test_another_graph_of_the_same_weights_is_not_identical_but_its_weights_are(
     }[other]()
     found = weight_lineage(model, made)
     assert found.relation == "identical weights", str(found)
-    assert found.compared == 1.0 and found.derived is None
+    assert found.compared == 1.0
+    assert found.derived is None
 
 
 def moved_weights(model, how):
@@ -237,7 +238,8 @@ def test_pruned_weights_are_recognised(model, share):
 
 def test_other_shapes_say_nothing(model):
     found = weight_lineage(model, export(Net(0, width=16)))
-    assert found.relation in ("unknown", "unrelated") and found.compared < 0.5
+    assert found.relation in ("unknown", "unrelated")
+    assert found.compared < 0.5
     narrow = weight_lineage(export(Net(0, blocks=0, width=4)), export(Net(0, blocks=0, width=6)))
     assert narrow.relation == "unknown"
 
