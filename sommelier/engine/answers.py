@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 from sommelier.engine.bound_methods import CP, METHODS
 from sommelier.engine.comparison import Comparison, Part
-from sommelier.engine.comparison_parts import Interval, Measured, Transitive
+from sommelier.engine.comparison_datasets import Across
+from sommelier.engine.comparison_parts import Interval, Transitive
 from sommelier.engine.plan import CorrPlan
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Objects = NDArray[np.object_]
+
+UNDECIDABLE = "undecidable"
 
 
 @dataclass(slots=True)
@@ -91,6 +94,9 @@ class CorrAnswers:
             if self.certain is not None:
                 certain = np.isin(rows, self.certain)
             result[:] = np.where(certain, "certain", "possible")
+            for position in np.flatnonzero(~certain):
+                if self._undecidable(int(rows[position])):
+                    result[position] = UNDECIDABLE
             return result
         _, nearest = self._intervals(rows)
         identity = among(rows, self.references)
@@ -103,6 +109,16 @@ class CorrAnswers:
             result[identity] = "identity"
         return result
 
+    def _undecidable(self, row: int) -> bool:
+        """Whether no answers of a model could have been enough, however it is compared."""
+        told = [c.undecidable(row, self.corr.bounds, self.tests) for c in self.comparisons]
+        compared = [
+            text is not None
+            for text, c in zip(told, self.comparisons, strict=True)
+            if row in c.rows
+        ]
+        return all(compared) if self.corr.quantifier == "any" else any(compared)
+
     def _words(self, name: str, comparison: Comparison, rows: Rows) -> Objects:
         """provenance, method or labels of rows compared with one reference, each of its part."""
         numbers = comparison.part_numbers(rows, self.size)
@@ -110,7 +126,7 @@ class CorrAnswers:
         for number, part in enumerate(comparison.parts):
             here = numbers == number
             words[here] = _word(name, part, self.synthetic)
-            if name == "labels" and isinstance(part, Measured):
+            if name == "labels" and not isinstance(part, Transitive):
                 words[here & part.is_positional(rows)] = "positional"
         return words
 
@@ -158,6 +174,8 @@ def _word(name: str, part: Part, synthetic: frozenset[str]) -> str | None:
     """The provenance, method or kind of labels of the rows of one part."""
     if isinstance(part, Transitive):
         return None if name == "labels" else "transitive"
+    if isinstance(part, Across):
+        return _dataset_word(name, part)
     candidates = part.candidates
     if name == "labels":
         return candidates.labels and "named"
@@ -170,6 +188,15 @@ def _word(name: str, part: Part, synthetic: frozenset[str]) -> str | None:
     if not candidates.exact:
         return "estimated"
     return "measured" if candidates.method == "sketch" else "transitive"
+
+
+def _dataset_word(name: str, part: Across) -> str | None:
+    """The same of rows compared on several datasets."""
+    if name == "labels":
+        return part.labels and "named"
+    if name == "method":
+        return part.method.name
+    return "measured" if part.method.proved and part.exact else "estimated"
 
 
 def _spectral_word(value: float) -> str | None:

@@ -44,6 +44,11 @@ class BoundMethod:
         """Whether there are bounds at all."""
         return self.limits not in (_observed, _nothing)
 
+    @property
+    def counts(self) -> bool:
+        """Whether the bound is made from a count of agreements."""
+        return self.bounds and self.limits is not _of_datasets
+
 
 def limits_by_count(method: BoundMethod, counts: Counts, samples: int, alpha: float) -> Limits:
     """The limits of each count; equal counts are computed once."""
@@ -65,6 +70,10 @@ def _observed(counts: Counts, samples: int, _alpha: float) -> Limits:
 
 def _nothing(counts: Counts, _samples: int, _alpha: float) -> Limits:
     return np.full(len(counts), np.nan), np.full(len(counts), np.nan)
+
+
+def _of_datasets(_counts: Counts, _samples: int, _alpha: float) -> Limits:
+    raise TypeError("a bound about a new dataset is made from datasets, not from one count")
 
 
 def _betting(counts: Counts, samples: int, alpha: float) -> Limits:
@@ -117,6 +126,8 @@ METHODS = {
         BoundMethod("bernstein", _bernstein),
         BoundMethod("observed", _observed, proved=False, strict=True),
         BoundMethod("spectral", _nothing, proved=False, strict=True),
+        BoundMethod("minimum", _of_datasets),
+        BoundMethod("prediction", _of_datasets, proved=False),
     )
 }
 """By name; 'auto' is Clopper-Pearson."""

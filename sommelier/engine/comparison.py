@@ -6,7 +6,7 @@ A reference meets each model on the best probe set they share, so that its answe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
@@ -22,9 +22,10 @@ from sommelier.engine.comparison_parts import (
 from sommelier.engine.plan import CorrBound
 
 if TYPE_CHECKING:
+    from sommelier.engine.comparison_datasets import Across
     from sommelier.storage.candidates import Candidates
 
-Part = Measured | Transitive
+Part = Union[Measured, Transitive, "Across"]
 
 NO_PART = -1
 
@@ -71,6 +72,14 @@ class Comparison:
     def undecided(self, bounds: tuple[CorrBound, ...], tests: float) -> int:
         """How many measured rows may meet the bounds but do not certainly; 0 where not counted."""
         return sum(part.undecided(bounds, tests) for part in self.measured)
+
+    def undecidable(self, row: int, bounds: tuple[CorrBound, ...], tests: float) -> str | None:
+        """Why a row can meet one of the bounds by no answer at all; None if it could."""
+        for part in self.parts:
+            if row in part.rows:
+                told = [part.undecidable(bound, tests) for bound in bounds]
+                return next((text for text in told if text is not None), None)
+        return None
 
     def head(self, keep: int) -> int:
         """Of a simple comparison: how many rows that passed are as good as the `keep`-th."""

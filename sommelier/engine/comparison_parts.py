@@ -135,26 +135,31 @@ class Measured:
         alpha = 0.05 if bound.confidence is None else (1 - bound.confidence) / tests
         interval = self.interval_at(at, alpha)
         if bound.confidence is None:
-            return _compare(interval.agreement, bound.operator, bound.threshold)
+            return compare(interval.agreement, bound.operator, bound.threshold)
         upward = bound.operator in (">", ">=")
         side = interval.upper if possible and upward else interval.lower
-        return _compare(side, bound.operator, bound.threshold)
+        return compare(side, bound.operator, bound.threshold)
 
-    def undecidable(self, bound: CorrBound, tests: float) -> bool:
-        """Whether not even agreement on every probe would be enough to meet the bound."""
+    def undecidable(self, bound: CorrBound, tests: float, of: str = "") -> str | None:
+        """Why not even agreement on every probe would be enough, and what would; None if it is.
+
+        of : whose probes they are, in words.
+        """
         samples = self.candidates.samples
         if bound.confidence is None or bound.operator not in (">", ">=") or not samples:
-            return False
-        if self.method is CP:
-            needed = self.samples_needed(bound, tests)
-            return needed is None or needed > samples
-        low, _ = self.method.limits(np.array([samples]), samples, (1 - bound.confidence) / tests)
-        return self.method.bounds and not _compare(low, bound.operator, bound.threshold)[0]
-
-    def samples_needed(self, bound: CorrBound, tests: float) -> int | None:
-        """How many probes would be; None if no number is."""
-        assert bound.confidence is not None, "an observed agreement needs no number of probes"
-        return samples_needed(bound.threshold, (1 - bound.confidence) / tests, self.method)
+            return None
+        if not self.method.bounds:
+            return None
+        needed = samples_needed(bound.threshold, (1 - bound.confidence) / tests, self.method)
+        threshold = f"{bound.threshold * 100:g}%"
+        if needed is None:
+            return f"no number of probes can certify {threshold}"
+        if needed <= samples:
+            return None
+        return (
+            f"n={samples} probes{of} cannot certify {threshold} for {tests:g} comparisons: "
+            f"at least {needed} are needed"
+        )
 
     def counts(self, rows: Rows, size: int) -> Floats:
         """Agreements of `rows` (guaranteed ones in mode random5); NaN for rows not compared."""
@@ -196,6 +201,9 @@ class Transitive:
     def rows(self) -> Rows:
         return self._bounds.rows
 
+    def undecidable(self, bound: CorrBound, tests: float, _of: str = "") -> str | None:
+        """Not told of bounds over bridges: their probe sets differ from row to row."""
+
     def passing(self, bounds: tuple[CorrBound, ...], tests: float, *, possible: bool) -> Rows:
         """The rows that meet every bound, best first."""
         mask = np.ones(self.count, dtype=bool)
@@ -204,12 +212,12 @@ class Transitive:
                 return self.rows[:0]  # no observed agreement to look at
             low, high = self._bounds.interval(1 - (1 - bound.confidence) / tests)
             side = high if possible and bound.operator in (">", ">=") else low
-            mask &= _compare(side, bound.operator, bound.threshold)
+            mask &= compare(side, bound.operator, bound.threshold)
         return self.rows[mask]
 
     def positions(self, rows: Rows, size: int) -> Rows:
         """Where `rows` stand among the bounded ones, -1 where they do not."""
-        return _places(self.rows, size)[rows]
+        return row_places(self.rows, size)[rows]
 
     def interval_at(self, at: Rows, alpha: float) -> Interval:
         """The bounds of the rows at these positions, each at level alpha."""
@@ -217,14 +225,15 @@ class Transitive:
         return Interval(low, high, *np.full((2, len(at)), np.nan))
 
 
-def _places(rows: Rows, size: int) -> Rows:
+def row_places(rows: Rows, size: int) -> Rows:
     """(size,) the position of each catalog row in `rows`, -1 where it has none."""
     place = np.full(size, -1, dtype=np.int64)
     place[rows] = np.arange(len(rows))
     return place
 
 
-def _compare(values: Floats, operator: str, threshold: float) -> Mask:
+def compare(values: Floats, operator: str, threshold: float) -> Mask:
+    """Which values satisfy the operator; a threshold written in decimals is rounded for."""
     if operator == ">=":
         return np.asarray(values >= threshold - _ROUNDING)
     if operator == "<=":

@@ -12,12 +12,13 @@ from sommelier.engine.answers import CorrAnswers, combined
 from sommelier.engine.bound_choice import STEPWISE
 from sommelier.engine.bound_methods import CP, METHODS
 from sommelier.engine.comparison import Part
+from sommelier.engine.comparison_datasets import Across
+from sommelier.engine.comparison_parts import Measured
 from sommelier.engine.plan import LogicalPlan
 from sommelier.engine.skipped import models
 from sommelier.engine.world import World
 
 if TYPE_CHECKING:
-    from sommelier.engine.comparison_parts import Measured
     from sommelier.engine.facts import Facts
     from sommelier.records import Dataset, ProbeSet
 
@@ -45,8 +46,9 @@ def corr_notes(
         notes.append(_incomparable(answers, missing))
     notes += _undecidable(answers, world)
     if count:
-        notes += _confidence(answers, world)
+        notes += _about_new(answers) if corr.across else _confidence(answers, world)
         used = {part.probe_set_id for c in answers.comparisons for part in c.parts if part.count}
+        used |= {probe_set_id for _, probe_set_id in corr.across}
         notes += probe_caveats(used, world.facts)
     if not corr.possible and len(answers.comparisons) == 1:
         more = answers.comparisons[0].undecided(corr.bounds, answers.tests)
@@ -54,7 +56,7 @@ def corr_notes(
             notes.append(
                 f"{models(more)} more may pass: USING certainty='possible' shows what is undecided"
             )
-    if any(m.candidates.positional.any() for c in answers.comparisons for m in c.measured):
+    if any(_by_position(part) for c in answers.comparisons for part in c.parts):
         notes.append("some models name no classes: theirs are matched by position (column labels)")
     return notes, missing
 
@@ -80,6 +82,21 @@ def _confidence(answers: CorrAnswers, world: World) -> list[str]:
         by = "" if method is CP else f" (bound = {method.name})"
         notes = [f"equivalence holds with {promise}{by}"]
     return notes + _stepwise(answers, share)
+
+
+def _about_new(answers: CorrAnswers) -> list[str]:
+    """What several datasets say of a new one, and with which confidence."""
+    corr = answers.corr
+    names = ", ".join(f"'{name}'" for name, _ in corr.across)
+    count = len(corr.across)
+    level = 1 - answers.alpha
+    if corr.method == "prediction":
+        how = f"the t-prediction at {level * 100:.4g}% per model is an estimate, not a proof"
+    else:
+        own = f"{count / (count + 1) * 100:.3g}%"
+        how = f"the minimum of {count} holds with {own} confidence per model"
+    about = f"equivalence is about a new dataset, drawn like {names}"
+    return [f"{about}: {how}; agreement is the mean over the datasets"]
 
 
 def _unbounded(answers: CorrAnswers) -> list[str]:
@@ -187,6 +204,13 @@ def _scope(answers: CorrAnswers) -> str:
 # ---- what weakens it
 
 
+def _by_position(part: Part) -> bool:
+    """Whether some models of a part are compared class by class number."""
+    if isinstance(part, Measured):
+        return bool(part.candidates.positional.any())
+    return isinstance(part, Across) and bool(part.is_positional(part.rows).any())
+
+
 def probe_caveats(used: Collection[str | None], facts: Facts) -> list[str]:
     """Made-up inputs, inputs that are no random sample, or that models were trained on."""
     notes = []
@@ -220,6 +244,8 @@ def training_notes(plan: LogicalPlan, world: World) -> tuple[str, ...]:
         for reference in corr.references
         for part in world.candidates(reference.id, corr.probe_set_id, corr.mode).parts
     }
+    if corr.across:
+        used = {probe_set_id for _, probe_set_id in corr.across}
     names = [d.name for _, d in _probed(used, world.facts) if d is not None and d.held_out is None]
     return tuple(
         f"dataset '{name}' is not declared held out of training" for name in dict.fromkeys(names)
@@ -243,6 +269,12 @@ def _incomparable(answers: CorrAnswers, missing: int) -> str:
     """How many models were skipped, how many for which reason, and what would change it."""
     corr = answers.corr
     names = ", ".join(reference.name for reference in corr.references)
+    if corr.across:
+        on = ", ".join(f"'{name}'" for name, _ in corr.across)
+        return (
+            f"{models(missing)} skipped: not comparable with {names} on every one of {on} (run "
+            f"ANALYZE ALL FOR EQUIVALENCE USING dataset = [{on}])"
+        )
     found = [comparison.candidates.incomparable for comparison in answers.comparisons]
     distinct = list(dict.fromkeys(reason for reasons in found for reason in _ranked(reasons)))
     if len(distinct) < 2:
@@ -269,21 +301,16 @@ def _counted(reasons: Mapping[str, int]) -> str:
 
 def _undecidable(answers: CorrAnswers, world: World) -> list[str]:
     """A sentence for each probe set that is too small for any row to pass."""
-    notes = []
+    if answers.corr.across:
+        parts: list[Part] = [part for c in answers.comparisons for part in c.parts]
+        told = [p.undecidable(b, answers.tests) for p in parts for b in answers.corr.bounds]
+        return [f"UNDECIDABLE: {text}" for text in dict.fromkeys(told) if text is not None]
     used = [part for part in _used(answers) if part.candidates.samples]
     several = len({part.probe_set_id for part in used}) > 1
     names = _names(world) if several else {}
+    notes = []
     for part in used:
-        for bound in answers.corr.bounds:
-            if not part.undecidable(bound, answers.tests):
-                continue
-            threshold = f"{bound.threshold * 100:g}%"
-            needed = part.samples_needed(bound, answers.tests)
-            if needed is None:
-                notes.append(f"no number of probes can certify {threshold}")
-            else:
-                notes.append(
-                    f"n={_probes(part, names)} cannot certify {threshold} for {answers.claims} "
-                    f"comparisons: at least {needed} are needed"
-                )
-    return list(dict.fromkeys(notes))
+        name = names.get(part.probe_set_id)
+        of = "" if name is None else f" of '{name}'"
+        notes += [part.undecidable(bound, answers.tests, of) for bound in answers.corr.bounds]
+    return [note for note in dict.fromkeys(notes) if note is not None]

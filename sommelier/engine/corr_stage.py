@@ -10,6 +10,7 @@ from sommelier.engine.answers import CorrAnswers, combined
 from sommelier.engine.bound_choice import STEPWISE
 from sommelier.engine.bound_methods import METHODS
 from sommelier.engine.comparison import Comparison
+from sommelier.engine.comparison_datasets import DatasetComparison
 from sommelier.engine.corr_notes import corr_notes
 from sommelier.engine.plan import CorrPlan, LogicalPlan
 from sommelier.engine.predicates import Block, evaluate
@@ -50,17 +51,23 @@ def corr_stage(plan: LogicalPlan, state: State, world: World) -> Step | None:
 
 def compare_reached(corr: CorrPlan, reached: Mask, references: Rows, world: World) -> CorrAnswers:
     """Every reference compared with what reached CORR, and how many claims share alpha."""
-    method = METHODS[corr.method]
-    comparisons = tuple(
-        Comparison(world.candidates(reference.id, corr.probe_set_id, corr.mode), reached, method)
-        for reference in corr.references
-    )
+    comparisons = tuple(_compared(corr, r.id, reached, world) for r in corr.references)
     synthetic = frozenset(p.id for p in world.facts.probe_sets() if p.synthetic)
     claims = max(1, _claims(corr, comparisons))
     tests = _stepwise(corr, comparisons) if corr.correction in STEPWISE and corr.bounds else claims
+    spectral = None if corr.spectral is None else world.column(corr.spectral).values
     return CorrAnswers(
-        corr, comparisons, world.size, claims, tests, references, synthetic=synthetic
-    )
+        corr, comparisons, world.size, claims, tests, references,
+        synthetic=synthetic, spectral=spectral,
+    )  # fmt: skip
+
+
+def _compared(corr: CorrPlan, reference_id: str, reached: Mask, world: World) -> Comparison:
+    if corr.across:
+        found = [world.candidates(reference_id, probes, corr.mode) for _, probes in corr.across]
+        return DatasetComparison(tuple(found), reached, corr.method)
+    candidates = world.candidates(reference_id, corr.probe_set_id, corr.mode)
+    return Comparison(candidates, reached, METHODS[corr.method])
 
 
 def _stepwise(corr: CorrPlan, comparisons: tuple[Comparison, ...]) -> float:

@@ -256,6 +256,7 @@ class CorrPlan:
     across: tuple[tuple[str, str], ...] = ()
     winners: int | None = None
     seed: int = 0
+    spectral: ColumnKey | None = None  # where the generalization bounds of models are
 
     @property
     def corrected(self) -> bool:

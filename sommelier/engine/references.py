@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from sommelier.engine.bound_choice import bind_choice
+from sommelier.engine.bound_choice import BoundChoice, bind_choice
 from sommelier.engine.names import unknown
 from sommelier.engine.options import check_confidence, number_in
 from sommelier.engine.plan import (
@@ -25,6 +25,7 @@ from sommelier.engine.plan import (
 from sommelier.engine.scope import Scope
 from sommelier.errors import BinderError, Span
 from sommelier.grammar import nodes
+from sommelier.storage.resource_index import ColumnKey
 from sommelier.units import Dimension, UnitError
 
 
@@ -112,7 +113,13 @@ def bind_corr(
         default_tolerance=from_default,
         across=tuple((name, _probes_of(name, "datasets", scope)) for name in choice.across),
         seed=options.seed,
+        spectral=_spectral(choice, scope),
     )
+
+
+def _spectral(choice: BoundChoice, scope: Scope) -> ColumnKey | None:
+    """The column of the generalization bound that BOUND spectral shows."""
+    return scope.metric("spectral_bound", None).key if choice.method == "spectral" else None
 
 
 def _stated_confidence(bounds: list[CorrBound], options: QueryOptions) -> float:

@@ -129,7 +129,7 @@ def _agreement(pair: _Pair) -> Rows:
     """Every method on the best probe set, the default one on the others."""
     rows: Rows = []
     for number, (name, found) in enumerate(pair.shared):
-        chosen = [m for m in METHODS.values() if m.bounds] if number == 0 else [CP]
+        chosen = [m for m in METHODS.values() if m.counts] if number == 0 else [CP]
         counts = np.array([found.agreements])
         for method in sorted(chosen, key=lambda m: not m.proved):
             low, _ = method.limits(counts, found.samples, 1 - pair.confidence)
@@ -162,8 +162,8 @@ def _new_dataset(pair: _Pair, synthetic: Collection[str]) -> Rows:
     about = f"agreement on a new dataset, drawn like these {len(found)}"
     observed = float(np.mean([f.agreements / f.samples for f in found]))
     return [
-        (about, bound.method.removeprefix("t-"), observed, bound.low, None, bound.samples, bound.confidence,
-         PROVED if bound.proved and all(f.exact for f in found) else ESTIMATE)
+        (about, bound.method.removeprefix("t-"), observed, bound.low, None, bound.samples,
+         bound.confidence, PROVED if bound.proved and all(f.exact for f in found) else ESTIMATE)
         for bound in (told.minimum, told.prediction)
         if bound is not None
     ]  # fmt: skip

@@ -11,12 +11,13 @@ from sommelier.engine.rendering import grid
 TABLE_WIDTH = 100  # columns of text
 
 _HEADS = ("predicate", "value", "bound", "verdict", "nearest relaxation")
-_STRENGTH = ("false", "unknown", "possible", "true")
+_STRENGTH = ("false", "unknown", "undecidable", "possible", "true")
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One condition of the query about one model. verdict : true, false, unknown or possible.
+    """One condition of the query about one model. verdict : true, false, unknown, possible (the
+    interval straddles the threshold), or undecidable (no answers to so few probes would do).
 
     parts : what the verdict was folded from, one for each reference and bound.
     """

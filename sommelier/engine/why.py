@@ -41,7 +41,11 @@ def why(plan: LogicalPlan, model: ModelReference, world: World, *, negated: bool
     state = execute(optimize(plan), world)
     inside = bool(np.isin(row, state.row_numbers()))
     verdicts = _verdicts(plan, row, world)
-    enough = {"true", "possible"} if plan.corr is not None and plan.corr.possible else {"true"}
+    enough = (
+        {"true", "possible", "undecidable"}
+        if plan.corr is not None and plan.corr.possible
+        else {"true"}
+    )
     failing = [v for v in verdicts if v.verdict not in enough]
     if not failing and not inside:
         verdicts.append(_cut(plan, row, world))

@@ -83,7 +83,8 @@ def _leg(
 ) -> _Leg:
     name = f"to {reference.name}"
     if place.row not in comparison.rows:
-        found = obstacle(reference, str(world.facts.ids[place.row]), corr, world)
+        asked = _first_failing(corr, reference, place.row, world)
+        found = obstacle(reference, str(world.facts.ids[place.row]), asked, world)
         unknown = Verdict(name, f"not compared: {found.reason}", "", "unknown", found.remedy)
         return _Leg(reference, (unknown,), (math.nan,), compared=False)
     if not corr.bounds:
@@ -97,6 +98,14 @@ def _leg(
     return _Leg(reference, verdicts, values)
 
 
+def _first_failing(corr: CorrPlan, reference: ModelReference, row: int, world: World) -> CorrPlan:
+    """The question about the first of several datasets on which the model was not compared."""
+    for name, probes in corr.across:
+        if row not in world.candidates(reference.id, probes, corr.mode).rows:
+            return replace(corr, dataset=name, probe_set_id=probes)
+    return corr
+
+
 def _judged(bound: CorrBound, comparison: Comparison, place: _Place) -> tuple[Verdict, float]:
     """The verdict of one bound, and the number that it was held against."""
     rows = np.array([place.row])
@@ -108,14 +117,16 @@ def _judged(bound: CorrBound, comparison: Comparison, place: _Place) -> tuple[Ve
     def passes(*, possible: bool) -> bool:
         return place.row in comparison.passing((bound,), place.tests, possible=possible)
 
-    verdict = verdict_word(passes(possible=False), unknown=value != value)
+    told = comparison.undecidable(place.row, (bound,), place.tests)
+    verdict = verdict_word(passes(possible=False), unknown=value != value and told is None)
     if verdict == "false" and passes(possible=True):
-        verdict = "possible"
+        verdict = "possible" if told is None else "undecidable"
     shown = format_value(value, Dimension.FRACTION)
     if observed == observed and bound.confidence is not None:
         shown += f" (observed {format_value(observed, Dimension.FRACTION)})"
     threshold = format_value(bound.threshold, Dimension.FRACTION)
-    return Verdict(wording.bound_text(bound), shown, threshold, verdict), value
+    remedy = told if told is not None and verdict == "undecidable" else ""
+    return Verdict(wording.bound_text(bound), shown, threshold, verdict, remedy), value
 
 
 def _alone(corr: CorrPlan, leg: _Leg) -> list[Verdict]:
@@ -160,6 +171,9 @@ def _relaxation(corr: CorrPlan, bounds: tuple[CorrBound, ...], legs: list[_Leg])
     for leg in legs:
         if not leg.compared:
             return leg.verdicts[0].relaxation
+    for verdict in (verdict for leg in legs for verdict in leg.verdicts):
+        if verdict.verdict == "undecidable":
+            return verdict.relaxation
     if any(value != value for leg in legs for value in leg.values):
         return "the answers have to be known: ANALYZE the models FOR EQUIVALENCE"
     easier = []
