@@ -107,6 +107,10 @@ def plan_analysis(
 
         others = [model for model in against if model.artifact is not None]
         plan_segments(catalog, runnable, others, plan, named=named)
+    if "bounds" in wanted:
+        from sommelier.analysis.bound_jobs import plan_bounds
+
+        plan_bounds(catalog, runnable, plan, named=named)
     return plan
 
 

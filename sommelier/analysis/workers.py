@@ -209,6 +209,10 @@ class _Runner:
         if task.aspect == "segments":
             found = self._find_segments(subject, task, sandbox)
             return Finding(segments=found, remark=found.remark)
+        if task.aspect == "bounds":
+            from sommelier.analysis.bound_jobs import bounds_task
+
+            return bounds_task(subject, self._truth(subject, task), task.parameters, sandbox)
         return aspects.sketch_task(subject, self._truth(subject, task), sandbox)
 
     def _find_segments(self, host: Subject, task: AnalysisTask, sandbox: Sandbox) -> SegmentFinding:
@@ -324,6 +328,7 @@ _PHASES = {
     "resources": "profiling",
     "sketch": "answering",
     "segments": "exchanging",
+    "bounds": "bounding",
 }
 
 
