@@ -18,6 +18,15 @@ from sommelier.analysis.differences.activations import MEMORY, Extent
 from sommelier.analysis.differences.answering import answers, side_of
 from sommelier.analysis.differences.disagreements import disagreements
 from sommelier.analysis.differences.layers import Layer, layers_of
+from sommelier.analysis.differences.lineage import (
+    IDENTICAL,
+    QUANTISED,
+    SAME_WEIGHTS,
+    THINNED,
+    TUNED,
+    LineageEvidence,
+    weight_lineage,
+)
 from sommelier.analysis.differences.measuring import Errors, Floats, measure
 from sommelier.analysis.differences.pairing import Pair, pair_layers
 from sommelier.analysis.differences.report import LayerError, LayerReport, Unaligned
@@ -39,8 +48,10 @@ if TYPE_CHECKING:
 
 SAMPLES = 128  # medians over samples settle; layers cost memory and time, answers do not
 RELATED = 0.5
-"""Median relative error of the *first* aligned layers below which models can be the same network.
-Unrelated features are as far apart as they are large: 1 to 1.4."""
+"""Median relative error below which the values of two layers have to do with each other. Unrelated
+features are as far apart as they are large: 1 to 1.4; of one initialisation trained apart, 0.6."""
+EARLY = 3  # aligned layers whose values are asked; later ones may be alike for other reasons
+DERIVED = (IDENTICAL, SAME_WEIGHTS, QUANTISED, THINNED, TUNED)
 
 
 def compare_layers(
@@ -81,7 +92,8 @@ def compare_layers(
         if count < 1:
             raise AnalysisError("comparing layers needs at least one sample")
         forms = (_form(both[0]), _form(both[1]))
-        found = _layers(forms, both, Extent(count, memory, progress), tolerance)
+        lineage = weight_lineage(both[0].path, both[1].path)
+        found = _layers(forms, both, Extent(count, memory, progress), tolerance, lineage)
         return _with_answers(found, both, labels)
 
 
@@ -101,7 +113,7 @@ def _form(model: Subject) -> NormalForm:
 
 def _layers(
     forms: tuple[NormalForm, NormalForm], both: tuple[Subject, Subject], extent: Extent,
-    tolerance: float | None,
+    tolerance: float | None, lineage: LineageEvidence,
 ) -> LayerReport:  # fmt: skip
     ours, theirs = layers_of(forms[0]), layers_of(forms[1])
     models = (forms[0].model, forms[1].model)
@@ -113,12 +125,13 @@ def _layers(
     errors = measure(models, both, pairs, extent)
     general = precision_tolerance(forms)
     rows = _rows((ours, theirs), pairs, errors, tolerance, general)
-    related = _related(rows)
+    lineage = replace(lineage, names=(both[0].name, both[1].name))
+    related = lineage.relation in DERIVED or _alike(rows)
     first = next((row for row in rows if row.beyond > DIVERGED), None) if related else None
     return LayerReport(
         (both[0].name, both[1].name), extent.samples, rows,
         _alone(ours, {p.reference for p in pairs}), _alone(theirs, {p.candidate for p in pairs}),
-        first, related,
+        first, related, lineage,
     )  # fmt: skip
 
 
@@ -166,12 +179,12 @@ def _aligned(place: int, layers: Sequence[Layer], known: dict[int, float]) -> se
     return found
 
 
-def _related(rows: Sequence[LayerError]) -> bool:
-    """Whether the values of aligned layers have to do with each other anywhere near the input.
+def _alike(rows: Sequence[LayerError]) -> bool:
+    """Whether the values of the first aligned layers have to do with each other.
 
-    One edited layer spoils all behind it, but not those before; separate training spares none.
+    Asked where weights do not tell; behind an edit, and near constant outputs, errors tell nothing.
     """
-    return not rows or min(row.error for row in rows) < RELATED
+    return not rows or min(row.error for row in rows[:EARLY]) < RELATED
 
 
 def _alone(layers: Sequence[Layer], taken: set[int]) -> tuple[Unaligned, ...]:

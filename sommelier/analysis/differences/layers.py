@@ -70,6 +70,15 @@ def layers_of(form: NormalForm) -> tuple[Layer, ...]:
     return _Builder(form).build()
 
 
+def layer_name(form: NormalForm, operator: Operator) -> str:
+    """What the file calls the first node of an operator; what it makes where nodes have no names.
+
+    The last node of a matrix product with bias is an addition, which nobody looks for.
+    """
+    node = form.graph.nodes[operator.nodes[0]]
+    return node.name or next((name for name in node.outputs if name), node.op)
+
+
 def short_name(name: str) -> str:
     """The part of an operator's name that tells it from others, at most 28 characters."""
     last = name.split(";")[-1]
@@ -242,7 +251,7 @@ class _Builder:
                 after[k].append(place[draft])
         return tuple(
             Layer(
-                short_name(self.form.title(self.form.operators[self.drafts[d].operators[0]])),
+                layer_name(self.form, self.form.operators[self.drafts[d].operators[0]]),
                 "+".join(self.drafts[d].words), families[d], tuple(self.drafts[d].taps),
                 self._weight(self.drafts[d]), before[d], tuple(after[place[d]]),
                 tuple(self.drafts[d].operators),

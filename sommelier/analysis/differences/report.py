@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sommelier.analysis.differences.disagreements import Disagreements
+from sommelier.analysis.differences.lineage import LineageEvidence
 from sommelier.analysis.quality.comparison import PairComparison
 
 
@@ -53,9 +54,10 @@ class LayerReport:
     """Where two models part; printing shows a table of at most 40 lines.
 
     samples : behind the layers' errors. layers : in the reference's order. first_divergence : the
-    first layer with more than 5 % of samples beyond the tolerance. related : False when activations
-    of aligned layers have nothing to do with each other, as after separate training: errors then
-    say nothing about a place where the models part, and first_divergence is None.
+    first layer with more than 5 % of samples beyond the tolerance. related : False when neither the
+    weights nor the activations of the first aligned layers have to do with each other, as after
+    separate training: errors then say nothing about a place where the models part, and
+    first_divergence is None. lineage : what the weights show.
     answers, examples : the outputs on all inputs; None where they cannot be compared, and a note
     says why.
     """
@@ -67,6 +69,7 @@ class LayerReport:
     only_candidate: tuple[Unaligned, ...]
     first_divergence: LayerError | None
     related: bool
+    lineage: LineageEvidence
     answers: PairComparison | None = None
     examples: Disagreements | None = None
     notes: tuple[str, ...] = field(default=())
@@ -101,6 +104,8 @@ class LayerReport:
             "first_divergence": _plain(self.first_divergence),
             "growth": [asdict(layer) for layer in self.growth()],
             "related": self.related,
+            "relation": self.lineage.relation,
+            "derived": self.lineage.derived,
             "answers": answers,
             "examples": None if self.examples is None else self.examples.as_dict(),
             "notes": list(self.notes),

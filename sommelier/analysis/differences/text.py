@@ -13,6 +13,7 @@ from sommelier.analysis.differences.weight_pairs import WeightPair
 from sommelier.units import Dimension, format_value
 
 LAYERS = 18  # rows of layers in a table
+GAPPED = 11  # of more layers: as many shown, with a line for the others between each two
 EXAMPLES = 4
 INHERITED = 1.5  # growth of the error below which a layer mostly hands on what it read
 NAMED = 4  # unaligned layers named
@@ -25,6 +26,7 @@ def layer_table(found: LayerReport) -> str:
     total = len(found.layers)
     lines = [
         f"{one} <- {other}: {total} layers aligned, on {found.samples} samples",
+        f"weights: {'; '.join([found.lineage.relation, *found.lineage.reasons])}",
         _verdict(found),
         "",
         *(_layers(found) if found.related else []),
@@ -116,7 +118,9 @@ def _layers(found: LayerReport) -> list[str]:
     rows: list[Row] = []
     shown = _chosen(found)
     for before, place in zip([-1, *shown], shown, strict=False):
-        if place - before > 1:
+        if place - before == 2:  # a line that says so would be as long as the layer
+            rows.append(_row(place - 1, found.layers[place - 1], False))
+        elif place - before > 2:
             rows.append(("", f".. {place - before - 1} more", *[""] * 7))
         rows.append(_row(place, found.layers[place], found.layers[place] == found.first_divergence))
     if shown and shown[-1] < len(found.layers) - 1:
@@ -149,7 +153,7 @@ def _chosen(found: LayerReport) -> list[int]:
     wanted += [layers.index(layer) for layer in found.growth(4)]
     spread = [round(k * (len(layers) - 1) / (LAYERS - 1)) for k in range(LAYERS)]
     kept = dict.fromkeys(k for k in [*wanted, *spread] if 0 <= k < len(layers))
-    return sorted(list(kept)[: LAYERS - 4])  # the gaps between them take lines too
+    return sorted(list(kept)[:GAPPED])
 
 
 def _unaligned(found: LayerReport) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sommelier.analysis.differences.layers import layer_name
 from sommelier.analysis.graph import Node
 from sommelier.analysis.segments.affine import Slot
 from sommelier.analysis.segments.canonical import ARITHMETIC
@@ -76,7 +77,9 @@ def _acting(form: NormalForm, operator: Operator) -> Weight:
     if affine.norm is None:
         step = _step(form, affine.weight.tensor, values)
         step = _half_step(form, affine.weight.tensor, values) if step is None else step
-    return Weight(form.title(operator), affine.kind, _form(values), _match(step, values), bias)
+    return Weight(
+        layer_name(form, operator), affine.kind, _form(values), _match(step, values), bias
+    )
 
 
 def _quantised(form: NormalForm, operator: Operator, node: Node) -> Weight:
@@ -89,7 +92,7 @@ def _quantised(form: NormalForm, operator: Operator, node: Node) -> Weight:
     values = (stored.astype(np.float64) - _along(zero.astype(np.float64), axis, stored.ndim)) * step
     if turned:
         values, step = values.T, step.T
-    return Weight(form.title(operator), node.op, _form(values), _match(step, values), None)
+    return Weight(layer_name(form, operator), node.op, _form(values), _match(step, values), None)
 
 
 def _unscaled(form: NormalForm, operator: Operator, node: Node) -> Weight:
@@ -100,7 +103,7 @@ def _unscaled(form: NormalForm, operator: Operator, node: Node) -> Weight:
         stored = stored - _along(offset, stored.ndim - 1 if "MatMul" in node.op else 0, stored.ndim)
     values = stored.T if "MatMul" in node.op else stored
     return Weight(
-        form.title(operator), node.op, _form(values), np.ones((1,) * 2), None, scaled=False
+        layer_name(form, operator), node.op, _form(values), np.ones((1,) * 2), None, scaled=False
     )
 
 
@@ -111,7 +114,7 @@ def _plain(form: NormalForm, operator: Operator, slot: Slot) -> Weight:
     values = values.reshape([d for d in values.shape if d != 1] or [values.size])
     step = _step(form, slot.tensor, values)
     op = form.graph.nodes[slot.node].op
-    name = f"{form.title(operator)}:{slot.position}"
+    name = f"{layer_name(form, operator)}:{slot.position}"
     if op == "MatMul" and values.ndim > 1:
         values = np.swapaxes(values, -1, -2)
     return Weight(name, op, values, _match(step, values), None)

@@ -71,6 +71,7 @@ def same_network(report):
     assert not report.only_reference
     assert not report.only_candidate
     assert report.changed == 0.0
+    assert report.lineage.relation in ("identical", "identical weights")
     assert all(layer.error_max <= SINGLE for layer in report.layers)
     return True
 
@@ -359,3 +360,29 @@ def test_a_broken_file_is_refused(path, tmp_path, content):
 def test_a_missing_file_is_refused(path):
     with pytest.raises(AnalysisError, match="cannot be read"):
         compare_layers(path, Path("nowhere.onnx"), X)
+
+
+def test_a_network_edited_at_its_first_layer_is_still_the_same_network(model):
+    """All activations differ, and the weights say that it is an edit and no other training."""
+    first = next(n for n in model.graph.node if n.op_type == "Conv")
+    weight = arrays(model)[first.input[1]]
+    rng = np.random.default_rng(3)
+    edited = with_weights(model, {first.input[1]: rng.normal(size=weight.shape).astype("f4")})
+    report = compare_layers(model, edited, X)
+    assert report.layers[0].error > 0.5
+    assert report.related
+    assert report.first_divergence is not None
+    assert report.first_divergence.reference == first.name
+
+
+def test_layer_normalisation_written_out_or_in_one_operator_is_aligned_around():
+    """Opset 14 spells it in nine operators, opset 17 in one: what follows is the same."""
+    net = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 16), nn.GELU(),
+                        nn.Linear(16, 5)).eval()  # fmt: skip
+    x = np.random.default_rng(0).normal(size=(16, 8)).astype("f4")
+    report = compare_layers(export(net, opset=14, size=(8,)), export(net, opset=20, size=(8,)), x)
+    assert report.first_divergence is None
+    matrices = [layer for layer in report.layers if layer.kind.startswith("Gemm")]
+    assert len(matrices) == 3
+    assert any(layer.candidate_kind == "LayerNormalization" for layer in report.layers)
+    assert all(layer.error_max < SINGLE for layer in report.layers)

@@ -81,3 +81,19 @@ def test_disagreements_of_real_models_are_those_their_answers_show(zoo, cifar):
     )
     assert 5 <= found.total <= 30
     assert {row.right for row in found.rows} <= {"reference", "candidate", "neither"}
+
+
+def test_detectors_trained_apart_are_not_the_same_network(zoo):
+    """Their boxes are near each other, which says nothing about their layers."""
+    x = np.random.default_rng(0).normal(size=(2, 3, 240, 320)).astype(np.float32)
+    report = compare_layers(file(zoo, "version-RFB-320"), file(zoo, "version-slim-320"), x)
+    assert not report.related
+    assert report.lineage.relation == "unrelated"
+
+
+def test_quantised_and_original_are_recognised_without_being_told(zoo, cifar):
+    report = compare_layers(
+        file(zoo, "ic_resnet8"), file(zoo, "ic_resnet8_int8"), cifar[0][:16], samples=4
+    )
+    assert report.lineage.relation == "quantised"
+    assert report.lineage.derived == "candidate"
