@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sommelier.engine.bound_methods import METHODS
 from sommelier.engine.names import nearest
 from sommelier.engine.options import BOUNDS
-from sommelier.engine.plan import CorrBound, QueryOptions
+from sommelier.engine.plan import CorrBound, LogicalPlan, QueryOptions
 from sommelier.errors import BinderError, Span
 from sommelier.grammar import nodes
 
@@ -157,6 +157,28 @@ def _check_correction(choice: BoundChoice, bounds: tuple[CorrBound, ...], scope:
                 "nothing to decide",
                 span=span,
             )
+
+
+def with_winners(plan: LogicalPlan, scope: Scope) -> LogicalPlan:
+    """The plan with the number of winners that correction split certifies.
+
+    Raises BinderError where half of the probes cannot choose them: they have to be the most
+    similar, and of one reference.
+    """
+    corr, pick = plan.corr, plan.pick
+    if corr is None or corr.correction != "split":
+        return plan
+    if pick is not None:
+        winners = pick.top if pick.label == "MOST SIMILAR" else None
+    else:
+        winners = None if plan.limit is None or plan.order else plan.offset + plan.limit
+    if len(corr.references) != 1 or winners is None:
+        raise BinderError(
+            "correction split certifies the models most similar to one reference",
+            span=scope.spans.get("correction"),
+            hint="add PICK MOST SIMILAR TOP 3, or LIMIT 3 without ORDER BY",
+        )
+    return replace(plan, corr=replace(corr, winners=winners))
 
 
 def _check_mode(choice: BoundChoice, scope: Scope) -> None:

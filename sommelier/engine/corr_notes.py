@@ -41,6 +41,8 @@ def corr_notes(
     count = answers.comparisons[0].count
     if len(answers.comparisons) > 1:
         count = len(combined([c.rows for c in answers.comparisons], corr.quantifier))
+    if corr.correction == "split":  # only the winners are compared, all were
+        count = int(np.count_nonzero(reached[answers.comparisons[0].candidates.rows]))
     missing = int(np.count_nonzero(reached)) - count
     if missing:
         notes.append(_incomparable(answers, missing))
@@ -194,6 +196,9 @@ def _scope(answers: CorrAnswers) -> str:
     corr = answers.corr
     if corr.correction in STEPWISE and corr.bounds:
         return f"per model at least, of K = {answers.claims} compared"
+    if corr.correction == "split":
+        chosen = f"chosen on the other half of the probes (seed {corr.seed})"
+        return f"for the {models(answers.claims)} {chosen}"
     if answers.claims == 1:
         return "per model"
     if corr.corrected:

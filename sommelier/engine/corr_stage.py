@@ -51,7 +51,10 @@ def corr_stage(plan: LogicalPlan, state: State, world: World) -> Step | None:
 
 def compare_reached(corr: CorrPlan, reached: Mask, references: Rows, world: World) -> CorrAnswers:
     """Every reference compared with what reached CORR, and how many claims share alpha."""
-    comparisons = tuple(_compared(corr, r.id, reached, world) for r in corr.references)
+    if corr.correction == "split":
+        comparisons: tuple[Comparison, ...] = (_winners(corr, reached, world),)
+    else:
+        comparisons = tuple(_compared(corr, r.id, reached, world) for r in corr.references)
     synthetic = frozenset(p.id for p in world.facts.probe_sets() if p.synthetic)
     claims = max(1, _claims(corr, comparisons))
     tests = _stepwise(corr, comparisons) if corr.correction in STEPWISE and corr.bounds else claims
@@ -68,6 +71,15 @@ def _compared(corr: CorrPlan, reference_id: str, reached: Mask, world: World) ->
         return DatasetComparison(tuple(found), reached, corr.method)
     candidates = world.candidates(reference_id, corr.probe_set_id, corr.mode)
     return Comparison(candidates, reached, METHODS[corr.method])
+
+
+def _winners(corr: CorrPlan, reached: Mask, world: World) -> Comparison:
+    """The models that agree most on half of the probes, compared on the other half only."""
+    first, second = world.semantics.halves(corr.references[0].id, corr.seed, corr.probe_set_id)
+    ranked = Comparison(first, reached, METHODS[corr.method]).rows
+    chosen = np.zeros_like(reached)
+    chosen[ranked[: corr.winners]] = True
+    return Comparison(second, chosen, METHODS[corr.method])
 
 
 def _stepwise(corr: CorrPlan, comparisons: tuple[Comparison, ...]) -> float:

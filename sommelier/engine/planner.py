@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from sommelier.engine.bound_choice import with_datasets
+from sommelier.engine.bound_choice import with_datasets, with_winners
 from sommelier.engine.conditions import bind_condition
 from sommelier.engine.contexts import shared_contexts
 from sommelier.engine.names import unknown
@@ -58,7 +58,7 @@ def plan(select: nodes.Select, scope: Scope, columns: Columns) -> LogicalPlan:
     named = replace(binding, aliases=outputs)
     pick = bind_pick(select.pick, _in(named, "pick"))
     order = bind_order(select.order_by, _in(named, "order"))
-    return LogicalPlan(
+    bound = LogicalPlan(
         columns=outputs,
         distinct=select.distinct,
         including=select.including,
@@ -74,6 +74,7 @@ def plan(select: nodes.Select, scope: Scope, columns: Columns) -> LogicalPlan:
         options=scope.options,
         notes=tuple(scope.notes),
     )
+    return with_winners(bound, scope)
 
 
 def bind_query_options(

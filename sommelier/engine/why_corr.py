@@ -82,6 +82,11 @@ def _leg(
     corr: CorrPlan, reference: ModelReference, comparison: Comparison, place: _Place, world: World
 ) -> _Leg:
     name = f"to {reference.name}"
+    if corr.correction == "split" and place.row in set(comparison.candidates.rows) - set(
+        comparison.rows
+    ):
+        told = f"not among the {corr.winners} most similar on half of the probes"
+        return _Leg(reference, (Verdict(name, told, "", "false"),), (math.nan,), compared=False)
     if place.row not in comparison.rows:
         asked = _first_failing(corr, reference, place.row, world)
         found = obstacle(reference, str(world.facts.ids[place.row]), asked, world)

@@ -36,16 +36,28 @@ class AnswerScans:
             self._scans.clear()
 
     def counts(
-        self, roster: Roster, reference: int, positions: NDArray[np.int64], maps: LabelMaps
+        self,
+        roster: Roster,
+        reference: int,
+        positions: NDArray[np.int64],
+        maps: LabelMaps,
+        part: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int64]:
-        """Agreements of the model at position `reference` with those at `positions`."""
+        """Agreements of the model at position `reference` with those at `positions`.
+
+        part : only on the samples with these numbers; such counts are not remembered.
+        """
         counts = np.zeros(len(positions), dtype=np.int64)
         group_of = roster.group[positions]
         with self._lock:
             for code in np.unique(group_of):
                 where = np.flatnonzero(group_of == code)
                 rows = roster.file_rows[positions[where]]
-                counts[where] = self._read(roster, reference, roster.groups[code], rows, maps)
+                group = roster.groups[code]
+                if part is None:
+                    counts[where] = self._read(roster, reference, group, rows, maps)
+                else:
+                    counts[where] = self._count(roster, reference, group, rows, maps, part)
         return counts
 
     def paired(
@@ -97,16 +109,28 @@ class AnswerScans:
         counts = self._scan(key, int(rows.max(initial=-1)) + 1)
         unread = np.unique(rows[counts[rows] == UNREAD])
         if len(unread):
-            matrix = self._matrix(roster, group, unread)
-            answers = self._sketches.answers(entry)
-            if group.kind == "vectors":
-                counts[unread] = interchangeable_counts(answers, matrix, unread)
-            else:
-                how = relate(roster.group_of(reference), group, maps)
-                wanted = how.apply(answers)
-                counts[unread] = agreement_counts(wanted, matrix, unread, how.row_table)
-            self.rows_read += len(unread)
+            counts[unread] = self._count(roster, reference, group, unread, maps)
         return counts[rows]
+
+    def _count(
+        self,
+        roster: Roster,
+        reference: int,
+        group: AnswerGroup,
+        rows: NDArray[np.int64],
+        maps: LabelMaps,
+        part: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.int32]:
+        """The counts of some rows of a group's file, read now."""
+        self.rows_read += len(rows)
+        matrix = self._matrix(roster, group, rows)
+        answers = self._sketches.answers(roster.entries[reference])
+        if part is not None:
+            answers, matrix, rows = answers[part], matrix[rows][:, part], np.arange(len(rows))
+        if group.kind == "vectors":
+            return interchangeable_counts(answers, matrix, rows)
+        how = relate(roster.group_of(reference), group, maps)
+        return agreement_counts(how.apply(answers), matrix, rows, how.row_table)
 
     def _matrix(self, roster: Roster, group: AnswerGroup, rows: NDArray[np.int64]) -> NDArray[Any]:
         needed = int(rows.max()) + 1

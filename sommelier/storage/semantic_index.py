@@ -119,6 +119,29 @@ class SemanticIndex:
             reasons.append(how.reason)
         return PairAgreement(0, 0, shared[0].probe_set.id, None, reason=reasons[0])
 
+    def halves(
+        self, reference_id: str, seed: int, probe_set_id: str | None = None
+    ) -> tuple[Candidates, Candidates]:
+        """The candidates on either half of one probe set, dealt out by `seed`; a scan each time.
+
+        probe_set_id : None takes the best one the reference answered.
+        """
+        self.refresh()
+        answered = self._answered_by(reference_id, probe_set_id)
+        if not answered:
+            return (self._no_candidates(reference_id, probe_set_id, "sketch"),) * 2
+        view = view_of(answered[0], reference_id, self._maps)
+        samples = view.roster.probe_set.samples
+        order = np.random.default_rng(seed).permutation(samples)
+        halves = np.sort(order[: samples // 2]), np.sort(order[samples // 2 :])
+        told = [(view.roster, tuple(how.reason for how in view.how))]
+        found = []
+        for half in halves:
+            compared = np.zeros(len(self._resources), dtype=bool)
+            part = self._on(view, reference_id, compared, half)
+            found.append(replace(part, incomparable=self._incomparable(told, compared)))
+        return found[0], found[1]
+
     def paired(self, reference_id: str, probe_set_id: str | None = None) -> PairedCounts | None:
         """Who is right where the other is wrong, on one probe set; None without true labels.
 
@@ -218,13 +241,18 @@ class SemanticIndex:
         )
 
     def _on(
-        self, view: ReferenceView, reference_id: str, compared: NDArray[np.bool_]
+        self,
+        view: ReferenceView,
+        reference_id: str,
+        compared: NDArray[np.bool_],
+        part: NDArray[np.int64] | None = None,
     ) -> Candidates:
-        """The candidates on one probe set, without those in `compared`, which they join."""
+        """The candidates on a probe set, or on `part` of its samples, without those in `compared`,
+        which they join."""
         roster = view.roster
         kept = np.flatnonzero(view.usable & ~compared[roster.rows])
         compared[roster.rows[kept]] = True
-        agreements = self._scans.counts(roster, view.reference, kept, self._maps)
+        agreements = self._scans.counts(roster, view.reference, kept, self._maps, part)
         order = np.lexsort((roster.rows[kept], -agreements))
         positional = view.positional[kept]
         home = roster.group_of(view.reference)
@@ -233,7 +261,7 @@ class SemanticIndex:
             probe_set_id=roster.probe_set.id,
             rows=roster.rows[kept][order],
             agreements=agreements[order],
-            samples=roster.probe_set.samples,
+            samples=roster.probe_set.samples if part is None else len(part),
             method="sketch",
             labels=None if home.kind == VECTORS else POSITIONAL if positional.any() else NAMED,
             positional=positional[order],
