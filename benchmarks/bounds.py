@@ -19,8 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
@@ -29,6 +27,7 @@ from scipy import stats
 
 from benchmarks.populations import Population, population
 from benchmarks.report import Cell, arguments, finish, table
+from benchmarks.spectral import spectral_column
 from sommelier.analysis.bounds import (
     anytime_limits,
     bernstein_limits,
@@ -59,7 +58,6 @@ PAPER = {
 }
 ALONE = "as if alone (no promise)"
 WILSON = "wilson (not proved)"
-SPECTRAL = "sommelier.analysis.bounds.spectral"
 
 
 def lower(limits: Callable[..., tuple[Floats, Floats]]) -> Callable[..., Floats]:
@@ -189,18 +187,6 @@ def table_1(
         rows.append((f"paper: {name}", "", *shown, ""))
     header = ("fact", "truth %", *(f"n = {n}" for n in SIZES), "spectral")
     return table("Table 1: bound / minimum / average of 20 draws, %", header, rows)
-
-
-def spectral_column(people: Population) -> dict[str, str]:
-    """The paper's own bound per fact, once the package has it; until then the column is empty.
-
-    Expected: `column(population) -> {fact: text}` in the module named by SPECTRAL, with the names
-    of `facts_of`; a bound that says nothing reads "vacuous".
-    """
-    if find_spec(SPECTRAL) is None:
-        return {}
-    found: dict[str, str] = import_module(SPECTRAL).column(people)
-    return found
 
 
 def try_counts(

@@ -11,13 +11,17 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from sommelier.analysis import digits_zoo
-from sommelier.analysis.datasets import load
-from sommelier.analysis.execution import RunRequest, answer_items
+from sommelier.analysis.datasets import LoadedDataset, load
+from sommelier.analysis.execution import RunRequest, answer_items, open_session
+from sommelier.analysis.model_inputs import feeds, plan_feeds, tensor_spec
 from sommelier.analysis.preprocessing import validated
 from sommelier.analysis.probes import dataset_probes
 from sommelier.records import OutputKind, Preprocessing
@@ -32,6 +36,7 @@ MODELS = (
 )
 QUICK_IMAGES = 2_000
 IMAGES = 10_000
+NETWORK_INPUTS = 256
 TORCH = validated(
     [
         ("to_float", {"scale": 1 / 255}),
@@ -50,16 +55,26 @@ DIGITS = validated(
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """A model itself, and its prepared inputs: those of the first inputs of the population."""
+
+    model: ModelProto
+    inputs: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class Population:
     """The answers of each model to all n inputs; the first model is the reference.
 
-    labels : (n,). answers : class ids (n,). probabilities : (n, classes), rows sum to 1.
+    labels : (n,). answers : class ids (n,). probabilities : (n, classes), rows sum to 1. networks :
+    for what is computed from weights.
     """
 
     name: str
     labels: NDArray[np.int64]
     answers: dict[str, NDArray[np.int64]]
     probabilities: dict[str, NDArray[np.float64]]
+    networks: dict[str, Network]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -95,7 +110,7 @@ def _answered(
     dataset: Path,
     images: int,
 ) -> Population:
-    answers, probabilities = {}, {}
+    answers, probabilities, networks = {}, {}, {}
     with load(dataset, name=name) as items:
         probes = dataset_probes(items, samples=min(images, len(items)), sampling="first")
         for path, spec in zip(paths, specs, strict=True):
@@ -105,8 +120,18 @@ def _answered(
                 raise SystemExit(f"{path.stem}: too many outputs to keep them all")
             answers[path.stem] = found.answers.astype(np.int64)
             probabilities[path.stem] = _probabilities(found.outputs["outputs"])
+            networks[path.stem] = _network(request, items)
         labels = np.asarray(probes.labels, dtype=np.int64)
-    return Population(name, labels, answers, probabilities)
+    return Population(name, labels, answers, probabilities, networks)
+
+
+def _network(request: RunRequest, items: LoadedDataset) -> Network:
+    session = open_session(request.model_path, request.threads)
+    inputs = tuple(tensor_spec(node) for node in session.get_inputs())
+    plan = plan_feeds(inputs, request.preprocessing, items.item(0), NETWORK_INPUTS)
+    feed, count = next(feeds(inputs, plan, request.probes, items))
+    first = {name: array[:count] for name, array in feed.items()}
+    return Network(onnx.load(request.model_path), first)
 
 
 def _probabilities(scores: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -43,6 +43,7 @@ class SpectralSettings:
     jacobian_samples : first samples that Jacobians are taken at. projections : random signs per
     Jacobian that is estimated; exact_outputs : tensors up to this size are added up row by row.
     noise : Gaussian, relative to a tensor's norm, for rho; risk : share of it that may be rougher.
+    threads : of torch on the CPU; waiting threads cost more than they help on a shared machine.
     time_limit_s : Jacobians stop at the end of the batch in which it passes.
     """
 
@@ -55,6 +56,7 @@ class SpectralSettings:
     risk: float = 0.01
     seed: int = 0
     device: str = "cpu"
+    threads: int = 1
     time_limit_s: float | None = None
 
 

@@ -41,8 +41,13 @@ def measured(
     layers, net, size = _prepared(model, inputs, settings)
     batches = _Batches(inputs, size, settings)
     report = _Reporter(progress, batches.total)
-    found, logits = _forward_pass(net, layers, batches, report)
-    _jacobian_pass(net, found, batches, report, started)
+    before = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        found, logits = _forward_pass(net, layers, batches, report)
+        _jacobian_pass(net, found, batches, report, started)
+    finally:
+        torch.set_num_threads(before)
     return found, logits
 
 
