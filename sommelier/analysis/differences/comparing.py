@@ -84,17 +84,20 @@ def compare_layers(
             subject(reference, pair[0], "reference", folder, preprocessing[0]),
             subject(candidate, pair[1], "candidate", folder, preprocessing[1]),
         )
-        if both[0].samples != both[1].samples:
-            raise AnalysisError(
-                f"{both[0].samples} inputs for the reference and {both[1].samples} for the other"
-            )
-        count = min(samples, both[0].samples)
-        if count < 1:
-            raise AnalysisError("comparing layers needs at least one sample")
+        extent = Extent(_count(both, samples), memory, progress)
         forms = (_form(both[0]), _form(both[1]))
         lineage = weight_lineage(both[0].path, both[1].path)
-        found = _layers(forms, both, Extent(count, memory, progress), tolerance, lineage)
+        found = _layers(forms, both, extent, tolerance, lineage)
         return _with_answers(found, both, labels)
+
+
+def _count(both: tuple[Subject, Subject], samples: int) -> int:
+    first, second = (side.samples for side in both)
+    if first != second:
+        raise AnalysisError(f"{first} inputs for the reference and {second} for the other")
+    if min(first, samples) < 1:
+        raise AnalysisError("comparing layers needs at least one sample")
+    return min(first, samples)
 
 
 def _form(model: Subject) -> NormalForm:

@@ -28,6 +28,7 @@ LIKE = 0.3  # cosine that tells which of several tensors of one shape is meant
 MATRIX = 100  # what a matrix is worth against a vector of scales
 FEW_ROWS = 8  # below this, columns are shuffled instead of rows
 TINY = 1e-12
+NOTHING = 1e-5  # of a weight's size: converters move numbers near 0 by more than their rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ def measure_pair(reference: Weight, candidate: Weight, channels: Sequence[int]) 
     distance = _distance(rows, others)
     coarse = _coarser(own, step)
     size = float(np.linalg.norm(ours))
+    slack = NOTHING * size / np.sqrt(max(1, ours.size))
     mask = theirs != 0
     gap = np.abs(theirs - ours)
     bias = None
@@ -117,7 +119,7 @@ def measure_pair(reference: Weight, candidate: Weight, channels: Sequence[int]) 
         reference.name, candidate.name, reference.values.shape,
         1.0 - distance**2 / 2, distance, _typical(rows, others),
         _relative(float(np.linalg.norm(gap)), size),
-        None if coarse is None else float(np.mean(gap <= coarse[1] * (0.5 + 1e-3) + TINY)),
+        None if coarse is None else float(np.mean(gap <= coarse[1] * (0.5 + 1e-3) + slack)),
         None if coarse is None else coarse[0],
         (float(np.mean(ours == 0)), float(np.mean(~mask))),
         _relative(float(np.linalg.norm(gap[mask])), size), bias,

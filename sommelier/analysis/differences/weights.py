@@ -23,6 +23,7 @@ Array = NDArray[Any]
 
 _DIGITS = {10: 10, 16: 7}  # stored binary digits of float16 and bfloat16
 _QUANTISED = {"QLinearConv": (3, 4, 5), "QLinearMatMul": (3, 4, 5), "QGemm": (3, 4, 5)}
+_FUSED = frozenset({"FusedConv", "FusedGemm", "FusedMatMul", "ConvTranspose"})
 _UNSCALED = {"ConvInteger": (1, 3), "MatMulInteger": (1, 3)}
 
 
@@ -62,6 +63,8 @@ def weights_of(form: NormalForm) -> tuple[Weight, ...]:
             found.append(_quantised(form, operator, node))
         elif node.op in _UNSCALED:
             found.append(_unscaled(form, operator, node))
+        elif node.op in _FUSED:
+            found.append(_fused(form, operator, node))
         else:
             found.extend(_plain(form, operator, slot) for slot in operator.slots)
     return tuple(w for w in found if w.values.size > 1 and np.isfinite(w.values).all())
@@ -93,6 +96,21 @@ def _quantised(form: NormalForm, operator: Operator, node: Node) -> Weight:
     if turned:
         values, step = values.T, step.T
     return Weight(layer_name(form, operator), node.op, _form(values), _match(step, values), None)
+
+
+def _fused(form: NormalForm, operator: Operator, node: Node) -> Weight:
+    """A matrix and its bias that one operator reads."""
+    matrices = [_plain(form, operator, slot) for slot in operator.slots if slot.position == 1]
+    if not matrices:
+        return Weight(layer_name(form, operator), node.op, np.zeros(0), None, None)
+    values, step = np.asarray(form.constants.array(node.inputs[1])), matrices[0].step
+    if "Conv" not in node.op and not node.attributes.get("transB", 0):
+        values = values.T
+    bias = None
+    if len(node.inputs) > 2 and node.inputs[2] in form.constants:
+        bias = np.asarray(form.constants.array(node.inputs[2])).ravel()
+    one = step if step is not None and step.size == 1 else None
+    return Weight(layer_name(form, operator), node.op, _form(values), _match(one, values), bias)
 
 
 def _unscaled(form: NormalForm, operator: Operator, node: Node) -> Weight:

@@ -141,6 +141,7 @@ def test_convolutions_fused_with_their_activation_are_aligned(path, tmp_path, mo
     report = compare_layers(path, tmp_path / "fused.onnx", X)
     assert report.first_divergence is None
     assert report.changed == 0.0
+    assert report.lineage.relation == "identical weights", str(report.lineage)
     convolutions = [layer for layer in report.layers if "Conv" in layer.kind]
     assert len(convolutions) >= 4
     assert any("FusedConv" in x.candidate_kind for x in convolutions)

@@ -224,6 +224,14 @@ def test_the_same_task_trained_anew_is_unrelated(model, seed):
     assert found.ratio > 0.9
 
 
+def test_one_initialisation_trained_apart_lies_between(model):
+    """Closer than strangers, further than fine-tuning for the same task."""
+    sibling = weight_lineage(model, export(train(Net(0), seed=9, steps=150, rate=3e-3)))
+    tuned = weight_lineage(model, export(train(Net(0), seed=0, steps=150, rate=3e-3)))
+    assert 0.3 < sibling.ratio < 0.9
+    assert tuned.ratio < sibling.ratio  # the same seed is the same training
+
+
 @pytest.mark.parametrize("share", [0.2, 0.8])
 def test_pruned_weights_are_recognised(model, share):
     pruned = {}
