@@ -252,7 +252,8 @@ class EquivalenceEdge:
 
     agreements of samples; lower/upper : Clopper-Pearson bounds of the agreement at `confidence`.
     difference : accuracy(reference) - accuracy(candidate) where labels exist.
-    method : 'sketch', 'sketch-estimated' (projected vectors), 'transitive', 'random5'.
+    method : 'sketch', 'sketch-estimated' (projected vectors), 'transitive', 'random5',
+    'anytime' (k of n at a stopping time).
     labels : 'named', 'positional' or None.
     """
 

@@ -19,7 +19,7 @@ from sommelier.analysis.labels import LabelMap, map_labels
 from sommelier.analysis.probes import Probes
 from sommelier.analysis.sandbox import Sandbox
 from sommelier.errors import AnalysisError
-from sommelier.records import LabelSpace, Measurement, ModelRecord, OutputSketch
+from sommelier.records import EquivalenceEdge, LabelSpace, Measurement, ModelRecord, OutputSketch
 
 if TYPE_CHECKING:
     from sommelier.analysis.operator_timing import ModelTimes
@@ -46,6 +46,7 @@ class Finding:
     outputs: Mapping[str, Any] | None = None
     times: ModelTimes | None = None
     segments: SegmentFinding | None = None
+    edge: EquivalenceEdge | None = None
     remark: str | None = None
 
 

@@ -36,7 +36,7 @@ class AnalysisOptions:
 
     samples None: 2 048 of a dataset or all, 512 synthetic. time_limit_s and memory_limit_bytes
     hold for one model. device : where latency is measured. threshold : share of answers that
-    segments exchanged together may change.
+    segments exchanged together may change; with bound 'anytime' the agreement to decide about.
     """
 
     datasets: tuple[str, ...] = ()
@@ -48,6 +48,7 @@ class AnalysisOptions:
     runs: int = 50
     device: str = "cpu"
     threshold: float = 0.05
+    bound: str = "auto"
     workers: int | None = None
     time_limit_s: float = 600.0
     memory_limit_bytes: float = 8e9
@@ -98,6 +99,11 @@ def plan_analysis(
         table = "latency" in wanted or bool(catalog.operator_costs(options.device))
         decides = {"batch": options.batch, "device": options.device, "operator_table": table}
         plan.tasks += [task_of("resources", model, decides) for model in runnable]
+    if options.bound == "anytime":
+        from sommelier.analysis.early_stopping import plan_streams
+
+        plan_streams(catalog, runnable, [m for m in against if m.artifact is not None], plan)
+        return plan
     if {"equivalence", "accuracy"} & set(wanted):
         labelled_only = "equivalence" not in wanted
         strict = not (named and options.datasets)

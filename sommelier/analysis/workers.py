@@ -213,7 +213,21 @@ class _Runner:
             from sommelier.analysis.bound_jobs import bounds_task
 
             return bounds_task(subject, self._truth(subject, task), task.parameters, sandbox)
+        if task.aspect == "stream":
+            return self._stream(subject, task, sandbox)
         return aspects.sketch_task(subject, self._truth(subject, task), sandbox)
+
+    def _stream(self, candidate: Subject, task: AnalysisTask, sandbox: Sandbox) -> Finding:
+        from sommelier.analysis.early_stopping import stream_task
+
+        catalog = self._rooms.catalog
+        record = catalog.model(str(task.parameters["reference_id"]))
+        assert record.artifact is not None, "plan_streams takes models with a file only"
+        space = catalog.label_space(record.label_space_id) if record.label_space_id else None
+        reference = Subject(record, self._rooms.artifacts.path(record.artifact), space)
+        probes = self._plan.probes[str(task.parameters["probe_set_id"])]
+        maps = catalog.label_maps()
+        return stream_task((reference, candidate), probes, task.parameters, maps, sandbox)
 
     def _find_segments(self, host: Subject, task: AnalysisTask, sandbox: Sandbox) -> SegmentFinding:
         from sommelier.analysis.segment_jobs import segments_task
@@ -263,6 +277,11 @@ class _Runner:
                     rooms.sketches.add_outputs(
                         task.model_id, finding.sketch.probe_set_id, dict(finding.outputs)
                     )
+            if finding.edge is not None:
+                rooms.catalog.add_probe_set(
+                    self._plan.probes[str(task.parameters["probe_set_id"])].record
+                )
+                rooms.catalog.add_edges([finding.edge])
             if finding.segments is not None:
                 self._keep_segments(finding.segments)
             rooms.queue.finish(task, "done", finding.remark)
@@ -329,6 +348,7 @@ _PHASES = {
     "sketch": "answering",
     "segments": "exchanging",
     "bounds": "bounding",
+    "stream": "comparing",
 }
 
 

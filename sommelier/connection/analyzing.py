@@ -30,10 +30,12 @@ ANALYZE_OPTIONS: dict[str, Any] = {
     "runs": int,
     "device": str,
     "threshold": Dimension.FRACTION,
+    "bound": ("auto", "anytime"),
     "workers": int,
     "time_limit": Dimension.TIME,
     "memory_limit": Dimension.BYTES,
 }
+ANYTIME_THRESHOLD = 0.95  # of agreement, which early stopping decides about
 EDGE_CONFIDENCE = 0.95  # of the intervals in the view `equivalences`; a query computes its own
 EDGES_OF_ALL = 256  # up to here every ordered pair becomes an edge, beyond it only the nearest
 NEAREST_EDGES = 64
@@ -98,6 +100,13 @@ def _options(statement: nodes.Analyze, call: Call) -> AnalysisOptions:
     for name in ("samples", "batch", "threads", "runs", "workers"):
         if given.get(name) is not None and given[name] < 1:
             raise BinderError(f"option {name} must be at least 1")
+    if given.get("bound") == "anytime":
+        given.setdefault("threshold", ANYTIME_THRESHOLD)
+        if statement.aspects != ("equivalence",) or not statement.against:
+            raise BinderError(
+                "bound = anytime decides about pairs",
+                hint="ANALYZE m FOR EQUIVALENCE AGAINST r USING bound = 'anytime'",
+            )
     renamed = {
         "datasets": tuple(given.pop("dataset", None) or ()),
         "time_limit_s": given.pop("time_limit", AnalysisOptions().time_limit_s * 1e3) / 1e3,
@@ -137,7 +146,8 @@ def _add_edges(db: Connection, plan: AnalysisPlan, tasks: list[AnalysisTask], ca
 
 
 def _answered(task: AnalysisTask, probe_set_id: str) -> bool:
-    return task.state == "done" and task.parameters.get("probe_set_id") == probe_set_id
+    answered = task.aspect == "sketch" and task.parameters.get("probe_set_id") == probe_set_id
+    return answered and task.state == "done"
 
 
 def _references_with_edges(db: Connection, probe_set_id: str) -> int:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sommelier.engine.bound_methods import CP, METHODS
 from sommelier.engine.comparison import Comparison, Part
 from sommelier.engine.comparison_datasets import Across
-from sommelier.engine.comparison_parts import Interval, Transitive
+from sommelier.engine.comparison_parts import Interval, Measured, Streamed, Transitive
 from sommelier.engine.plan import CorrPlan
 
 Rows = NDArray[np.int64]
@@ -126,7 +126,7 @@ class CorrAnswers:
         for number, part in enumerate(comparison.parts):
             here = numbers == number
             words[here] = _word(name, part, self.synthetic)
-            if name == "labels" and not isinstance(part, Transitive):
+            if name == "labels" and isinstance(part, (Measured, Across)):
                 words[here & part.is_positional(rows)] = "positional"
         return words
 
@@ -176,6 +176,10 @@ def _word(name: str, part: Part, synthetic: frozenset[str]) -> str | None:
         return None if name == "labels" else "transitive"
     if isinstance(part, Across):
         return _dataset_word(name, part)
+    if isinstance(part, Streamed):
+        made_up = part.probe_set_id in synthetic
+        words = {"method": "anytime", "provenance": "synthetic" if made_up else "measured"}
+        return words.get(name)
     candidates = part.candidates
     if name == "labels":
         return candidates.labels and "named"

@@ -17,6 +17,8 @@ from sommelier.engine.comparison_parts import (
     Mask,
     Measured,
     Rows,
+    Streamed,
+    StreamedPairs,
     Transitive,
 )
 from sommelier.engine.plan import CorrBound
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from sommelier.engine.comparison_datasets import Across
     from sommelier.storage.candidates import Candidates
 
-Part = Union[Measured, Transitive, "Across"]
+Part = Union[Measured, Streamed, Transitive, "Across"]
 
 NO_PART = -1
 
@@ -34,22 +36,37 @@ class Comparison:
     """The candidates of one reference that reached CORR.
 
     measured : those of the preferred probe set, even if there are none, then those of others.
-    transitive : none where a method observes and bounds nothing.
+    streamed : pairs without common sketches that early stopping decided. transitive : the rest.
+    Neither where a method observes and bounds nothing.
     """
 
-    def __init__(self, candidates: Candidates, reached: Mask, method: BoundMethod = CP) -> None:
+    def __init__(
+        self,
+        candidates: Candidates,
+        reached: Mask,
+        method: BoundMethod = CP,
+        pairs: StreamedPairs | None = None,
+    ) -> None:
         self.candidates = candidates
         self.method = method
         others = [Measured(other, reached, method) for other in candidates.others]
         first = Measured(candidates, reached, method)
         self.measured = (first, *(part for part in others if part.count))
+        self.streamed: tuple[Streamed, ...] = ()
+        if pairs is not None and method.bounds:
+            reached = reached.copy()
+            for part in candidates.parts:
+                reached[part.rows] = False
+            self.streamed = (Streamed(pairs, reached),)
+            reached[self.streamed[0].rows] = False
         bounded = [
             Transitive(part.transitive, reached, part.probe_set_id)
             for part in candidates.parts
             if part.transitive is not None and method.bounds
         ]
         self.transitive = tuple(part for part in bounded if part.count)
-        self.parts: tuple[Part, ...] = self.measured + self.transitive
+        self.streamed = tuple(part for part in self.streamed if part.count)
+        self.parts: tuple[Part, ...] = self.measured + self.streamed + self.transitive
         self.count = sum(part.count for part in self.parts)
 
     @property

@@ -121,6 +121,7 @@ class DatasetComparison(Comparison):
         self.candidates = found[0]
         self.method = METHODS[rule]
         self.measured = ()
+        self.streamed = ()
         self.transitive = ()
         self.across = Across(found, reached, rule)
         self.parts = (self.across,)

@@ -186,6 +186,63 @@ class Measured:
         return Interval(lower, upper, agreement, np.full(len(at), float(samples)))
 
 
+@dataclass(frozen=True, slots=True)
+class StreamedPairs:
+    """Pairs that stopped answering when a threshold was decided, by model row.
+
+    agreements of samples, per pair, at a stopping time; probe_set_ids : what was streamed.
+    """
+
+    rows: Rows
+    agreements: Rows
+    samples: Rows
+    probe_set_ids: tuple[str, ...] = ()
+
+
+class Streamed:
+    """Those of them that reached CORR and have no common complete sketch with the reference.
+
+    Their bound is a confidence sequence, whatever the method asked for: no other allows for a
+    number of samples that the answers chose. Source: algorithms.md A.4.
+    """
+
+    def __init__(self, pairs: StreamedPairs, reached: Mask) -> None:
+        kept = reached[pairs.rows]
+        self.rows = pairs.rows[kept]
+        self._agreements, self._samples = pairs.agreements[kept], pairs.samples[kept]
+        self.count = len(self.rows)
+        self.probe_set_id = pairs.probe_set_ids[0] if pairs.probe_set_ids else None
+
+    def passing(self, bounds: tuple[CorrBound, ...], tests: float, *, possible: bool) -> Rows:
+        """The rows that meet every bound, best first."""
+        mask = np.ones(self.count, dtype=bool)
+        for bound in bounds:
+            alpha = 0.05 if bound.confidence is None else (1 - bound.confidence) / tests
+            interval = self.interval_at(np.arange(self.count), alpha)
+            upward = bound.operator in (">", ">=")
+            side = interval.upper if possible and upward else interval.lower
+            if bound.confidence is None:
+                side = interval.agreement
+            mask &= compare(side, bound.operator, bound.threshold)
+        order = np.argsort(-self._agreements / self._samples, kind="stable")
+        return self.rows[order[mask[order]]]
+
+    def positions(self, rows: Rows, size: int) -> Rows:
+        """Where `rows` stand here, -1 where they do not."""
+        return row_places(self.rows, size)[rows]
+
+    def undecidable(self, bound: CorrBound, tests: float, _of: str = "") -> str | None:
+        """Not told: the number of samples differs from row to row."""
+
+    def interval_at(self, at: Rows, alpha: float) -> Interval:
+        """The confidence sequence at alpha, which holds at any stopping time."""
+        from sommelier.analysis.bounds.anytime import anytime_limits
+
+        k, n = self._agreements[at], self._samples[at]
+        low, high = anytime_limits(k, n, alpha)
+        return Interval(low, high, k / n, n.astype(np.float64))
+
+
 class Transitive:
     """The models that reached CORR and share no probe set with the reference, bounded over others.
 

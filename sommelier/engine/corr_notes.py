@@ -148,8 +148,11 @@ def _where(answers: CorrAnswers, world: World) -> str:
         parts.setdefault(part.probe_set_id, []).append(part)
     (first, *_), *others = parts.values()
     names = _names(world)
-    texts = [f"on {_probes(first, names)}"]
+    texts = [f"on {_probes(first, names)}"] if first.candidates.samples else []
     texts += [f"{_together(found)} on {_probes(found[0], names)}" for found in others]
+    streamed = [part for c in answers.comparisons for part in c.streamed]
+    if streamed:
+        texts.append(f"{_together(streamed)} by early stopping, on as many samples as they took")
     bounded = [part for c in answers.comparisons for part in c.transitive]
     if bounded:
         texts.append(f"{_together(bounded)} by transitivity")

@@ -70,7 +70,8 @@ def _compared(corr: CorrPlan, reference_id: str, reached: Mask, world: World) ->
         found = [world.candidates(reference_id, probes, corr.mode) for _, probes in corr.across]
         return DatasetComparison(tuple(found), reached, corr.method)
     candidates = world.candidates(reference_id, corr.probe_set_id, corr.mode)
-    return Comparison(candidates, reached, METHODS[corr.method])
+    pairs = world.streamed(reference_id, corr.dataset) if corr.mode == "sketch" else None
+    return Comparison(candidates, reached, METHODS[corr.method], pairs)
 
 
 def _winners(corr: CorrPlan, reached: Mask, world: World) -> Comparison:

@@ -13,7 +13,8 @@ from sommelier.engine.plan import MetricColumn, Shown, Similarity, TextColumn, l
 from sommelier.storage.resource_index import ColumnKey, ColumnView
 
 if TYPE_CHECKING:
-    from sommelier.records import TextPredicate
+    from sommelier.engine.comparison_parts import StreamedPairs
+    from sommelier.records import EquivalenceEdge, TextPredicate
     from sommelier.storage.candidates import Candidates
     from sommelier.storage.profile_index import ProfileIndex
     from sommelier.storage.semantic_index import SemanticIndex
@@ -26,6 +27,7 @@ class World:
         self.facts = facts
         self.semantics = semantics
         self.profiles = profiles
+        self._streamed: dict[str, StreamedPairs | None] = {}
 
     @property
     def size(self) -> int:
@@ -63,3 +65,37 @@ class World:
 
     def candidates(self, reference_id: str, probe_set_id: str | None, mode: str) -> Candidates:
         return self.semantics.candidates(reference_id, probe_set_id=probe_set_id, mode=mode)
+
+    def streamed(self, reference_id: str, dataset: str | None) -> StreamedPairs | None:
+        """The pairs that early stopping decided, on that dataset or any; None if there are none."""
+        from sommelier.engine.comparison_parts import StreamedPairs
+
+        key = f"{reference_id} {dataset}"
+        if key in self._streamed:
+            return self._streamed[key]
+        names = {p.id: p.name for p in self.facts.probe_sets()}
+        edges: dict[str, EquivalenceEdge] = {}
+        for edge in self.facts.catalog.edges(reference_id):
+            name = names.get(edge.probe_set_id or "")
+            if edge.method != "anytime" or dataset not in (None, name):
+                continue
+            best = edges.get(edge.candidate_id)
+            if best is None or _preferred(edge) > _preferred(best):
+                edges[edge.candidate_id] = edge
+        rows = self.facts.resources.rows(list(edges))
+        kept = [(row, e) for row, e in zip(rows, edges.values(), strict=True) if row >= 0]
+        found = None
+        if kept:
+            found = StreamedPairs(
+                np.array([row for row, _ in kept], dtype=np.int64),
+                np.array([e.agreements for _, e in kept], dtype=np.int64),
+                np.array([e.samples for _, e in kept], dtype=np.int64),
+                tuple(dict.fromkeys(e.probe_set_id or "" for _, e in kept)),
+            )
+        self._streamed[key] = found
+        return found
+
+
+def _preferred(edge: EquivalenceEdge) -> str:
+    """Which of several streams of a pair counts: blind to what was answered."""
+    return edge.probe_set_id or ""

@@ -185,9 +185,10 @@ class DatasetTable(MeasurementTable):
     ) -> None:
         """Remember all comparisons of each reference in `edges` on a probe set.
 
-        What was known of these references on this probe set, by any method, is forgotten first, so
-        no pair is left that is not found any more. references : more of them, for those that have
-        no comparison now. Raises ValueError for an edge of another probe set.
+        What was known of these references on this probe set is forgotten first, so no pair is left
+        that is not found any more; streamed pairs (method 'anytime') stay. references : more of
+        them, for those that have no comparison now. Raises ValueError for an edge of another probe
+        set.
         """
         from sommelier.storage.schema import EDGES
 
@@ -201,6 +202,7 @@ class DatasetTable(MeasurementTable):
                     EDGES.delete().where(
                         EDGES.c.probe_set_id == (probe_set_id or ""),
                         EDGES.c.reference_id.in_(about[start : start + _CHUNK]),
+                        EDGES.c.method != "anytime",
                     )
                 )
             self.add_edges(given)
