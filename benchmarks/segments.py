@@ -215,7 +215,8 @@ def main() -> None:
     print(zoo_table(quick=options.quick, seed=options.seed, ledger=ledger))
     print(
         f"\n{ledger.promises} promises. Nearest to being broken: a tensor whose difference is "
-        f"{ledger.nearest:.1e} of its norm above its bound ({TOLERANCE:g} is allowed)."
+        f"{ledger.nearest:.1e} of its norm above its bound ({TOLERANCE:g} is allowed). Bounds 1 % "
+        f"lower would break {ledger.lower}."
     )
     tight = np.concatenate([e.tightness for row in rows for e in row.exchanges.values()])
     figures = {

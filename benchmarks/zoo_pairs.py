@@ -25,7 +25,7 @@ PAIRS = (
     ("cifar10_resnet44", "cifar10_resnet32"),
     ("cifar10_resnet56", "cifar10_resnet44"),
 )
-SAMPLES, QUICK_SAMPLES = 200, 100
+SAMPLES, QUICK_SAMPLES = 200, 50
 
 
 def zoo_table(*, quick: bool, seed: int, ledger: Ledger) -> str:
@@ -45,7 +45,7 @@ def zoo_table(*, quick: bool, seed: int, ledger: Ledger) -> str:
         probes = Probes(_prepared(names[0], x), y)
         cells.append((pair.name, "whole", "", "", "", f"- / - / {100 * (1 - agree):.0f}"))
         cells.extend(_segments(pair, probes, seed, ledger))
-    header = ("host <- donor", "segment", "operators", "params kept, new", "difference %",
+    header = ("host <- donor", "segment", "operators", "params, donor's", "difference %",
               "answers that change %")  # fmt: skip
     title = (
         f"pairs of the zoo, {count} images: difference at the exit (median); answers that change, "
