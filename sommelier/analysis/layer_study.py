@@ -46,6 +46,8 @@ def study_layers(
         )
     except AnalysisError as error:
         notes.append(f"layers are not compared: {error.message}")
+    if layers is not None and layers.lineage is not None:
+        return LayerStudy(layers, layers.lineage, tuple(notes))
     try:
         weights = weight_lineage(reference.model_path, candidate.model_path)
     except AnalysisError as error:
