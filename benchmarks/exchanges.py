@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 Tensors = dict[str, NDArray[np.float32]]
 
 TOLERANCE = 1e-6  # of a tensor's norm: what two float32 runs may differ by
-SHAVED = 0.99
+SHAVED = 0.99  # of a bound: to see that the count notices one that is a little too low
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,27 +188,19 @@ def main() -> None:
     torch.set_num_threads(1)  # small layers: more threads wait for each other
     effort = QUICK if options.quick else Effort()
     name, every = images(effort.images, np.random.default_rng(options.seed))
-    held_out = parts(every)[2]
-    count = min(len(held_out), QUICK_SAMPLES if options.quick else SAMPLES)
-    probes = Probes(held_out.x[:count], held_out.y[:count])
-    workshop = Workshop(every, effort, options.seed)
-    print(f"{name}: accuracies and answers on {count} images that no network was trained on")
-    ledger = Ledger()
+    held_out = parts(every)[2][: QUICK_SAMPLES if options.quick else SAMPLES]
+    probes = Probes(held_out.x, held_out.y)
+    print(
+        f"{name}: accuracies and answers on {len(held_out)} images that no network was trained on"
+    )
+    workshop, ledger = Workshop(every, effort, options.seed), Ledger()
+    tuned = list(workshop.fine_tunes())
     families = {
         "fine-tuned with its first layers frozen, gets the base's segments": workshop.depths(),
         "the base gets segments with noise (of each weight's deviation)": workshop.noises(),
-        "the base gets fine-tuned segments": (tuned := list(workshop.fine_tunes())),
+        "the base gets fine-tuned segments": tuned,
     }
-    rows: list[Row] = []
-    for title, pairs in families.items():
-        found = tried(pairs, probes, options.seed, ledger)
-        print(by_segment(f"{title}: accuracy, estimated / certified / measured %", found,
-                         _accuracies))  # fmt: skip
-        rows += found
-    title = "answers that change: estimated / not proved unchanged / measured %"
-    print(by_segment(title, rows, _changes))
-    title = "bound / true difference, median over samples: at the segment's exit / at the logits"
-    print(by_segment(title, rows, _tightness))
+    rows = figure_10(families, probes, options.seed, ledger)
     print(segment_list(tuned[0]))
     print(norms_table(tuned[0], probes))
     print(methods_table(tuned, probes, ledger))
@@ -224,6 +216,23 @@ def main() -> None:
         "tightness_median": float(np.nanmedian(tight)),
     }
     finish(figures, options.json)
+
+
+def figure_10(
+    families: Mapping[str, Iterable[Pair]], probes: Probes, seed: int, ledger: Ledger
+) -> list[Row]:
+    """All exchanges of all pairs, printed family by family as they are done, then together."""
+    rows: list[Row] = []
+    for title, pairs in families.items():
+        found = tried(pairs, probes, seed, ledger)
+        heading = f"{title}: accuracy, estimated / certified / measured %"
+        print(by_segment(heading, found, _accuracies))
+        rows += found
+    title = "answers that change: estimated / not proved unchanged / measured %"
+    print(by_segment(title, rows, _changes))
+    title = "bound / true difference, median over samples: at the segment's exit / at the logits"
+    print(by_segment(title, rows, _tightness))
+    return rows
 
 
 def segment_list(pair: Pair) -> str:
