@@ -105,16 +105,7 @@ def _layers_alone(
     if study.layers is None:
         raise AnalysisError(study.notes[0] if study.notes else "the layers cannot be compared")
     named = replace(study.layers, names=(pair[0].name, pair[1].name))
-    lines = str(named).splitlines()
-    data = named.as_dict()
-    if study.weights is not None:
-        lines += ["", *_weight_lines(study.weights, pair)]
-        data["weights"] = study.weights.as_dict()
-    return Report((*lines, *study.notes), data)
-
-
-def _weight_lines(found: LineageEvidence, pair: tuple[ModelRecord, ModelRecord]) -> list[str]:
-    return [f"weights of {pair[1].name} against {pair[0].name}: {_related(found)}"]
+    return Report((*str(named).splitlines(), *study.notes), named.as_dict())
 
 
 def _related(found: LineageEvidence) -> str:
