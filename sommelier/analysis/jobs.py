@@ -92,6 +92,32 @@ def plan_analysis(
     plan = AnalysisPlan(options)
     runnable = [model for model in models if model.artifact is not None]
     plan.without_file = len(models) - len(runnable)
+    _plan_costs(catalog, runnable, plan, wanted)
+    others = [model for model in against if model.artifact is not None]
+    if options.bound == "anytime":
+        from sommelier.analysis.early_stopping import plan_streams
+
+        plan_streams(catalog, runnable, others, plan)
+    elif {"equivalence", "accuracy"} & set(wanted):
+        labelled_only = "equivalence" not in wanted
+        strict = not (named and options.datasets)
+        _plan_sketches(catalog, runnable, plan, labelled_only=labelled_only, strict=strict)
+    if "segments" in wanted:
+        from sommelier.analysis.segment_jobs import plan_segments
+
+        plan_segments(catalog, runnable, others, plan, named=named)
+    if "bounds" in wanted:
+        from sommelier.analysis.bound_jobs import plan_bounds
+
+        plan_bounds(catalog, runnable, plan, named=named)
+    return plan
+
+
+def _plan_costs(
+    catalog: Catalog, runnable: Sequence[ModelRecord], plan: AnalysisPlan, wanted: Sequence[str]
+) -> None:
+    """Latency and static profiles."""
+    options = plan.options
     if "latency" in wanted:
         decides = {key: getattr(options, key) for key in _LATENCY_KEYS}
         plan.tasks += [task_of("latency", model, decides) for model in runnable]
@@ -99,25 +125,6 @@ def plan_analysis(
         table = "latency" in wanted or bool(catalog.operator_costs(options.device))
         decides = {"batch": options.batch, "device": options.device, "operator_table": table}
         plan.tasks += [task_of("resources", model, decides) for model in runnable]
-    if options.bound == "anytime":
-        from sommelier.analysis.early_stopping import plan_streams
-
-        plan_streams(catalog, runnable, [m for m in against if m.artifact is not None], plan)
-        return plan
-    if {"equivalence", "accuracy"} & set(wanted):
-        labelled_only = "equivalence" not in wanted
-        strict = not (named and options.datasets)
-        _plan_sketches(catalog, runnable, plan, labelled_only=labelled_only, strict=strict)
-    if "segments" in wanted:
-        from sommelier.analysis.segment_jobs import plan_segments
-
-        others = [model for model in against if model.artifact is not None]
-        plan_segments(catalog, runnable, others, plan, named=named)
-    if "bounds" in wanted:
-        from sommelier.analysis.bound_jobs import plan_bounds
-
-        plan_bounds(catalog, runnable, plan, named=named)
-    return plan
 
 
 _LATENCY_KEYS = ("batch", "threads", "runs", "device", "seed")

@@ -56,8 +56,6 @@ def plan(select: nodes.Select, scope: Scope, columns: Columns) -> LogicalPlan:
     scope.contexts = shared_contexts(select.where, select.on)
     outputs = bind_columns(select.projection, _in(binding, "select"), corr)
     named = replace(binding, aliases=outputs)
-    pick = bind_pick(select.pick, _in(named, "pick"))
-    order = bind_order(select.order_by, _in(named, "order"))
     bound = LogicalPlan(
         columns=outputs,
         distinct=select.distinct,
@@ -67,8 +65,8 @@ def plan(select: nodes.Select, scope: Scope, columns: Columns) -> LogicalPlan:
         on=on,
         corr=corr,
         having=having,
-        pick=pick,
-        order=order,
+        pick=bind_pick(select.pick, _in(named, "pick")),
+        order=bind_order(select.order_by, _in(named, "order")),
         limit=_count(select.limit, scope, "LIMIT"),
         offset=_count(select.offset, scope, "OFFSET") or 0,
         options=scope.options,

@@ -21,6 +21,7 @@ from sommelier.engine.plan import (
     ModelReference,
     QueryOptions,
     Value,
+    all_of,
 )
 from sommelier.engine.scope import Scope
 from sommelier.errors import BinderError, Span
@@ -87,9 +88,7 @@ def bind_corr(
             bounds.append(_bound(condition, scope))
     from_default = not corr.conditions and options.default_tolerance is not None
     if from_default:
-        tolerance = options.default_tolerance or 0.0
-        bounds.append(CorrBound("equivalence", ">=", 1 - tolerance, options.confidence))
-        scope.note(f"WITHIN {tolerance * 100:g}%: the setting default_tolerance")
+        bounds.append(_default_bound(scope))
     choice = bind_choice(corr, tuple(bounds), scope)
     if choice.method == "observed":
         bounds = [replace(bound, confidence=None) for bound in bounds]
@@ -97,11 +96,7 @@ def bind_corr(
         references=references,
         quantifier=quantifier,
         bounds=tuple(bounds),
-        accuracy=None
-        if not accuracy
-        else accuracy[0]
-        if len(accuracy) == 1
-        else AllOf(tuple(accuracy)),
+        accuracy=all_of(tuple(accuracy)),
         probe_set_id=_probe_set(scope),
         dataset=options.dataset,
         confidence=_stated_confidence(bounds, options),
@@ -115,6 +110,13 @@ def bind_corr(
         seed=options.seed,
         spectral=_spectral(choice, scope),
     )
+
+
+def _default_bound(scope: Scope) -> CorrBound:
+    """The bound of a CORR without a threshold."""
+    tolerance = scope.options.default_tolerance or 0.0
+    scope.note(f"WITHIN {tolerance * 100:g}%: the setting default_tolerance")
+    return CorrBound("equivalence", ">=", 1 - tolerance, scope.options.confidence)
 
 
 def _spectral(choice: BoundChoice, scope: Scope) -> ColumnKey | None:
