@@ -142,3 +142,20 @@ def test_too_few_probes_for_a_method_are_told_with_how_many_would_do(ladder: Ben
     assert notes("hoeffding") == [
         f"n={SAMPLES} probes cannot certify 98% for 9 comparisons: at least {needed} are needed"
     ]
+
+
+def test_what_too_few_probes_cannot_decide_is_undecidable_everywhere(ladder: Bench) -> None:
+    query = "SELECT MODELS name, certainty CORR m0 99% USING certainty = possible"
+    result = ladder.ask(query)
+    words = dict(result.fetchall())
+    assert words["m1"] == "undecidable"
+    assert set(words.values()) == {"undecidable"}  # no 400 answers show 99 %
+    assert any("cannot certify 99%" in note for note in result.notes)
+    why = ladder.ask("EXPLAIN WHY m1 NOT IN (SELECT MODELS CORR m0 99%)")
+    (verdict,) = why.data["conditions"]
+    assert verdict["verdict"] == "undecidable"
+    assert "at least" in verdict["relaxation"]
+    # 36 of 400 others refute 99 %, however many probes there were
+    refuted = ladder.ask("EXPLAIN WHY m9 NOT IN (SELECT MODELS CORR m0 99%)")
+    assert refuted.data["conditions"][0]["verdict"] == "false"
+    assert "m9" not in words
