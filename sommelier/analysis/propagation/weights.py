@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +32,9 @@ RANDOM = frozenset(
 SHAPES = frozenset({"Shape", "Size"})  # the twin's tensors have the host's shapes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Constant:
-    """A value that needs no input: the host's and the twin's."""
+    """A value that needs no input: the host's and the twin's. No slots: `difference` is kept."""
 
     before: Values
     after: Values
@@ -43,7 +44,7 @@ class Constant:
         """Whether the twin's differs."""
         return self.before is not self.after
 
-    @property
+    @cached_property
     def difference(self) -> NDArray[np.float64]:
         """after - before, float64."""
         return np.subtract(self.after, self.before, dtype=np.float64)
