@@ -114,7 +114,7 @@ def test_disagreements_are_the_samples_that_running_both_models_shows(
     expected = {int(i): (str(ours[i]), str(theirs[i])) for i in np.flatnonzero(ours != theirs)}
     assert {row[0]: (row[1], row[2]) for row in table.rows} == expected
     for row in table.rows:
-        right = {str(ours[row[0]]): "reference", str(theirs[row[0]]): "candidate"}
+        right = {str(ours[row[0]]): "base", str(theirs[row[0]]): "broken"}
         assert row[4] == right.get(str(data["y"][row[0]]), "neither")
     surest = [min(row[5], row[6]) for row in table.rows]
     assert surest == sorted(surest, reverse=True)

@@ -148,3 +148,46 @@ def test_segments_that_are_not_known_are_refused_with_what_would_help(db: sm.Con
     with pytest.raises(BinderError) as caught:
         db.execute("CREATE MODEL x AS GRAFT other INTO base AT SEGMENT 's1'")
     assert caught.value.hint == "ANALYZE base, other FOR SEGMENTS"
+
+
+def test_segments_of_one_model_are_refused(db: sm.Connection) -> None:
+    with pytest.raises(BinderError, match="two models") as caught:
+        db.execute("ANALYZE base FOR SEGMENTS")
+    assert "ANALYZE base, another_model" in str(caught.value.hint)
+
+
+def test_a_proposal_cannot_be_analysed_before_it_is_created(db: sm.Connection) -> None:
+    found = rows(db, "SELECT hybrid FROM segments WHERE host = 'tuned' AND NOT identical")
+    name = str(found[0]["hybrid"])
+    notes = db.execute(f'ANALYZE "{name}", other FOR SEGMENTS').notes
+    assert [note for note in notes if note.startswith(f"{name} is a proposal")]
+    assert not [note for note in notes if "metadata only" in note]
+
+
+def test_an_analysis_of_segments_alone_makes_its_hybrids_comparable_with_the_host(
+    folder: Path, tmp_path: Path
+) -> None:
+    with sm.connect(tmp_path / "models.sommelier") as db:
+        db.execute(f"IMPORT MODELS FROM folder '{folder}/*.onnx'")
+        db.register_dataset("points", folder / "points.npz", held_out=True)
+        db.execute("ANALYZE base, tuned FOR SEGMENTS USING dataset = 'points', samples = 100")
+        asked = "SELECT MODELS name, agreement CORR base 10% INCLUDING SEGMENTS"
+        found = dict(db.query(asked).fetchall())
+        assert any(name.startswith("hybrid/base/tuned") for name in found)
+        assert "tuned" in found
+        (known,) = db.query("SELECT MODELS accuracy WHERE name = 'base'").fetchall()
+        assert known[0] is not None
+
+
+def test_a_device_that_is_not_there_is_named_in_the_reason(folder: Path, tmp_path: Path) -> None:
+    with sm.connect(tmp_path / "models.sommelier") as db:
+        db.execute(f"IMPORT MODELS FROM folder '{folder}/*.onnx'")
+        notes = db.execute("ANALYZE base, tuned FOR SEGMENTS USING device = 'cuda:99'").notes
+        assert [note for note in notes if "no device 'cuda:99'" in note]
+
+
+def test_a_narrow_terminal_shows_what_an_exchange_changes(db: sm.Connection) -> None:
+    """The shell leaves out columns from the middle."""
+    table = db.execute("SHOW SEGMENTS OF base")
+    names = [column.name for column in table.columns]
+    assert names[:4] == ["segment", "estimated", "certified", "measured"]

@@ -59,7 +59,7 @@ class AnalysisPlan:
     """The tasks in the order they run and the probe sets they name.
 
     A model that is left out has a task in state 'skipped' with the reason. without_file : models
-    that are metadata only. remarks : datasets that could not be read.
+    that are metadata only. remarks : datasets that could not be read, proposals without a file.
     """
 
     options: AnalysisOptions
@@ -91,7 +91,12 @@ def plan_analysis(
     wanted = tuple(aspects) or ASPECTS
     plan = AnalysisPlan(options)
     runnable = [model for model in models if model.artifact is not None]
-    plan.without_file = len(models) - len(runnable)
+    proposals = [m.name for m in models if m.artifact is None and m.proposal]
+    plan.without_file = len(models) - len(runnable) - len(proposals)
+    plan.remarks += [
+        f"{name} is a proposal without a file: CREATE MODEL ... AS GRAFT builds it"
+        for name in proposals
+    ]
     _plan_costs(catalog, runnable, plan, wanted)
     others = [model for model in against if model.artifact is not None]
     if options.bound == "anytime":

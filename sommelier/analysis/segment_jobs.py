@@ -58,13 +58,16 @@ class Hybrid:
 
 @dataclass(frozen=True, slots=True)
 class SegmentFinding:
-    """What a pair's task found."""
+    """What a pair's task found. sketch, measurements : the host's own, on the probes that its
+    hybrids answered; None where nothing was exchanged."""
 
     host_id: str
     donor_id: str
     matches: tuple[SegmentMatch, ...]
     hybrids: tuple[Hybrid, ...]
     lineage: tuple[Lineage, ...] = ()
+    sketch: OutputSketch | None = None
+    measurements: tuple[Measurement, ...] = ()
     remark: str | None = None
 
 
@@ -161,15 +164,16 @@ def segments_task(
     told = _Teller(request, host, truth)
     hybrids = tuple(told.hybrid(hybrid) for hybrid in study.hybrids)
     built = {h.segments: (h, made) for h, made in zip(study.hybrids, hybrids, strict=True)}
-    host_right = None if study.host_answers is None else told.right(study.host_answers)
+    own = study.host_answers
+    host_right = None if own is None else told.right(own)
     matches = []
     for one in study.segments:
         match = told.match(one)
-        if (one.segment.name,) in built and study.host_answers is not None:
+        if (one.segment.name,) in built and own is not None:
             found, made = built[(one.segment.name,)]
             match = replace(
                 match,
-                samples=len(study.host_answers.answers),
+                samples=len(own.answers),
                 measured=found.changed,
                 hybrid_id=made.record.id,
             )
@@ -177,8 +181,15 @@ def segments_task(
         matches.append(match)
     remark = None if matches else f"shares no segment with {request.donor.name}"
     lineage = verified_lineage(study.weights, request.host.id, request.donor.id)
-    return SegmentFinding(
-        request.host.id, request.donor.id, tuple(matches), hybrids, lineage, remark
+    found = SegmentFinding(
+        request.host.id, request.donor.id, tuple(matches), hybrids, lineage, remark=remark
+    )
+    if own is None:
+        return found
+    return replace(
+        found,
+        sketch=told.sketch(request.host, own),
+        measurements=tuple(told.accuracy(request.host, own)),
     )
 
 
@@ -223,29 +234,32 @@ class _Teller:
         request, inspection = self.request, found.inspection
         record = hybrid_record(inspection.record, request.host, request.donor, found.segments)
         measured = inspection.measurements
-        accuracy = self._accuracy(record, found.answers)
-        sketch = sketch_of(
-            found.answers,
-            model_id=record.id,
-            probes=request.run.probes,
-            label_space_id=record.label_space_id,
-        )
         return Hybrid(
             replace(record, proposal=SEGMENTS),
-            (*measured, *accuracy),
+            (*measured, *self.accuracy(record, found.answers)),
             inspection.profile,
-            sketch,
+            self.sketch(record, found.answers),
             graft_lineage(record.id, request.host, request.donor, found.segments),
         )
 
     def right(self, answers: ModelAnswers) -> tuple[int, int] | None:
         """(right answers, labelled probes), None where they cannot be told."""
-        found = [m for m in self._accuracy(self.request.host, answers) if m.metric == "accuracy"]
+        found = [m for m in self.accuracy(self.request.host, answers) if m.metric == "accuracy"]
         if not found or not found[0].count:
             return None
         return round(found[0].value * found[0].count), found[0].count
 
-    def _accuracy(self, record: ModelRecord, answers: ModelAnswers) -> list[Measurement]:
+    def sketch(self, record: ModelRecord, answers: ModelAnswers) -> OutputSketch:
+        """The answers as the catalog keeps them."""
+        return sketch_of(
+            answers,
+            model_id=record.id,
+            probes=self.request.run.probes,
+            label_space_id=record.label_space_id,
+        )
+
+    def accuracy(self, record: ModelRecord, answers: ModelAnswers) -> list[Measurement]:
+        """Measured accuracy; empty where the probes have no labels of the model's classes."""
         if self.truth.probes.labels is None or answers.kind != "labels":
             return []
         subject = replace(self.host, record=record)

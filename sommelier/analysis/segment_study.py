@@ -26,6 +26,7 @@ from sommelier.analysis.execution import RunRequest, answer_items, open_session
 from sommelier.analysis.inspection import Inspection, inspect
 from sommelier.analysis.metrics import interchangeable
 from sommelier.analysis.model_inputs import feeds, plan_feeds, tensor_spec
+from sommelier.analysis.norms import require_device
 from sommelier.analysis.segments import Segment, assess, common_segments
 from sommelier.analysis.segments.twins import build_twin, replaced_weights, separate
 from sommelier.errors import AnalysisError
@@ -94,8 +95,9 @@ class PairStudy:
 def study_pair(request: PairRequest) -> PairStudy:
     """Segments of the pair in the order of the host, and a hybrid of each that changes anything.
 
-    Raises AnalysisError when the host cannot be run on the probes.
+    Raises AnalysisError when the host cannot be run on the probes, or the device is not there.
     """
+    require_device(request.device)
     found = common_segments(request.run.model_path, request.donor_path)
     weights = _lineage(request)
     exchanged = [segment for segment in found if not segment.identical]

@@ -167,7 +167,7 @@ class _Runner:
         if self._cancelled():
             raise CancelledError(
                 "ANALYZE was cancelled",
-                hint=f"{self.summary.done} tasks are kept; the same statement goes on from there",
+                hint=f"tasks kept: {self.summary.done}; the same statement goes on from there",
             )
         ended, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
         for future in ended:
@@ -301,6 +301,10 @@ class _Runner:
             catalog.add_probe_set(self._plan.probes[hybrid.sketch.probe_set_id].record)
             self._rooms.sketches.add(hybrid.sketch)
             catalog.add_lineage(hybrid.lineage)
+        if found.sketch is not None:  # hybrids are compared with the host on these probes
+            catalog.add_probe_set(self._plan.probes[found.sketch.probe_set_id].record)
+            self._rooms.sketches.add(found.sketch)
+            catalog.add_measurements(found.measurements)
         catalog.replace_segments(found.host_id, found.donor_id, found.matches)
         catalog.add_lineage(found.lineage)
 

@@ -57,6 +57,11 @@ def analyze(statement: nodes.Analyze, call: Call) -> tuple[str, int, tuple[str, 
     options, named = _options(statement, call), statement.scope != "all"
     if not models:
         raise SommelierError("there are no models yet", hint="IMPORT MODELS FROM folder './zoo'")
+    if "segments" in statement.aspects and statement.scope == "models" and len(models) < 2:
+        raise BinderError(
+            "segments are those of two models",
+            hint=f"ANALYZE {models[0].name}, another_model FOR SEGMENTS, or ANALYZE ALL",
+        )
     with underlined(_span_of(statement, "dataset")):
         against = [call.resolve(name) for name in statement.against]
         plan = plan_analysis(
@@ -172,15 +177,22 @@ def _notes(
     lines += plan.remarks
     left_out = [(name, reason) for name, reason in skipped if reason != DONE_BEFORE]
     if len(left_out) < len(skipped):
-        lines.append(f"{len(skipped) - len(left_out)} tasks were done before and not repeated")
+        repeated = _counted(len(skipped) - len(left_out), "task was", "tasks were")
+        lines.append(f"{repeated} done before and not repeated")
     if plan.without_file:
-        lines.append(f"{plan.without_file} models are metadata only: there is no file to run")
+        without = _counted(plan.without_file, "model is", "models are")
+        lines.append(f"{without} metadata only: there is no file to run")
     lines += _grouped(summary.reasons)
     if left_out:
         name, reason = left_out[0]
-        lines.append(f"{len(left_out)} models fit no dataset, for example {name}: {_short(reason)}")
+        misfits = _counted(len(left_out), "model fits", "models fit")
+        lines.append(f"{misfits} no dataset, for example {name}: {_short(reason)}")
         lines.append("all reasons: SELECT model, reason FROM job_tasks WHERE state = 'skipped'")
     return tuple(lines)
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 def _tally(summary: JobSummary) -> str:

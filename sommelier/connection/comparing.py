@@ -6,6 +6,7 @@ They only read the database; models are run in the sandbox.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,8 @@ def _studied(
 
 
 def _layer_rows(found: LayerReport) -> list[tuple[object, ...]]:
+    from sommelier.analysis.differences.layers import short_name
+
     alone = (len(found.only_reference), len(found.only_candidate))
     told = f"; {alone[0]} and {alone[1]} have no partner" if any(alone) else ""
     rows: list[tuple[object, ...]] = [("layers aligned", "", "", f"{len(found.layers)}{told}")]
@@ -147,11 +150,12 @@ def _layer_rows(found: LayerReport) -> list[tuple[object, ...]]:
             f"median error {_percent(first.error)}, tolerance {_percent(first.tolerance)},"
             f" {_percent(first.beyond)} of samples beyond"
         )
-        rows.append(("first divergence", first.reference, first.candidate, said))
-    return rows + [
-        ("error grows in", layer.reference, layer.candidate, f"+{_percent(layer.added)}")
-        for layer in found.growth(2)
-    ]
+        names = short_name(first.reference), short_name(first.candidate)
+        rows.append(("first divergence", *names, said))
+    for layer in found.growth(2):
+        names = short_name(layer.reference), short_name(layer.candidate)
+        rows.append(("error grows in", *names, f"+{_percent(layer.added)}"))
+    return rows
 
 
 def _changing_classes(
@@ -175,7 +179,7 @@ def _changing_classes(
     parted = stored_disagreements(*sketches, label_spaces=(spaces[0], spaces[1]), limit=None)
     changed = np.zeros(probe_set.samples)
     changed[[row.index for row in parted.rows]] = 1.0
-    space = _space(probe_set.label_space_id, db)
+    space = _space(probe_set.label_space_id, db) or spaces[0]  # as SHOW DISAGREEMENTS reads them
     groups = breakdown(changed, by=truth, names=None if space is None else space.labels)
     return [
         (
@@ -288,8 +292,12 @@ def disagreements(statement: nodes.Show, db: Connection, parameters: Parameters)
     )
     columns = _disagreement_columns(one.name, other.name)
     note = f"{found.total} of {found.samples} probes of '{probe_set.name}' are answered differently"
-    rows = [_disagreement_row(row) for row in found.rows]
-    return Table("disagreements", columns, rows, (note, "the surest first: margins as ranks"))
+    named = {"reference": one.name, "candidate": other.name}
+    rows = [_disagreement_row(row, named) for row in found.rows]
+    return Table("disagreements", columns, rows, (note, _CERTAINTY))
+
+
+_CERTAINTY = "the surest first; certainty is the rank of a margin among all of that model's margins"
 
 
 def _common_probes(
@@ -334,8 +342,9 @@ def _disagreement_columns(one: str, other: str) -> tuple[ColumnInfo, ...]:
     )
 
 
-def _disagreement_row(row: Disagreement) -> tuple[object, ...]:
+def _disagreement_row(row: Disagreement, named: Mapping[str, str]) -> tuple[object, ...]:
+    right = None if row.right is None else named.get(row.right, row.right)
     return (
-        row.index, row.reference, row.candidate, row.truth, row.right,
+        row.index, row.reference, row.candidate, row.truth, right,
         row.reference_certainty, row.candidate_certainty,
     )  # fmt: skip

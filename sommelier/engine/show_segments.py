@@ -26,21 +26,22 @@ _LEGEND = (
     f"measured ran the hybrid, and at_most is its upper bound at {CONFIDENCE:.0%} confidence"
 )
 
+# a narrow terminal leaves out the middle: what an exchange changes comes first, the parts last
 _SEGMENT_COLUMNS = (
     ColumnInfo("segment"),
-    ColumnInfo("donor"),
-    ColumnInfo("kind"),
-    ColumnInfo("part"),
-    ColumnInfo("operators", Dimension.COUNT),
-    ColumnInfo("flops", Dimension.FLOPS),
-    ColumnInfo("donor_flops", Dimension.FLOPS),
     ColumnInfo("estimated", _SHARE),
     ColumnInfo("certified", _SHARE),
     ColumnInfo("measured", _SHARE),
     ColumnInfo("at_most", _SHARE),
     ColumnInfo("accuracy_drop", _SHARE),
+    ColumnInfo("flops", Dimension.FLOPS),
+    ColumnInfo("donor_flops", Dimension.FLOPS),
+    ColumnInfo("operators", Dimension.COUNT),
     ColumnInfo("hybrid"),
     ColumnInfo("note"),
+    ColumnInfo("part"),
+    ColumnInfo("kind"),
+    ColumnInfo("donor"),
 )
 
 
@@ -87,19 +88,19 @@ def _segment_row(segment: SegmentMatch, names: dict[str, str]) -> tuple[object, 
         measured = certified = at_most = 0.0
     return (
         segment.name,
-        names.get(segment.donor_id),
-        segment.kind,
-        f"{_short(segment.host_entry)} -> {_short(segment.host_exit)}",
-        segment.operators,
-        segment.flops,
-        segment.donor_flops,
         segment.estimated,
         certified,
         measured,
         at_most,
         drop,
+        segment.flops,
+        segment.donor_flops,
+        segment.operators,
         names.get(segment.hybrid_id or ""),
         segment.note,
+        f"{_short(segment.host_entry)} -> {_short(segment.host_exit)}",
+        segment.kind,
+        names.get(segment.donor_id),
     )
 
 

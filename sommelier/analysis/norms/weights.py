@@ -29,6 +29,20 @@ def load_torch() -> ModuleType:
     return torch
 
 
+def require_device(device: str) -> None:
+    """Nothing, where torch can compute on the device. Raises AnalysisError with the reason."""
+    if device == "cpu":
+        return
+    torch = load_torch()
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise AnalysisError(
+            f"there is no device '{device}' for torch here ({reason}); device = 'cpu' works"
+        ) from error
+
+
 def tensor_of(weight: Any) -> Tensor:
     """The weight as a tensor of its own type, where it lies, sharing memory where it can.
 
