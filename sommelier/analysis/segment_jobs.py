@@ -181,13 +181,13 @@ def segments_task(
         matches.append(match)
     remark = None if matches else f"shares no segment with {request.donor.name}"
     lineage = verified_lineage(study.weights, request.host.id, request.donor.id)
-    found = SegmentFinding(
+    finding = SegmentFinding(
         request.host.id, request.donor.id, tuple(matches), hybrids, lineage, remark=remark
     )
     if own is None:
-        return found
+        return finding
     return replace(
-        found,
+        finding,
         sketch=told.sketch(request.host, own),
         measurements=tuple(told.accuracy(request.host, own)),
     )
