@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sommelier.analysis.graph import Node
 from sommelier.analysis.propagation.extension import Array, Quantity
+from sommelier.analysis.propagation.rules.attention import COERCING
 from sommelier.analysis.propagation.site import ROUNDING, Site, Situation, UnboundedError
 from sommelier.errors import AnalysisError
 
@@ -91,7 +92,7 @@ class Plan:
     def measured(self, measured: Mapping[str, Array], spread: Mapping[str, Array]) -> Margins:
         """The margins, once the extended graph has run."""
         values = {
-            name: measured[asked.output].reshape(len(measured[asked.output]), -1, classes)
+            name: _rows(name, measured[asked.output], classes)
             for name, (asked, classes) in self.values.items()
         }
         heads = {
@@ -101,19 +102,42 @@ class Plan:
         return Margins(values, {k: v for k, v in spread.items() if k in values}, heads, self.before)
 
 
+def _rows(name: str, found: Array, classes: int) -> Array:
+    """(n, rows, classes). Raises AnalysisError where the run disagrees with the stated shape."""
+    if found.shape[-1] != classes:
+        raise AnalysisError(
+            f"'{name}' has {found.shape[-1]} elements in its last axis when the model runs, and "
+            f"{classes} by ONNX's shape inference"
+        )
+    return found.reshape(len(found), -1, classes)
+
+
 def plan(situation: Situation) -> Plan:
     """Ask for the values of floating outputs, and of what their Softmax is made from."""
     found = Plan({}, {}, {})
     for name in situation.graph.outputs:
         _ask(name, situation, found)
         node = situation.producers.get(name)
-        if node is not None and node.op in ("Softmax", "LogSoftmax", "Sigmoid"):
+        if node is not None and _keeps_order(node, situation):
             found.before[name] = node.inputs[0]
             _ask(node.inputs[0], situation, found)
     for name in list(found.before):
         if not {name, found.before[name]} <= found.values.keys():
             del found.before[name]
     return found
+
+
+def _keeps_order(node: Node, situation: Situation) -> bool:
+    """Whether the largest element along the last axis is that of the operand.
+
+    A Sigmoid's would be, but for its rounding: two logits beyond 17 are both 1 in float32.
+    """
+    if node.op not in ("Softmax", "LogSoftmax"):
+        return False
+    coerces = situation.graph.opsets[""] < COERCING  # normalises all axes from its own on
+    axis = int(node.attributes.get("axis", 1 if coerces else -1) or 0)
+    shape = situation.graph.tensor(node.inputs[0]).shape
+    return shape is not None and (coerces or axis % len(shape) == len(shape) - 1)
 
 
 def _ask(name: str, situation: Situation, found: Plan) -> None:
@@ -145,7 +169,9 @@ def _head(site: Site) -> Head | None:
     if len(rows) > 2048:  # a table of all pairs would be large
         return None
     squares = np.sum(rows**2, axis=1)
-    apart = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * rows @ rows.T, 0.0))
+    sums = squares[:, None] + squares[None]
+    lost = 4 * (rows.shape[1] + 4) * 2.0**-53  # what cancels when two rows are nearly equal
+    apart = np.sqrt(np.maximum(sums - 2 * rows @ rows.T, 0.0) + lost * sums)
     arrays = {1: weight.difference}
     bias = site.constant(2)
     if bias is not None:

@@ -97,8 +97,9 @@ def thresholded_relu(site: Site) -> Bound:
 
 
 def shrink(site: Site) -> Bound:
-    """Soft thresholding when its bias equals its threshold; otherwise it jumps."""
-    if float(site.attribute("bias", 0.0)) == float(site.attribute("lambd", 0.5)):
+    """Soft thresholding when its bias equals its threshold of 0 or more; otherwise it jumps."""
+    threshold = float(site.attribute("lambd", 0.5))
+    if float(site.attribute("bias", 0.0)) == threshold >= 0:
         return _sloped(site, 1.0)
     raise UnboundedError("it is discontinuous")
 

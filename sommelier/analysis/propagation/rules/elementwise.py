@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from sommelier.analysis.propagation.extension import Array, Quantity
+from sommelier.analysis.propagation.extension import FLOATING, Array, Quantity
 from sommelier.analysis.propagation.site import (
     Bound,
     Reading,
@@ -104,6 +104,8 @@ def _factor_residual(site: Site, operand: int, factor: Constant, axes: tuple[int
 
 def divide(site: Site) -> Bound:
     """Rows 38 and 39: by a weight, or by an activation that stays away from 0."""
+    if site.situation.graph.tensor(site.node.outputs[0]).dtype not in (0, *FLOATING):
+        raise UnboundedError("it divides integers, which rounds")
     divisor = site.constant(1)
     if divisor is not None:
         before, after = (np.asarray(v, np.float64) for v in (divisor.before, divisor.after))

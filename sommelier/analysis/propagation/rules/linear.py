@@ -163,9 +163,9 @@ def gather(site: Site) -> Bound:
     site.refuse_reached(1, "index")
     table = site.constant(0)
     if table is not None:
-        residual = (
-            site.with_weights({0: table.difference}, operand=1) if table.changed else Residual()
-        )
+        residual = Residual()
+        if table.changed:  # an index that moves within a ball may take any row
+            residual = site.with_weights({0: table.difference}, math.inf, operand=1)
         return lambda at: at[residual]
     length = site.shape()[int(site.attribute("axis", 0))]
     repeats = index_repeats(site, length)

@@ -11,12 +11,23 @@ import math
 import numpy as np
 
 from sommelier.analysis.propagation.extension import Array
-from sommelier.analysis.propagation.site import Bound, Reading, Residual, Rule, Site
+from sommelier.analysis.propagation.site import (
+    Bound,
+    Reading,
+    Residual,
+    Rule,
+    Site,
+    UnboundedError,
+)
 from sommelier.analysis.propagation.weights import Constant
+
+EIGHT_BIT_FLOATS = frozenset({17, 18, 19, 20, 23, 24})  # onnx.TensorProto's element types
 
 
 def quantize_linear(site: Site) -> Bound:
     """d / scale + sqrt(n), and what another scale or zero point adds."""
+    if site.situation.graph.tensor(site.node.outputs[0]).dtype in EIGHT_BIT_FLOATS:
+        raise UnboundedError("it rounds to 8-bit floating point, whose steps are not equal")
     scale = site.weight(1, "scale")
     zero = site.weight(2, "zero point") if site.has(2) else None
     count, step = site.elements(), float(np.abs(scale.after).min())

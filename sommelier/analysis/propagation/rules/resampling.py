@@ -23,13 +23,15 @@ def resize(site: Site) -> Bound:
     """Rows 46 and 47: the product of the axes' norms (all modes are separable)."""
     if str(site.attribute("coordinate_transformation_mode", "")) == "tf_crop_and_resize":
         raise UnboundedError("it crops to a region")
+    if str(site.attribute("keep_aspect_ratio_policy", "stretch")) != "stretch":
+        raise UnboundedError("its scales keep the aspect ratio, and are not those of the sizes")
     for operand in range(1, len(site.node.inputs)):
         site.refuse_reached(operand, f"operand {operand}")
     before, after = site.shape(), site.output_shape()
     factor = math.prod(
         matrix_norm(_axis_matrix(site, size, target, scale))
         for size, target, scale in zip(before, after, _scales(site, before), strict=True)
-        if size != target
+        if size != target or scale not in (None, 1.0)  # a scale of 1.1 resamples 3 to 3
     )
     return lambda at: factor * at.delta()
 
@@ -54,13 +56,17 @@ def _scales(site: Site, before: tuple[int, ...]) -> list[float | None]:
 
 
 def _axis_matrix(site: Site, size: int, target: int, scale: float | None) -> NDArray[np.float64]:
-    """(target, size): what the operator makes of each unit vector along a last axis of its own."""
+    """(target, size): what the operator makes of each unit vector along a last axis of its own.
+
+    An axis that keeps its size is resampled all the same where another changes: one before it does.
+    """
     import onnxruntime
     from onnx import helper
 
     dropped = ("axes", "keep_aspect_ratio_policy", "scales")
     stated = {k: v for k, v in site.node.attributes.items() if v is not None and k not in dropped}
-    nodes, opset = _single_axis(site, stated, target, scale)
+    other = 2.0 if size == target else 1.0  # of an axis of length 1: copies
+    nodes, opset = _single_axis(site, stated, target, (other, scale))
     graph = helper.make_graph(
         nodes, "axis",
         [helper.make_tensor_value_info("x", FLOAT, [None, 1, 1, size])],
@@ -80,21 +86,22 @@ def _axis_matrix(site: Site, size: int, target: int, scale: float | None) -> NDA
 
 
 def _single_axis(
-    site: Site, stated: dict[str, Any], target: int, scale: float | None
+    site: Site, stated: dict[str, Any], target: int, both: tuple[float, float | None]
 ) -> tuple[list[Any], int]:
     from onnx import helper, numpy_helper
 
+    other, scale = both
     opset = site.situation.graph.opsets[""]
 
     def known(name: str, values: list[Any], kind: type) -> Any:
         value = numpy_helper.from_array(np.asarray(values, kind), name)
         return helper.make_node("Constant", [], [name], value=value)
 
-    scales = known("scales", [1, 1, 1, scale if scale is not None else 1], np.float32)
+    scales = known("scales", [1, 1, other, scale if scale is not None else 1], np.float32)
     if opset < 11 or site.node.op == "Upsample":
         if opset < 9:
-            return [helper.make_node("Upsample", ["x"], ["y"], scales=[1.0, 1.0, 1.0, scale or 1.0],
-                                     **stated)], opset  # fmt: skip
+            legacy = [1.0, 1.0, other, scale or 1.0]
+            return [helper.make_node("Upsample", ["x"], ["y"], scales=legacy, **stated)], opset
         return [scales, helper.make_node(site.node.op, ["x", "scales"], ["y"], **stated)], opset
     roi = known("roi", [0, 0, 0, 0, 1, 1, 1, 1], np.float32)
     if scale is not None:

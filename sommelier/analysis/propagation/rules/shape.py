@@ -13,6 +13,19 @@ from sommelier.analysis.propagation.extension import FLOAT, FLOATING, Array
 from sommelier.analysis.propagation.rules.windows import matrix_norm, pad_matrix
 from sommelier.analysis.propagation.site import Bound, Reading, Rule, Site, UnboundedError
 
+WIDER: dict[int, tuple[int, ...]] = {
+    2: (4, 5, 6, 7, 12, 13),  # uint8: into 16 bits and more
+    3: (5, 6, 7),
+    4: (6, 7, 12, 13),
+    5: (6, 7),
+    6: (7,),
+    9: (2, 3, 4, 5, 6, 7, 12, 13),
+    12: (7, 13),
+    21: (2, 3, 4, 5, 6, 7, 12, 13),  # uint4
+    22: (3, 5, 6, 7),
+}
+"""Element type of integers -> those that hold every value of it."""
+
 
 def moved(site: Site) -> Bound:
     """Row 43: every element of the input appears at most once, in every output."""
@@ -23,10 +36,16 @@ def moved(site: Site) -> Bound:
 
 
 def cast(site: Site) -> Bound:
-    """Row 43 between floating types, and from integers; row 49 to integers, which rounds."""
-    target = int(site.attribute("to", FLOAT))
-    if target not in FLOATING and site.situation.graph.tensor(site.name()).dtype in FLOATING:
+    """Row 43 between floating types, and from integers; row 49 to integers, which rounds.
+
+    Integers that the target does not hold wrap around: 128 as int8 is -128.
+    """
+    source = site.situation.graph.tensor(site.name()).dtype
+    target = site.situation.graph.tensor(site.node.outputs[0]).dtype or FLOAT
+    if target not in FLOATING and source in FLOATING:
         raise UnboundedError("it rounds to integers")
+    if target not in (*FLOATING, source) and target not in WIDER.get(source or 0, ()):
+        raise UnboundedError("it casts integers to a type that may not hold them")
     return lambda at: at.delta()
 
 
@@ -52,24 +71,40 @@ def pad(site: Site) -> Bound:
         if filler is None and site.reached(2):
             raise UnboundedError("its filler is computed from the input")
         step = 0.0 if filler is None else float(np.abs(filler.difference).max(initial=0.0))
-        added = step * math.sqrt(max(0, site.output_elements() - site.elements()))
+        added = step * math.sqrt(_filled(site)) if step else 0.0
         return lambda at: at.delta() + added
-    stated = site.fixed(1, "pads") if site.has(1) else site.attribute("pads")
-    pads, shape = [int(p) for p in np.asarray(stated).ravel()], site.shape()
-    axes = list(range(len(shape)))
-    if site.has(3):
-        axes = [int(a) % len(shape) for a in site.fixed(3, "axes").ravel()]
-    half = len(pads) // 2
+    shape = site.shape()
     factor = math.prod(
-        matrix_norm(pad_matrix(shape[axis], pads[i], pads[half + i], mode))
-        for i, axis in enumerate(axes)
+        matrix_norm(pad_matrix(shape[axis], before, after, mode))
+        for axis, before, after in _pads(site)
     )
     return lambda at: factor * at.delta()
+
+
+def _pads(site: Site) -> list[tuple[int, int, int]]:
+    """(axis, elements before, elements after) of every axis that is padded, or cut."""
+    stated = site.fixed(1, "pads") if site.has(1) else site.attribute("pads")
+    pads, rank = [int(p) for p in np.asarray(stated).ravel()], len(site.shape())
+    axes = list(range(rank))
+    if site.has(3):
+        axes = [int(a) % rank for a in site.fixed(3, "axes").ravel()]
+    half = len(pads) // 2
+    return [(axis, pads[i], pads[half + i]) for i, axis in enumerate(axes)]
+
+
+def _filled(site: Site) -> int:
+    """How many elements of the output are filler; what negative pads cut off makes room for it."""
+    kept = list(site.shape())
+    for axis, before, after in _pads(site):
+        kept[axis] = max(0, kept[axis] + min(0, before) + min(0, after))
+    return max(0, site.output_elements() - math.prod(kept))
 
 
 def top_k(site: Site) -> Bound:
     """Row 48: sorting moves nothing further apart. The indices are not bounded."""
     site.refuse_reached(1, "k")
+    if not int(site.attribute("sorted", 1)):
+        raise UnboundedError("its order is not stated (sorted = 0)")
     return lambda at: at.delta()
 
 
@@ -118,6 +153,7 @@ def one_hot(site: Site) -> Bound:
 def rotary_embedding(site: Site) -> Bound:
     """Row 43: pairs are turned by an angle; tables that are no cosine and sine also stretch."""
     first = 1 if not site.node.domain else 2
+    site.refuse_reached(3 if first == 1 else 1, "position")
     tables = []
     for operand in (first, first + 1):
         table = site.weight(operand, "table of angles")
