@@ -179,6 +179,21 @@ def test_an_analysis_of_segments_alone_makes_its_hybrids_comparable_with_the_hos
         assert known[0] is not None
 
 
+def test_a_donor_that_comes_back_is_analysed_again(folder: Path, tmp_path: Path) -> None:
+    with sm.connect(tmp_path / "models.sommelier") as db:
+        db.execute(f"IMPORT MODELS FROM folder '{folder}/*.onnx'")
+        db.register_dataset("points", folder / "points.npz")
+        analysis = "ANALYZE base, tuned FOR SEGMENTS USING dataset = 'points', samples = 50"
+        db.execute(analysis)
+        db.execute("DROP MODEL tuned")
+        asked = "SELECT MODELS name CORR base 0% INCLUDING SEGMENTS"
+        assert not [n for (n,) in db.query(asked).fetchall() if n.startswith("hybrid/")]
+        db.execute(f"IMPORT MODELS FROM folder '{folder}/tuned.onnx'")
+        db.execute(analysis)
+        for host in ("base", "tuned"):
+            assert rows(db, f"SHOW SEGMENTS OF {host}")
+
+
 def test_a_device_that_is_not_there_is_named_in_the_reason(folder: Path, tmp_path: Path) -> None:
     with sm.connect(tmp_path / "models.sommelier") as db:
         db.execute(f"IMPORT MODELS FROM folder '{folder}/*.onnx'")

@@ -177,13 +177,18 @@ class ModelTable(LabelTable):
         return renamed
 
     def drop_model(self, model_id: str) -> None:
-        """Forget a model and all that is known of it, but not its file. Raises UnknownNameError."""
+        """Forget a model and all that is known of it, but not its file. Raises UnknownNameError.
+
+        Proposals that are made of it go too: nobody could build them any more.
+        """
         from sqlalchemy import or_
 
         from sommelier.storage import schema
 
         with self._database.transaction("drop a model"):
             self.model(model_id)
+            for proposal in self._proposals_of(model_id):
+                self.drop_model(proposal)
             number = self._numbers([model_id])[model_id]
             edges, numbers = schema.EDGES, schema.MEASUREMENTS
             self._database.write(numbers.delete().where(numbers.c.model == number))
@@ -192,6 +197,8 @@ class ModelTable(LabelTable):
                 schema.TASK_REFERENCES, schema.POOL_MEMBERS,
             ):  # fmt: skip
                 self._database.write(table.delete().where(table.c.model_id == model_id))
+            tasks = schema.TASKS  # a pair's task names the other model among its parameters
+            self._database.write(tasks.delete().where(tasks.c.parameters.contains(model_id)))
             about = or_(edges.c.reference_id == model_id, edges.c.candidate_id == model_id)
             self._database.write(edges.delete().where(about))
             segments, lineage = schema.SEGMENTS.c, schema.LINEAGE.c
@@ -206,6 +213,16 @@ class ModelTable(LabelTable):
             self._database.write(schema.MODELS.delete().where(schema.MODELS.c.id == model_id))
 
     # ---- inside
+
+    def _proposals_of(self, model_id: str) -> list[str]:
+        """Models nobody created yet that a model is a part of."""
+        found = self._database.rows(
+            "SELECT DISTINCT l.model_id FROM store.lineage l JOIN store.models m"
+            " ON m.id = l.model_id WHERE l.parent_id = ? AND l.provenance = 'built'"
+            " AND m.proposal IS NOT NULL ORDER BY 1",
+            [model_id],
+        )
+        return [str(row[0]) for row in found]
 
     def _forget_models(self) -> None:
         self._resolved = {}

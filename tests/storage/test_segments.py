@@ -78,6 +78,25 @@ def test_dropping_a_hybrid_keeps_the_segment_it_was_built_from(catalog: Catalog)
     assert catalog.segments("sha256:a") == [SEGMENT]
 
 
+def test_dropping_a_parent_drops_its_proposals_and_keeps_what_was_created(
+    catalog: Catalog,
+) -> None:
+    for name, proposal in (("proposed", "segments"), ("created", None)):
+        catalog.add_model(replace(plain_model(name), id=f"sha256:{name}", proposal=proposal))
+        links = [
+            Lineage(f"sha256:{name}", f"sha256:{parent}", relation, "built")
+            for parent, relation in (("a", "host"), ("b", "donor"))
+        ]
+        catalog.add_lineage(links)
+    catalog.drop_model("sha256:b")
+    assert catalog.proposals() == {}
+    assert catalog.model_names() == ["a", "created"]
+    assert {link.parent_id for link in catalog.lineage("sha256:created")} == {
+        "sha256:a",
+        "sha256:b",
+    }
+
+
 def test_lineage_names_parents_before_children(catalog: Catalog) -> None:
     up = Lineage("sha256:a", "sha256:b", "donor", "built", "{}")
     down = Lineage("sha256:z", "sha256:a", "host", "built")
