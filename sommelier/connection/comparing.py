@@ -177,8 +177,8 @@ def _changing_classes(
         return []
     spaces = [_space(sketch.label_space_id, db) for sketch in sketches]
     parted = stored_disagreements(*sketches, label_spaces=(spaces[0], spaces[1]), limit=None)
-    changed = np.zeros(probe_set.samples)
-    changed[[row.index for row in parted.rows]] = 1.0
+    changed = np.zeros(probe_set.samples, dtype=bool)
+    changed[[row.index for row in parted.rows]] = True
     space = _space(probe_set.label_space_id, db) or spaces[0]  # as SHOW DISAGREEMENTS reads them
     groups = breakdown(changed, by=truth, names=None if space is None else space.labels)
     return [

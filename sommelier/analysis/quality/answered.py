@@ -163,9 +163,8 @@ def _compare_classes(
     if truth is not None and len(right := truth.rightness(reference)):
         figures = [mean_figure("accuracy", r) for r in (right, truth.rightness(candidate))]
         qualities = (quality_pair(figures[0], figures[1], confidence),)
-    losses = np.asarray(~same, dtype=np.float64)
     groups, names = _groups(reference, truth) if by is None else (by, None)
-    found = of_losses(losses, same, by=groups, names=names, confidence=confidence)
+    found = of_losses(~same, same, by=groups, names=names, confidence=confidence)
     order = None
     if to_candidate.kind == "positional":
         classes = len(to_candidate.targets)
@@ -178,7 +177,7 @@ def _compare_classes(
         confusions=_confusions(reference, candidate, ~same),
         overlap=overlap,
         qualities=qualities,
-        examples=_class_examples(reference, candidate, losses, same),
+        examples=_class_examples(reference, candidate, same),
         label_order=order,
     )
 
@@ -215,17 +214,15 @@ def _confusions(
     )
 
 
-def _class_examples(
-    reference: Answered, candidate: Answered, losses: Array, same: Mask
-) -> tuple[Example, ...]:
+def _class_examples(reference: Answered, candidate: Answered, same: Mask) -> tuple[Example, ...]:
     return tuple(
         Example(
             int(i),
             _name(reference, reference.answers[i]),
             _name(candidate, candidate.answers[i]),
-            float(losses[i]),
+            1.0,
         )
-        for i in worst_samples(losses, same)
+        for i in worst_samples(~same, same)
     )
 
 

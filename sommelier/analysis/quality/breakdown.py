@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sommelier.analysis.quality.estimates import mean
-from sommelier.analysis.quality.measure import Array, Floats, same_length
+from sommelier.analysis.quality.measure import Array, Losses, same_length
 from sommelier.records import NO_ANSWER
 
 
@@ -17,7 +17,7 @@ from sommelier.records import NO_ANSWER
 class Group:
     """Mean loss of the samples of one group; low, high hold for all groups of a breakdown at once.
 
-    method : 'cp' (Clopper-Pearson) for losses of 0 and 1, else 'betting'.
+    method : 'cp' (Clopper-Pearson) for losses that are 0 or 1 by definition, else 'betting'.
     """
 
     group: str
@@ -29,7 +29,7 @@ class Group:
 
 
 def breakdown(
-    losses: Floats,
+    losses: Losses,
     *,
     by: Array | Sequence[Any],
     names: Sequence[str] | None = None,
@@ -37,14 +37,14 @@ def breakdown(
 ) -> tuple[Group, ...]:
     """Mean loss by group, largest first.
 
-    losses : (n,) in [0, 1]. by : (n,) class ids or slice names; negative ids, NO_ANSWER and None
-    are in no group. names : of integer groups. Each of G groups is bounded at
+    losses : (n,) in [0, 1]; bool where they are 0 or 1 by definition. by : (n,) class ids or slice
+    names; negative ids, NO_ANSWER and None are in no group. names : of integer groups. Each of G groups is bounded at
     1 - (1 - confidence) / G (Bonferroni), so all intervals hold together with `confidence`.
     """
     keys = np.asarray(by)
     same_length(losses, keys)
     known = _known(keys)
-    values, groups = np.asarray(losses, np.float64)[known], keys[known]
+    values, groups = np.asarray(losses)[known], keys[known]
     kinds = sorted(set(groups.tolist()))
     rows = []
     for kind in kinds:

@@ -35,8 +35,8 @@ class TopClass:
     symmetric: ClassVar[bool] = True
     pseudometric: ClassVar[bool] = True
 
-    def losses(self, reference: Array, candidate: Array) -> Floats:
-        return np.asarray(~self.interchangeable(reference, candidate), dtype=np.float64)
+    def losses(self, reference: Array, candidate: Array) -> Mask:
+        return ~self.interchangeable(reference, candidate)
 
     def interchangeable(self, reference: Array, candidate: Array) -> Mask:
         same_length(reference, candidate)

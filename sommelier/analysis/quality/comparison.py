@@ -16,7 +16,14 @@ from sommelier.analysis.quality.breakdown import Group, breakdown
 from sommelier.analysis.quality.estimates import Estimate
 from sommelier.analysis.quality.interfaces import Compatibility
 from sommelier.analysis.quality.label_order import LabelOrder
-from sommelier.analysis.quality.measure import Array, Figure, Floats, Mask, Measure
+from sommelier.analysis.quality.measure import (
+    Array,
+    Figure,
+    Floats,
+    Losses,
+    Mask,
+    Measure,
+)
 from sommelier.analysis.quality.outputs import Outputs
 
 EXAMPLES = 5
@@ -157,14 +164,17 @@ def compare(
 
 
 def of_losses(
-    losses: Floats,
+    losses: Losses,
     same: Mask,
     *,
     by: Array | Sequence[Any] | None = None,
     names: Sequence[str] | None = None,
     confidence: float = 0.95,
 ) -> PairComparison:
-    """What losses and interchangeability alone say: agreement, mean loss, breakdown."""
+    """What losses and interchangeability alone say: agreement, mean loss, breakdown.
+
+    losses : as `Measure.losses` gives them.
+    """
     count = int(np.count_nonzero(same))
     groups = () if by is None else breakdown(losses, by=by, names=names, confidence=confidence)
     return PairComparison(
@@ -173,7 +183,7 @@ def of_losses(
         agreement=estimates.share(count, len(losses), confidence),
         confidence=confidence,
         loss=estimates.mean(losses, confidence),
-        losses=losses,
+        losses=np.asarray(losses, dtype=np.float64),
         groups=groups,
     )
 
@@ -189,14 +199,14 @@ def quality_pair(reference: Figure, candidate: Figure, confidence: float) -> Qua
     )
 
 
-def worst_samples(losses: Floats, same: Mask, limit: int = EXAMPLES) -> Array:
+def worst_samples(losses: Losses, same: Mask, limit: int = EXAMPLES) -> Array:
     """Positions of samples that are not interchangeable, largest loss first, then in order."""
     differing = np.flatnonzero(~same)
-    return differing[np.argsort(-losses[differing], kind="stable")][:limit]
+    return differing[np.argsort(-losses[differing].astype(np.float64), kind="stable")][:limit]
 
 
 def _examples(
-    measure: Measure, reference: Any, candidate: Any, losses: Floats, same: Mask
+    measure: Measure, reference: Any, candidate: Any, losses: Losses, same: Mask
 ) -> tuple[Example, ...]:
     def said(answers: Any, sample: int) -> str:
         if isinstance(measure, Outputs):

@@ -41,14 +41,16 @@ def share(count: int, samples: int, confidence: float) -> Estimate:
 
 
 def mean(terms: Array, confidence: float, *, groups: int = 1) -> Estimate:
-    """The mean of i.i.d. terms in [0, 1]; terms of only 0 and 1 are counted as a share.
+    """The mean of i.i.d. terms in [0, 1]; booleans, which are 0 or 1 by definition, are counted.
 
+    Numbers that happen to be 0 and 1 are not: which bound is taken must not depend on the data,
+    or the risks of both add up.
     groups : how many such intervals have to hold together (Bonferroni).
     Raises AnalysisError for terms outside [0, 1].
     """
-    values = np.asarray(terms, dtype=np.float64)
+    values = np.asarray(terms)
     value = float(values.mean()) if len(values) else float("nan")
-    if _counts(values):
+    if values.dtype == np.bool_:
         counted = int(values.sum()), len(values)
         found = bound("proportion", *counted, confidence=confidence, candidates=groups)
     else:
@@ -59,7 +61,8 @@ def mean(terms: Array, confidence: float, *, groups: int = 1) -> Estimate:
 def of_figure(figure: Figure, confidence: float) -> Estimate:
     """The figure with its interval: certified for means of terms, else a bootstrap."""
     if figure.terms is not None:
-        return mean(figure.terms, confidence)
+        terms = figure.terms.astype(np.bool_) if figure.counted else figure.terms
+        return mean(terms, confidence)
     found = _bootstrap(figure, None, confidence)
     return Estimate.within(figure.value, found)
 
@@ -67,7 +70,7 @@ def of_figure(figure: Figure, confidence: float) -> Estimate:
 def difference(reference: Figure, candidate: Figure, confidence: float) -> Estimate:
     """reference - candidate on the same samples, paired.
 
-    Terms of 0 and 1: CP(b) - CP(c), as COMPARE states it; graded terms: betting on
+    Counted terms: CP(b) - CP(c), as COMPARE states it; graded terms: betting on
     (difference + 1) / 2; figures that are no means: a bootstrap that draws the same samples for
     both. Raises AnalysisError for figures of different samples.
     """
@@ -77,17 +80,13 @@ def difference(reference: Figure, candidate: Figure, confidence: float) -> Estim
     one, other = reference.terms, candidate.terms
     if one is None or other is None:
         return Estimate.within(gap, _bootstrap(reference, candidate, confidence))
-    if _counts(one) and _counts(other):
+    if reference.counted and candidate.counted:
         b, c = int(np.count_nonzero(one > other)), int(np.count_nonzero(other > one))
         n = len(one)
         found = bound("difference", b, c, n, confidence=confidence, method="cp")
         return Estimate.within((b - c) / n, found)
     found = bound("mean", (one - other + 1) / 2, confidence=confidence)
     return Estimate(gap, 2 * found.low - 1, 2 * found.high - 1, found.method, found.proved)
-
-
-def _counts(terms: Array) -> bool:
-    return bool(np.all((terms == 0) | (terms == 1)))
 
 
 def _bootstrap(reference: Figure, candidate: Figure | None, confidence: float) -> Interval:

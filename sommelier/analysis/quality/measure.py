@@ -18,6 +18,7 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+Losses = Floats | Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Figure:
 
     terms : float64 (n,) in [0, 1] with mean `value`, so that bounds for means apply; None where the
     figure is not a mean of per-sample terms (mAP, F1, mIoU, R2) and only a bootstrap can be given.
+    counted : the terms are 0 or 1 by definition, not by chance: counting them bounds the figure.
     resampled : the figure of the samples at these positions, repetitions allowed.
     samples : labelled samples n.
     """
@@ -36,6 +38,7 @@ class Figure:
     terms: Floats | None
     resampled: Callable[[Indices], float]
     higher_is_better: bool = True
+    counted: bool = False
 
 
 class Measure(Protocol):
@@ -62,8 +65,8 @@ class Measure(Protocol):
     def pseudometric(self) -> bool:
         """Whether the loss obeys the triangle inequality, sample by sample."""
 
-    def losses(self, reference: Any, candidate: Any) -> Floats:
-        """Disagreement per sample in [0, 1], float64 (n,)."""
+    def losses(self, reference: Any, candidate: Any) -> Losses:
+        """Disagreement per sample in [0, 1], float64 (n,); bool if 0 or 1 by definition."""
 
     def interchangeable(self, reference: Any, candidate: Any) -> Mask:
         """Where one answer may stand in for the other, bool (n,)."""
@@ -76,14 +79,15 @@ class Measure(Protocol):
 
 
 def mean_figure(name: str, terms: Array) -> Figure:
-    """A figure that is the mean of per-sample terms in [0, 1]."""
-    values = np.asarray(terms, dtype=np.float64)
+    """A figure that is the mean of per-sample terms in [0, 1]; booleans are counted."""
+    given = np.asarray(terms)
+    values = np.asarray(given, dtype=np.float64)
 
     def resampled(chosen: Indices) -> float:
         return float(values[chosen].mean()) if len(chosen) else float("nan")
 
     value = resampled(np.arange(len(values)))
-    return Figure(name, value, len(values), values, resampled)
+    return Figure(name, value, len(values), values, resampled, counted=given.dtype == np.bool_)
 
 
 def dataset_figure(

@@ -1,4 +1,4 @@
-"""Small graphs on which a rule once promised less change than there was; each is held to the truth."""
+"""Small graphs on which a rule once promised less change than there was, held to the truth."""
 
 from __future__ import annotations
 
@@ -44,8 +44,10 @@ def test_scales_that_keep_an_aspect_ratio_are_not_those_of_the_sizes():
 
 def test_what_negative_pads_cut_off_makes_room_for_another_filler():
     rng = np.random.default_rng(SEED)
-    host = operator(rng, "Pad", (2, 5, 6), weights={"c": np.array(0, np.float32)},
-                    fixed={"p": ints(0, 0, -2, 0, 0, 0, 2, 0)}, operands=["x0", "p", "c"])  # fmt: skip
+    host = operator(
+        rng, "Pad", (2, 5, 6), weights={"c": np.array(0, np.float32)},
+        fixed={"p": ints(0, 0, -2, 0, 0, 0, 2, 0)}, operands=["x0", "p", "c"],
+    )  # fmt: skip
     result, _ = assert_bounded(host, {"c": np.array(3, np.float32)})
     np.testing.assert_allclose(result.deltas["y"], 3 * np.sqrt(2 * 2 * 6), rtol=1e-5)
 

@@ -14,7 +14,7 @@ from sommelier.records import NO_ANSWER
 
 
 def test_terms_of_0_and_1_are_a_share_and_graded_ones_a_bet():
-    counted = mean(np.array([1, 0, 1, 1]), 0.9)
+    counted = mean(np.array([True, False, True, True]), 0.9)
     low, high = map(float, clopper_pearson(3, 4, 0.9))
     assert (counted.value, counted.low, counted.high) == pytest.approx((0.75, low, high))
     assert (counted.method, counted.certified) == ("cp", True)
@@ -23,6 +23,18 @@ def test_terms_of_0_and_1_are_a_share_and_graded_ones_a_bet():
     assert graded.low <= 0.3 <= graded.high
     with pytest.raises(AnalysisError, match="outside"):
         mean(np.array([0.5, 1.5]), 0.9)
+
+
+def test_which_bound_is_taken_does_not_depend_on_the_data():
+    graded = mean(np.array([1.0, 0.0, 1.0, 1.0]), 0.9)  # graded losses that happen to be extreme
+    assert graded.method == "betting"
+    pair = mean_figure("F1", np.ones(9)), mean_figure("F1", np.zeros(9))
+    assert {of_figure(one, 0.9).method for one in pair} == {"betting"}
+    assert difference(*pair, 0.9).method == "betting"
+    right = mean_figure("accuracy", np.ones(9, dtype=bool))
+    assert {of_figure(right, 0.9).method, difference(right, right, 0.9).method} == {"cp"}
+    rows = breakdown(np.array([1.0, 1.0, 0.25]), by=["night", "night", "day"])
+    assert {row.method for row in rows} == {"betting"}
 
 
 def test_graded_intervals_cover_as_often_as_they_say():
@@ -76,7 +88,7 @@ def test_a_figure_that_never_changes_has_no_bootstrap_interval():
 
 
 def test_groups_are_named_sorted_and_corrected_for_their_number():
-    losses = np.array([1, 1, 0, 0, 0, 0, 1, 1])
+    losses = np.array([1, 1, 0, 0, 0, 0, 1, 1], dtype=bool)
     by = np.array([0, 0, 0, 1, 1, 1, -1, -1])
     rows = breakdown(losses, by=by, names=["cat", "dog"], confidence=0.9)
     assert [(r.group, r.samples, r.mean) for r in rows] == [("cat", 3, 2 / 3), ("dog", 3, 0)]
@@ -102,6 +114,6 @@ def test_the_intervals_of_all_groups_hold_together():
     kept = 0
     for _ in range(300):
         by = rng.integers(0, 10, 500)
-        rows = breakdown((rng.random(500) < rates[by]).astype(float), by=by, confidence=0.9)
+        rows = breakdown(rng.random(500) < rates[by], by=by, confidence=0.9)
         kept += all(r.low <= rates[int(r.group)] <= r.high for r in rows)
     assert kept >= 300 * 0.9 - 3 * np.sqrt(300 * 0.9 * 0.1)
