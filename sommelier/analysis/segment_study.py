@@ -36,12 +36,13 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from sommelier.analysis.datasets import LoadedDataset
+    from sommelier.analysis.probes import Probes
 
 Array = NDArray[Any]
 
 LARGEST = 2**31  # bytes of a protocol buffer
+DRAW = 256  # seed of the draw of probes that are assessed
 ASSESSED = 256  # probes of the estimate and of the proof: each costs several runs
-_CLASSES = (OutputKind.CLASSIFICATION, OutputKind.CLASS_IDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +189,13 @@ class _Pair:
 
         if segment.kind != "common":
             return None, "no proof: its operators are others"
-        if self._request.host.output_kind not in _CLASSES:
-            return None, "no proof: margins are those of classes"
+        if self._request.host.output_kind is not OutputKind.CLASSIFICATION:
+            return None, "no proof: margins are those of class scores"
         try:
             replaced = replaced_weights(self._host, self._donor, [segment])
             host = separate(self._host, self._donor, [segment])
             found = propagate(host, replaced, self._inputs, device=self._request.device)
-            unchanged = found.certified_unchanged(host.graph.output[0].name)
+            unchanged = found.certified_unchanged(scores_output(self._request.run.model_path))
         except AnalysisError as error:
             return None, f"no proof: {error.message}"
         if found.unbounded:
@@ -236,17 +237,45 @@ def build_hybrid(
 def first_feeds(
     request: RunRequest, items: LoadedDataset | None, count: int
 ) -> Mapping[str, Array]:
-    """The first `count` probes as the model takes them: input -> (n, ...), one sample a run."""
+    """`count` probes drawn at random, the same for equal arguments, as the model takes them:
+    input -> (n, ...), one sample a run. The first ones would not do: probes are kept in the order
+    of their dataset, which may be that of its classes."""
+    probes = some_probes(request.probes, count)
     session = open_session(request.model_path, request.threads)
     inputs = tuple(tensor_spec(node) for node in session.get_inputs())
     first = None
-    if items is not None and request.probes.indices is not None:
-        first = items.item(int(request.probes.indices[0]))
+    if items is not None and probes.indices is not None:
+        first = items.item(int(probes.indices[0]))
     plan = plan_feeds(inputs, request.preprocessing, first, 1)
     if plan.batch < 1:
         raise AnalysisError("the model has no batch axis: its samples cannot be told apart")
-    made = [feed for feed, _ in islice(feeds(inputs, plan, request.probes, items), count)]
+    made = [feed for feed, _ in islice(feeds(inputs, plan, probes, items), count)]
     return {name: np.concatenate([feed[name] for feed in made]) for name in made[0]}
+
+
+def scores_output(path: Path) -> str:
+    """The output that classes are read from (answers.py): the first with a row of scores a sample.
+
+    Raises AnalysisError where the stated shapes do not tell which that is.
+    """
+    outputs = [tensor_spec(node) for node in open_session(path, 1).get_outputs()]
+    if len(outputs) == 1:
+        return outputs[0].name
+    for spec in outputs:
+        sizes = None if spec.shape is None else [size for size in spec.shape[1:] if size != 1]
+        if sizes is None or not all(isinstance(size, int) for size in sizes):
+            break
+        if len(sizes) == 1 and spec.dtype.startswith(("float", "double", "int", "uint")):
+            return spec.name
+    raise AnalysisError("which of its outputs holds the scores is not stated by their shapes")
+
+
+def some_probes(probes: Probes, count: int) -> Probes:
+    """At most `count` of the probes; made-up ones are independent as they come."""
+    if probes.indices is None or count >= len(probes.indices):
+        return probes
+    order = np.random.default_rng([DRAW, len(probes.indices)]).permutation(len(probes.indices))
+    return replace(probes, indices=probes.indices[np.sort(order[:count])])
 
 
 def changed_answers(host: ModelAnswers, hybrid: ModelAnswers) -> int:

@@ -38,8 +38,9 @@ def breakdown(
     """Mean loss by group, largest first.
 
     losses : (n,) in [0, 1]; bool where they are 0 or 1 by definition. by : (n,) class ids or slice
-    names; negative ids, NO_ANSWER and None are in no group. names : of integer groups. Each of G groups is bounded at
-    1 - (1 - confidence) / G (Bonferroni), so all intervals hold together with `confidence`.
+    names; negative ids, NO_ANSWER and None are in no group. names : of integer groups. Each of G
+    groups is bounded at 1 - (1 - confidence) / G (Bonferroni), so all intervals hold together with
+    `confidence`.
     """
     keys = np.asarray(by)
     same_length(losses, keys)
