@@ -99,6 +99,12 @@ def test_hybrids_are_candidates_only_where_they_are_included(db: sm.Connection) 
     assert not db.query("SELECT MODELS WHERE name LIKE 'hybrid/%'").fetchall()
 
 
+def test_a_plan_says_that_proposals_are_included(db: sm.Connection) -> None:
+    plan = str(db.execute("EXPLAIN SELECT MODELS CORR base INCLUDING SEGMENTS"))
+    assert "all models, and what segments propose" in plan
+    assert "propose" not in str(db.execute("EXPLAIN SELECT MODELS CORR base"))
+
+
 def test_a_question_pays_for_the_hybrids_it_includes(db: sm.Connection) -> None:
     """Each candidate that is compared takes its part of the risk."""
     plain = db.query("SELECT MODELS name, equivalence CORR base WHERE name = 'tuned'").fetchall()

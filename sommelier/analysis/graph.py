@@ -110,6 +110,14 @@ class Graph:
 UNKNOWN = Tensor(0, None)
 
 
+def read_named(path: Path) -> ModelProto:
+    """As `read_model`, where several files are read: its reasons name the file."""
+    try:
+        return read_model(path)
+    except RejectedModelError as error:
+        raise RejectedModelError(f"{path}: {error.message}") from error
+
+
 def read_model(path: Path) -> ModelProto:
     """The model in a file; external data is not loaded.
 

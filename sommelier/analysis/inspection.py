@@ -108,7 +108,7 @@ def describe(
     """
     from sommelier.analysis import graph, tracing
 
-    model = graph.read_model(path)
+    model = graph.read_named(path)
     check_model(model)
     return _describe(path, model, tracing.trace(model)[0], declared or {})
 

@@ -235,7 +235,8 @@ def _probes(
         record = db.catalog.probe_set(found.probe_set_id)
         return same_probes(record, _dataset_of(record, db))
     if signature(pair[0].inputs) != signature(pair[1].inputs):
-        return "they take different inputs, and there are no probes that both answered"
+        names = f"{pair[0].name} and {pair[1].name}"
+        return f"{names} take different inputs, and have no common probes (ANALYZE FOR EQUIVALENCE)"
     try:
         return synthetic_probes(pair[0].inputs, samples=SAMPLES)
     except AnalysisError as error:
@@ -294,10 +295,11 @@ def disagreements(statement: nodes.Show, db: Connection, parameters: Parameters)
     note = f"{found.total} of {found.samples} probes of '{probe_set.name}' are answered differently"
     named = {"reference": one.name, "candidate": other.name}
     rows = [_disagreement_row(row, named) for row in found.rows]
-    return Table("disagreements", columns, rows, (note, _CERTAINTY))
-
-
-_CERTAINTY = "the surest first; certainty is the rank of a margin among all of that model's margins"
+    surest = (
+        f"the surest first: certainty 1 ranks a margin among all margins of {one.name},"
+        f" certainty 2 among those of {other.name}"
+    )
+    return Table("disagreements", columns, rows, (note, surest))
 
 
 def _common_probes(
@@ -337,8 +339,8 @@ def _disagreement_columns(one: str, other: str) -> tuple[ColumnInfo, ...]:
         ColumnInfo(other),
         ColumnInfo("truth"),
         ColumnInfo("right"),
-        ColumnInfo(f"certainty {one}", _SHARE),
-        ColumnInfo(f"certainty {other}", _SHARE),
+        ColumnInfo("certainty 1", _SHARE),
+        ColumnInfo("certainty 2", _SHARE),
     )
 
 

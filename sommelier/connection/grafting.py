@@ -117,7 +117,7 @@ def _keep(
         else:
             added = catalog.add_model(record)
             if added.status in ("alias", "unchanged"):
-                return (f"the same model is there already: {added.record.name}",)
+                return (f"another name of the same model: {added.record.name}",)
             catalog.add_measurements(inspection.measurements)
             if inspection.profile is not None:
                 catalog.add_profile(inspection.profile)

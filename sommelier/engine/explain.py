@@ -81,7 +81,10 @@ def plan_lines(plan: LogicalPlan, indent: str = "") -> list[str]:
 
 def describe_stages(plan: LogicalPlan) -> Described:
     """(stage, its conditions or choices in words), in the order they run."""
-    found: Described = [("source", [wording.source_text(plan.sources)])]
+    source = wording.source_text(plan.sources)
+    if plan.including:
+        source += f", and what {' and '.join(plan.including)} propose"
+    found: Described = [("source", [source])]
     if plan.where is not None:
         found.append(("where", _conditions(plan.where)))
     if plan.on is not None:

@@ -12,7 +12,8 @@ from sommelier.analysis.equivalence import Answered, compare_answers, compare_mo
 from sommelier.analysis.execution import RunRequest, answer_items
 from sommelier.analysis.labels import label_space
 from sommelier.analysis.probes import dataset_probes
-from sommelier.errors import AnalysisError
+from sommelier.analysis.segments import common_segments
+from sommelier.errors import AnalysisError, RejectedModelError
 from sommelier.records import OutputKind
 from tests.factories import class_id_model, embedding_model, tiny_classifier
 
@@ -118,3 +119,12 @@ def test_what_cannot_be_compared_says_why(tmp_path):
 
 def side(answers, names):
     return Answered("labels", np.array(answers, np.uint32), True, None, None, names)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    whole = tiny_classifier(tmp_path / "whole.onnx")
+    missing = tmp_path / "missing.onnx"
+    with pytest.raises(RejectedModelError, match=r"missing\.onnx: cannot be read"):
+        compare_models(whole, missing, X)
+    with pytest.raises(RejectedModelError, match=r"missing\.onnx: cannot be read"):
+        common_segments(whole, missing)

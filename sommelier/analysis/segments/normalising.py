@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sommelier.analysis.fingerprint import graph_digest
-from sommelier.analysis.graph import Graph, Node, read_model, without_functions
+from sommelier.analysis.graph import Graph, Node, read_named, without_functions
 from sommelier.analysis.segments.affine import Affine, Slot, absorb
 from sommelier.analysis.segments.canonical import (
     ANY_SIZE,
@@ -40,7 +40,7 @@ def load(model: ModelProto | Path | str) -> ModelProto:
         from sommelier.storage.external_data import files_of
 
         path = Path(model)
-        model = read_model(path)
+        model = read_named(path)
         if files_of(model, path.parent):
             load_external_data_for_model(model, str(path.parent))
     return without_functions(model)
