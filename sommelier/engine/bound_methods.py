@@ -119,7 +119,8 @@ METHODS = {
     method.name: method
     for method in (
         CP,
-        BoundMethod("betting", _betting, nested=False),  # what is staked depends on alpha
+        # counts tell no order to bet in (analysis.bounds); what is staked depends on alpha
+        BoundMethod("betting", _betting, proved=False, nested=False),
         BoundMethod("anytime", _anytime),
         BoundMethod("wilson", _wilson, proved=False),
         BoundMethod("hoeffding", _hoeffding),

@@ -4,7 +4,7 @@
 |---|---|---|
 | proportion | k successes of n (agreement) | cp, betting, anytime, wilson, hoeffding, bernstein |
 | mean | the values, in [0, 1] (graded losses) | betting, bernstein, hoeffding |
-| difference | b, c of n (paired accuracies) | betting, cp, tango |
+| difference | b, c of n (paired accuracies) | cp, betting, tango |
 
 'auto' is a fixed choice: the narrowest of several valid intervals is not a valid interval.
 """
@@ -159,7 +159,7 @@ def _row(values: ArrayLike) -> Any:
 METHODS: Mapping[str, Mapping[str, Method]] = {
     "proportion": {
         "cp": Method(_cp),
-        "betting": Method(_bet_on_counts),
+        "betting": Method(_bet_on_counts, proved=False),
         "anytime": Method(_anytime),
         "wilson": Method(lambda k, n, risk: wilson_limits(k, n, risk.end), proved=False),
         "hoeffding": Method(_hoeffding_counts),
@@ -171,8 +171,10 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
         "hoeffding": Method(_hoeffding),
     },
     "difference": {
-        "betting": Method(lambda b, c, n, risk: paired_betting_limits(b, c, n, risk.end)),
         "cp": Method(lambda b, c, n, risk: paired_cp_limits(b, c, n, risk.end)),
+        "betting": Method(
+            lambda b, c, n, risk: paired_betting_limits(b, c, n, risk.end), proved=False
+        ),
         "tango": Method(lambda b, c, n, risk: tango_limits(b, c, n, risk.end), proved=False),
     },
 }

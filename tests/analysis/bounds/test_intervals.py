@@ -29,7 +29,8 @@ def test_every_method_answers_around_what_was_observed(kind, method):
     assert found.contains(centre)
     assert found.method == method
     assert found.samples == (101 if kind == "mean" else 100)
-    assert found.proved == (method not in ("wilson", "tango"))
+    ordered = kind != "mean" and method == "betting"  # of counts, in an order made up for them
+    assert found.proved == (method not in ("wilson", "tango") and not ordered)
     assert found.status == ("certified" if found.proved else "estimated")
 
 
@@ -57,7 +58,7 @@ def test_more_candidates_and_more_confidence_widen(kind, method):
 
 
 def test_auto_is_a_fixed_method_per_kind():
-    for kind, method in (("proportion", "cp"), ("mean", "betting"), ("difference", "betting")):
+    for kind, method in (("proportion", "cp"), ("mean", "betting"), ("difference", "cp")):
         assert bound(kind, *OBSERVED[kind]) == bound(kind, *OBSERVED[kind], method=method)
         assert bound(kind, *OBSERVED[kind]).method == method
 

@@ -65,6 +65,21 @@ def test_sampling_a_tenth_of_the_population_narrows_by_the_finite_population_fac
     assert with_it.width / without.width == pytest.approx(np.sqrt(1 - 0.5), rel=0.02)
 
 
+@pytest.mark.parametrize("method", ["cp", "betting"])
+def test_only_what_is_called_proved_keeps_its_risk_at_every_rate(method):
+    n, alpha = 200, 0.05
+    counts = np.arange(n + 1)
+    lows = np.array(
+        [bound("proportion", k, n, method=method, side="lower").low for k in counts.tolist()]
+    )
+    # the risk is largest just below one of the bounds; nothing is drawn, every count is weighed
+    rates = np.minimum(lows[1:], 1 - 1e-9) - 1e-12
+    rates = rates[rates > 0]
+    wrong = [float(stats.binom.pmf(counts[lows > p], n, p).sum()) for p in rates]
+    proved = bound("proportion", 1, n, method=method).proved
+    assert (max(wrong) <= alpha * (1 + 1e-9)) == proved
+
+
 @pytest.mark.parametrize("method", ["hoeffding", "bernstein", "betting", "anytime"])
 @pytest.mark.parametrize("rate", [0.01, 0.3, 0.72])
 def test_valid_methods_for_counts_cover(method, rate):
