@@ -90,13 +90,7 @@ def plan_analysis(
     """
     wanted = tuple(aspects) or ASPECTS
     plan = AnalysisPlan(options)
-    runnable = [model for model in models if model.artifact is not None]
-    proposals = [m.name for m in models if m.artifact is None and m.proposal]
-    plan.without_file = len(models) - len(runnable) - len(proposals)
-    plan.remarks += [
-        f"{name} is a proposal without a file: CREATE MODEL ... AS GRAFT builds it"
-        for name in proposals
-    ]
+    runnable = _runnable(models, plan)
     _plan_costs(catalog, runnable, plan, wanted)
     others = [model for model in against if model.artifact is not None]
     if options.bound == "anytime":
@@ -116,6 +110,20 @@ def plan_analysis(
 
         plan_bounds(catalog, runnable, plan, named=named)
     return plan
+
+
+def _runnable(models: Sequence[ModelRecord], plan: AnalysisPlan) -> list[ModelRecord]:
+    """The models that have a file; the plan says of the others why they are left out."""
+    for model in models:
+        if model.artifact is not None:
+            continue
+        if model.proposal is None:
+            plan.without_file += 1
+        else:
+            plan.remarks.append(
+                f"{model.name} is a proposal without a file: CREATE MODEL ... AS GRAFT builds it"
+            )
+    return [model for model in models if model.artifact is not None]
 
 
 def _plan_costs(
