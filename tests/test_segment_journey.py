@@ -139,6 +139,15 @@ def test_what_the_weights_show_of_their_origin_is_verified_lineage(db: sm.Connec
     assert "direction: not known" in row["detail"]
 
 
+def test_proposals_are_counted_and_not_listed_in_the_lineage(db: sm.Connection) -> None:
+    table = db.execute("SHOW LINEAGE OF base")
+    assert not [row for row in table.rows if str(row[0]).startswith("hybrid/")]
+    (made,) = rows(
+        db, "SELECT count(*) AS n FROM lineage WHERE parent = 'base' AND model LIKE 'hybrid/%'"
+    )
+    assert f"proposals made of it, not listed: {made['n']} (SELECT * FROM lineage)" in table.notes
+
+
 def test_a_second_analysis_does_nothing_again(db: sm.Connection) -> None:
     again = db.execute("ANALYZE base, tuned FOR SEGMENTS USING dataset = 'points'")
     assert any("done before" in note for note in again.notes)

@@ -118,9 +118,14 @@ _LINEAGE_COLUMNS = tuple(ColumnInfo(n) for n in ("model", "parent", "relation", 
 
 
 def lineage(of: Models, session: Session, parameters: Parameters) -> Listed:
-    """Where a model comes from and what comes from it. known : built, verified or declared."""
+    """Where a model comes from and what comes from it. known : built, verified or declared.
+
+    Proposals made of the model, which can be many, are counted in a note.
+    """
     model = session.model(of[0], parameters)
-    links = session.catalog.lineage(model.id)
+    proposals = session.catalog.proposals().keys() - {model.id}
+    found = session.catalog.lineage(model.id)
+    links = [link for link in found if link.model_id not in proposals]
     names = {record.id: record.name for record in session.catalog.models()}
     rows: list[tuple[object, ...]] = [
         (
@@ -133,8 +138,10 @@ def lineage(of: Models, session: Session, parameters: Parameters) -> Listed:
         for link in links
     ]
     rows.sort(key=lambda row: (row[0] != model.name, str(row[0]), row[2]))
-    notes = () if rows else (f"nothing is known of where {model.name} comes from",)
-    return _LINEAGE_COLUMNS, rows, notes
+    notes = [] if rows else [f"nothing is known of where {model.name} comes from"]
+    if proposed := len({link.model_id for link in found} & proposals):
+        notes.append(f"proposals made of it, not listed: {proposed} (SELECT * FROM lineage)")
+    return _LINEAGE_COLUMNS, rows, tuple(notes)
 
 
 def _told(detail: str | None) -> str | None:
