@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -185,7 +184,6 @@ def test_errors_are_those_of_an_independent_run(model):
 def quantised(path, tmp_path_factory):
     from onnxruntime.quantization import QuantFormat, QuantType
 
-    logging.getLogger().setLevel(logging.ERROR)
     folder = tmp_path_factory.mktemp("quantised")
     calibration = pictures(64, seed=5)
     signed = {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import numpy as np
 import onnx
@@ -144,7 +143,6 @@ def test_the_scale_of_channels_does_not_matter(trained):
 def test_quantised_forms_are_recognised_with_their_direction(path, tmp_path, form):
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic
 
-    logging.getLogger().setLevel(logging.ERROR)
     target = tmp_path / "q.onnx"
     if form == "dynamic":
         quantize_dynamic(str(path), str(target))
