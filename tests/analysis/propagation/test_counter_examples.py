@@ -159,3 +159,12 @@ def test_rows_of_a_head_that_nearly_agree_are_not_taken_for_equal():
     moved[0, :2] = 0.06 / step, -0.06 / step  # the second class overtakes by 0.03
     result = propagate(host.model(), {"s": moved}, host.inputs)
     assert not result.certified_unchanged("y").any()
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])
+def test_negative_pads_cut_before_others_copy(mode):
+    rng = np.random.default_rng(SEED)
+    host = operator(rng, "Pad", (1, 3, 4), opset=19, fixed={"p": ints(0, 0, -1, 0, 0, 0, 1, 0)},
+                    mode=mode)  # fmt: skip
+    for row in range(3):
+        assert_bounded(host, _one((1, 3, 4), (0, row)))

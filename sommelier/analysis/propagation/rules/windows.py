@@ -84,11 +84,13 @@ def average_matrix(
 
 
 def pad_matrix(size: int, before: int, after: int, mode: str) -> NDArray[np.float64]:
-    """One axis of a Pad, (before + size + after, size). Negative pads cut."""
+    """One axis of a Pad, (before + size + after, size). Negative pads cut, before others copy."""
     kinds = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
     if mode not in kinds:
         raise UnboundedError(f"its mode '{mode}' is unknown")
-    whole = np.eye(size)
+    kept = np.eye(size)[max(0, -before) : size - max(0, -after)]
+    if not len(kept):
+        raise UnboundedError("its pads cut everything off")
     widths = ((max(0, before), max(0, after)), (0, 0))
-    padded = np.pad(whole, widths, mode=kinds[mode])  # type: ignore[call-overload]  # a known word
-    return np.asarray(padded[max(0, -before) : len(padded) - max(0, -after)])
+    padded = np.pad(kept, widths, mode=kinds[mode])  # type: ignore[call-overload]  # a known word
+    return np.asarray(padded)
