@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from sommelier.analysis.propagation.extension import FLOAT, FLOATING, Array
+from sommelier.analysis.propagation.extension import FLOATING, Array
 from sommelier.analysis.propagation.rules.windows import matrix_norm, pad_matrix
 from sommelier.analysis.propagation.site import Bound, Reading, Rule, Site, UnboundedError
 
@@ -41,7 +41,9 @@ def cast(site: Site) -> Bound:
     Integers that the target does not hold wrap around: 128 as int8 is -128.
     """
     source = site.situation.graph.tensor(site.name()).dtype
-    target = site.situation.graph.tensor(site.node.outputs[0]).dtype or FLOAT
+    target = int(site.attribute("to", site.situation.graph.tensor(site.node.outputs[0]).dtype))
+    if not target:
+        raise UnboundedError("the type it casts to is not known")
     if target not in FLOATING and source in FLOATING:
         raise UnboundedError("it rounds to integers")
     if target not in (*FLOATING, source) and target not in WIDER.get(source or 0, ()):
