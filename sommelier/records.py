@@ -319,7 +319,8 @@ class Lineage:
     """That a model comes from another one, and how that is known.
 
     relation : 'host', 'donor' (of a graft), 'identical weights', 'quantised', 'fine-tuned',
-    'unrelated'. provenance : 'built' (we made it), 'verified' (the weights show it) or 'declared'.
+    'unrelated'. provenance : 'built' (we made it), 'verified' (the weights are equal),
+    'evidence' (their distance speaks for it) or 'declared'.
     detail : JSON; the recipe of a hybrid, or the evidence.
     """
 

@@ -133,7 +133,7 @@ def test_a_hybrid_that_is_created_is_a_model_with_a_file_and_a_lineage(
 
 
 def test_what_the_weights_show_of_their_origin_is_verified_lineage(db: sm.Connection) -> None:
-    (row,) = [r for r in rows(db, "SHOW LINEAGE OF tuned") if r["known"] == "verified"]
+    (row,) = [r for r in rows(db, "SHOW LINEAGE OF tuned") if r["known"] == "evidence"]
     assert {row["model"], row["parent"]} == {"base", "tuned"}
     assert row["relation"] == "fine-tuned"
     assert "direction: not known" in row["detail"]

@@ -39,9 +39,11 @@ if TYPE_CHECKING:
     from sommelier.analysis.sandbox import Sandbox
     from sommelier.storage.catalog import Catalog
 
+HOPELESS = 0.5  # share of changed answers beyond which a hybrid is no candidate for anything
 ALIKE = 0.1  # Jaccard of operators and weight shapes from which a pair of a repository is compared
 SEGMENTS = "segments"
 RELATED = ("identical", "identical weights", "quantised", "pruned", "fine-tuned")
+JUDGED = ("pruned", "fine-tuned")  # by a threshold on distances; the others are equal weights
 HYBRID = "hybrid"  # source of the models that are built from others
 
 
@@ -84,6 +86,8 @@ def plan_segments(
 ) -> None:
     """Adds a task for every pair. named : the models were chosen one by one, so that every pair
     of them is meant; else only pairs whose operators and weight shapes are alike."""
+    if not named:  # hybrids of hybrids are built where somebody names them
+        models = [model for model in models if model.source != HYBRID]
     pairs = _pairs(models, against, named=named)
     with ExitStack() as stack:
         opened = open_datasets(catalog, plan, stack)
@@ -162,28 +166,25 @@ def segments_task(
     """Studies the pair in the sandbox; the answer as records."""
     study = sandbox.call(study_pair, request)
     told = _Teller(request, host, truth)
-    hybrids = tuple(told.hybrid(hybrid) for hybrid in study.hybrids)
-    built = {h.segments: (h, made) for h, made in zip(study.hybrids, hybrids, strict=True)}
     own = study.host_answers
-    host_right = None if own is None else told.right(own)
+    hybrids = {
+        hybrid.segments: told.hybrid(hybrid)
+        for hybrid in study.hybrids
+        if own is not None and hybrid.changed <= HOPELESS * len(own.answers)
+    }
+    alone = {hybrid.segments[0]: hybrid for hybrid in study.hybrids if len(hybrid.segments) == 1}
     matches = []
     for one in study.segments:
-        match = told.match(one)
-        if (one.segment.name,) in built and own is not None:
-            found, made = built[(one.segment.name,)]
-            match = replace(
-                match,
-                samples=len(own.answers),
-                measured=found.changed,
-                hybrid_id=made.record.id,
-            )
-            match = _with_accuracy(match, host_right, told.right(found.answers))
+        match, found = told.match(one), alone.get(one.segment.name)
+        if found is not None and own is not None:
+            match = told.measured(match, own, found, hybrids.get(found.segments))
         matches.append(match)
     remark = None if matches else f"shares no segment with {request.donor.name}"
     lineage = verified_lineage(study.weights, request.host.id, request.donor.id)
     finding = SegmentFinding(
-        request.host.id, request.donor.id, tuple(matches), hybrids, lineage, remark=remark
-    )
+        request.host.id, request.donor.id, tuple(matches), tuple(hybrids.values()), lineage,
+        remark=remark,
+    )  # fmt: skip
     if own is None:
         return finding
     return replace(
@@ -228,6 +229,18 @@ class _Teller:
             note=one.note,
             **{name: getattr(segment, name) for name in copied},
         )
+
+    def measured(
+        self, match: SegmentMatch, own: ModelAnswers, found: HybridStudy, hybrid: Hybrid | None
+    ) -> SegmentMatch:
+        """With what running its hybrid showed. hybrid : None where it is not worth proposing."""
+        match = replace(
+            match,
+            samples=len(own.answers),
+            measured=found.changed,
+            hybrid_id=None if hybrid is None else hybrid.record.id,
+        )
+        return _with_accuracy(match, self.right(own), self.right(found.answers))
 
     def hybrid(self, found: HybridStudy) -> Hybrid:
         """A hybrid with what is known of any model, and where it comes from."""
@@ -286,7 +299,8 @@ def verified_lineage(
     detail: dict[str, object] = {"evidence": list(found.reasons)}
     if found.derived is None:
         detail["direction"] = "not known"
-    return (Lineage(child, parent, found.relation, "verified", json.dumps(detail)),)
+    provenance = "evidence" if found.relation in JUDGED else "verified"
+    return (Lineage(child, parent, found.relation, provenance, json.dumps(detail)),)
 
 
 def hybrid_name(host: ModelRecord, donor: ModelRecord, segments: Sequence[str]) -> str:

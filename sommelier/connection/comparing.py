@@ -20,7 +20,7 @@ from sommelier.records import Dataset, LabelSpace, ModelRecord, ProbeSet
 from sommelier.units import Dimension, format_value
 
 if TYPE_CHECKING:
-    from sommelier.analysis.differences import Disagreement, LayerReport, LineageEvidence
+    from sommelier.analysis.differences import Disagreement, LayerReport
     from sommelier.analysis.layer_study import LayerStudy
     from sommelier.analysis.probes import Probes
     from sommelier.connection.connection import Connection
@@ -109,11 +109,6 @@ def _layers_alone(
     return Report((*str(named).splitlines(), *study.notes), named.as_dict())
 
 
-def _related(found: LineageEvidence) -> str:
-    reason = found.reasons[0] if found.reasons else ""
-    return f"{found.relation} ({reason})" if reason else found.relation
-
-
 def _studied(
     pair: tuple[ModelRecord, ModelRecord], db: Connection, own: dict[str, Any], dataset: str | None
 ) -> tuple[list[tuple[object, ...]], tuple[str, ...]]:
@@ -122,9 +117,10 @@ def _studied(
     if isinstance(study, str):
         return [], (f"layers are not compared: {study}",)
     rows = _changing_classes(pair, db, dataset)
-    if study.weights is not None:
-        rows.append(("weights", "", "", _related(study.weights)))
     notes = list(study.notes)
+    if study.weights is not None:
+        rows.append(("weights", "", "", study.weights.relation))
+        notes += [f"weights {study.weights.relation}: {r}" for r in study.weights.reasons[:1]]
     if study.layers is not None:
         rows += _layer_rows(study.layers)
         notes.append(
@@ -146,11 +142,10 @@ def _layer_rows(found: LayerReport) -> list[tuple[object, ...]]:
     if first is None:
         rows.append(("first divergence", "", "", "none: every layer is within its tolerance"))
     else:
-        said = (
-            f"median error {_percent(first.error)}, tolerance {_percent(first.tolerance)},"
-            f" {_percent(first.beyond)} of samples beyond"
-        )
         names = short_name(first.reference), short_name(first.candidate)
+        said = f"{_percent(first.error)} > {_percent(first.tolerance)}"
+        if first.error <= first.tolerance:  # the median is within; more than 5 % of samples are not
+            said = f"{_percent(first.beyond)} beyond"
         rows.append(("first divergence", *names, said))
     for layer in found.growth(2):
         names = short_name(layer.reference), short_name(layer.candidate)

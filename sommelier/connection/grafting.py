@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sommelier.errors import BinderError
 from sommelier.grammar import nodes
-from sommelier.records import ModelRecord, SegmentMatch
+from sommelier.records import FIRST, ModelRecord, SegmentMatch
 from sommelier.storage.naming import nearest
 
 if TYPE_CHECKING:
@@ -121,10 +121,23 @@ def _keep(
             catalog.add_measurements(inspection.measurements)
             if inspection.profile is not None:
                 catalog.add_profile(inspection.profile)
-            notes = (f"not measured yet: ANALYZE {record.name} FOR EQUIVALENCE",)
+            notes = (f"not measured yet: ANALYZE {record.name} FOR {_same_probes(chosen, call)}",)
         names = [segment.name for segment in chosen]
         catalog.add_lineage(graft_lineage(record.id, *parents, names))
     return notes
+
+
+def _same_probes(chosen: list[SegmentMatch], call: Call) -> str:
+    """The aspect, with the probes on which the segments were measured."""
+    probe_set_id = chosen[0].probe_set_id
+    found = [p for p in call.db.catalog.probe_sets() if p.id == probe_set_id]
+    if not found or found[0].synthetic:
+        return "EQUIVALENCE"
+    probes = found[0]
+    using = f"dataset = '{probes.name}', samples = {probes.samples}"
+    if probes.seed == FIRST:
+        return f"EQUIVALENCE USING {using}, sampling = 'first'"
+    return f"EQUIVALENCE USING {using}" + (f", seed = {probes.seed}" if probes.seed else "")
 
 
 def _measured(chosen: list[SegmentMatch]) -> str:

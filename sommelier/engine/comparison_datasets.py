@@ -14,7 +14,15 @@ import numpy as np
 
 from sommelier.engine.bound_methods import METHODS
 from sommelier.engine.comparison import Comparison
-from sommelier.engine.comparison_parts import Floats, Interval, Mask, Rows, compare, row_places
+from sommelier.engine.comparison_parts import (
+    Floats,
+    Interval,
+    Mask,
+    Rows,
+    asked_end,
+    compare,
+    row_places,
+)
 from sommelier.engine.plan import CorrBound
 
 if TYPE_CHECKING:
@@ -59,11 +67,7 @@ class Across:
         for bound in bounds:
             alpha = 0.05 if bound.confidence is None else (1 - bound.confidence) / tests
             interval = self.interval_at(at, alpha)
-            upward = bound.operator in (">", ">=")
-            side = interval.upper if possible and upward else interval.lower
-            if bound.confidence is None:
-                side = interval.agreement
-            at = at[compare(side, bound.operator, bound.threshold)]
+            at = at[compare(asked_end(bound, interval, possible), bound.operator, bound.threshold)]
         return self.rows[at]
 
     def positions(self, rows: Rows, size: int) -> Rows:

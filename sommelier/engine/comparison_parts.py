@@ -39,6 +39,20 @@ class Interval:
     samples: Floats
 
 
+def asked_end(bound: CorrBound, interval: Interval, possible: bool) -> Floats:
+    """What a threshold is compared with: for certain the end that makes it harder.
+
+    EQUIVALENCE is the lower bound itself, so that asking for little of it is asking about that.
+    """
+    if bound.confidence is None:
+        return interval.agreement
+    if bound.operator in (">", ">="):
+        return interval.upper if possible else interval.lower
+    if bound.measure == "equivalence":
+        return interval.lower
+    return interval.lower if possible else interval.upper
+
+
 class Measured:
     """The candidates that reached CORR on one probe set."""
 
@@ -134,11 +148,7 @@ class Measured:
     def _meets(self, bound: CorrBound, at: Rows, tests: float, *, possible: bool) -> Mask:
         alpha = 0.05 if bound.confidence is None else (1 - bound.confidence) / tests
         interval = self.interval_at(at, alpha)
-        if bound.confidence is None:
-            return compare(interval.agreement, bound.operator, bound.threshold)
-        upward = bound.operator in (">", ">=")
-        side = interval.upper if possible and upward else interval.lower
-        return compare(side, bound.operator, bound.threshold)
+        return compare(asked_end(bound, interval, possible), bound.operator, bound.threshold)
 
     def undecidable(self, bound: CorrBound, tests: float, of: str = "") -> str | None:
         """Why not even agreement on every probe would be enough, and what would; None if it is.
@@ -219,11 +229,7 @@ class Streamed:
         for bound in bounds:
             alpha = 0.05 if bound.confidence is None else (1 - bound.confidence) / tests
             interval = self.interval_at(np.arange(self.count), alpha)
-            upward = bound.operator in (">", ">=")
-            side = interval.upper if possible and upward else interval.lower
-            if bound.confidence is None:
-                side = interval.agreement
-            mask &= compare(side, bound.operator, bound.threshold)
+            mask &= compare(asked_end(bound, interval, possible), bound.operator, bound.threshold)
         order = np.argsort(-self._agreements / self._samples, kind="stable")
         return self.rows[order[mask[order]]]
 
@@ -268,8 +274,9 @@ class Transitive:
             if bound.confidence is None:
                 return self.rows[:0]  # no observed agreement to look at
             low, high = self._bounds.interval(1 - (1 - bound.confidence) / tests)
-            side = high if possible and bound.operator in (">", ">=") else low
-            mask &= compare(side, bound.operator, bound.threshold)
+            nothing = np.full(len(low), np.nan)
+            end = asked_end(bound, Interval(low, high, nothing, nothing), possible)
+            mask &= compare(end, bound.operator, bound.threshold)
         return self.rows[mask]
 
     def positions(self, rows: Rows, size: int) -> Rows:

@@ -12,6 +12,7 @@ from sommelier.engine.bound_methods import METHODS
 from sommelier.engine.comparison import Comparison
 from sommelier.engine.comparison_datasets import DatasetComparison
 from sommelier.engine.corr_notes import corr_notes
+from sommelier.engine.eligible import eligible
 from sommelier.engine.plan import CorrPlan, LogicalPlan
 from sommelier.engine.predicates import Block, evaluate
 from sommelier.engine.skipped import skipped_notes
@@ -21,6 +22,11 @@ from sommelier.engine.world import World
 
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+
+CHOSEN_BY_ANSWERS = (
+    "K counts the models before conditions and pools that read answers to probes: whoever is chosen"
+    " by them is optimistic"
+)
 
 
 def corr_stage(plan: LogicalPlan, state: State, world: World) -> Step | None:
@@ -32,7 +38,10 @@ def corr_stage(plan: LogicalPlan, state: State, world: World) -> Step | None:
     own = references[state.mask[references]] if corr.include_reference else references[:0]
     reached = state.mask.copy()
     reached[references] = False
-    answers = compare_reached(corr, reached, references, world)
+    chosen_from = eligible(plan, world)
+    answers = compare_reached(corr, reached, references, world, chosen_from)
+    if chosen_from is not None and answers.claims > sum(c.count for c in answers.comparisons):
+        state.notes.append(CHOSEN_BY_ANSWERS)
     passed = _passing(answers, possible=corr.possible)
     notes, unknown = corr_notes(answers, reached, world)
     state.notes += notes
@@ -49,15 +58,29 @@ def corr_stage(plan: LogicalPlan, state: State, world: World) -> Step | None:
     return Step(lambda: wording.corr_text(corr), unknown=unknown)
 
 
-def compare_reached(corr: CorrPlan, reached: Mask, references: Rows, world: World) -> CorrAnswers:
-    """Every reference compared with what reached CORR, and how many claims share alpha."""
+def compare_reached(
+    corr: CorrPlan,
+    reached: Mask,
+    references: Rows,
+    world: World,
+    chosen_from: Mask | None = None,
+) -> CorrAnswers:
+    """Every reference compared with what reached CORR, and how many claims share alpha.
+
+    chosen_from : the models that share alpha, where those that reached CORR were chosen by answers.
+    """
     if corr.correction == "split":
         comparisons: tuple[Comparison, ...] = (_winners(corr, reached, world),)
     else:
         comparisons = tuple(_compared(corr, r.id, reached, world) for r in corr.references)
     synthetic = frozenset(p.id for p in world.facts.probe_sets() if p.synthetic)
-    claims = max(1, _claims(corr, comparisons))
-    tests = _stepwise(corr, comparisons) if corr.correction in STEPWISE and corr.bounds else claims
+    counted = comparisons
+    if chosen_from is not None and corr.corrected and corr.correction != "split":
+        among = chosen_from | reached
+        among[references] = False
+        counted = tuple(_compared(corr, r.id, among, world) for r in corr.references)
+    claims = max(1, _claims(corr, counted))
+    tests = _stepwise(corr, counted) if corr.correction in STEPWISE and corr.bounds else claims
     spectral = None if corr.spectral is None else world.column(corr.spectral).values
     return CorrAnswers(
         corr, comparisons, world.size, claims, tests, references,

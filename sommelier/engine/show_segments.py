@@ -23,7 +23,8 @@ CONFIDENCE = 0.95  # of the column `at_most`
 _SHARE = Dimension.FRACTION
 _LEGEND = (
     "answers that change: estimated has no guarantee; certified is proved for its probes; "
-    f"measured ran the hybrid, and at_most is its upper bound at {CONFIDENCE:.0%} confidence"
+    f"measured ran the hybrid, and at_most is its upper bound at {CONFIDENCE:.0%} confidence,"
+    " each row by itself"
 )
 
 # a narrow terminal leaves out the middle: what an exchange changes comes first, the parts last

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.engine import wording
+from sommelier.engine.eligible import eligible
 from sommelier.engine.executor import execute, gather, source_mask
 from sommelier.engine.plan import (
     Compare,
@@ -133,7 +134,7 @@ def _corr(plan: LogicalPlan, row: int, world: World) -> list[Verdict]:
     """The verdicts of CORR for one model, as it was compared in the whole query."""
     corr = plan.corr
     assert corr is not None
-    verdicts = corr_verdicts(corr, row, _reached(plan, world), world)
+    verdicts = corr_verdicts(corr, row, _reached(plan, world), world, eligible(plan, world))
     compared = row not in world.facts.resources.rows([r.id for r in corr.references])
     if corr.accuracy is not None and compared:
         verdicts.append(_condition(corr.accuracy, Block(world, np.array([row]))))

@@ -54,10 +54,13 @@ class _Place:
     size: int
 
 
-def corr_verdicts(corr: CorrPlan, row: int, reached: Mask, world: World) -> list[Verdict]:
+def corr_verdicts(
+    corr: CorrPlan, row: int, reached: Mask, world: World, chosen_from: Mask | None = None
+) -> list[Verdict]:
     """One verdict a bound, or for ANY and ALL one verdict folded from every reference's.
 
-    reached : the rows that reach CORR in the whole query, with which the model shares alpha.
+    reached : the rows that reach CORR in the whole query, with which the model shares alpha, or
+    with `chosen_from` where these were chosen by their answers.
     """
     references = world.facts.resources.rows([r.id for r in corr.references])
     if row in references:
@@ -67,7 +70,7 @@ def corr_verdicts(corr: CorrPlan, row: int, reached: Mask, world: World) -> list
     reached = reached.copy()
     reached[row] = True
     reached[references] = False
-    answers = compare_reached(corr, reached, references, world)
+    answers = compare_reached(corr, reached, references, world, chosen_from)
     place = _Place(row, answers.tests, world.size)
     legs = [
         _leg(corr, reference, comparison, place, world)
