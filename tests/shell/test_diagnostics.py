@@ -90,9 +90,7 @@ def test_errors_without_a_place_have_title_suggestion_and_hint() -> None:
         "Binder Error: no model 'resnet5'",
         "Did you mean 'resnet50' or 'resnet56'?",
     ]
-    assert render_error(StorageError("busy", hint="wait")) == (
-        "Storage Error: busy\nHint: wait"
-    )
+    assert render_error(StorageError("busy", hint="wait")) == ("Storage Error: busy\nHint: wait")
 
 
 def test_colours_are_only_added() -> None:
