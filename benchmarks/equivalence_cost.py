@@ -14,7 +14,7 @@ norms_s    certified norms of all weights of one model by `analysis.norms`, on -
 segment_forward_s, segment_check_s, segment_ratio
            the same for exchanging the middle quarter of the layers: a certified bound needs the
            host's pass and one of the changed layers and what follows, sample by sample, which is
-           timed as two passes; without the norms, whose time inside the check is segment_norms_s
+           timed as two passes on all cores; without the norms, which take segment_norms_s
 
 A new measurement is a function in MEASUREMENTS; its figures become columns.
 """
@@ -132,7 +132,7 @@ def segment_check(pair: Pair) -> Mapping[str, float]:
     forward, check, norms = [], [], []
     for _ in range(SEGMENT_ROUNDS):
         started = time.perf_counter()
-        session = open_session(pair.reference, 1)
+        session = open_session(pair.reference, 0)  # all cores, as the check uses
         for _ in range(2):
             for i in range(len(inputs)):
                 session.run(None, {"x": inputs[i : i + 1]})
@@ -156,7 +156,7 @@ MEASUREMENTS = (whole_model_check, weight_norms, segment_check)
 
 def _repeated(pair: Pair) -> NDArray[Any]:
     """So many samples that the passes take some seconds: opening files must not decide a ratio."""
-    session = open_session(pair.reference, 1)
+    session = open_session(pair.reference, 0)
     started = time.perf_counter()
     session.run(None, {"x": pair.inputs[:1]})
     one = time.perf_counter() - started
