@@ -47,7 +47,7 @@ from sommelier.analysis.tracing import trace
 QUICK = ("resnet50", "bert_base")
 SAMPLES, QUICK_SAMPLES = 8, 2
 ROUNDS = 3  # of which the fastest counts: what else the machine does must not decide a ratio
-SEGMENT_SECONDS, QUICK_SEGMENT_SECONDS, SEGMENT_ROUNDS = 12.0, 3.0, 2
+SEGMENT_SECONDS, QUICK_SEGMENT_SECONDS, SEGMENT_ROUNDS = 40.0, 3.0, 2
 QUICK_EFFORT = 0.5  # seconds a convolution, by the cost model
 
 
