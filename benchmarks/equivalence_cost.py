@@ -44,10 +44,10 @@ from sommelier.analysis.propagation import propagate
 from sommelier.analysis.propagation.norm_requests import NormRequests
 from sommelier.analysis.tracing import trace
 
-QUICK = ("resnet50", "bert_base")
+QUICK = ("resnet50",)
 SAMPLES, QUICK_SAMPLES = 8, 2
 ROUNDS = 3  # of which the fastest counts: what else the machine does must not decide a ratio
-SEGMENT_SECONDS, QUICK_SEGMENT_SECONDS, SEGMENT_ROUNDS = 40.0, 3.0, 2
+SEGMENT_SECONDS, QUICK_SEGMENT_SECONDS = 40.0, 3.0
 QUICK_EFFORT = 0.5  # seconds a convolution, by the cost model
 
 
@@ -61,6 +61,7 @@ class Pair:
     device: str
     effort: float
     segment_seconds: float  # that the passes of the segment check take, about
+    segment_rounds: int
 
 
 def main() -> None:
@@ -78,7 +79,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             files = write(network, Path(folder), seed=options.seed)
             inputs = network.inputs(np.random.default_rng(options.seed), samples)
-            pair = Pair(*files, inputs, options.device, effort, seconds)
+            rounds = 1 if options.quick else 2
+            pair = Pair(*files, inputs, options.device, effort, seconds, rounds)
             found[network.name] = {
                 name: value for measure in MEASUREMENTS for name, value in measure(pair).items()
             }
@@ -130,7 +132,7 @@ def segment_check(pair: Pair) -> Mapping[str, float]:
     replaced = _middle_weights(pair.reference, pair.candidate)
     inputs = _repeated(pair)
     forward, check, norms = [], [], []
-    for _ in range(SEGMENT_ROUNDS):
+    for _ in range(pair.segment_rounds):
         started = time.perf_counter()
         session = open_session(pair.reference, 0)  # all cores, as the check uses
         for _ in range(2):
