@@ -74,7 +74,7 @@ def statements(text: str) -> list[Stretch]:
         if kind != "end":
             words.append(piece)
         elif words:
-            stop = words[-1].start + len(words[-1].value)
+            stop = words[-1].start + len(words[-1].value.rstrip())  # an open text goes to the end
             found.append(Stretch(words[0].start, stop, piece.value == ";", tuple(words)))
             words = []
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sommelier.grammar.parser import is_complete, split_statements
@@ -59,6 +59,7 @@ def test_nothing_of_the_text_is_lost(text: str) -> None:
     assert all(text[p.start : p.start + len(p.value)] == p.value for p in found)
 
 
+@example("'\r")
 @given(st.text(max_size=60))
 def test_any_text_can_be_split(text: str) -> None:
     for statement in split_statements(text):
