@@ -1,6 +1,6 @@
 """What COMPARE learns by running two models: where they part, and whether one is made of the other.
 
-Runs in the sandbox, on the first probes that both models take.
+Runs in the sandbox, on probes drawn at random.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sommelier.analysis import datasets
 from sommelier.analysis.differences import LayerReport, LineageEvidence, compare_layers
 from sommelier.analysis.differences.lineage import weight_lineage
 from sommelier.analysis.execution import RunRequest
-from sommelier.analysis.segment_study import first_feeds
+from sommelier.analysis.segment_study import drawn_feeds
 from sommelier.errors import AnalysisError
 
 
@@ -38,8 +38,8 @@ def study_layers(
     try:
         with opened as items:
             sides = (
-                first_feeds(reference, items, samples),
-                first_feeds(candidate, items, samples),
+                drawn_feeds(reference, items, samples),
+                drawn_feeds(candidate, items, samples),
             )
         layers = compare_layers(
             reference.model_path, candidate.model_path, sides, tolerance=tolerance, samples=samples

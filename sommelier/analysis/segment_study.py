@@ -150,7 +150,7 @@ class _NotBuilt:
 
 
 class _Pair:
-    """A pair while it is studied: its models in memory and the first probes as the host takes
+    """A pair while it is studied: its models in memory and the drawn probes as the host takes
     them."""
 
     def __init__(self, request: PairRequest, items: LoadedDataset | None) -> None:
@@ -160,7 +160,7 @@ class _Pair:
         self._items = items
         self._host: ModelProto = onnx.load(request.run.model_path)
         self._donor: ModelProto = onnx.load(request.donor_path)
-        self._inputs = first_feeds(request.run, items, request.assessed)
+        self._inputs = drawn_feeds(request.run, items, request.assessed)
         self._unseen = unseen_probes(request.run.probes, items, request.assessed)
 
     def estimates(
@@ -176,7 +176,7 @@ class _Pair:
         try:
             if self._unseen is not None:
                 run = replace(request.run, probes=self._unseen)
-                inputs = first_feeds(run, self._items, request.assessed)
+                inputs = drawn_feeds(run, self._items, request.assessed)
             found = assess(
                 self._host, self._donor, segments, inputs, threshold=request.threshold,
                 output_kind=request.host.output_kind, threads=request.run.threads,
@@ -247,7 +247,7 @@ def build_hybrid(
     return path, inspect(path, hybrid_facts(host, donor))
 
 
-def first_feeds(
+def drawn_feeds(
     request: RunRequest, items: LoadedDataset | None, count: int
 ) -> Mapping[str, Array]:
     """`count` probes drawn at random, the same for equal arguments, as the model takes them:
