@@ -218,6 +218,17 @@ class CancelledError(SommelierError):
     title = "Cancelled"
 
 
+def first_line(error: BaseException) -> str:
+    r"""The first line of another library's message, at most 300 characters, or the error's type.
+
+    >>> first_line(ValueError("\nno such operator\nin 3 of 5 places"))
+    'no such operator'
+    >>> first_line(ValueError())
+    'ValueError'
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
 def _either(names: tuple[str, ...]) -> str:
     # Keywords stand bare, names in quotes.
     quoted = [name if name.isupper() else f"'{name}'" for name in names]

@@ -7,8 +7,9 @@ AnalysisError whose message is recorded on the model.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 from sommelier.analysis import datasets
 from sommelier.analysis.answers import AnswerCollector, Collector, ModelAnswers, OutputCollector
 from sommelier.analysis.datasets import LoadedDataset
-from sommelier.analysis.model_inputs import FeedPlan, feeds, plan_feeds, tensor_spec
+from sommelier.analysis.model_inputs import Feed, FeedPlan, feeds, plan_feeds, tensor_spec
 from sommelier.analysis.probes import Probes
-from sommelier.errors import AnalysisError, MissingDependencyError
+from sommelier.errors import AnalysisError, MissingDependencyError, first_line
 from sommelier.records import OutputKind, OutputSketch, Preprocessing, TensorSpec
 
 BATCH = 64
@@ -40,6 +41,49 @@ class RunRequest:
     threads: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """A model in memory that takes the items of one dataset; see `open_model`.
+
+    outputs : their names. items : the open dataset, None for synthetic probes.
+    """
+
+    session: Any
+    inputs: tuple[TensorSpec, ...]
+    outputs: list[str]
+    plan: FeedPlan
+    items: LoadedDataset | None
+
+    def feeds(self, probes: Probes) -> Iterator[tuple[Feed, int]]:
+        """(feed, samples in it) as the model takes the probes."""
+        return feeds(self.inputs, self.plan, probes, self.items)
+
+    def run(self, probes: Probes, collector: Callable[[list[str]], Collector[T]]) -> T:
+        """What a collector makes of the outputs for these probes. collector : makes a new one.
+
+        The samples are run one by one where a batch of them fails. Raises AnalysisError when the
+        model fails on an input, MemoryError when one sample is too much.
+        """
+        try:
+            return self._collected(probes, collector(self.outputs))
+        except _BatchRefusedError:
+            single = replace(self, plan=replace(self.plan, batch=1))
+            return single._collected(probes, collector(self.outputs))
+
+    def _collected(self, probes: Probes, collector: Collector[T]) -> T:
+        single = self.plan.batch <= 1
+        for feed, count in self.feeds(probes):
+            try:
+                outputs = self.session.run(None, feed)
+            except Exception as error:  # ONNX Runtime has no common base class for its errors
+                if any(sign in str(error) for sign in OUT_OF_MEMORY) and single:
+                    raise MemoryError from error
+                kind = AnalysisError if single or self.plan.fixed else _BatchRefusedError
+                raise kind(f"the model failed on its input: {first_line(error)}") from error
+            collector.add(outputs, count, single=single)
+        return collector.result()
+
+
 def answer_probes(request: RunRequest) -> ModelAnswers:
     """The model's answers to every probe. Raises AnalysisError with the reason if it has none."""
     if request.probes.dataset is None:
@@ -56,34 +100,33 @@ def answer_items(request: RunRequest, items: LoadedDataset | None) -> ModelAnswe
     or where a larger batch fails.
     """
     started = time.perf_counter()
-    answers, assumed = _collect(
-        request, items, lambda names: AnswerCollector(request.output_kind, names)
-    )
+    model = open_model(request, items)
+    answers = model.run(request.probes, partial(AnswerCollector, request.output_kind))
     seconds = time.perf_counter() - started
+    preprocessing = model.plan.preprocessing
+    assumed = preprocessing is not None and preprocessing.assumed
     return replace(answers, assumed_preprocessing=assumed, seconds=seconds)
 
 
 def output_items(request: RunRequest, items: LoadedDataset | None) -> dict[str, NDArray[Any]]:
     """Every output of every probe as the model gives it, (n, ...) by name; recurrent states left
     out. All of them are kept in memory."""
-    return _collect(request, items, OutputCollector)[0]
+    return open_model(request, items).run(request.probes, OutputCollector)
 
 
-def _collect(
-    request: RunRequest, items: LoadedDataset | None, collector: Callable[[list[str]], Collector[T]]
-) -> tuple[T, bool]:
-    """What the collector made of all runs, and whether the preprocessing was assumed."""
+def open_model(request: RunRequest, items: LoadedDataset | None) -> OpenModel:
+    """The request's model, ready for the items its probes are of (None for synthetic probes).
+
+    The first probe decides which input the items go to. Raises AnalysisError when the file does
+    not load or no input takes such an item.
+    """
     session = open_session(request.model_path, request.threads)
     inputs = tuple(tensor_spec(node) for node in session.get_inputs())
-    names = [node.name for node in session.get_outputs()]
-    first = None if items is None else items.item(_first_index(request.probes))
+    outputs = [node.name for node in session.get_outputs()]
+    indices = request.probes.indices
+    first = None if items is None else items.item(0 if indices is None else int(indices[0]))
     plan = plan_feeds(inputs, request.preprocessing, first, request.batch)
-    try:
-        found = _run(session, inputs, plan, request, items, collector(names))
-    except _BatchRefusedError:
-        single = replace(plan, batch=1)
-        found = _run(session, inputs, single, request, items, collector(names))
-    return found, plan.preprocessing is not None and plan.preprocessing.assumed
+    return OpenModel(session, inputs, outputs, plan, items)
 
 
 def sketch_of(
@@ -125,37 +168,8 @@ def open_session(model: Path | bytes, threads: int) -> Any:
         source = model if isinstance(model, bytes) else str(model)
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has no common base class for its errors
-        raise AnalysisError(f"ONNX Runtime cannot load the model: {_first_line(error)}") from error
+        raise AnalysisError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
 
 
 class _BatchRefusedError(AnalysisError):
     """A run of several samples failed; one sample may still work."""
-
-
-def _run(
-    session: Any,
-    inputs: tuple[TensorSpec, ...],
-    plan: FeedPlan,
-    request: RunRequest,
-    items: LoadedDataset | None,
-    collector: Collector[T],
-) -> T:
-    for feed, count in feeds(inputs, plan, request.probes, items):
-        try:
-            outputs = session.run(None, feed)
-        except Exception as error:  # as above
-            if any(sign in str(error) for sign in OUT_OF_MEMORY) and plan.batch <= 1:
-                raise MemoryError from error
-            retry = plan.batch > 1 and not plan.fixed
-            kind = _BatchRefusedError if retry else AnalysisError
-            raise kind(f"the model failed on its input: {_first_line(error)}") from error
-        collector.add(outputs, count, single=plan.batch <= 1)
-    return collector.result()
-
-
-def _first_index(probes: Probes) -> int:
-    return int(probes.indices[0]) if probes.indices is not None else 0
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

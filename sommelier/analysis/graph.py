@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sommelier.errors import RejectedModelError
+from sommelier.errors import RejectedModelError, first_line
 from sommelier.storage.external_data import element_bits
 
 if TYPE_CHECKING:
@@ -158,7 +158,8 @@ def without_functions(model: ModelProto) -> ModelProto:
     try:
         return inliner.inline_local_functions(model)
     except (ValueError, RuntimeError) as error:
-        raise RejectedModelError(f"its functions cannot be expanded: {_first(error)}") from error
+        text = first_line(error)[:200]  # short enough for a catalog row
+        raise RejectedModelError(f"its functions cannot be expanded: {text}") from error
 
 
 def ordered_nodes(graph: GraphProto, available: Iterable[str]) -> list[NodeProto]:
@@ -216,9 +217,3 @@ def _reject_unordered(nodes: list[NodeProto], known: set[str]) -> None:
                 )
     names = ", ".join(node.name or node.op_type for node in nodes[:3])
     raise RejectedModelError(f"its operators form a cycle: {names} ...")
-
-
-def _first(error: BaseException) -> str:
-    """The first line of a library's message, short enough for a catalog row."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sommelier.analysis.differences.layers import Tap
 from sommelier.analysis.differences.subjects import Subject
 from sommelier.analysis.propagation.extension import open_extended
-from sommelier.errors import AnalysisError
+from sommelier.errors import AnalysisError, first_line
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -75,8 +75,9 @@ def read(
         try:
             outputs = session.run(names, feed)
         except Exception as error:  # ONNX Runtime has no common base class for its errors
-            text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-            raise AnalysisError(f"'{subject.name}' failed on its input: {text}") from error
+            raise AnalysisError(
+                f"'{subject.name}' failed on its input: {first_line(error)}"
+            ) from error
         run = len(next(iter(feed.values())))
         found = {}
         for name, value in zip(names, outputs, strict=True):

@@ -14,7 +14,7 @@ from sommelier.analysis.differences.subjects import Given, Subject, subject
 from sommelier.analysis.execution import BATCH, RunRequest, answer_items, open_session
 from sommelier.analysis.probes import dataset_probes
 from sommelier.analysis.quality.answered import Answered
-from sommelier.errors import AnalysisError
+from sommelier.errors import AnalysisError, first_line
 from sommelier.records import LabelSpace, Preprocessing
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ def answers(model: Subject) -> ModelAnswers:
         try:
             outputs = session.run(None, feed)
         except Exception as error:  # ONNX Runtime has no common base class for its errors
-            text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-            raise AnalysisError(f"'{model.name}' failed on its input: {text}") from error
+            raise AnalysisError(
+                f"'{model.name}' failed on its input: {first_line(error)}"
+            ) from error
         collector.add(outputs, count, single=count == 1)
     return collector.result()
 

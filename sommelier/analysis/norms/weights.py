@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sommelier.errors import AnalysisError
+from sommelier.errors import AnalysisError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ def require_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (AssertionError, NotImplementedError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise AnalysisError(
             f"there is no device '{device}' for torch here ({reason}); device = 'cpu' works"
         ) from error

@@ -9,7 +9,7 @@ from sommelier.analysis import signature
 from sommelier.analysis.execution import open_session
 from sommelier.analysis.segments.normal_form import NormalForm
 from sommelier.analysis.synthetic_inputs import synthetic_inputs
-from sommelier.errors import AnalysisError
+from sommelier.errors import AnalysisError, first_line
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -49,11 +49,6 @@ def serialised(model: ModelProto) -> bytes:
         return bytes(model.SerializeToString(deterministic=True))
     except ValueError as error:
         raise AnalysisError(f"the model is too large for one file: {error}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a library's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _try(session: Any, feed: dict[str, Any], what: str, batch: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.analysis.graph import Graph, Node, Weight
-from sommelier.errors import AnalysisError
+from sommelier.errors import AnalysisError, first_line
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -140,7 +140,7 @@ class Constants:
             session = open_session(model.SerializeToString(), 1)
             return np.asarray(session.run([name], {})[0])
         except Exception as error:  # ONNX Runtime has no common base class for its errors
-            text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            text = first_line(error)[:200]
             raise AnalysisError(f"the constant '{name}' cannot be computed: {text}") from error
 
     def _ordered(self, name: str) -> list[Node]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sommelier.analysis.execution import open_session
 from sommelier.analysis.graph import opset_imports, reads
-from sommelier.analysis.segments.checking import first_line, serialised
+from sommelier.analysis.segments.checking import serialised
 from sommelier.analysis.segments.editing import (
     Part,
     all_names,
@@ -22,7 +22,7 @@ from sommelier.analysis.segments.editing import (
 from sommelier.analysis.segments.normal_form import NormalForm
 from sommelier.analysis.segments.segment import Segment
 from sommelier.analysis.tracing import trace
-from sommelier.errors import AnalysisError
+from sommelier.errors import AnalysisError, first_line
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -19,7 +19,7 @@ from sommelier.analysis.answers import AnswerCollector, ModelAnswers
 from sommelier.analysis.execution import open_session
 from sommelier.analysis.metrics import interchangeable, same_class
 from sommelier.analysis.output_kinds import infer_output_kind
-from sommelier.analysis.segments.checking import first_line, serialised
+from sommelier.analysis.segments.checking import serialised
 from sommelier.analysis.segments.editing import Part, backward, copy_of, forward, model_of
 from sommelier.analysis.segments.forms import Forms
 from sommelier.analysis.segments.normal_form import NormalForm
@@ -27,7 +27,7 @@ from sommelier.analysis.segments.normalising import load, normal_form
 from sommelier.analysis.segments.segment import Segment
 from sommelier.analysis.segments.twins import twin_of
 from sommelier.analysis.signature import input_specs, output_specs
-from sommelier.errors import AnalysisError
+from sommelier.errors import AnalysisError, first_line
 from sommelier.records import OutputKind
 
 Array = NDArray[Any]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from sommelier.analysis.execution import open_session
-from sommelier.errors import AnalysisError
+from sommelier.errors import AnalysisError, first_line
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -59,7 +59,7 @@ def _answers(
     try:
         found: list[NDArray[Any]] = session.run(list(module.outputs), dict(probes))
     except Exception as error:  # ONNX Runtime has no common base class for its errors
-        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        first = first_line(error)[:200]
         raise AnalysisError(f"ONNX Runtime cannot run the probes: {first}") from error
     return found
 

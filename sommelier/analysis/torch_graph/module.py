@@ -13,7 +13,7 @@ from sommelier.analysis.graph import Node, opset_imports, ordered_nodes
 from sommelier.analysis.onnx_types import attribute_value
 from sommelier.analysis.torch_graph.call import Call
 from sommelier.analysis.torch_graph.operators import OPERATORS
-from sommelier.errors import AnalysisError
+from sommelier.errors import AnalysisError, first_line
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -89,7 +89,7 @@ class TorchGraph(nn.Module):
         try:
             made = OPERATORS[node.op](Call(operands, node.attributes, self.opset))
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            first = first_line(error)[:200]
             raise AnalysisError(
                 f"{node.op} '{node.name or node.outputs[0]}' cannot be run in torch: {first}"
             ) from error
