@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ from onnx import ModelProto
 
 from sommelier.analysis import digits_zoo
 from sommelier.analysis.datasets import LoadedDataset, load
-from sommelier.analysis.execution import RunRequest, answer_items, open_session
-from sommelier.analysis.model_inputs import feeds, plan_feeds, tensor_spec
+from sommelier.analysis.execution import RunRequest, answer_items, open_model
 from sommelier.analysis.preprocessing import validated
 from sommelier.analysis.probes import dataset_probes
 from sommelier.records import OutputKind, Preprocessing
@@ -126,10 +125,8 @@ def _answered(
 
 
 def _network(request: RunRequest, items: LoadedDataset) -> Network:
-    session = open_session(request.model_path, request.threads)
-    inputs = tuple(tensor_spec(node) for node in session.get_inputs())
-    plan = plan_feeds(inputs, request.preprocessing, items.item(0), NETWORK_INPUTS)
-    feed, count = next(feeds(inputs, plan, request.probes, items))
+    model = open_model(replace(request, batch=NETWORK_INPUTS), items)
+    feed, count = next(model.feeds(request.probes))
     first = {name: array[:count] for name, array in feed.items()}
     return Network(onnx.load(request.model_path), first)
 

@@ -15,10 +15,9 @@ import numpy as np
 
 from sommelier.analysis import datasets
 from sommelier.analysis.aspects import Finding, Subject, Truth
-from sommelier.analysis.execution import RunRequest
+from sommelier.analysis.execution import RunRequest, open_model
 from sommelier.analysis.jobs import AnalysisPlan, open_datasets, task_of
 from sommelier.analysis.labels import NO_LABEL, map_labels
-from sommelier.analysis.model_inputs import feeds, plan_feeds
 from sommelier.analysis.output_kinds import class_count
 from sommelier.analysis.probes import dataset_probes
 from sommelier.errors import AnalysisError
@@ -119,18 +118,10 @@ def bound_of(request: BoundRequest) -> SpectralBound:
 
 def _inputs(run: RunRequest) -> dict[str, Any]:
     """Every prepared input of the model, (n, ...) by name."""
-    from sommelier.analysis.execution import open_session
-    from sommelier.analysis.model_inputs import tensor_spec
-
     assert run.probes.dataset is not None, "plan_bounds takes probes of a dataset"
-    session = open_session(run.model_path, run.threads)
-    specs = tuple(tensor_spec(node) for node in session.get_inputs())
     with datasets.reopen(run.probes.dataset, verify=False) as items:
-        assert run.probes.indices is not None, "probes of a dataset know their items"
-        first = items.item(int(run.probes.indices[0]))
-        plan = plan_feeds(specs, run.preprocessing, first, run.batch)
         parts: dict[str, list[Any]] = {}
-        for feed, count in feeds(specs, plan, run.probes, items):
+        for feed, count in open_model(run, items).feeds(run.probes):
             for name, array in feed.items():
                 parts.setdefault(name, []).append(np.asarray(array)[:count])
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}

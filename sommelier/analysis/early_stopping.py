@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,13 @@ from sommelier.analysis import datasets
 from sommelier.analysis.answers import AnswerCollector
 from sommelier.analysis.aspects import Finding, Subject
 from sommelier.analysis.bounds.anytime import GROWTH, Decision, decide
-from sommelier.analysis.execution import RunRequest, open_session
+from sommelier.analysis.execution import RunRequest, open_model
 from sommelier.analysis.jobs import AnalysisPlan, open_datasets, task_of
-from sommelier.analysis.model_inputs import feeds, plan_feeds, tensor_spec
+from sommelier.analysis.metrics import interchangeable
 from sommelier.errors import AnalysisError
 from sommelier.records import NO_ANSWER, EquivalenceEdge, ModelRecord, OutputKind
-from sommelier.storage.agreement_scan import VECTOR_TOLERANCE
-from sommelier.storage.label_translation import Translation, classes, translation
+from sommelier.storage.label_translation import Translation, classes
+from sommelier.storage.probe_roster import LabelMaps, relate_classes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,7 +101,7 @@ def stream_task(
     pair: tuple[Subject, Subject],
     probes: Probes,
     parameters: Mapping[str, Any],
-    label_maps: Mapping[tuple[str, str], Mapping[str, str]],
+    label_maps: LabelMaps,
     sandbox: Sandbox,
 ) -> Finding:
     """The pair's edge, and in words how much was spent. Raises AnalysisError."""
@@ -144,60 +145,31 @@ def decide_pair(request: StreamRequest) -> Decision:
 
 def _agreements(request: StreamRequest, items: LoadedDataset) -> Iterator[bool]:
     """Whether the models agree, probe by probe, in a random order."""
-    sides = [_Answering(run, items) for run in (request.reference, request.candidate)]
-    indices = request.reference.probes.indices
+    runs = request.reference, request.candidate
+    sides = [(open_model(run, items), partial(AnswerCollector, run.output_kind)) for run in runs]
+    probes = request.reference.probes
+    indices = probes.indices
     assert indices is not None, "probes of a dataset know their items"
     order = iter(np.random.default_rng(request.seed).permutation(indices).tolist())
     seen = 0
     while block := list(islice(order, max(LEAST, ceil((GROWTH - 1) * seen)))):
-        chosen = np.array(block, dtype=np.int64)
-        ours, theirs = (side.answers(chosen) for side in sides)
+        drawn = replace(probes, indices=np.array(block, dtype=np.int64))
+        ours, theirs = (model.run(drawn, collector).answers for model, collector in sides)
         yield from _agree(ours, theirs, request.how).tolist()
         seen += len(block)
-
-
-class _Answering:
-    """One model, loaded once, that answers items as they come."""
-
-    def __init__(self, run: RunRequest, items: LoadedDataset) -> None:
-        self._run, self._items = run, items
-        self._session = open_session(run.model_path, run.threads)
-        self._specs = tuple(tensor_spec(node) for node in self._session.get_inputs())
-        self._names = [node.name for node in self._session.get_outputs()]
-        assert run.probes.indices is not None, "probes of a dataset know their items"
-        first = items.item(int(run.probes.indices[0]))
-        self._plan = plan_feeds(self._specs, run.preprocessing, first, run.batch)
-
-    def answers(self, chosen: NDArray[np.int64]) -> NDArray[Any]:
-        """uint32 (n,) classes or float32 (n, width). Raises AnalysisError with the reason."""
-        probes = replace(self._run.probes, indices=chosen)
-        collector = AnswerCollector(self._run.output_kind, self._names)
-        for feed, count in feeds(self._specs, self._plan, probes, self._items):
-            try:
-                outputs = self._session.run(None, feed)
-            except Exception as error:  # ONNX Runtime has no common base class for its errors
-                raise AnalysisError(f"the model failed on its input: {error}") from error
-            collector.add(outputs, count, single=self._plan.batch <= 1)
-        return collector.result().answers
 
 
 def _agree(ours: NDArray[Any], theirs: NDArray[Any], how: Translation | None) -> NDArray[np.bool_]:
     """(n,) where both give the same class, or vectors within the tolerance of the language."""
     if how is None:
-        if ours.shape != theirs.shape:
-            raise AnalysisError("the outputs differ in size, so they cannot be compared")
-        distance = np.linalg.norm(theirs.astype(np.float64) - ours, axis=1)
-        limit = VECTOR_TOLERANCE * np.linalg.norm(ours.astype(np.float64), axis=1)
-        return np.asarray(distance <= limit)
+        return interchangeable(ours, theirs)
     table = how.row_table
     if table is not None:
         theirs = table[np.minimum(theirs, len(table) - 1)]
     return np.asarray((how.apply(ours) == theirs) & (theirs != NO_ANSWER))
 
 
-def _relation(
-    pair: tuple[Subject, Subject], label_maps: Mapping[tuple[str, str], Mapping[str, str]]
-) -> Translation | None:
+def _relation(pair: tuple[Subject, Subject], label_maps: LabelMaps) -> Translation | None:
     """How the classes meet, None for vectors. Raises AnalysisError where they do not."""
     kinds = [subject.record.output_kind in _CLASSES for subject in pair]
     if kinds[0] != kinds[1]:
@@ -214,8 +186,7 @@ def _relation(
         )
         for s in pair
     )
-    ids = ours.space_id or "", theirs.space_id or ""
-    how = translation(ours, theirs, label_maps.get(ids), label_maps.get((ids[1], ids[0])))
+    how = relate_classes(ours, theirs, label_maps)
     if how.labels is None:
         raise AnalysisError(how.reason or "the classes cannot be compared")
     return how

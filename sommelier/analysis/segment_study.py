@@ -22,13 +22,22 @@ from numpy.typing import NDArray
 from sommelier.analysis import datasets
 from sommelier.analysis.answers import ModelAnswers
 from sommelier.analysis.differences.lineage import LineageEvidence, weight_lineage
-from sommelier.analysis.execution import RunRequest, answer_items, open_session
+from sommelier.analysis.execution import RunRequest, answer_items, open_model, open_session
 from sommelier.analysis.inspection import Inspection, inspect
 from sommelier.analysis.metrics import interchangeable
-from sommelier.analysis.model_inputs import feeds, plan_feeds, tensor_spec
+from sommelier.analysis.model_inputs import tensor_spec
 from sommelier.analysis.norms import require_device
-from sommelier.analysis.segments import Segment, assess, common_segments
-from sommelier.analysis.segments.twins import build_twin, replaced_weights, separate
+from sommelier.analysis.segments import (
+    Forms,
+    Segment,
+    assessment_of,
+    build_twin,
+    forms,
+    replaced_weights_of,
+    segments_of,
+    separated_host_of,
+    twin_of,
+)
 from sommelier.errors import AnalysisError
 from sommelier.records import ModelRecord, OutputKind
 
@@ -100,7 +109,8 @@ def study_pair(request: PairRequest) -> PairStudy:
     Raises AnalysisError when the host cannot be run on the probes, or the device is not there.
     """
     require_device(request.device)
-    found = common_segments(request.run.model_path, request.donor_path)
+    both = forms(request.run.model_path, request.donor_path)
+    found = segments_of(both)
     weights = _lineage(request)
     exchanged = [segment for segment in found if not segment.identical]
     if not exchanged:
@@ -109,7 +119,7 @@ def study_pair(request: PairRequest) -> PairStudy:
     dataset = request.run.probes.dataset
     opened = nullcontext() if dataset is None else datasets.reopen(dataset, verify=False)
     with opened as items:
-        pair = _Pair(request, items)
+        pair = _Pair(request, both, items)
         estimates, chosen, reason = pair.estimates(exchanged)
         if reason is None and weights is not None and weights.relation == "unrelated":
             reason = "weights unrelated: an estimate says little"
@@ -150,16 +160,13 @@ class _NotBuilt:
 
 
 class _Pair:
-    """A pair while it is studied: its models in memory and the drawn probes as the host takes
-    them."""
+    """A pair while it is studied: its models in normal form and the drawn probes as the host
+    takes them."""
 
-    def __init__(self, request: PairRequest, items: LoadedDataset | None) -> None:
-        import onnx
-
+    def __init__(self, request: PairRequest, both: Forms, items: LoadedDataset | None) -> None:
         self._request = request
+        self._forms = both
         self._items = items
-        self._host: ModelProto = onnx.load(request.run.model_path)
-        self._donor: ModelProto = onnx.load(request.donor_path)
         self._inputs = drawn_feeds(request.run, items, request.assessed)
         self._unseen = unseen_probes(request.run.probes, items, request.assessed)
 
@@ -177,8 +184,8 @@ class _Pair:
             if self._unseen is not None:
                 run = replace(request.run, probes=self._unseen)
                 inputs = drawn_feeds(run, self._items, request.assessed)
-            found = assess(
-                self._host, self._donor, segments, inputs, threshold=request.threshold,
+            found = assessment_of(
+                self._forms, segments, inputs, threshold=request.threshold,
                 output_kind=request.host.output_kind, threads=request.run.threads,
                 seed=request.seed,
             )  # fmt: skip
@@ -205,8 +212,8 @@ class _Pair:
         if self._request.host.output_kind is not OutputKind.CLASSIFICATION:
             return None, "no proof: margins are those of class scores"
         try:
-            replaced = replaced_weights(self._host, self._donor, [segment])
-            host = separate(self._host, self._donor, [segment])
+            replaced = replaced_weights_of(self._forms, [segment])
+            host = separated_host_of(self._forms, [segment])
             found = propagate(host, replaced, self._inputs, device=self._request.device)
             unchanged = found.certified_unchanged(scores_output(self._request.run.model_path))
         except AnalysisError as error:
@@ -222,7 +229,7 @@ class _Pair:
         """The hybrid with these segments, run on all probes."""
         names = tuple(segment.name for segment in segments)
         try:
-            twin = build_twin(self._host, self._donor, segments)
+            twin = twin_of(self._forms, segments)
             with tempfile.TemporaryDirectory(prefix="sommelier-hybrid-") as folder:
                 path = write_twin(twin, Path(folder))
                 inspection = inspect(path, hybrid_facts(self._request.host, self._request.donor))
@@ -254,15 +261,10 @@ def drawn_feeds(
     input -> (n, ...), one sample a run. The first ones would not do: probes are kept in the order
     of their dataset, which may be that of its classes."""
     probes = some_probes(request.probes, count)
-    session = open_session(request.model_path, request.threads)
-    inputs = tuple(tensor_spec(node) for node in session.get_inputs())
-    first = None
-    if items is not None and probes.indices is not None:
-        first = items.item(int(probes.indices[0]))
-    plan = plan_feeds(inputs, request.preprocessing, first, 1)
-    if plan.batch < 1:
+    model = open_model(replace(request, probes=probes, batch=1), items)
+    if model.plan.batch < 1:
         raise AnalysisError("the model has no batch axis: its samples cannot be told apart")
-    made = [feed for feed, _ in islice(feeds(inputs, plan, probes, items), count)]
+    made = [feed for feed, _ in islice(model.feeds(probes), count)]
     return {name: np.concatenate([feed[name] for feed in made]) for name in made[0]}
 
 
