@@ -20,6 +20,7 @@ from sommelier.analysis.model_inputs import plan_feeds
 from sommelier.analysis.output_kinds import class_count
 from sommelier.analysis.preprocessing import Item
 from sommelier.analysis.probes import Probes, dataset_probes, synthetic_probes
+from sommelier.analysis.sandbox import MODEL_BYTES, MODEL_SECONDS
 from sommelier.errors import AnalysisError, DatasetError, SommelierError
 from sommelier.records import AnalysisTask, Dataset, ModelRecord, OutputKind, Preprocessing
 
@@ -50,8 +51,8 @@ class AnalysisOptions:
     threshold: float = 0.05
     bound: str = "auto"
     workers: int | None = None
-    time_limit_s: float = 600.0
-    memory_limit_bytes: float = 8e9
+    time_limit_s: float = MODEL_SECONDS
+    memory_limit_bytes: float = MODEL_BYTES
 
 
 @dataclass(slots=True)

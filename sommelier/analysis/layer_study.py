@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 from sommelier.analysis import datasets
 from sommelier.analysis.differences import LayerReport, LineageEvidence, compare_layers
@@ -30,9 +29,6 @@ def study_layers(
     reference: RunRequest, candidate: RunRequest, samples: int, tolerance: float | None
 ) -> LayerStudy:
     """The layers and the weights of two models. samples : probes that are run."""
-    notes: list[str] = []
-    layers: Any = None
-    weights: Any = None
     dataset = reference.probes.dataset
     opened = nullcontext() if dataset is None else datasets.reopen(dataset, verify=False)
     try:
@@ -45,11 +41,13 @@ def study_layers(
             reference.model_path, candidate.model_path, sides, tolerance=tolerance, samples=samples
         )
     except AnalysisError as error:
-        notes.append(f"layers are not compared: {error.message}")
-    if layers is not None and layers.lineage is not None:
-        return LayerStudy(layers, layers.lineage, tuple(notes))
+        return _weights_alone(reference, candidate, f"layers are not compared: {error.message}")
+    return LayerStudy(layers, layers.lineage)
+
+
+def _weights_alone(reference: RunRequest, candidate: RunRequest, note: str) -> LayerStudy:
     try:
         weights = weight_lineage(reference.model_path, candidate.model_path)
     except AnalysisError as error:
-        notes.append(f"weights are not compared: {error.message}")
-    return LayerStudy(layers, weights, tuple(notes))
+        return LayerStudy(None, None, (note, f"weights are not compared: {error.message}"))
+    return LayerStudy(None, weights, (note,))

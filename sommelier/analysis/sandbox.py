@@ -32,6 +32,8 @@ from sommelier.units import Dimension, format_value
 P = ParamSpec("P")
 R = TypeVar("R")
 
+MODEL_SECONDS = 600.0  # of ANALYZE, COMPARE and CREATE MODEL for one model, unless USING says more
+MODEL_BYTES = 8 * 10**9
 POLL_S = 0.02  # how often limits are checked while a call runs
 STDERR_TAIL = 2000  # bytes of the child's complaints that a message quotes
 _THREAD_VARIABLES = (

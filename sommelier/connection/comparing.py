@@ -7,23 +7,24 @@ They only read the database; models are run in the sandbox.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sommelier.engine.options import Kind, bind_options
 from sommelier.engine.parameters import Parameters
-from sommelier.engine.plan import ModelReference
+from sommelier.engine.probe_sets import probe_set_of
 from sommelier.engine.result import ColumnInfo, Report, Table
 from sommelier.errors import AnalysisError, BinderError
 from sommelier.grammar import nodes
-from sommelier.records import Dataset, LabelSpace, ModelRecord, ProbeSet
+from sommelier.records import LabelSpace, ModelRecord, OutputSketch
 from sommelier.units import Dimension, format_value
 
 if TYPE_CHECKING:
-    from sommelier.analysis.differences import Disagreement, LayerReport
+    from sommelier.analysis.differences import Disagreement, Disagreements, LayerReport
     from sommelier.analysis.layer_study import LayerStudy
     from sommelier.analysis.probes import Probes
     from sommelier.connection.connection import Connection
+    from sommelier.storage.candidates import PairAgreement
 
 LAYER_OPTIONS: dict[str, Kind] = {
     "layers": bool,
@@ -34,6 +35,8 @@ SAMPLES = 64
 LIMIT = 20
 CLASSES = 2  # of those whose answers change most
 _SHARE = Dimension.FRACTION
+
+Pair = tuple[ModelRecord, ModelRecord]  # (reference, candidate)
 
 
 def runs_models(statement: nodes.Statement) -> bool:
@@ -60,6 +63,8 @@ def compare(statement: nodes.Compare, db: Connection, parameters: Parameters) ->
     Raises UnknownNameError, BinderError, and for DIFF AnalysisError where there are no layers to
     compare.
     """
+    from sommelier.engine.compare import COMPARE_OPTIONS
+
     own, rest = _split(statement.options, parameters)
     pair = (
         _record(statement.reference, db, parameters),
@@ -70,12 +75,9 @@ def compare(statement: nodes.Compare, db: Connection, parameters: Parameters) ->
     found = db.session.read(replace(statement, options=rest), parameters)
     if own.get("layers") is False:
         return found
-    dataset = bind_options(rest, _REST, parameters).get("dataset")
+    dataset = bind_options(rest, COMPARE_OPTIONS, parameters).get("dataset")
     rows, notes = _studied(pair, db, own, dataset)
     return replace(found, rows=[*found.rows, *rows], notes=(*found.notes, *notes))
-
-
-_REST: dict[str, Kind] = {"dataset": str, "confidence": Dimension.FRACTION, "device": str}
 
 
 def _split(
@@ -93,30 +95,31 @@ def _record(
 
 
 def _layers_alone(
-    pair: tuple[ModelRecord, ModelRecord],
+    pair: Pair,
     db: Connection,
     own: dict[str, Any],
     rest: tuple[nodes.Option, ...],
     parameters: Parameters,
 ) -> Report:
     dataset = bind_options(rest, {"dataset": str}, parameters).get("dataset")
-    study = _study(pair, db, own, dataset)
+    study = _study(pair, db, own, _shared(pair, db, dataset))
     if isinstance(study, str):
         raise AnalysisError(study)
     if study.layers is None:
-        raise AnalysisError(study.notes[0] if study.notes else "the layers cannot be compared")
+        raise AnalysisError(study.notes[0])
     named = replace(study.layers, names=(pair[0].name, pair[1].name))
     return Report((*str(named).splitlines(), *study.notes), named.as_dict())
 
 
 def _studied(
-    pair: tuple[ModelRecord, ModelRecord], db: Connection, own: dict[str, Any], dataset: str | None
+    pair: Pair, db: Connection, own: dict[str, Any], dataset: str | None
 ) -> tuple[list[tuple[object, ...]], tuple[str, ...]]:
     """Rows and notes of what running the models shows; a note alone where that cannot be."""
-    study = _study(pair, db, own, dataset)
+    shared = _shared(pair, db, dataset)
+    study = _study(pair, db, own, shared)
     if isinstance(study, str):
         return [], (f"layers are not compared: {study}",)
-    rows = _changing_classes(pair, db, dataset)
+    rows = _changing_classes(pair, db, shared)
     notes = list(study.notes)
     if study.weights is not None:
         rows.append(("weights", "", "", study.weights.relation))
@@ -153,29 +156,24 @@ def _layer_rows(found: LayerReport) -> list[tuple[object, ...]]:
     return rows
 
 
-def _changing_classes(
-    pair: tuple[ModelRecord, ModelRecord], db: Connection, dataset: str | None
-) -> list[tuple[object, ...]]:
+def _changing_classes(pair: Pair, db: Connection, shared: Shared) -> list[tuple[object, ...]]:
     """The true classes whose answers change most, where the probes have labels."""
     import numpy as np
 
-    from sommelier.analysis.differences import stored_disagreements
     from sommelier.analysis.quality import breakdown
 
-    found = db.session.semantics.agreement(pair[0].id, pair[1].id, _probe_set_id(db, dataset))
-    if not found.samples or found.probe_set_id is None:
+    probes = shared.probes
+    if probes is None or probes.labels is None or not shared.agreement.samples:
         return []
-    probe_set = db.catalog.probe_set(found.probe_set_id)
-    truth = _labels(probe_set)
-    sketches = [db.sketches.get(record.id, probe_set.id) for record in pair]
-    if truth is None or any(sketch.kind != "labels" for sketch in sketches):
+    sketches = _sketches(pair, probes, db)
+    if any(sketch.kind != "labels" for sketch in sketches):
         return []
-    spaces = [_space(sketch.label_space_id, db) for sketch in sketches]
-    parted = stored_disagreements(*sketches, label_spaces=(spaces[0], spaces[1]), limit=None)
-    changed = np.zeros(probe_set.samples, dtype=bool)
+    parted = _differences(sketches, db, limit=None)
+    changed = np.zeros(probes.record.samples, dtype=bool)
     changed[[row.index for row in parted.rows]] = True
-    space = _space(probe_set.label_space_id, db) or spaces[0]  # as SHOW DISAGREEMENTS reads them
-    groups = breakdown(changed, by=truth, names=None if space is None else space.labels)
+    space_id = probes.record.label_space_id or sketches[0].label_space_id
+    space = _space(space_id, db)  # as SHOW DISAGREEMENTS reads them
+    groups = breakdown(changed, by=probes.labels, names=None if space is None else space.labels)
     return [
         (
             f"changes in class {group.group}",
@@ -188,13 +186,11 @@ def _changing_classes(
     ]
 
 
-def _study(
-    pair: tuple[ModelRecord, ModelRecord], db: Connection, own: dict[str, Any], dataset: str | None
-) -> LayerStudy | str:
+def _study(pair: Pair, db: Connection, own: dict[str, Any], shared: Shared) -> LayerStudy | str:
     """What running both shows, or why that cannot be."""
     from sommelier.analysis.execution import RunRequest
     from sommelier.analysis.layer_study import study_layers
-    from sommelier.analysis.sandbox import Sandbox
+    from sommelier.analysis.sandbox import MODEL_BYTES, MODEL_SECONDS, Sandbox
 
     for record in pair:
         if record.artifact is None:
@@ -203,7 +199,7 @@ def _study(
                 if not record.proposal
                 else (f"{record.name} is a proposal: CREATE MODEL builds it")
             )
-    probes = _probes(pair, db, dataset)
+    probes = shared.probes or _made_up(pair)
     if isinstance(probes, str):
         return probes
     one, other = (
@@ -215,20 +211,14 @@ def _study(
     samples = min(own.get("samples") or SAMPLES, probes.record.samples)
     if samples < 1:
         raise BinderError("option samples must be at least 1")
-    with Sandbox(time_limit_s=600.0, memory_limit_bytes=8 * 10**9) as sandbox:
+    with Sandbox(time_limit_s=MODEL_SECONDS, memory_limit_bytes=MODEL_BYTES) as sandbox:
         return sandbox.call(study_layers, one, other, samples, own.get("tolerance"))
 
 
-def _probes(
-    pair: tuple[ModelRecord, ModelRecord], db: Connection, dataset: str | None
-) -> Probes | str:
-    """The probes both answered, else synthetic ones of the reference's inputs."""
-    from sommelier.analysis.probes import same_probes, signature, synthetic_probes
+def _made_up(pair: Pair) -> Probes | str:
+    """Synthetic probes of the reference's inputs, or why there can be none."""
+    from sommelier.analysis.probes import signature, synthetic_probes
 
-    found = db.session.semantics.agreement(pair[0].id, pair[1].id, _probe_set_id(db, dataset))
-    if found.probe_set_id is not None:
-        record = db.catalog.probe_set(found.probe_set_id)
-        return same_probes(record, _dataset_of(record, db))
     if signature(pair[0].inputs) != signature(pair[1].inputs):
         names = f"{pair[0].name} and {pair[1].name}"
         return f"{names} take different inputs, and have no common probes (ANALYZE FOR EQUIVALENCE)"
@@ -236,22 +226,6 @@ def _probes(
         return synthetic_probes(pair[0].inputs, samples=SAMPLES)
     except AnalysisError as error:
         return error.message
-
-
-def _probe_set_id(db: Connection, dataset: str | None) -> str | None:
-    if dataset is None:
-        return None
-    found = [p for p in db.catalog.probe_sets() if p.name == dataset]
-    if not found:
-        raise BinderError(
-            f"no model has answered probes of '{dataset}' yet",
-            hint=f"ANALYZE ALL FOR EQUIVALENCE USING dataset = '{dataset}'",
-        )
-    return max(found, key=lambda p: (p.samples, p.id)).id
-
-
-def _dataset_of(record: ProbeSet, db: Connection) -> Dataset | None:
-    return next((d for d in db.catalog.datasets() if d.id == record.dataset_id), None)
 
 
 def _percent(value: float) -> str:
@@ -266,24 +240,22 @@ def disagreements(statement: nodes.Show, db: Connection, parameters: Parameters)
 
     Raises BinderError when they answered no common probes.
     """
-    from sommelier.analysis.differences import stored_disagreements
-
     if len(statement.of) != 2:
         raise BinderError(
             "disagreements are those of two models", span=statement.span,
             hint="SHOW DISAGREEMENTS OF a, b",
         )  # fmt: skip
     dataset = bind_options(statement.options, {"dataset": str}, parameters).get("dataset")
-    one, other = (db.session.model(of, parameters) for of in statement.of)
-    probe_set = _common_probes(one, other, dataset, db)
-    ours, theirs = (db.sketches.get(model.id, probe_set.id) for model in (one, other))
-    found = stored_disagreements(
-        ours,
-        theirs,
-        label_spaces=(_space(ours.label_space_id, db), _space(theirs.label_space_id, db)),
-        truth=_labels(probe_set),
+    pair = _record(statement.of[0], db, parameters), _record(statement.of[1], db, parameters)
+    one, other = pair
+    probes = _answered_by_both(pair, db, dataset)
+    probe_set = probes.record
+    found = _differences(
+        _sketches(pair, probes, db),
+        db,
+        truth=probes.labels,
         truth_space=_space(probe_set.label_space_id, db),
-        indices=_indices(probe_set, db),
+        indices=probes.indices,
         limit=LIMIT if statement.limit is None else statement.limit,
     )
     columns = _disagreement_columns(one.name, other.name)
@@ -297,34 +269,15 @@ def disagreements(statement: nodes.Show, db: Connection, parameters: Parameters)
     return Table("disagreements", columns, rows, (note, surest))
 
 
-def _common_probes(
-    one: ModelReference, other: ModelReference, dataset: str | None, db: Connection
-) -> ProbeSet:
-    found = db.session.semantics.agreement(one.id, other.id, _probe_set_id(db, dataset))
-    if found.probe_set_id is None or not found.samples:
+def _answered_by_both(pair: Pair, db: Connection, dataset: str | None) -> Probes:
+    shared = _shared(pair, db, dataset)
+    if shared.probes is None or not shared.agreement.samples:
+        names = [record.name for record in pair]
         raise BinderError(
-            f"{one.name} and {other.name} cannot be compared: {found.reason}",
-            hint=f"ANALYZE {one.name}, {other.name} FOR EQUIVALENCE",
+            f"{' and '.join(names)} cannot be compared: {shared.agreement.reason}",
+            hint=f"ANALYZE {', '.join(names)} FOR EQUIVALENCE",
         )
-    return db.catalog.probe_set(found.probe_set_id)
-
-
-def _labels(probe_set: ProbeSet) -> Any:
-    """True label ids, int32 (samples,); None where the probes have none."""
-    import numpy as np
-
-    return None if probe_set.labels is None else np.frombuffer(probe_set.labels, dtype=np.int32)
-
-
-def _indices(probe_set: ProbeSet, db: Connection) -> Any:
-    """Where the probes stand in their dataset; None for made-up ones."""
-    from sommelier.analysis.probes import same_probes
-
-    return same_probes(probe_set, _dataset_of(probe_set, db)).indices
-
-
-def _space(space_id: str | None, db: Connection) -> LabelSpace | None:
-    return None if space_id is None else db.catalog.label_space(space_id)
+    return shared.probes
 
 
 def _disagreement_columns(one: str, other: str) -> tuple[ColumnInfo, ...]:
@@ -345,3 +298,47 @@ def _disagreement_row(row: Disagreement, named: Mapping[str, str]) -> tuple[obje
         row.index, row.reference, row.candidate, row.truth, right,
         row.reference_certainty, row.candidate_certainty,
     )  # fmt: skip
+
+
+# ---- what both answered
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What two models have in common. probes : those of `agreement`, or of the dataset asked for;
+    None where they share none."""
+
+    agreement: PairAgreement
+    probes: Probes | None
+
+
+def _shared(pair: Pair, db: Connection, dataset: str | None) -> Shared:
+    """Raises BinderError if nobody answered probes of `dataset`."""
+    from sommelier.analysis.probes import same_probes
+
+    probe_set_id = None if dataset is None else probe_set_of(dataset, db.session.facts)
+    found = db.session.semantics.agreement(pair[0].id, pair[1].id, probe_set_id)
+    if found.probe_set_id is None:
+        return Shared(found, None)
+    record = db.catalog.probe_set(found.probe_set_id)
+    drawn_from = next((d for d in db.catalog.datasets() if d.id == record.dataset_id), None)
+    return Shared(found, same_probes(record, drawn_from))
+
+
+def _sketches(pair: Pair, probes: Probes, db: Connection) -> tuple[OutputSketch, OutputSketch]:
+    one, other = (db.sketches.get(model.id, probes.record.id) for model in pair)
+    return one, other
+
+
+def _differences(
+    sketches: tuple[OutputSketch, OutputSketch], db: Connection, **options: Any
+) -> Disagreements:
+    """The stored answers that differ; options as `stored_disagreements`."""
+    from sommelier.analysis.differences import stored_disagreements
+
+    one, other = (_space(sketch.label_space_id, db) for sketch in sketches)
+    return stored_disagreements(*sketches, label_spaces=(one, other), **options)
+
+
+def _space(space_id: str | None, db: Connection) -> LabelSpace | None:
+    return None if space_id is None else db.catalog.label_space(space_id)

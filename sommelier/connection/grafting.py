@@ -77,7 +77,7 @@ def _build(
     host: ModelRecord, donor: ModelRecord, chosen: list[SegmentMatch], folder: Path, call: Call
 ) -> tuple[Path, Inspection]:
     """The hybrid's file and what it holds; made in the sandbox, because it reads model files."""
-    from sommelier.analysis.sandbox import Sandbox
+    from sommelier.analysis.sandbox import MODEL_BYTES, MODEL_SECONDS, Sandbox
     from sommelier.analysis.segment_study import build_hybrid
 
     assert host.artifact is not None
@@ -85,7 +85,7 @@ def _build(
     artifacts = call.db.artifacts
     definitions = tuple(segment.definition for segment in chosen)
     call.progress("building", 0, 1, host.name)
-    with Sandbox(memory_limit_bytes=8 * 10**9, time_limit_s=600.0) as sandbox:
+    with Sandbox(time_limit_s=MODEL_SECONDS, memory_limit_bytes=MODEL_BYTES) as sandbox:
         return sandbox.call(
             build_hybrid, host, artifacts.path(host.artifact), donor,
             artifacts.path(donor.artifact), definitions, folder,

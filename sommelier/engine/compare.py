@@ -12,8 +12,8 @@ from sommelier.engine.options import Kind, bind_options, check_confidence
 from sommelier.engine.parameters import Parameters
 from sommelier.engine.plan import MetricColumn, ModelReference
 from sommelier.engine.predicates import Block, numbers
+from sommelier.engine.probe_sets import probe_set_of
 from sommelier.engine.result import ColumnInfo, Table
-from sommelier.errors import BinderError
 from sommelier.grammar import nodes
 from sommelier.metrics import METRICS
 from sommelier.storage.resource_index import ColumnKey
@@ -22,7 +22,11 @@ from sommelier.units import Dimension, format_value
 if TYPE_CHECKING:
     from sommelier.engine.session import Session
 
-_OPTIONS: dict[str, Kind] = {"dataset": str, "confidence": Dimension.FRACTION, "device": str}
+COMPARE_OPTIONS: dict[str, Kind] = {
+    "dataset": str,
+    "confidence": Dimension.FRACTION,
+    "device": str,
+}
 _PERCENT = Dimension.FRACTION
 
 
@@ -32,13 +36,15 @@ def compare(statement: nodes.Compare, session: Session, parameters: Parameters) 
     Agreement and accuracy difference carry an interval at the asked confidence (95 %), on the best
     probe set that both answered. Without a common one the agreement is bounded by transitivity.
     """
-    options = bind_options(statement.options, _OPTIONS, parameters)
+    options = bind_options(statement.options, COMPARE_OPTIONS, parameters)
     confidence = options.get("confidence") or session.settings().get("confidence") or 0.95
     check_confidence(confidence, None)
     reference = session.model(statement.reference, parameters)
     candidate = session.model(statement.candidate, parameters)
     pair = (reference, candidate)
-    rows, notes = _behaviour(session, pair, _probe_set(session, options.get("dataset")), confidence)
+    dataset = options.get("dataset")
+    probe_set_id = None if dataset is None else probe_set_of(dataset, session.facts)
+    rows, notes = _behaviour(session, pair, probe_set_id, confidence)
     rows += _metadata(session, pair)
     rows += _resources(session, pair, options.get("device"))
     columns = tuple(
@@ -49,19 +55,6 @@ def compare(statement: nodes.Compare, session: Session, parameters: Parameters) 
 
 Pair = tuple[ModelReference, ModelReference]
 Rows = list[tuple[object, ...]]
-
-
-def _probe_set(session: Session, dataset: str | None) -> str | None:
-    if dataset is None:
-        return None
-    found = [p for p in session.facts.probe_sets() if p.name == dataset]
-    if not found:
-        known = ", ".join(sorted({p.name for p in session.facts.probe_sets()})) or "nothing yet"
-        raise BinderError(
-            f"no model has answered probes of '{dataset}' yet",
-            hint=f"probed: {known}; ANALYZE ALL FOR EQUIVALENCE USING dataset = '{dataset}'",
-        )
-    return max(found, key=lambda p: (p.samples, p.id)).id
 
 
 def _behaviour(

@@ -23,6 +23,7 @@ from sommelier.engine.plan import (
     Value,
     all_of,
 )
+from sommelier.engine.probe_sets import largest_probe_set, probe_set_of
 from sommelier.engine.scope import Scope
 from sommelier.errors import BinderError, Span
 from sommelier.grammar import nodes
@@ -213,28 +214,15 @@ def _probe_set(scope: Scope) -> str | None:
         return None
     if "dataset" in scope.options.stated:
         return _probes_of(dataset, "dataset", scope)
-    return _largest(dataset, scope)
+    return largest_probe_set(dataset, scope.facts)
 
 
 def _probes_of(dataset: str, option: str, scope: Scope) -> str:
     """The largest probe set of a dataset. Raises BinderError if nobody answered any."""
-    found = _largest(dataset, scope)
-    if found is not None:
-        return found
     span = scope.spans.get(option) or scope.spans.get("datasets")
-    scope.check_dataset(dataset, span)
-    probed = sorted({p.name for p in scope.facts.probe_sets()})
-    raise BinderError(
-        f"no model has answered probes of '{dataset}' yet",
-        span=span,
-        hint=f"ANALYZE ALL FOR EQUIVALENCE USING dataset = '{dataset}'"
-        + (f"; probed so far: {', '.join(probed)}" if probed else ""),
-    )
-
-
-def _largest(dataset: str, scope: Scope) -> str | None:
-    found = [p for p in scope.facts.probe_sets() if p.name == dataset]
-    return max(found, key=lambda p: (p.samples, p.id)).id if found else None
+    if largest_probe_set(dataset, scope.facts) is None:
+        scope.check_dataset(dataset, span)  # a name nobody knows is the likelier mistake
+    return probe_set_of(dataset, scope.facts, span)
 
 
 def fraction(node: Any, scope: Scope, *, what: str, limit: bool = True) -> float:
