@@ -167,6 +167,7 @@ def segments_task(
     study = sandbox.call(study_pair, request)
     told = _Teller(request, host, truth)
     own = study.host_answers
+    accuracy = [] if own is None else told.accuracy(request.host, own)
     hybrids = {
         hybrid.segments: told.hybrid(hybrid)
         for hybrid in study.hybrids
@@ -177,7 +178,9 @@ def segments_task(
     for one in study.segments:
         match, found = told.match(one), alone.get(one.segment.name)
         if found is not None and own is not None:
-            match = told.measured(match, own, found, hybrids.get(found.segments))
+            match = _measured(match, own, found, hybrids.get(found.segments))
+            right = _right(told.accuracy(request.host, found.answers))
+            match = _with_accuracy(match, _right(accuracy), right)
         matches.append(match)
     remark = None if matches else f"shares no segment with {request.donor.name}"
     lineage = verified_lineage(study.weights, request.host.id, request.donor.id)
@@ -187,11 +190,27 @@ def segments_task(
     )  # fmt: skip
     if own is None:
         return finding
+    return replace(finding, sketch=told.sketch(request.host, own), measurements=tuple(accuracy))
+
+
+def _measured(
+    match: SegmentMatch, own: ModelAnswers, found: HybridStudy, hybrid: Hybrid | None
+) -> SegmentMatch:
+    """With what running its hybrid showed. hybrid : None where it is not worth proposing."""
     return replace(
-        finding,
-        sketch=told.sketch(request.host, own),
-        measurements=tuple(told.accuracy(request.host, own)),
+        match,
+        samples=len(own.answers),
+        measured=found.changed,
+        hybrid_id=None if hybrid is None else hybrid.record.id,
     )
+
+
+def _right(accuracy: Sequence[Measurement]) -> tuple[int, int] | None:
+    """(right answers, labelled probes), None where they cannot be told."""
+    found = [m for m in accuracy if m.metric == "accuracy"]
+    if not found or not found[0].count:
+        return None
+    return round(found[0].value * found[0].count), found[0].count
 
 
 def _with_accuracy(
@@ -230,18 +249,6 @@ class _Teller:
             **{name: getattr(segment, name) for name in copied},
         )
 
-    def measured(
-        self, match: SegmentMatch, own: ModelAnswers, found: HybridStudy, hybrid: Hybrid | None
-    ) -> SegmentMatch:
-        """With what running its hybrid showed. hybrid : None where it is not worth proposing."""
-        match = replace(
-            match,
-            samples=len(own.answers),
-            measured=found.changed,
-            hybrid_id=None if hybrid is None else hybrid.record.id,
-        )
-        return _with_accuracy(match, self.right(own), self.right(found.answers))
-
     def hybrid(self, found: HybridStudy) -> Hybrid:
         """A hybrid with what is known of any model, and where it comes from."""
         request, inspection = self.request, found.inspection
@@ -254,13 +261,6 @@ class _Teller:
             self.sketch(record, found.answers),
             graft_lineage(record.id, request.host, request.donor, found.segments),
         )
-
-    def right(self, answers: ModelAnswers) -> tuple[int, int] | None:
-        """(right answers, labelled probes), None where they cannot be told."""
-        found = [m for m in self.accuracy(self.request.host, answers) if m.metric == "accuracy"]
-        if not found or not found[0].count:
-            return None
-        return round(found[0].value * found[0].count), found[0].count
 
     def sketch(self, record: ModelRecord, answers: ModelAnswers) -> OutputSketch:
         """The answers as the catalog keeps them."""

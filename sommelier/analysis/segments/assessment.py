@@ -104,9 +104,26 @@ def assess(
     segments that overlap, the set begins with those that save most. Raises AnalysisError for
     segments of another pair, inputs that do not fit, and models that do not run.
     """
+    return assessment_of(
+        forms(host, donor), segments, inputs, threshold=threshold, output_kind=output_kind,
+        batch=batch, threads=threads, seed=seed,
+    )  # fmt: skip
+
+
+def assessment_of(
+    found: Forms,
+    segments: Sequence[Segment],
+    inputs: Mapping[str, Array],
+    *,
+    threshold: float,
+    output_kind: OutputKind | None = None,
+    batch: int = 64,
+    threads: int = 1,
+    seed: int = 0,
+) -> Assessment:
+    """`assess` of models in normal form."""
     if not 0 <= threshold <= 1:
         raise AnalysisError(f"a threshold is a share of answers between 0 and 1, not {threshold}")
-    found = forms(host, donor)
     bench = Bench(found, inputs, output_kind=output_kind, batch=batch, threads=threads)
     if len({segment.name for segment in segments}) < len(segments):
         raise AnalysisError("two segments have the same name", hint="take them from one answer")

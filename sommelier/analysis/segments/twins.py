@@ -55,8 +55,7 @@ def replaced_weights(
     Only for common segments: a twin with these arrays is the host's graph with other weights.
     Raises AnalysisError as `build_twin`, and for an interface segment.
     """
-    found = forms(host, donor)
-    return {r.name: r.array() for r in _replacements(found, segments)}
+    return replaced_weights_of(forms(host, donor), segments)
 
 
 def separate(
@@ -67,13 +66,7 @@ def separate(
     The same function: weights that the segments share with the rest of the model are stored twice,
     and constant expressions on the way to an operator are computed. Mostly it is the host itself.
     """
-    found = forms(host, donor)
-    ours = found.alike[0]
-    model = copy_of(ours)
-    for r in _replacements(found, segments):
-        _rebind(model, ours, r, ours.constants.array(r.tensor))
-    prune(model)
-    return model
+    return separated_host_of(forms(host, donor), segments)
 
 
 def twin_of(found: Forms, segments: Sequence[Segment], *, run: bool = True) -> ModelProto:
@@ -95,6 +88,21 @@ def twin_of(found: Forms, segments: Sequence[Segment], *, run: bool = True) -> M
     prune(model)
     _write_recipe(model, found, segments)
     check(model, found.plain[0], [s.name for s in segments], run=run)
+    return model
+
+
+def replaced_weights_of(found: Forms, segments: Sequence[Segment]) -> dict[str, Array]:
+    """`replaced_weights` of models in normal form."""
+    return {r.name: r.array() for r in _replacements(found, segments)}
+
+
+def separated_host_of(found: Forms, segments: Sequence[Segment]) -> ModelProto:
+    """`separate` of models in normal form."""
+    ours = found.alike[0]
+    model = copy_of(ours)
+    for r in _replacements(found, segments):
+        _rebind(model, ours, r, ours.constants.array(r.tensor))
+    prune(model)
     return model
 
 
