@@ -131,6 +131,17 @@ def conv_classifier(
     )
 
 
+def unbatched_classifier(path: Path | str, *, features: int = 4) -> Path:
+    """x[N,features] -> scores[N,features], which are x; runs for one sample only, unlike stated."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["one"]),
+        helper.make_node("MatMul", ["one", "w"], ["scores"]),
+    ]
+    weights = {"shape": np.array([1, features]), "w": np.eye(features, dtype=np.float32)}
+    shape = (FLOAT, ["N", features])
+    return save_model(path, nodes, {"x": shape}, {"scores": shape}, weights)
+
+
 def embedding_model(
     path: Path | str, *, seed: int = 0, features: int = 4, width: int = 8, batch: int | str = "N"
 ) -> Path:

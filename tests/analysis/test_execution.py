@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import onnxruntime
 import pytest
 from onnx import helper
 
-from sommelier.analysis.answers import NO_ANSWER, project, top_k
-from sommelier.analysis.datasets import load
-from sommelier.analysis.execution import RunRequest, answer_probes, sketch_of
+from sommelier.analysis.answers import NO_ANSWER, AnswerCollector, project, top_k
+from sommelier.analysis.datasets import load, reopen
+from sommelier.analysis.execution import RunRequest, answer_probes, open_model, sketch_of
 from sommelier.analysis.preprocessing import validated
 from sommelier.analysis.probes import dataset_probes, synthetic_probes
 from sommelier.errors import AnalysisError
@@ -25,6 +28,7 @@ from tests.factories import (
     sequence_model,
     string_model,
     tiny_classifier,
+    unbatched_classifier,
 )
 from tests.onnx_writer import FLOAT, INT64
 
@@ -62,14 +66,22 @@ def test_answers_equal_direct_execution_whatever_the_batch_axis(tmp_path, probes
 
 
 def test_a_file_that_claims_a_dynamic_batch_but_has_none_runs_one_by_one(tmp_path, probes):
-    nodes = [
-        helper.make_node("Reshape", ["x", "shape"], ["one"]),  # fails for more than one sample
-        helper.make_node("MatMul", ["one", "w"], ["scores"]),
-    ]
-    weights = {"shape": np.array([1, 4]), "w": np.eye(4, dtype=np.float32)}
-    io = ({"x": (FLOAT, ["N", 4])}, {"scores": (FLOAT, ["N", 4])})
-    found = ask(save_model(tmp_path / "m.onnx", nodes, *io, weights), probes)
+    found = ask(unbatched_classifier(tmp_path / "m.onnx"), probes)
     assert np.array_equal(found.answers, X.argmax(axis=1))
+
+
+@pytest.mark.parametrize("make", [tiny_classifier, unbatched_classifier])
+def test_a_model_that_stays_open_answers_any_probes_as_one_opened_for_them(tmp_path, probes, make):
+    request = RunRequest(make(tmp_path / "m.onnx"), CLASSIFIER, None, probes, batch=32)
+    whole = answer_probes(request).answers
+    with reopen(probes.dataset) as items:
+        model = open_model(request, items)
+        for chosen in (np.arange(40, 150), np.array([7]), np.array([149, 3, 3])):
+            some = replace(probes, indices=chosen)
+            found = model.run(some, partial(AnswerCollector, CLASSIFIER))
+            assert np.array_equal(found.answers, whole[chosen])
+            prepared = np.concatenate([feed["x"][:count] for feed, count in model.feeds(some)])
+            assert np.array_equal(prepared, X[chosen])
 
 
 def test_items_without_a_batch_axis_are_fed_one_at_a_time(tmp_path, probes):
