@@ -1,4 +1,4 @@
-"""Writing one toy ONNX file: what tests/factories.py is made of."""
+"""Writing and changing one toy ONNX file: what tests/factories.py is made of."""
 
 from __future__ import annotations
 
@@ -47,6 +47,16 @@ def save_model(
         [numpy_helper.from_array(np.asarray(w), name) for name, w in (weights or {}).items()],
     )
     return _write(path, graph, opsets=opsets, metadata=metadata, functions=functions)
+
+
+def with_weights(model: ModelProto, replaced: Mapping[str, Array]) -> ModelProto:
+    """A copy with other numbers in some initializers, by name."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for tensor in copy.graph.initializer:
+        if tensor.name in replaced:
+            tensor.CopyFrom(numpy_helper.from_array(replaced[tensor.name], tensor.name))
+    return copy
 
 
 def loop_node(trips: str, state: str, out: str, body: list[NodeProto], shape: Shape) -> NodeProto:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,16 +127,6 @@ def renamed(model: ModelProto) -> ModelProto:
     for tensor in copy.graph.initializer:
         tensor.name = name(tensor.name)
     del copy.graph.value_info[:]
-    return copy
-
-
-def with_weights(model: ModelProto, changes: Mapping[str, Array]) -> ModelProto:
-    """A copy with other numbers in some initializers."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for tensor in copy.graph.initializer:
-        if tensor.name in changes:
-            tensor.CopyFrom(numpy_helper.from_array(changes[tensor.name], tensor.name))
     return copy
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from sommelier.analysis.differences import compare_layers
 from sommelier.analysis.differences.tolerances import EIGHT_BITS, SINGLE
 from sommelier.errors import AnalysisError
+from tests.onnx_writer import with_weights
 
 from .networks import (
     Net,
@@ -25,7 +26,6 @@ from .networks import (
     quantise,
     renamed,
     saved,
-    with_weights,
 )
 
 X = pictures(48)

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 from sommelier.analysis.differences import weight_lineage
 from sommelier.errors import AnalysisError
+from tests.onnx_writer import with_weights
 
 from .networks import (
     Net,
@@ -23,7 +24,6 @@ from .networks import (
     renamed,
     saved,
     train,
-    with_weights,
 )
 
 

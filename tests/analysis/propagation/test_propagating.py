@@ -18,8 +18,8 @@ from tests.analysis.propagation.twins import (
     perturbed,
     run_all,
     shifted,
-    with_weights,
 )
+from tests.onnx_writer import with_weights
 
 TRIALS = 300
 NIGHTLY_TRIALS = 10_000

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from sommelier.analysis.propagation import Propagation, propagate
+from tests.onnx_writer import with_weights
 
 Array = NDArray[Any]
 
@@ -89,16 +89,6 @@ def run_all(model: ModelProto, inputs: Mapping[str, Array]) -> list[dict[str, Ar
         values = session.run(None, {k: v[i : i + 1] for k, v in inputs.items()})
         found.append(dict(zip(names, values, strict=True)))
     return found
-
-
-def with_weights(model: ModelProto, replaced: Mapping[str, Array]) -> ModelProto:
-    """The twin: the same graph with other weights."""
-    twin = onnx.ModelProto()
-    twin.CopyFrom(model)
-    for tensor in twin.graph.initializer:
-        if tensor.name in replaced:
-            tensor.CopyFrom(numpy_helper.from_array(replaced[tensor.name], tensor.name))
-    return twin
 
 
 def distances(

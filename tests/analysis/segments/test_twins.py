@@ -29,6 +29,7 @@ from tests.analysis.segments.nets import (
     vectors,
     weights_of,
 )
+from tests.onnx_writer import with_weights
 
 
 def _interface(host: ModelProto, donor: ModelProto) -> list[Segment]:
@@ -83,13 +84,9 @@ def test_the_twin_of_a_model_with_itself_answers_bit_by_bit_the_same(split: str)
 def test_swapping_one_block_is_swapping_its_weights_by_hand() -> None:
     host, donor = residual_net([2, 2], 0), residual_net([2, 2], 1)
     for segment in _common(host, donor, "block"):
-        by_hand = ModelProto()
-        by_hand.CopyFrom(host)
-        theirs = weights_of(donor)
-        for tensor in by_hand.graph.initializer:
-            if tensor.name in segment.weights:
-                assert segment.weights[tensor.name] == tensor.name
-                tensor.CopyFrom(numpy_helper.from_array(theirs[tensor.name], tensor.name))
+        theirs = {n: array for n, array in weights_of(donor).items() if n in segment.weights}
+        assert segment.weights == {name: name for name in theirs}
+        by_hand = with_weights(host, theirs)
         twin = build_twin(host, donor, [segment])
         np.testing.assert_array_equal(run(twin, images(3))[0], run(by_hand, images(3))[0])
 
@@ -226,11 +223,8 @@ def test_the_separated_host_with_the_replaced_weights_is_the_twin(seed: int) -> 
     if not segments:
         return
     model, arrays = separate(host, donor, segments), replaced_weights(host, donor, segments)
-    for tensor in model.graph.initializer:
-        if tensor.name in arrays:
-            tensor.CopyFrom(numpy_helper.from_array(arrays[tensor.name], tensor.name))
-    twin = build_twin(host, donor, segments)
-    np.testing.assert_array_equal(run(model, vectors(2))[0], run(twin, vectors(2))[0])
+    by_hand, twin = with_weights(model, arrays), build_twin(host, donor, segments)
+    np.testing.assert_array_equal(run(by_hand, vectors(2))[0], run(twin, vectors(2))[0])
 
 
 @pytest.mark.parametrize(("host_opset", "donor_opset"), [(17, 11), (13, 18), (11, 17), (9, 21)])
