@@ -1,0 +1,60 @@
+"""Model links: one model's answer predicted from another's, from answers alone (MLink).
+
+Usable as a library, without a database: `natural` reads the raw answers of two models, `split`
+divides the samples, `screen` says whether a link can work, `score` how well one does.
+Nothing here loads torch, onnxruntime or scipy before it needs them. Source: algorithms.md E.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sommelier.analysis.links.formats import (
+        AnswerFormat,
+        LinkAnswers,
+        as_given,
+        format_of,
+        natural,
+    )
+    from sommelier.analysis.links.scoring import Score, constant_answer, score, skill
+    from sommelier.analysis.links.splits import Split, split
+
+_HOMES = {
+    "AnswerFormat": "formats",
+    "LinkAnswers": "formats",
+    "Score": "scoring",
+    "Split": "splits",
+    "as_given": "formats",
+    "constant_answer": "scoring",
+    "format_of": "formats",
+    "natural": "formats",
+    "score": "scoring",
+    "skill": "scoring",
+    "split": "splits",
+}
+__all__ = [
+    "AnswerFormat",
+    "LinkAnswers",
+    "Score",
+    "Split",
+    "as_given",
+    "constant_answer",
+    "format_of",
+    "natural",
+    "score",
+    "skill",
+    "split",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a name with what it needs on first use."""
+    if name in _HOMES:
+        return getattr(import_module(f"sommelier.analysis.links.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'sommelier.analysis.links' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
