@@ -106,6 +106,9 @@ METRICS: dict[str, Metric] = {
 }
 """By name. `equivalence`, `agreement`, `bound`, `confidence` are answers to CORR, not metrics."""
 
+ANSWER_METRICS = frozenset(name for name, metric in METRICS.items() if "dataset" in metric.context)
+"""What is counted on a model's answers to a dataset, so that who chooses by it chooses by luck."""
+
 ANSWER_COLUMNS: tuple[str, ...] = ("equivalence", "agreement", "bound", "confidence", "probes")
 """Columns that exist only beside a CORR clause. All are fractions, except the count `probes`."""
 

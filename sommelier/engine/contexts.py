@@ -65,12 +65,16 @@ def completed(context: nodes.Context | None, shared: nodes.Context | None) -> no
 
 def metrics_in(node: object) -> Iterator[str]:
     """The metrics that an expression names, repeated as often as they stand there."""
+    return (name for name in names_in(node) if name in METRICS)
+
+
+def names_in(node: object) -> Iterator[str]:
+    """The columns that an expression names, in small letters, as often as they stand there."""
     if isinstance(node, nodes.Column):
-        if node.name.lower() in METRICS:
-            yield node.name.lower()
+        yield node.name.lower()
         return
     for part in _parts(node):
-        yield from metrics_in(part)
+        yield from names_in(part)
 
 
 def _predicates(node: object) -> Iterator[nodes.Expression]:

@@ -75,6 +75,109 @@ def test_a_pool_that_corr_filled_counts_all_it_was_chosen_from(db: sm.Connection
         assert equivalence == pytest.approx(bound(agreement, MODELS - 1), abs=1e-9)
 
 
+def counted(db: sm.Connection, source: str) -> int:
+    """The K with which a CORR over the source was corrected, told by its bounds alone."""
+    found = rows(db, f"{QUESTION} FROM {source} CORR m0")
+    agree = next((row for row in found if 0 < row[1] < 1), None)
+    assert agree is not None, "a bound tells K where some answers differ"
+    (claims,) = (k for k in range(1, 20) if abs(bound(agree[1], k) - agree[2]) < 1e-9)
+    return claims
+
+
+CHOSEN_BY_ANSWERS = (
+    "PICK MOST ACCURATE TOP 3",
+    "PICK MAX(accuracy) TOP 3",
+    "PICK PARETO (1 - accuracy, memory)",
+    "ORDER BY accuracy DESC LIMIT 3",
+    "ORDER BY (accuracy * 2) DESC LIMIT 3 OFFSET 1",
+    "ORDER BY memory, accuracy LIMIT 3",
+    "WHERE name IN ('m1', 'm2') OR (accuracy >= 99%)",
+    "PICK MAX(top5_accuracy) TOP 3",
+    "ORDER BY margin_loss LIMIT 3",
+)
+BLIND = (
+    "PICK SMALLEST TOP 3",
+    "PICK RANDOM TOP 3",
+    "ORDER BY name LIMIT 3",
+    "WHERE name IN ('m1', 'm2', 'm3') ORDER BY accuracy DESC",
+)
+
+
+@pytest.fixture(scope="module")
+def sources(db: sm.Connection):
+    """A clause as a query, a view and a pool."""
+    for model in range(1, MODELS):
+        db.execute(f"ALTER MODEL m{model} SET top5_accuracy = {90 + model}% ON 'points'")
+        db.execute(f"ALTER MODEL m{model} SET margin_loss = {10 + model}% ON 'points'")
+
+    def kinds(select: str) -> tuple[str, ...]:
+        db.execute(f"CREATE OR REPLACE VIEW chosen AS {select}")
+        db.execute(f"CREATE OR REPLACE POOL chosen AS {select}")
+        return f"({select})", "VIEW chosen", "POOL chosen"
+
+    return kinds
+
+
+@pytest.mark.parametrize("clause", CHOSEN_BY_ANSWERS)
+def test_a_source_that_chose_by_answers_counts_all_it_chose_from(
+    db: sm.Connection, sources, clause: str
+) -> None:
+    for source in sources(f"SELECT MODELS {clause}"):
+        assert counted(db, source) == MODELS - 1, source
+
+
+@pytest.mark.parametrize("clause", BLIND)
+def test_a_source_that_chose_blindly_counts_what_it_has(
+    db: sm.Connection, sources, clause: str
+) -> None:
+    for source in sources(f"SELECT MODELS {clause}"):
+        names = {name for (name,) in db.query(f"SELECT MODELS name FROM {source}").fetchall()}
+        assert counted(db, source) == len(names - {"m0"}) <= 3, source
+
+
+def test_distinct_keeps_the_first_in_order_and_so_chooses(db: sm.Connection, sources) -> None:
+    select = "SELECT DISTINCT MODELS memory WHERE name <> 'm0' ORDER BY accuracy DESC"
+    for source in sources(select):
+        assert len(rows(db, f"{QUESTION} FROM {source} CORR m0")) == 1
+        assert counted(db, source) == MODELS - 1
+
+
+def test_an_alias_of_accuracy_chooses_by_it(db: sm.Connection, sources) -> None:
+    for source in sources(
+        "SELECT MODELS name, accuracy * 100 AS score ORDER BY score DESC LIMIT 3"
+    ):
+        assert counted(db, source) == MODELS - 1, source
+
+
+def test_of_a_query_what_its_blind_conditions_left_is_counted(db: sm.Connection) -> None:
+    few = "WHERE name IN ('m0', 'm1', 'm2', 'm3', 'm4')"
+    for inner in (
+        f"(SELECT MODELS {few} PICK MOST ACCURATE TOP 2)",
+        f"(SELECT MODELS FROM (SELECT MODELS {few}) ORDER BY accuracy DESC LIMIT 2)",
+        f"(SELECT MODELS FROM (SELECT MODELS {few} PICK MOST ACCURATE TOP 2))",
+    ):
+        assert counted(db, inner) == 4, inner  # fmt: skip
+
+
+def test_a_pool_is_as_its_sources_were(db: sm.Connection, sources) -> None:
+    sources("SELECT MODELS PICK MOST ACCURATE TOP 3")
+    for kind in ("VIEW", "POOL"):
+        db.execute(f"CREATE OR REPLACE POOL second AS SELECT MODELS FROM {kind} chosen")
+        assert counted(db, "POOL second") == MODELS - 1
+    db.execute("CREATE OR REPLACE POOL chosen AS SELECT MODELS FROM POOL chosen ON memory < 1 GB")
+    assert counted(db, "POOL chosen") == MODELS - 1  # of what it was before nothing is kept
+    db.execute("CREATE OR REPLACE POOL second AS SELECT MODELS FROM VIEW chosen")
+    db.execute("DROP VIEW chosen")
+    assert counted(db, "POOL second") == MODELS - 1
+
+
+def test_accuracy_on_data_that_nobody_was_probed_on_is_no_luck(db: sm.Connection) -> None:
+    for model in range(MODELS):
+        db.execute(f"ALTER MODEL m{model} SET accuracy = {50 + model}% ON 'elsewhere'")
+    best = "ORDER BY accuracy ON 'elsewhere' DESC LIMIT 3"
+    assert counted(db, f"(SELECT MODELS {best})") == 3
+
+
 def test_little_agreement_is_certain_when_its_upper_bound_says_so(db: sm.Connection) -> None:
     """`<=` takes the other end of the interval than `>=`."""
     every = {name: agreement for name, agreement, _ in rows(db, f"{QUESTION} CORR m0")}
