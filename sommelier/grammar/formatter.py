@@ -118,6 +118,23 @@ def _(node: nodes.Select) -> str:
     return " ".join(part.strip() for part in parts if part)
 
 
+@format.register
+def _(node: nodes.SelectLinks) -> str:
+    distinct = " DISTINCT" if node.distinct else ""
+    projection = after("", _list(node.projection)) + after("WHERE", node.where)
+    order = after("ORDER BY", _list(node.order_by))
+    tail = after("LIMIT", node.limit) + after("OFFSET", node.offset) + _using(node.options)
+    return f"SELECT{distinct} LINKS{projection}{order}{tail}"
+
+
+@format.register
+def _(node: nodes.SelectPlan) -> str:
+    models = _list(node.models) if node.pool is None else f"POOL {write_name(node.pool)}"
+    pick = after("", None if node.pick is None else format(node.pick))
+    budget = after("ON", _condition_after_on(node.on))
+    return f"SELECT PLAN FOR {models}{budget}{pick}{_using(node.options)}"
+
+
 # ---- other statements
 
 
@@ -232,6 +249,22 @@ def _(node: nodes.CreateModel) -> str:
     head = "CREATE OR REPLACE" if node.or_replace else "CREATE"
     name = f"MODEL{_unless(node.if_not_exists)} {format(node.name)}"
     return f"{head} {name} AS {format(node.recipe)}" + _using(node.options)
+
+
+@format.register
+def _(node: nodes.CreateLink) -> str:
+    head = "CREATE OR REPLACE" if node.or_replace else "CREATE"
+    name = None if node.name is None else write_name(node.name)
+    kind = "LINK" + _unless(node.if_not_exists) + after("", name)
+    ends = f" FROM {_list(node.sources)} TO {format(node.target)}"
+    return f"{head} {kind}{ends}{_using(node.options)}"
+
+
+@format.register
+def _(node: nodes.CreatePlan) -> str:
+    head = "CREATE OR REPLACE" if node.or_replace else "CREATE"
+    kind = "PLAN" + _unless(node.if_not_exists)
+    return f"{head} {kind} {write_name(node.name)} AS {format(node.select)}"
 
 
 @format.register

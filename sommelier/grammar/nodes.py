@@ -37,6 +37,13 @@ from sommelier.grammar.expression_nodes import (
     Text,
     Times,
 )
+from sommelier.grammar.link_nodes import (
+    CreateLink,
+    CreatePlan,
+    Question,
+    SelectLinks,
+    SelectPlan,
+)
 from sommelier.grammar.select_nodes import (
     Corr,
     CorrCondition,
@@ -69,7 +76,9 @@ __all__ = [
     "Context",
     "Corr",
     "CorrCondition",
+    "CreateLink",
     "CreateModel",
+    "CreatePlan",
     "CreatePool",
     "Describe",
     "Drop",
@@ -98,6 +107,7 @@ __all__ = [
     "Pick",
     "Projection",
     "Quantity",
+    "Question",
     "Reference",
     "ReferenceSet",
     "RefreshPool",
@@ -106,6 +116,8 @@ __all__ = [
     "RegisterModel",
     "ResetOption",
     "Select",
+    "SelectLinks",
+    "SelectPlan",
     "SetOption",
     "Show",
     "Source",
@@ -126,9 +138,9 @@ class CatalogSql(Statement):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Explain(Statement):
-    """`EXPLAIN [ANALYZE] [(options)] SELECT ...`."""
+    """`EXPLAIN [ANALYZE] [(options)] SELECT MODELS | LINKS | PLAN ...`."""
 
-    select: Select
+    select: Question
     analyze: bool = False
     options: tuple[Option, ...] = ()
 
@@ -145,8 +157,8 @@ class ExplainWhy(Statement):
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Show(Statement):
     """what : models, tasks, sources, pools, views, datasets, devices, metrics, settings, functions,
-    units, jobs, rejections, labels, indexes; versions, profiles, lineage OF a model; segments,
-    disagreements, bounds OF one or two models."""
+    units, jobs, rejections, labels, indexes, links, plans; versions, profiles, lineage OF a model;
+    segments, disagreements, bounds OF one or two models."""
 
     what: str
     of: tuple[ModelRef | Parameter, ...] = ()
@@ -158,7 +170,8 @@ class Show(Statement):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Describe(Statement):
-    """kind : model, pool, view, metric, task, dataset, device; None = a model if there is one."""
+    """kind : model, pool, view, metric, task, dataset, device, link, plan; None = a model if there
+    is one."""
 
     name: ModelRef
     kind: str | None = None
@@ -217,7 +230,7 @@ class RegisterDevice(Statement):
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Analyze(Statement):
     """scope : all, pool, models. aspects : resources, latency, equivalence, accuracy, segments,
-    bounds; () = those that every model has, without segments and bounds."""
+    bounds, links; () = those that every model has, without segments, bounds and links."""
 
     scope: str
     pool: str | None = None
@@ -248,7 +261,7 @@ class AlterTask(Statement):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Drop(Statement):
-    """kind : model, pool, view, dataset, device."""
+    """kind : model, pool, view, dataset, device, link, plan."""
 
     kind: str
     name: ModelRef

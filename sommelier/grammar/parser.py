@@ -18,6 +18,8 @@ _CERTAINLY_FLAT = 2 * DEEPEST  # characters in which nothing can be nested deepe
 
 _READ_ONLY = (
     nodes.Select,
+    nodes.SelectLinks,
+    nodes.SelectPlan,
     nodes.CatalogSql,
     nodes.Explain,
     nodes.ExplainWhy,

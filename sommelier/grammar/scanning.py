@@ -27,6 +27,8 @@ _PIECE = re.compile(
     re.VERBOSE,
 )
 _SHOW_TABLES = (["SHOW", "TABLES"], ["SHOW", "ALL", "TABLES"])
+_ASKED = frozenset({"MODEL", "MODELS", "LINKS", "PLAN"})
+_NO_SOURCES = frozenset({"LINKS", "PLAN"})  # these have no FROM
 _OURS = frozenset({"CORR", "PICK"})
 _NO_PROJECTION = frozenset({".", ",", "::", "AS", "[", "||"})
 
@@ -81,7 +83,8 @@ def statements(text: str) -> list[Stretch]:
 
 
 def is_catalog_sql(tokens: Sequence[Piece]) -> bool:
-    """Whether a statement is SQL over the catalog's views: SELECT or WITH, and not SELECT MODEL(S).
+    """Whether a statement is SQL over the catalog's views: SELECT or WITH, and not SELECT MODEL(S),
+    SELECT LINKS or SELECT PLAN.
 
     `SELECT model.name` and `SELECT model, device` are SQL: nothing of ours continues like that.
     So are `SELECT model FROM profiles`, a column of a view, and SHOW [ALL] TABLES.
@@ -93,14 +96,20 @@ def is_catalog_sql(tokens: Sequence[Piece]) -> bool:
     rest = tokens[1:]
     if rest and rest[0].upper == "DISTINCT":
         rest = rest[1:]
-    if not rest or rest[0].upper not in ("MODEL", "MODELS"):
+    if not rest or rest[0].upper not in _ASKED:
         return True
-    if _reads_a_view(rest[1:]):
+    if _reads_a_view(rest[1:]) or (rest[0].upper in _NO_SOURCES and _reads_a_table(rest[1:])):
         return True
     following = "".join(piece.upper for piece in rest[1:2])
     doubled = "".join(piece.value for piece in rest[1:3])
     number = following == "." and doubled[1:2].isdigit()  # SELECT MODELS .5
     return (following in _NO_PROJECTION and not number) or doubled in _NO_PROJECTION
+
+
+def _reads_a_table(rest: Sequence[Piece]) -> bool:
+    """Whether FROM and what can only be SQL follow: `(SELECT`, `schema.table`, `range(`."""
+    values = [piece.value for piece in rest[:3]]
+    return len(rest) > 1 and rest[0].upper == "FROM" and ("(" in values[1:] or "." in values[2:])
 
 
 def _reads_a_view(rest: Sequence[Piece]) -> bool:

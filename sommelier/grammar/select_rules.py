@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -45,15 +46,11 @@ class SelectRules(ExpressionRules):
 
     def select(self, children: Children) -> nodes.Select:
         _select, distinct, _models, projection, *clauses = children
-        fields: dict[str, Any] = {}
-        seen: dict[str, Clause] = {}
-        for clause in clauses:
-            if clause.keyword in seen:
-                raise _duplicate(seen[clause.keyword], clause)
-            seen[clause.keyword] = clause
-            fields |= clause.fields
         return nodes.Select(
-            projection or (), distinct is not None, **fields, span=span_of(children)
+            projection or (),
+            distinct is not None,
+            **merged_clauses(clauses),
+            span=span_of(children),
         )
 
     def projections(self, children: Children) -> tuple[nodes.Projection, ...]:
@@ -191,6 +188,33 @@ class SelectRules(ExpressionRules):
     def option_list(self, children: Children) -> OptionList:
         items = tuple(child for child in children[1:-1] if child is not None)
         return OptionList(items, span_of(children))
+
+
+def merged_clauses(clauses: Sequence[Clause]) -> dict[str, Any]:
+    """The fields that all clauses set. Raises ParserError for a clause that is written twice."""
+    fields: dict[str, Any] = {}
+    seen: dict[str, Clause] = {}
+    for clause in clauses:
+        if clause.keyword in seen:
+            raise _duplicate(seen[clause.keyword], clause)
+        seen[clause.keyword] = clause
+        fields |= clause.fields
+    return fields
+
+
+def options_of(using: Clause | None) -> tuple[nodes.Option, ...]:
+    """The options of a USING clause, none if it was not written."""
+    return () if using is None else using.fields["options"]
+
+
+def check_creation(or_: Token | None, if_: Token | None, exists: Token | None) -> None:
+    """Raises ParserError for `CREATE OR REPLACE ... IF NOT EXISTS`."""
+    if or_ is not None and if_ is not None:
+        raise ParserError(
+            "OR REPLACE and IF NOT EXISTS contradict each other",
+            span=span_of([if_, exists]),
+            hint="keep one of the two",
+        )
 
 
 def option_value(value: Any) -> nodes.OptionValue:

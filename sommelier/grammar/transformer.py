@@ -1,6 +1,7 @@
 """Turns what the grammar's rules matched into nodes, while the text is being parsed.
 
-The rules of expressions and of SELECT are in their own files; here are the other statements.
+The rules of expressions, of SELECT and of links are in their own files; here are the other
+statements.
 Optional parts that were not written are None (lark's maybe_placeholders).
 """
 
@@ -13,11 +14,12 @@ from lark import Token
 from sommelier.errors import ParserError
 from sommelier.grammar import nodes
 from sommelier.grammar.expression_rules import Children, span_of
-from sommelier.grammar.select_rules import Clause, SelectRules, option_value
+from sommelier.grammar.link_rules import LinkRules
+from sommelier.grammar.select_rules import Clause, check_creation, option_value, options_of
 from sommelier.grammar.spelling import unquoted
 
 
-class NodeBuilder(SelectRules):
+class NodeBuilder(LinkRules):
     """Every rule of query.lark by its name."""
 
     def explain(self, children: Children) -> nodes.Explain:
@@ -64,7 +66,7 @@ class NodeBuilder(SelectRules):
             like=None if like is None else unquoted(like),
             where=where,
             limit=None if limit is None else int(limit),
-            options=_options(using),
+            options=options_of(using),
             span=span_of(children),
         )
 
@@ -80,7 +82,9 @@ class NodeBuilder(SelectRules):
     def compare(self, children: Children) -> nodes.Compare:
         word, reference, _with, candidate, using = children
         layers = word.type == "DIFF"
-        return nodes.Compare(reference, candidate, _options(using), layers, span=span_of(children))
+        return nodes.Compare(
+            reference, candidate, options_of(using), layers, span=span_of(children)
+        )
 
     def import_models(self, children: Children) -> nodes.Import:
         _import, _models, _from, connector, *locations = children[:-5]
@@ -90,7 +94,7 @@ class NodeBuilder(SelectRules):
             tuple(unquoted(location) for location in locations),
             like=None if like is None else unquoted(like),
             limit=None if limit is None else int(limit),
-            options=_options(using),
+            options=options_of(using),
             span=span_of(children),
         )
 
@@ -101,7 +105,7 @@ class NodeBuilder(SelectRules):
             unquoted(path),
             None if task is None else unquoted(task),
             any(if_not_exists),
-            _options(using),
+            options_of(using),
             span=span_of(children),
         )
 
@@ -111,13 +115,13 @@ class NodeBuilder(SelectRules):
             unquoted(name),
             unquoted(path),
             any(if_not_exists),
-            _options(using),
+            options_of(using),
             span=span_of(children),
         )
 
     def register_device(self, children: Children) -> nodes.RegisterDevice:
         _register, _device, name, using = children
-        return nodes.RegisterDevice(unquoted(name), _options(using), span=span_of(children))
+        return nodes.RegisterDevice(unquoted(name), options_of(using), span=span_of(children))
 
     def analyze(self, children: Children) -> nodes.Analyze:
         _analyze, scope, *aspects, _against, against, using = children
@@ -126,7 +130,7 @@ class NodeBuilder(SelectRules):
             **scope.fields,
             aspects=names,
             against=against or (),
-            options=_options(using),
+            options=options_of(using),
             span=span_of(children),
         )
 
@@ -177,7 +181,7 @@ class NodeBuilder(SelectRules):
 
     def create_pool(self, children: Children) -> nodes.CreatePool:
         _create, or_, _replace, kind, if_, _not, _exists, name, _as, select = children
-        _check_creation(or_, if_, _exists)
+        check_creation(or_, if_, _exists)
         return nodes.CreatePool(
             kind.type.lower(),
             unquoted(name),
@@ -189,13 +193,13 @@ class NodeBuilder(SelectRules):
 
     def create_model(self, children: Children) -> nodes.CreateModel:
         _create, or_, _replace, _model, if_, _not, exists, name, _as, recipe, using = children
-        _check_creation(or_, if_, exists)
+        check_creation(or_, if_, exists)
         return nodes.CreateModel(
             name,
             recipe,
             or_ is not None,
             if_ is not None,
-            _options(using),
+            options_of(using),
             span=span_of(children),
         )
 
@@ -214,16 +218,3 @@ class NodeBuilder(SelectRules):
     def reset_option(self, children: Children) -> nodes.ResetOption:
         name = None if children[1].type == "ALL" else unquoted(children[1])
         return nodes.ResetOption(name, span=span_of(children))
-
-
-def _check_creation(or_: Token | None, if_: Token | None, exists: Token | None) -> None:
-    if or_ is not None and if_ is not None:
-        raise ParserError(
-            "OR REPLACE and IF NOT EXISTS contradict each other",
-            span=span_of([if_, exists]),
-            hint="keep one of the two",
-        )
-
-
-def _options(using: Clause | None) -> tuple[nodes.Option, ...]:
-    return () if using is None else using.fields["options"]

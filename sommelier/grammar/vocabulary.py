@@ -13,16 +13,16 @@ RESERVED_COLUMNS = _words(
 """Keywords that could stand where a column, alias, function or option is named."""
 
 RESERVED_NAMES = _words(
-    "ALL ANY DATASET DEVICE FALSE IF METRIC MODEL MODELS NULL POOL TASK TRUE VIEW"
+    "ALL ANY DATASET DEVICE FALSE FROM IF LINK METRIC MODEL MODELS NULL PLAN POOL TASK TRUE VIEW"
 )
 """Keywords that could stand where a model, pool, dataset ... is named."""
 
-NAME_KEYWORDS = _words("TASK ANY ALL POOL VIEW METRIC DATASET DEVICE IF FITS")
+NAME_KEYWORDS = _words("TASK ANY ALL POOL VIEW METRIC DATASET DEVICE IF FITS LINK PLAN")
 """Keywords that people also give to models and columns."""
 
 LATER = _words(
     """ASYNC CANCEL CASCADE DEPLOY DEPLOYMENT DEPLOYMENTS DRAIN ESCALATE EXPORT FALLBACK FILE
-    FORMAT FUSION FUSIONS JOB LINK LINKS PER PLAN PREDICT QUANTIZE QUANTIZED
+    FORMAT FUSION FUSIONS JOB PER PREDICT QUANTIZE QUANTIZED
     REPOSITORIES REPOSITORY ROUTE SERVE STATISTICS UNDEPLOY UNDER"""
 )
 """Words of the language's design whose statements and clauses have not joined it yet."""
@@ -35,7 +35,8 @@ STARTERS = _words(
 
 CATALOG_VIEWS = _words(
     """models profiles equivalences datasets probe_sets sketches tasks jobs job_tasks pools
-    pool_models views rejections devices labels operator_costs settings segments lineage"""
+    pool_models views rejections devices labels operator_costs settings segments lineage links
+    plans"""
 )
 """What catalog SQL reads; storage/views.py makes them."""
 
