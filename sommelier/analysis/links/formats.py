@@ -31,7 +31,8 @@ Form = Literal["probabilities", "logits", "scaled", "ids", "values"]
 MAX_WIDTH = 4096  # a layer from and to so many outputs has 17 million numbers
 CLASS_KINDS = (OutputKind.CLASSIFICATION, OutputKind.CLASS_IDS)
 PADDING = -1  # the token id after the end of a shorter sequence, as collected
-SUM_TOLERANCE = 0.05  # of a row of probabilities: 8-bit ones of 10 classes are off by up to 2 %
+EIGHT_BITS = 256.0  # the sum of probabilities in 8 bits; TFLite fixes the scale of Softmax to 1/256
+SUM_TOLERANCE = 0.05  # of rows of probabilities, by which their sums may differ
 LEAST_PROBABILITY = 1e-7  # of which a logarithm is taken; float32 tells it from 0 and 1
 
 
@@ -185,27 +186,38 @@ def _classes_format(values: Array, dtype: str, classes: int | None) -> AnswerFor
         raise AnalysisError(
             "a single score is no choice of a class; declare the model 'multilabel'"
         )
-    least = _least(dtype)
-    total = _row_sum(flat - least)
+    known = flat[np.isfinite(flat).all(axis=1)].astype(np.float64)
+    if _signed_bytes(known):
+        dtype = "int8"
+    total = _row_sum(known - _least(dtype))
     if total is None:
         return AnswerFormat("classes", flat.shape[1], "logits", dtype=dtype)
     form: Form = "probabilities" if total == 1.0 else "scaled"
     return AnswerFormat("classes", flat.shape[1], form, scale=total, dtype=dtype)
 
 
-def _row_sum(values: Array) -> float | None:
-    """What rows of scaled probabilities add up to: 1, 100, 256 ...; None where they are scores."""
-    flat = values.reshape(len(values), -1).astype(np.float64)
-    flat = flat[np.isfinite(flat).all(axis=1)]
-    if (flat < 0).any():
+def _row_sum(values: Floats) -> float | None:
+    """What rows of probabilities add up to: 1, 100, 256; None where they are scores.
+
+    8-bit probabilities of many classes add up to less, where most are rounded to 0.
+    """
+    if (values < 0).any():
         return None
-    if (flat <= 1).all():
-        return 1.0  # each on its own in [0, 1] too: they are made to sum to 1
-    sums = flat.sum(axis=1)
+    if (values <= 1).all():
+        return 1.0  # also where each is in [0, 1] on its own: they are made to sum to 1
+    sums = values.sum(axis=1)
+    if values.max() <= 255 and (values == np.floor(values)).all():
+        return EIGHT_BITS if sums.max() <= EIGHT_BITS * (1 + SUM_TOLERANCE) else None
     usual = float(np.median(sums))
-    if usual <= 0 or np.quantile(np.abs(sums / usual - 1), 0.9) > SUM_TOLERANCE:
+    if np.abs(sums / usual - 1).max() > SUM_TOLERANCE:
         return None
     return 1.0 if abs(usual - 1) <= SUM_TOLERANCE else float(round(usual))
+
+
+def _signed_bytes(values: Floats) -> bool:
+    """Whether these are 8-bit probabilities with -128 for 0."""
+    whole = values.min() == -128 and values.max() <= 127 and (values == np.floor(values)).all()
+    return bool(whole) and _row_sum(values + 128) is not None
 
 
 def _class_probabilities(flat: Array, format: AnswerFormat) -> NDArray[np.float32]:
@@ -215,12 +227,13 @@ def _class_probabilities(flat: Array, format: AnswerFormat) -> NDArray[np.float3
     if format.form == "logits":
         values = np.exp(values - values.max(axis=1, keepdims=True))
     elif format.form == "scaled":
-        values = np.maximum(values - _least(format.dtype), 0.0)
-    else:
-        values = np.maximum(values, 0.0)
+        # what rounding took is spread evenly, less than a half each, so that it rounds back
+        values = (values - _least(format.dtype)) / format.scale
+        values += (1 - values.sum(axis=1, keepdims=True)) / format.width
+    values = np.maximum(values, 0.0)
     total = values.sum(axis=1, keepdims=True)
-    even = np.full_like(values, 1.0 / format.width)
-    return np.where(total == 0, even, values / np.where(total == 0, 1, total)).astype(np.float32)
+    shares = np.divide(values, total, out=np.full_like(values, 1 / format.width), where=total != 0)
+    return np.asarray(shares, dtype=np.float32)
 
 
 def _one_hot(ids: Array, width: int) -> NDArray[np.float32]:
@@ -349,7 +362,7 @@ def _sigmoid(values: Floats) -> Floats:
 
 def _least(dtype: str) -> int:
     """The value that stands for probability 0: -128 of int8, else 0."""
-    return int(np.iinfo(dtype).min) if dtype in ("int8", "int16") else 0
+    return -128 if dtype == "int8" else 0
 
 
 def _integer(dtype: str) -> str:

@@ -11,6 +11,7 @@ from sommelier.analysis.quality.measure import (
     Array,
     Figure,
     Floats,
+    Indices,
     Mask,
     dataset_figure,
     mean_figure,
@@ -58,7 +59,8 @@ class LabelSets:
             dataset_figure("macro F1", n, lambda i: _macro_f1(given[i], wanted[i])),
         ]
         if scores.dtype != np.bool_:
-            figures.append(dataset_figure("mAP", n, lambda i: mean_precision(scores[i], wanted[i])))
+            ranked = RankedLabels(scores, wanted)
+            figures.append(dataset_figure("mAP", n, ranked.of_samples))
         return tuple(figures)
 
     def describe(self, answer: Any) -> str:
@@ -74,26 +76,39 @@ def average_precision(scores: Array, truth: Array) -> float:
 
     scores, truth : (n,). Equal scores are one threshold. This is scikit-learn's definition.
     """
-    positives = np.count_nonzero(truth)
-    if not positives:
-        return float("nan")
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(truth[order].astype(np.float64))
-    ranked = scores[order]
-    last = np.append(ranked[1:] != ranked[:-1], True)  # where a run of equal scores ends
-    precision = (hits / np.arange(1, len(hits) + 1))[last]
-    recall = hits[last] / positives
-    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+    return RankedLabels(scores[:, None], truth[:, None]).of_samples(np.arange(len(truth)))
 
 
-def mean_precision(scores: Array, truth: Array) -> float:
-    """Mean `average_precision` over the labels that occur; NaN when none does."""
-    found = [
-        average_precision(scores[:, label], truth[:, label])
-        for label in range(truth.shape[1])
-        if truth[:, label].any()
-    ]
-    return float(np.mean(found)) if found else float("nan")
+class RankedLabels:
+    """mAP of the samples chosen, from one ranking of all of them.
+
+    Ranking is done once; `of_samples` only counts, all labels in one pass, so that a bootstrap is
+    affordable: 0.1 ms a resample for 10 labels of 300 samples. scores, truth : (n, labels).
+    """
+
+    def __init__(self, scores: Array, truth: Array) -> None:
+        self._samples, labels = truth.shape
+        self._order = np.argsort(-np.asarray(scores).T, axis=1, kind="stable")  # (labels, n)
+        self._right = np.take_along_axis(np.asarray(truth, np.int64).T, self._order, axis=1)
+        ranked = np.take_along_axis(np.asarray(scores).T, self._order, axis=1)
+        ends = np.ones((labels, self._samples), dtype=np.bool_)  # where a run of equal scores ends
+        ends[:, :-1] = ranked[:, 1:] != ranked[:, :-1]
+        self._label, self._end = np.nonzero(ends)
+
+    def of_samples(self, chosen: Indices) -> float:
+        """Mean `average_precision` over the labels that occur at these positions, repetitions
+        allowed; NaN when none does."""
+        times = np.bincount(chosen, minlength=self._samples)[self._order]
+        right = np.cumsum(times * self._right, axis=1)
+        seen = np.cumsum(times, axis=1)[self._label, self._end]
+        positives = right[:, -1]
+        found = right[self._label, self._end]
+        first = np.diff(self._label, prepend=-1) > 0
+        gained = found - np.where(first, 0, np.roll(found, 1))
+        terms = gained * found / np.maximum(seen, 1)
+        sums = np.bincount(self._label, weights=terms, minlength=len(positives))
+        occurs = positives > 0
+        return float((sums[occurs] / positives[occurs]).mean()) if occurs.any() else float("nan")
 
 
 def f1(matched: Array | float, found: Array | float, wanted: Array | float) -> Floats:
