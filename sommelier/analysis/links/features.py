@@ -1,0 +1,140 @@
+"""What a link reads of a vector, and what it is taught of one: both ends of a vec-to-vec link.
+
+Probabilities are read as logarithms or log-odds: a link between two classifiers is then nearly
+linear. Everything is standardised by the training rows. Source: algorithms.md E.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sommelier.analysis.links.formats import LEAST_PROBABILITY, Kind, LinkAnswers
+from sommelier.errors import AnalysisError
+
+Array = NDArray[Any]
+Singles = NDArray[np.float32]
+Activation = Literal["softmax", "shares", "sigmoid", "unit", "values"]
+
+FARTHEST = 30.0  # standard deviations: a value that training never saw does not carry a link away
+HIGHEST_FLOOR = 0.25  # of answers that are all 0 or 1, and still below one half
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """How natural vectors become the numbers a link reads.
+
+    floor : probabilities closer to 0 (of labels: also to 1) count as this. mean, weight :
+    float32 (width,), of the training rows; weight is 1 / deviation, 0 where nothing ever changes.
+    """
+
+    kind: Kind
+    floor: float
+    mean: Singles
+    weight: Singles
+
+    @classmethod
+    def of(cls, source: LinkAnswers, rows: Array) -> Features:
+        """The features of these (training) rows. Raises AnalysisError where none has an answer."""
+        seen = _answered(source.rows(rows))
+        floor = _floor(seen) if source.format.kind in ("classes", "labels") else 0.0
+        spread = _open(seen, source.format.kind, floor).astype(np.float64)
+        mean, weight = _standard(spread)
+        return cls(source.format.kind, floor, mean, weight)
+
+    def __call__(self, values: Array) -> Singles:
+        """float32 (n, width); 0, which is the mean, for a sample without an answer (NaN)."""
+        opened = _open(np.asarray(values, dtype=np.float32), self.kind, self.floor)
+        scaled = (opened - self.mean) * self.weight
+        return np.asarray(np.nan_to_num(np.clip(scaled, -FARTHEST, FARTHEST), nan=0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """How a link's last linear outputs become natural answers.
+
+    activation : 'softmax' and 'shares' (cut off at 0, divided by their sum) give classes,
+    'sigmoid' and 'unit' (cut off at 0 and 1) labels, 'values' numbers and boxes: times `scale`,
+    plus `offset`, both float32 (width,) and of the training rows.
+    """
+
+    activation: Activation
+    offset: Singles
+    scale: Singles
+
+    @classmethod
+    def of(cls, target: LinkAnswers, rows: Array) -> Readout:
+        """The readout of a network whose loss is the one `losses` names for this kind."""
+        width = target.format.width
+        offset, scale = np.zeros(width, dtype=np.float32), np.ones(width, dtype=np.float32)
+        if target.format.kind == "classes":
+            return cls("softmax", offset, scale)
+        if target.format.kind == "labels":
+            return cls("sigmoid", offset, scale)
+        seen = _answered(target.rows(rows)).astype(np.float64)
+        scale = np.where(_changes(seen), seen.std(axis=0), 0.0).astype(np.float32)
+        return cls("values", seen.mean(axis=0).astype(np.float32), scale)
+
+    def taught(self, values: Array) -> Singles:
+        """What the outputs are compared with in training: probabilities, or standardised values."""
+        weight = np.divide(1.0, self.scale, out=np.zeros_like(self.scale), where=self.scale > 0)
+        return np.asarray((np.asarray(values, dtype=np.float32) - self.offset) * weight)
+
+    def __call__(self, outputs: Array) -> Singles:
+        """Natural answers float32 (n, width) from outputs (n, width)."""
+        if self.activation == "softmax":
+            raised = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+            return np.asarray(raised / raised.sum(axis=1, keepdims=True), dtype=np.float32)
+        if self.activation == "shares":
+            shares = np.maximum(outputs, LEAST_PROBABILITY)
+            return np.asarray(shares / shares.sum(axis=1, keepdims=True), dtype=np.float32)
+        if self.activation == "sigmoid":
+            return np.asarray(0.5 * (1.0 + np.tanh(0.5 * outputs)), dtype=np.float32)
+        if self.activation == "unit":
+            return np.asarray(np.clip(outputs, 0.0, 1.0), dtype=np.float32)
+        return np.asarray(outputs * self.scale + self.offset, dtype=np.float32)
+
+
+def log_probabilities(target: LinkAnswers, rows: Array) -> Singles:
+    """The target's logarithms (of each sample, their mean taken off) or log-odds, (n, width)."""
+    opened = _open(target.values, target.format.kind, _floor(_answered(target.rows(rows))))
+    if target.format.kind == "classes":
+        opened = opened - opened.mean(axis=1, keepdims=True)
+    return opened
+
+
+def _answered(answers: LinkAnswers) -> Array:
+    seen = answers.values[answers.answered]
+    if not len(seen):
+        raise AnalysisError(f"none of the {len(answers)} training samples has an answer")
+    return seen
+
+
+def _floor(probabilities: Array) -> float:
+    """Half of the smallest probability seen: what a quantised model calls 0 is not e-16."""
+    positive = probabilities[probabilities > 0]
+    least = float(positive.min()) / 2 if positive.size else HIGHEST_FLOOR
+    return float(np.clip(least, LEAST_PROBABILITY, HIGHEST_FLOOR))
+
+
+def _open(values: Array, kind: Kind, floor: float) -> Singles:
+    if kind == "classes":
+        return np.asarray(np.log(np.maximum(values, np.float32(floor))))
+    if kind == "labels":
+        inner = np.clip(values, np.float32(floor), np.float32(1.0 - floor))
+        return np.asarray(np.log(inner) - np.log(1 - inner))
+    return values
+
+
+def _standard(values: NDArray[np.float64]) -> tuple[Singles, Singles]:
+    deviation = np.where(_changes(values), values.std(axis=0), 0.0)
+    weight = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    return values.mean(axis=0).astype(np.float32), weight.astype(np.float32)
+
+
+def _changes(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where a column is no constant; a deviation of rounding errors would be divided by."""
+    return np.asarray(np.ptp(values, axis=0) > 1e-6 * np.abs(values).max(axis=0))

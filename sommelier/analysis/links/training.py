@@ -1,0 +1,266 @@
+"""Training of links: options, early stopping, and all vector sources of one target together.
+
+Links that share a target share the rows, the order of the batches and the sizes of the layers, so a
+step is one batched matrix product for all of them; nothing else is shared, and a link comes out as
+if it were trained alone. Source: paper 000, section "Black-Box Model Linking"; algorithms.md E.1.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sommelier.analysis.links.features import Features, Readout
+from sommelier.analysis.links.formats import LinkAnswers
+from sommelier.analysis.links.networks import Layer, VectorLink, hidden_units
+from sommelier.analysis.links.splits import Split
+from sommelier.errors import AnalysisError, CancelledError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sommelier.analysis.links.perceptrons import Shape
+
+Array = NDArray[Any]
+Cancelled = Callable[[], bool]
+
+PADDING = 2  # links train together while the widest source is at most this many times the narrowest
+SMALL_STEP = 5e8  # operations of a step below which a second thread costs more than it saves
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """How links are trained; the defaults are the paper's, with early stopping.
+
+    A link keeps its state of least loss on the validation rows; it stops after `patience` epochs
+    without a lesser one, or, with None, after all `epochs`. hidden : None for `hidden_units`.
+    device : torch's name of it. threads : None for one where steps are small, else torch's own.
+    """
+
+    learning_rate: float = 0.01
+    epochs: int = 100
+    batch: int = 32
+    patience: int | None = 10
+    hidden: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+
+
+def train_vectors(
+    sources: Sequence[LinkAnswers],
+    target: LinkAnswers,
+    split: Split,
+    options: TrainingOptions,
+    cancelled: Cancelled = bool,
+) -> list[VectorLink]:
+    """A network from each source to the target, in the order of the sources.
+
+    Samples the target has no answer to are left out. A link whose loss stops being a number keeps
+    its best state before that. Raises CancelledError between epochs, AnalysisError where the target
+    answered too few samples.
+    """
+    rows = answered(target, split)
+    links: dict[int, VectorLink] = {}
+    for members in _groups([source.format.width for source in sources]):
+        group = [sources[member] for member in members]
+        links.update(zip(members, _train(group, target, rows, options, cancelled), strict=True))
+    return [links[place] for place in range(len(sources))]
+
+
+def answered(target: LinkAnswers, split: Split) -> Split:
+    """The split without samples that the target has no answer to.
+
+    Raises AnalysisError where nothing is left to learn from or to stop by.
+    """
+    known = target.answered
+    train, validation, held_out = (
+        rows[known[rows]] for rows in (split.train, split.validation, split.held_out)
+    )
+    if not (len(train) and len(validation)):
+        raise AnalysisError(
+            f"the target answered {len(train)} of {len(split.train)} training samples and "
+            f"{len(validation)} of {len(split.validation)} for validation: too few for a link"
+        )
+    return Split(train, validation, held_out)
+
+
+class EarlyStopping:
+    """Each link's state of least loss, and whether it is worth going on."""
+
+    def __init__(self, links: int, patience: int | None) -> None:
+        self.states: list[Tensor | None] = [None] * links
+        self.losses = [float("inf")] * links
+        self.epochs = [-1] * links  # the first call is the state before training
+        self._patience = patience
+        self._waited = [0] * links
+
+    def goes_on(self, link: int, loss: float, state: Tensor) -> bool:
+        """Takes an epoch's loss on the validation rows; False when the link should stop.
+
+        state : copied where it is the best so far, which the first always is; a loss that is no
+        number ends the training.
+        """
+        self.epochs[link] += 1
+        if self.states[link] is None or loss < self.losses[link]:
+            self.states[link] = state.detach().clone()
+            self.losses[link] = loss if isfinite(loss) else float("inf")
+            self._waited[link] = 0
+            return True
+        self._waited[link] += 1
+        return isfinite(loss) and (self._patience is None or self._waited[link] < self._patience)
+
+
+def batches(samples: int, options: TrainingOptions) -> Iterator[list[Tensor]]:
+    """Epoch after epoch, `options.epochs` of them: positions of the samples of every batch.
+
+    Sizes differ by at most one, so that no step follows the noise of a few left-over samples.
+    """
+    import torch
+
+    draw = torch.Generator().manual_seed(options.seed)
+    count = -(-samples // options.batch)
+    for _ in range(options.epochs):
+        order = torch.randperm(samples, generator=draw).to(options.device)
+        yield list(torch.tensor_split(order, count))
+
+
+@contextmanager
+def training_threads(options: TrainingOptions, operations: float) -> Iterator[None]:
+    """Lets torch use as many threads as the options say, or as a step of that many operations is
+    worth, and puts its own number back afterwards."""
+    import torch
+
+    usual = torch.get_num_threads()
+    torch.set_num_threads(options.threads or (1 if operations < SMALL_STEP else usual))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
+
+
+def stop_if(cancelled: Cancelled) -> None:
+    """Raises CancelledError if the user asked for it."""
+    if cancelled():
+        raise CancelledError("the training of links was cancelled")
+
+
+def _groups(widths: Sequence[int]) -> list[list[int]]:
+    """Positions of sources of similar width, narrow ones first."""
+    groups: list[list[int]] = []
+    for place in sorted(range(len(widths)), key=lambda place: widths[place]):
+        if groups and widths[place] <= PADDING * widths[groups[-1][0]]:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return groups
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Links of one target that train together, and both ends of each."""
+
+    sources: Sequence[LinkAnswers]
+    target: LinkAnswers
+    shape: Shape
+    features: Sequence[Features]
+    readout: Readout
+
+    @classmethod
+    def of(
+        cls, sources: Sequence[LinkAnswers], target: LinkAnswers, rows: Array, hidden: int | None
+    ) -> _Group:
+        """rows : the training rows. hidden : units, where they were asked for."""
+        from sommelier.analysis.links.perceptrons import Shape
+
+        outputs = target.format.width
+        widest = max(source.format.width for source in sources)
+        shape = Shape(widest, hidden_units(outputs, hidden), outputs)
+        features = [Features.of(source, rows) for source in sources]
+        return cls(sources, target, shape, features, Readout.of(target, rows))
+
+    def batch(self, rows: Array, device: str) -> tuple[Tensor, Tensor]:
+        """Inputs (links, rows, widest source) and what outputs are compared with (rows, width)."""
+        import torch
+
+        inputs = np.zeros((len(self.sources), len(rows), self.shape.inputs), dtype=np.float32)
+        for block, source, read in zip(inputs, self.sources, self.features, strict=True):
+            block[:, : source.format.width] = read(source.values[rows])
+        taught = self.readout.taught(self.target.values[rows])
+        return torch.from_numpy(inputs).to(device), torch.from_numpy(taught).to(device)
+
+    def link(self, place: int, state: Tensor, epochs: int, seconds: float) -> VectorLink:
+        """The link of one source from its row of parameters, without the padded inputs."""
+        source = self.sources[place].format
+        first, first_bias, last, last_bias = (
+            part[0].cpu().numpy() for part in self.shape.layers(state[None])
+        )
+        layers = Layer(first[: source.width], first_bias[0]), Layer(last, last_bias[0])
+        return VectorLink(
+            source, self.target.format, self.features[place], layers, self.readout, epochs, seconds
+        )
+
+
+def _train(
+    sources: Sequence[LinkAnswers],
+    target: LinkAnswers,
+    rows: Split,
+    options: TrainingOptions,
+    cancelled: Cancelled,
+) -> list[VectorLink]:
+    started = time.perf_counter()
+    group = _Group.of(sources, target, rows.train, options.hidden)
+    parts = [group.batch(part, options.device) for part in (rows.train, rows.validation)]
+    operations = 6.0 * len(sources) * options.batch * group.shape.size
+    with training_threads(options, operations):
+        best = _descend(group, parts, options, cancelled)
+    seconds = (time.perf_counter() - started) / len(sources)
+    return [
+        group.link(place, state, epochs, seconds)
+        for place, (state, epochs) in enumerate(zip(best.states, best.epochs, strict=True))
+        if state is not None
+    ]
+
+
+def _descend(
+    group: _Group,
+    parts: Sequence[tuple[Tensor, Tensor]],
+    options: TrainingOptions,
+    cancelled: Cancelled,
+) -> EarlyStopping:
+    """Trains all links of a group; one that stops leaves it."""
+    import torch
+
+    from sommelier.analysis.links.perceptrons import Perceptrons, initial
+
+    (inputs, targets), (seen, wanted) = parts
+    running = list(range(len(group.sources)))
+    best = EarlyStopping(len(running), options.patience)
+    with torch.inference_mode():
+        start = initial(group.shape, [s.format.width for s in group.sources], options.seed)
+        nets = Perceptrons(group.shape, start.to(options.device), group.target.format.kind)
+        for order in chain([[]], batches(len(targets), options)):  # before training, then epochs
+            stop_if(cancelled)
+            for batch in order:
+                nets.step(inputs[:, batch], targets[batch], options.learning_rate)
+            losses = nets.losses(seen, wanted).tolist()
+            going = [
+                place
+                for place, link in enumerate(running)
+                if best.goes_on(link, losses[place], nets.parameters[place])
+            ]
+            if not going:
+                break
+            if len(going) < len(running):
+                nets.keep(going)
+                inputs, seen = inputs[going], seen[going]
+                running = [running[place] for place in going]
+    return best
