@@ -17,12 +17,14 @@ from sommelier.grammar.expectations import (
     END,
     Place,
     described,
+    is_keyword,
     keywords_in,
     position,
     reach,
     read,
 )
 from sommelier.grammar.hints import hint_for, later
+from sommelier.grammar.link_hints import clause_elsewhere, links_between
 from sommelier.grammar.scanning import Piece
 from sommelier.grammar.situation import Situation
 from sommelier.grammar.statement_hints import file_as_reference
@@ -30,6 +32,7 @@ from sommelier.grammar.vocabulary import LATER, PICKERS, SQL_AFTER_COLUMN
 
 _ALIKE = 0.65  # difflib's ratio; below it a suggestion is noise
 _OFFERED = 3
+_ASKED = ("MODEL", "MODELS", "LINKS", "PLAN")
 _WORD = re.compile(r"[^\W\d]\w*")
 _CHARACTERS = re.compile(r"[&|!<>=]+|\w+|.", re.DOTALL)
 
@@ -103,9 +106,10 @@ def not_catalog_sql(text: str, words: Sequence[Piece]) -> ParserError | None:
         after.kind == "word" and (after.upper not in SQL_AFTER_COLUMN or not tables)
     )
     if plain or clause is not None:
-        meant = difflib.get_close_matches(first.upper, ("MODEL", "MODELS"), 2, 0.75)
+        meant = difflib.get_close_matches(first.upper, _ASKED, 2, 0.75)
         if meant and first.kind == "word":
-            return _at(text, first, suggestions=tuple(meant))
+            ends = links_between(text[after.start :]) if after and "LINKS" in meant else None
+            return _at(text, first, suggestions=tuple(meant), hint=ends)
     if first.upper == "SEGMENTS" and after is not None and plain:
         return _at(text, first, hint="segments are shown by SHOW SEGMENTS OF model")
     if first.upper in LATER and after is not None and plain:
@@ -150,6 +154,8 @@ def _situation(error: UnexpectedInput, source: _Text, place: Place) -> Situation
     start = position(error)
     if isinstance(error, UnexpectedToken):
         word, kind = str(error.token), error.token.type
+        if source.text.startswith("->", start):
+            word, kind = "->", ""
     else:
         match = _CHARACTERS.match(source.text, start, source.end)
         word, kind = match.group() if match else "", ""
@@ -163,6 +169,8 @@ def _corrections(
     if not _WORD.fullmatch(word) or len(word) < 2 or word.upper() in LATER:
         return ()
     alike = difflib.get_close_matches(word.upper(), keywords_in(accepts), _OFFERED, _ALIKE)
+    if is_keyword(word):  # at the wrong place, and no misspelling but for an s
+        alike = [keyword for keyword in alike if keyword.rstrip("S") == word.upper().rstrip("S")]
     stop = start + len(word)
     goal = stop if beyond is None else beyond
     reached = {keyword: source.reach_with(keyword, start, stop) for keyword in alike}
@@ -185,6 +193,8 @@ def _misread_keyword(source: _Text, place: Place, situation: Situation) -> Parse
         hint = file_as_reference(situation) or later(last)
     elif last.upper() in CLAUSES and before.tokens and before.tokens[-1].type == "COMMA":
         hint = f"remove the comma before {last.upper()}"
+    elif last.upper() in (*CLAUSES, "TO"):
+        hint = clause_elsewhere(before.tokens, source.text, start)
     else:
         found = _corrections(str(last), before.accepts, start, source, beyond=situation.start)
     if not found and hint is None:

@@ -125,6 +125,11 @@ def keywords_in(terminals: Iterable[str]) -> list[str]:
     return sorted(word for word in words if word not in _DESCRIBED or word == "FITS")
 
 
+def is_keyword(word: str) -> bool:
+    """Whether the word is one of the grammar's keywords, in capitals or not."""
+    return any(terminal.name == word.upper() for terminal in language().terminals)
+
+
 def described(place: Place) -> tuple[str, ...]:
     """At most nine alternatives as a person would name them, the telling ones first."""
     names = set(place.accepts)

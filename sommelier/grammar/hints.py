@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 from sommelier.grammar.expectations import CLAUSES, END
+from sommelier.grammar.link_hints import LINK_RULES
 from sommelier.grammar.situation import Situation
 from sommelier.grammar.statement_hints import STATEMENT_RULES
 from sommelier.grammar.vocabulary import (
@@ -302,6 +303,7 @@ def _limit(percent: str, word: str) -> str | None:
 RULES: tuple[Callable[[Situation], str | None], ...] = (
     *(_smart_quote, _double_equals, _reversed_sign, _boolean_sign),
     *STATEMENT_RULES,
+    *LINK_RULES,
     *(_joins_later, _create_model, _version_in_from, _sql_only, _sql_from_first, _models_missing),
     *(_double_quoted_text, _relative_words, _missing_comparison, _equality_in_corr, _chained),
     *(
