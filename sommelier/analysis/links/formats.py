@@ -118,7 +118,7 @@ def format_of(
     elif kind in CLASS_KINDS or (kind is OutputKind.DISTRIBUTION and values.ndim == 2):
         found = _classes_format(values, _dtype(values, outputs), classes)
     elif kind is OutputKind.MULTILABEL:
-        form: Form = "probabilities" if _within_unit(values) else "logits"
+        form: Form = "probabilities" if within_unit(values) else "logits"
         found = AnswerFormat("labels", _size(values), form, dtype=_dtype(values, outputs))
     elif kind is OutputKind.DETECTION and values.shape[1:] == (4,):
         found = AnswerFormat("box", 4, "values", dtype=_dtype(values, outputs))
@@ -133,8 +133,10 @@ def format_of(
 
 
 def natural(raw: Array, format: AnswerFormat) -> LinkAnswers:
-    """Raw answers of a model in natural form. raw : (n, d), or (n, steps, vocabulary) scores.
+    """Raw answers of a model in natural form.
 
+    raw : (n, d) as AnswerCollector keeps them; of sequences also scores (n, steps, vocabulary), or
+    token ids (n, steps) of an integer type, PADDING after the end. Shorter ones are padded.
     Raises AnalysisError where the answers do not have this format.
     """
     values = np.asarray(raw)
@@ -159,7 +161,8 @@ def as_given(values: Array, format: AnswerFormat, *, scores: Array | None = None
 
     Logits are the logarithms of the probabilities (a shift of all classes is lost). Ids are (n, 1).
     Tokens are ids (n, steps) or, of a model that gives scores, (n, steps * vocabulary): from
-    `scores`, the step probabilities (n, steps, vocabulary), or else all on the token.
+    `scores`, the step probabilities (n, steps, vocabulary), or else all on the token. An `end`
+    that was added for padding stays a token of its own.
     """
     given = np.asarray(values)
     if format.kind == "tokens":
@@ -254,7 +257,7 @@ def _tokens_format(
     dtype = _dtype(values, outputs)
     if vocabulary is not None:
         steps = _size(values) // vocabulary
-        form: Form = "probabilities" if _within_unit(values) else "logits"
+        form: Form = "probabilities" if within_unit(values) else "logits"
         ids = values.reshape(len(values), steps, vocabulary)
         padded = bool(np.isnan(ids[:, 1:]).all(axis=2).any())
         if padded and end is None:
@@ -265,7 +268,7 @@ def _tokens_format(
             "these sequences are neither token ids nor scores over a known vocabulary",
             hint="give the record's outputs: the last axis is the vocabulary",
         )
-    width = max(int(values.max()) + 1, classes or 0, (end or 0) + 1)
+    width = max(int(np.nanmax(values)) + 1, classes or 0, 0 if end is None else end + 1)
     if end is None and (values < 0).any():
         width, end = width + 1, width
     return AnswerFormat("tokens", width, "ids", steps=values.shape[1], end=end, dtype=dtype)
@@ -281,11 +284,10 @@ def _vocabulary(values: Array, outputs: Sequence[TensorSpec]) -> int | None:
 
 
 def _token_ids(values: Array, format: AnswerFormat) -> Indices:
-    if format.form == "ids":
-        ids = values.reshape(len(values), -1).astype(np.int64)
+    if format.form == "ids" or values.dtype.kind in "iu":
+        ids = np.nan_to_num(values.reshape(len(values), -1), nan=PADDING).astype(np.int64)
     else:
-        own = _own_vocabulary(values, format)
-        cells = values.reshape(len(values), -1, own)
+        cells = _cells(values, format)
         missing = np.isnan(cells).any(axis=2)
         ids = np.where(missing, PADDING, np.nan_to_num(cells, nan=-np.inf).argmax(axis=2))
     if ids.shape[1] > format.steps:
@@ -293,6 +295,17 @@ def _token_ids(values: Array, format: AnswerFormat) -> Indices:
     if ids.max(initial=0) >= format.width:
         raise AnalysisError(f"token {ids.max()} in a vocabulary of {format.width}")
     return _padded(ids, format)
+
+
+def _cells(values: Array, format: AnswerFormat) -> Array:
+    """Scores (n, steps, the model's own vocabulary): without the `end` added for padding."""
+    own = values.shape[2] if values.ndim == 3 else _size(values) // format.steps
+    if own not in (format.width, format.width - 1) or _size(values) % own:
+        raise AnalysisError(
+            f"answers of {_size(values)} outputs are no {format.steps} steps of scores over "
+            f"{format.width} tokens"
+        )
+    return values.reshape(len(values), -1, own)
 
 
 def _padded(ids: Indices, format: AnswerFormat) -> Indices:
@@ -305,14 +318,6 @@ def _padded(ids: Indices, format: AnswerFormat) -> Indices:
     wide = np.pad(ids, ((0, 0), (0, short)), constant_values=PADDING)
     over = np.maximum.accumulate((wide < 0) | (wide == format.end), axis=1)
     return np.where(over, format.end, wide).astype(np.int64)
-
-
-def _own_vocabulary(values: Array, format: AnswerFormat) -> int:
-    """The model's own tokens: one fewer where `end` was added for padding."""
-    if values.ndim == 3:
-        return int(values.shape[2])
-    own = format.width
-    return own if _size(values) % own == 0 else own - 1
 
 
 def _tokens_as_given(ids: Array, format: AnswerFormat, scores: Array | None) -> Array:
@@ -352,7 +357,8 @@ def _are_ids(values: Array) -> bool:
     return values.dtype.kind in "iu" or bool((known == np.floor(known)).all())
 
 
-def _within_unit(values: Array) -> bool:
+def within_unit(values: Array) -> bool:
+    """Whether all numbers but NaN can be probabilities."""
     return bool(np.nanmin(values) >= 0 and np.nanmax(values) <= 1)
 
 
