@@ -11,10 +11,11 @@ from datetime import datetime
 class ModelLink:
     """What predicts `target`'s answers from the answers of `source_ids` (several: an ensemble).
 
-    id : 'link:' and a hash of what decides the link (storage.catalog_links.link_id); name is
-    unique. The versions are those its models had when it was fitted (storage.catalog_links.
-    version_of); once one of them differs or a model is gone, `stale` says so and the link is never
-    used. The catalog fills `stale` when it reads a link; it is not stored.
+    id : 'link:' and a hash of what decides the link (storage.versions.link_id); name is unique.
+    The versions are those its models had when it was fitted (storage.versions.version_of); once one
+    of them differs or a model is gone, `stale` says so and the link is never used. The catalog
+    fills `stale` and the names when it reads a link: a model that is gone has the name it had when
+    the link was kept.
     state : 'linked', 'useless' (no better than a constant answer), 'not linkable' (screened out)
     or 'failed'; `reason` says why.
     performance, low, high, constant, skill : in [0, 1] on `held_out` samples, measured against the
@@ -23,6 +24,8 @@ class ModelLink:
     screen : the performance predicted before training. proved : the interval is a proved bound.
     samples, validation, held_out : how many samples were trained on, validated on, measured on.
     dataset, target_dataset : where the inputs came from; the target's is None when it is the same.
+    probe_set_id, source_probe_set_id : likewise of the inputs; predictions are kept with the first,
+    the target's.
     params, flops, memory, size : of the link's own network, bytes where they are bytes.
     artifact : key of the ONNX file; source_format, target_format : analysis.links.AnswerFormat as
     JSON (a list of them for the sources of an ensemble); options : JSON.
@@ -67,6 +70,9 @@ class ModelLink:
     source_format: str | None = None
     target_format: str | None = None
     created_at: datetime | None = None
+    source_probe_set_id: str | None = None
+    source_names: tuple[str, ...] = ()
+    target_name: str = ""
     stale: str | None = None
 
     @property
@@ -82,7 +88,8 @@ class PlannedModel:
     source_ids, link_ids : what predicts it, in the same order; both empty when it is executed or
     when nothing is better than its constant answer. head : JSON, how the links' answers are
     weighed. performance, low, high, skill : of the answer it gets (1 when it is executed).
-    version : the model's when the plan was made (storage.catalog_links.version_of).
+    version : the model's when the plan was made (storage.versions.version_of); the catalog
+    fills it in where it is missing when the plan is saved.
     """
 
     model_id: str

@@ -37,7 +37,7 @@ NO_ANSWER = 0xFFFFFFFF
 """In OutputSketch.answers of kind 'labels': the model gave no answer."""
 
 FIRST = -1
-"""ProbeSet.seed of "the first n in the dataset's order", and of all of them."""
+"""ProbeSet.seed of "the first n in the dataset's order", of all of them, or of chosen ones."""
 
 Dim = int | str | None
 """An axis length; a str or None is dynamic and kept as written in the file."""
@@ -212,7 +212,10 @@ class Dataset:
 class ProbeSet:
     """The inputs a group of models answered: a dataset's first/seeded samples, or synthetic ones.
 
-    id : hash of what decides the inputs (dataset id, sample indices, seed, signature)."""
+    id : hash of what decides the inputs (dataset id, sample indices, seed, signature).
+    indices : int64[samples] positions in the dataset, where samples and seed do not give them:
+    items chosen because another dataset has one of the same id, say (seed is then FIRST).
+    """
 
     id: str
     dataset_id: str | None
@@ -222,6 +225,7 @@ class ProbeSet:
     synthetic: bool
     labels: bytes | None  # int32[samples] true label ids in the dataset's label space
     label_space_id: str | None
+    indices: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

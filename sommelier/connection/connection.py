@@ -68,6 +68,7 @@ class Connection:
         if not catalog.read_only:
             TaskQueue(catalog).interrupt_stale()  # what a killed process left running
             self.artifacts.sweep()  # and half copied
+            self.sketches.sweep()
 
     # ---- asking
 

@@ -36,7 +36,7 @@ STARTERS = _words(
 CATALOG_VIEWS = _words(
     """models profiles equivalences datasets probe_sets sketches tasks jobs job_tasks pools
     pool_models views rejections devices labels operator_costs settings segments lineage links
-    plans"""
+    plans plan_models"""
 )
 """What catalog SQL reads; storage/views.py makes them."""
 

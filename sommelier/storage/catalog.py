@@ -1,8 +1,8 @@
 """The catalog: everything a database knows, in one DuckDB file, behind one object.
 
 Its methods live in parts, each a file about one kind of thing: catalog_labels, catalog_models,
-catalog_measurements, catalog_datasets, catalog_collections, catalog_text. This file opens, closes
-and publishes.
+catalog_measurements, catalog_datasets, catalog_collections, catalog_segments, catalog_links,
+catalog_text. This file opens, closes and publishes.
 
 One process writes a database at a time; others read its snapshots (snapshots.py, opening.py). A
 Catalog may be shared by threads: calls take turns, and a transaction holds its turn to the end.
@@ -90,7 +90,7 @@ class Catalog(TextTable):
         """The generation in which one kind of thing last changed, for indexes of that kind.
 
         group : 'models' (which there are; tags and names do not count), 'measurements',
-        'profiles', 'sketches' (and probe sets) or 'labels' (spaces and maps).
+        'profiles', 'sketches' (and probe sets), 'labels' (spaces and maps) or 'links' (and plans).
         """
         return self._database.generation_of(group)
 

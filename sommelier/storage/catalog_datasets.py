@@ -21,7 +21,7 @@ _DATASET = (
     " held_out FROM store.datasets"
 )
 _PROBE_SET = (
-    "SELECT id, dataset_id, name, samples, seed, synthetic, labels, label_space_id"
+    "SELECT id, dataset_id, name, samples, seed, synthetic, labels, label_space_id, indices"
     " FROM store.probe_sets"
 )
 _EDGE = (

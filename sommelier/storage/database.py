@@ -42,6 +42,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
     "profiles": frozenset({"profiles"}),
     "sketches": frozenset({"sketches", "probe_sets"}),
     "labels": frozenset({"label_spaces", "label_maps"}),
+    "links": frozenset({"links", "plans", "plan_models"}),  # not the models, which make them stale
 }
 _TABLES_WRITTEN = re.compile(r"(?:INTO|FROM|UPDATE)\s+store\.(\w+)")
 Row = Mapping[str, Any]
@@ -68,6 +69,7 @@ class Database:
         self._half_done = False
         self._on_change: list[Callable[[], None]] = []
         self._on_abandon: list[Callable[[], None]] = []
+        self._after_commit: list[Callable[[], None]] = []
         self._cursors: set[duckdb.DuckDBPyConnection] = set()
         self._sqlalchemy: Connection | None = None
         self._raw = duckdb.connect(str(path), read_only=read_only, config=dict(CONFIG))
@@ -122,6 +124,7 @@ class Database:
                 raise
             finally:
                 self._depth = 0
+            self._finish()
 
     def write(self, statement: Executable, rows: Sequence[Row] | None = None) -> None:
         """Execute a SQLAlchemy statement inside the transaction, once or for each of `rows`."""
@@ -183,6 +186,12 @@ class Database:
     def on_abandon(self, forget: Callable[[], None]) -> None:
         """Have `forget()` called when changes of this connection are undone."""
         self._on_abandon.append(forget)
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Have `action()` called once the changes of this transaction are kept; never if they are
+        undone. For files that only the old rows named; no other thread changes rows meanwhile."""
+        self._must_be_writing()
+        self._after_commit.append(action)
 
     def read_generation(self) -> None:
         """Take the number of commits from the file."""
@@ -285,11 +294,17 @@ class Database:
             self.generation += 1
 
     def _abandon(self) -> None:
+        self._after_commit = []
         # after a failed COMMIT or a fatal error there is nothing left to roll back
         with contextlib.suppress(duckdb.Error):
             self._raw.execute("ROLLBACK")
         for forget in (*self._on_change, *self._on_abandon):
             forget()
+
+    def _finish(self) -> None:
+        actions, self._after_commit = self._after_commit, []
+        for action in actions:
+            action()
 
     def _changed(self, *tables: str) -> None:
         """Count a change of these tables; none named: of any."""

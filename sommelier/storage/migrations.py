@@ -76,11 +76,20 @@ def add_segments(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE store.models ADD COLUMN IF NOT EXISTS proposal VARCHAR")
 
 
+def add_links(connection: Connection) -> None:
+    """5: model links, plans, and probe sets whose items were chosen one by one."""
+    from sommelier.storage.schema import LINKS, METADATA, PLAN_MODELS, PLANS
+
+    METADATA.create_all(connection, tables=[LINKS, PLANS, PLAN_MODELS], checkfirst=True)
+    connection.exec_driver_sql("ALTER TABLE store.probe_sets ADD COLUMN IF NOT EXISTS indices BLOB")
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     create_tables,
     name_database,
     add_known_devices,
     add_segments,
+    add_links,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -6,7 +6,7 @@ only the paths that write do; see database.py.
 
 No foreign keys: DuckDB cannot update a row another one refers to. Times are naive UTC, because
 DuckDB's TIMESTAMPTZ needs pytz to be read. Tuples and mappings are JSON text, except the tags and
-aliases of a model, which SQL asks about and are lists.
+aliases of a model and what a link or plan is made of, which SQL asks about and are lists.
 """
 
 from __future__ import annotations
@@ -164,6 +164,7 @@ PROBE_SETS = Table(
     Column("synthetic", Boolean, nullable=False),
     Column("labels", LargeBinary),
     Column("label_space_id", String),
+    Column("indices", LargeBinary),
 )
 
 SKETCHES = Table(
@@ -242,6 +243,96 @@ LINEAGE = Table(
     _key("relation"),
     _key("provenance"),
     Column("detail", String),
+)
+
+LINKS = Table(
+    "links",
+    METADATA,
+    _key("id"),
+    Column("name", String, nullable=False),  # unique; catalog_links.py keeps it so
+    Column("source_ids", ARRAY(String), nullable=False),
+    Column("target_id", String, nullable=False),
+    Column("source_versions", ARRAY(String), nullable=False),
+    Column("target_version", String, nullable=False),
+    Column("source_names", ARRAY(String), nullable=False),  # of when it was kept
+    Column("target_name", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("architecture", String),
+    Column("method", String),
+    Column("metric", String),
+    Column("performance", Double),
+    Column("low", Double),
+    Column("high", Double),
+    Column("proved", Boolean, nullable=False),
+    Column("value", Double),
+    Column("value_low", Double),
+    Column("value_high", Double),
+    Column("unit", String),
+    Column("constant", Double),
+    Column("skill", Double),
+    Column("screen", Double),
+    Column("reason", String),
+    Column("probe_set_id", String),
+    Column("source_probe_set_id", String),
+    Column("dataset", String),
+    Column("target_dataset", String),
+    Column("samples", BigInteger, nullable=False),
+    Column("validation", BigInteger, nullable=False),
+    Column("held_out", BigInteger, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("options", String),
+    Column("params", Double),
+    Column("flops", Double),
+    Column("memory", Double),
+    Column("size", Double),
+    Column("latency_ms", Double),
+    Column("artifact", String),
+    Column("source_format", String),
+    Column("target_format", String),
+    Column("created_at", DateTime, nullable=False),
+)
+
+PLANS = Table(
+    "plans",
+    METADATA,
+    _key("name"),
+    Column("query_text", String, nullable=False),
+    Column("objective", String, nullable=False),
+    Column("budget", String, nullable=False),
+    Column("cost", String, nullable=False),
+    Column("total", String, nullable=False),
+    Column("accuracy", Double, nullable=False),
+    Column("low", Double),
+    Column("high", Double),
+    Column("proved", Boolean, nullable=False),
+    Column("confidence", Double, nullable=False),
+    Column("skill", Double),
+    Column("upper", Double),
+    Column("gap", Double),
+    Column("method", String, nullable=False),
+    Column("considered", BigInteger, nullable=False),
+    Column("notes", String, nullable=False),
+    Column("probe_set_id", String),
+    Column("samples", BigInteger, nullable=False),
+    Column("created_at", DateTime, nullable=False),
+)
+
+PLAN_MODELS = Table(
+    "plan_models",
+    METADATA,
+    _key("plan"),
+    _key("position", Integer),
+    Column("model_id", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("executed", Boolean, nullable=False),
+    Column("source_ids", ARRAY(String), nullable=False),
+    Column("link_ids", ARRAY(String), nullable=False),
+    Column("head", String),
+    Column("performance", Double),
+    Column("low", Double),
+    Column("high", Double),
+    Column("skill", Double),
+    Column("version", String, nullable=False),
 )
 
 DEVICES = Table(

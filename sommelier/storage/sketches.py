@@ -5,6 +5,7 @@
     sketches/<probe set>/vectors-<w>[-projected].bin   float32, w numbers per sample
     sketches/<probe set>/topk-ids.bin, topk-scores.bin uint32 and float16, 5 per sample
     sketches/<probe set>/outputs/<model>.npz           outputs at full precision, where asked for
+    sketches/<probe set>/outputs/<link>.npz            what a model link predicted
 
 A row is on disk (fsync) before the catalog row that names it is committed, so a row that the
 catalog names is whole.
@@ -12,6 +13,7 @@ catalog names is whole.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -23,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.errors import AnalysisError, UnknownNameError
+from sommelier.link_records import ModelLink
 from sommelier.records import OutputSketch
 from sommelier.storage.sketch_files import (
     NARROW,
@@ -40,9 +43,12 @@ from sommelier.storage.sketch_files import (
     vector_file,
     widened,
 )
+from sommelier.storage.versions import LINK_PREFIX
 
 if TYPE_CHECKING:
     from sommelier.storage.catalog import Catalog
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,7 @@ class SketchStore:
         self._lock = threading.Lock()
         self._maps: dict[Path, NDArray[Any]] = {}
         self._samples: dict[str, int] = {}
+        catalog.on_link_gone(self._remove_predictions)
 
     def add(self, sketch: OutputSketch) -> SketchRow:
         """Write and register a sketch; it replaces one of the same model and probe set.
@@ -148,7 +155,10 @@ class SketchStore:
         *,
         limit_bytes: int | None = None,
     ) -> bool:
-        """Keep a model's outputs at full precision; above `limit_bytes` nothing, and False."""
+        """Keep a model's outputs at full precision; above `limit_bytes` nothing, and False.
+
+        A link's predictions are kept under its id: write them before its row, in one transaction.
+        """
         if limit_bytes is not None and sum(a.nbytes for a in outputs.values()) > limit_bytes:
             return False
         path = self._outputs_path(model_id, probe_set_id)
@@ -168,12 +178,38 @@ class SketchStore:
         return True
 
     def outputs(self, model_id: str, probe_set_id: str) -> dict[str, NDArray[Any]] | None:
-        """What `add_outputs` kept, by output name, or None."""
+        """What `add_outputs` kept, by output name, or None.
+
+        None is possible for a link of a snapshot, too, when its writer has dropped it since.
+        """
         path = self._outputs_path(model_id, probe_set_id)
         if not path.exists():
             return None
         with np.load(path, allow_pickle=False) as stored:
             return {str(name): stored[f"output_{i}"] for i, name in enumerate(stored["names"])}
+
+    def sweep(self) -> int:
+        """Remove what killed processes left of outputs: files half-written, and predictions of
+        links that were never kept or were dropped; how many there were.
+
+        Only for the process that writes the database, and before it writes anything.
+        """
+        kept = {file_name(link_id) for link_id in self._catalog.link_ids()}
+        predicted = self._directory.glob(f"*/outputs/{file_name(LINK_PREFIX)}*.npz")
+        left = [*self._directory.glob("*/outputs/*.part")]
+        left += [path for path in predicted if path.stem not in kept]
+        for path in left:
+            path.unlink(missing_ok=True)
+        return len(left)
+
+    def _remove_predictions(self, link: ModelLink) -> None:
+        if link.probe_set_id is None:
+            return
+        path = self._outputs_path(link.id, link.probe_set_id)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:  # the link is gone all the same; the next sweep tries again
+            logger.warning("could not remove %s: %s", path, error)
 
     def _outputs_path(self, model_id: str, probe_set_id: str) -> Path:
         return self._folder(probe_set_id) / "outputs" / f"{file_name(model_id)}.npz"

@@ -6,6 +6,8 @@ units (bytes, FLOPs, ms, fractions), times are UTC.
 
 from __future__ import annotations
 
+from sommelier.storage.versions import LINK_STATES, PLAN_STATES
+
 # best provenance first, then the smallest batch: one number per model and context-free metric
 _BEST = """
     SELECT m.model, {columns}
@@ -73,6 +75,32 @@ VIEWS: dict[str, str] = {
     FROM store.lineage l
     LEFT JOIN store.models m ON m.id = l.model_id
     LEFT JOIN store.models p ON p.id = l.parent_id""",
+    "links": f"""
+    SELECT k.name, array_to_string(s.source_names, ', ') AS source, s.target_name AS target,
+        if(s.stale IS NULL, k.state, 'stale') AS state, k.architecture, k.method, k.metric,
+        k.performance, k.low, k.high, k.proved, k.value, k.value_low, k.value_high, k.unit,
+        k.constant, k.skill, k.screen, coalesce(s.stale, k.reason) AS reason, k.samples,
+        k.validation, k.held_out, k.dataset, k.target_dataset, k.seed, k.options, k.params,
+        k.flops, k.memory, k.size, k.latency_ms, k.created_at, k.artifact, k.source_ids,
+        k.target_id, k.probe_set_id, k.id
+    FROM store.links k JOIN ({LINK_STATES}) s ON s.id = k.id
+    ORDER BY k.name""",
+    "plans": f"""
+    SELECT p.name, count(m.plan) AS models, count(*) FILTER (m.executed) AS executed,
+        if(s.stale IS NULL, 'current', 'stale') AS state, p.objective, p.accuracy, p.low, p.high,
+        p.proved, p.confidence, p.skill, p.upper, p.gap, p.method, p.considered,
+        p.budget, p.cost, p.total, s.stale AS reason, p.samples, p.query_text, p.created_at,
+        p.probe_set_id
+    FROM store.plans p LEFT JOIN store.plan_models m ON m.plan = p.name
+    LEFT JOIN ({PLAN_STATES}) s ON s.plan = p.name
+    GROUP BY ALL ORDER BY p.name""",
+    "plan_models": """
+    SELECT p.plan, coalesce(m.name, p.name) AS model, p.executed,
+        (SELECT string_agg(o.name, ', ' ORDER BY o.position) FROM store.plan_models o
+         WHERE o.plan = p.plan AND list_contains(p.source_ids, o.model_id)) AS predicted_from,
+        p.performance, p.low, p.high, p.skill, p.link_ids, p.position, p.model_id
+    FROM store.plan_models p LEFT JOIN store.models m ON m.id = p.model_id
+    ORDER BY p.plan, p.position""",
     "datasets": """
     SELECT d.name, d.kind, d.samples, d.labelled, d.held_out, d.item_shape, d.dtype,
         l.name AS label_space, d.path, d.options, d.id
