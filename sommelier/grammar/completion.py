@@ -11,6 +11,7 @@ from lark import Token
 from sommelier.grammar.expectations import (
     CLAUSES,
     Place,
+    asked_for,
     keywords_in,
     names_option,
     read,
@@ -24,7 +25,7 @@ __all__ = ["Completion", "complete", "help_text", "keywords", "topics"]
 _WORD = re.compile(r"[^\W\d][\w.]*(?:[-/:@][\w.]+)*[-/:@]?\Z")
 _NUMBER_AND_UNIT = re.compile(r"(?<![\w.'\"$])(?:\d+(?:\.\d+)?)(\s*)([^\W\d]*)\Z")
 _MODEL_AFTER = frozenset(
-    ("CORR", "OF", "AGAINST", "COMPARE", "DIFF", "WITH", "WHY", "WHY_NOT", "ANALYZE")
+    ("CORR", "OF", "AGAINST", "COMPARE", "DIFF", "WITH", "WHY", "WHY_NOT", "ANALYZE", "FOR")
 ) | {"GRAFT", "INTO"}
 _KIND_WORDS = {
     "POOL": "pool",
@@ -34,10 +35,21 @@ _KIND_WORDS = {
     "METRIC": "metric",
     "MODEL": "model",
     "MODELS": "model",
+    "LINK": "link",
+    "PLAN": "plan",
     "FROM": "connector",
 }
 _NEW_NAME_AFTER = frozenset(("REGISTER", "CREATE", "RENAME", "TAG", "AS"))
-_TEXT_COLUMNS = {"task": "task", "dataset": "dataset", "device": "device", "label": "label"}
+_TEXT_COLUMNS = {
+    **{"task": "task", "device": "device", "label": "label"},
+    **{"dataset": "dataset", "target_dataset": "dataset"},
+}
+_OPTION_VALUES = {
+    **{"device": "device", "dataset": "dataset", "target_dataset": "dataset"},
+    **{"reference": "model", "task": "task"},
+}
+_LINK_TEXTS = {"source": "model", "target": "model"}
+_OPTIONS_OF = {"LINKS": "links_option", "PLAN": "plan_option"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +57,9 @@ class Completion:
     """What fits at the cursor.
 
     keywords : sorted. wants : kinds of names that fit, of model, metric, column, unit, device,
-    dataset, task, pool, connector, option, label. prefix : what is typed of it already.
+    dataset, task, pool, connector, option, label, link, plan, link_column, and of options
+    links_option (SELECT LINKS), plan_option (SELECT PLAN), link_option (of links that are made).
+    prefix : what is typed of it already.
     """
 
     keywords: tuple[str, ...] = ()
@@ -137,23 +151,40 @@ def _wants(place: Place) -> frozenset[str]:
     if "MODEL_NAME" in place.accepts:
         found |= _name_kinds(place.tokens)
     if "STRING" in place.accepts:
-        found |= _text_kinds(place.tokens)
+        found |= _text_kinds(place.tokens) - {"model"}  # a model's name alone would be a column
     return frozenset(found)
 
 
 def _column_kinds(tokens: Sequence[Token]) -> set[str]:
     if names_option(tokens):
-        return {"option"}
+        return {_options_of(tokens)}
     last = tokens[-1].type if tokens else ""
     if last == "AS" or (last == "LPAR" and tokens[0].type == "EXPLAIN" and len(tokens) < 4):
         return set()
     clause = next((t.type for t in reversed(tokens) if t.type in CLAUSES), "")
-    kinds = {"metric"} if clause == "ON" else {"column"}
+    kinds = _columns_of(tokens, clause)
     before = next((t.type for t in reversed(tokens[:-1]) if t.type in CLAUSES), "")
     ends = _ENDS_COMPARISON if before in ("WHERE", "ON") else _ENDS_VALUE
     if last == "ON" and before in ("WHERE", "ON", "ORDER", "") and tokens[-2].type in ends:
         kinds |= {"device", "dataset"}  # `latency < 30 ms ON |` may go on with 'cpu'
     return kinds
+
+
+def _columns_of(tokens: Sequence[Token], clause: str) -> set[str]:
+    shown = tokens[1].type if len(tokens) > 1 and tokens[0].type == "SHOW" else ""
+    if shown == "PLANS":
+        return set()
+    if "LINKS" in (shown, asked_for(tokens)):
+        return {"link_column"}
+    return {"metric"} if clause == "ON" else {"column"}
+
+
+def _options_of(tokens: Sequence[Token]) -> str:
+    """The kind of the options that USING or SET takes here."""
+    types = [token.type for token in tokens]
+    if types[0] in ("CREATE", "ANALYZE") and {"LINK", "LINKS"} & set(types):
+        return "link_option"
+    return _OPTIONS_OF.get(asked_for(tokens), "option")
 
 
 _ENDS_COMPARISON = frozenset(
@@ -171,7 +202,9 @@ def _name_kinds(tokens: Sequence[Token]) -> set[str]:
         return {"model"}
     if last in ("DESCRIBE", "DESC"):
         return {"model", "pool", "dataset", "device"}
-    if _NEW_NAME_AFTER & set(types[-5:]) and not {"CORR", "FROM"} & set(types):
+    if types[:1] == ["CREATE"] and "LINK" in types:
+        return {"model"} if "FROM" in types and "USING" not in types else set()
+    if _NEW_NAME_AFTER & set(types[-5:]) and not {"CORR", "FROM", "FOR"} & set(types):
         return set()
     for kind in reversed(types):  # the word that says what a list or IF EXISTS is about
         if kind in _MODEL_AFTER or kind in ("ANY", "ALL"):
@@ -185,8 +218,7 @@ def _name_kinds(tokens: Sequence[Token]) -> set[str]:
 
 def _option_kinds(tokens: Sequence[Token]) -> set[str]:
     name = str(tokens[-2]).lower() if len(tokens) > 1 else ""
-    kinds = {"device": "device", "dataset": "dataset", "reference": "model", "task": "task"}
-    return {kinds[name]} if name in kinds else set()
+    return {_OPTION_VALUES[name]} if name in _OPTION_VALUES else set()
 
 
 def _text_kinds(tokens: Sequence[Token]) -> frozenset[str]:
@@ -201,6 +233,7 @@ def _text_kinds(tokens: Sequence[Token]) -> frozenset[str]:
         return frozenset(("task",))
     named = [t for t in tokens if t.type == "IDENT"][-1:]
     if last.type in ("EQ", "NE", "LPAR", "COMMA", "LSQB") and named:
-        kind = _TEXT_COLUMNS.get(named[0].lower())
+        links = _LINK_TEXTS if asked_for(tokens) == "LINKS" else {}
+        kind = (_TEXT_COLUMNS | links).get(named[0].lower())
         return frozenset((kind,) if kind else ())
     return frozenset()

@@ -104,6 +104,15 @@ def position(error: UnexpectedInput) -> int:
     return error.pos_in_stream or 0
 
 
+def asked_for(tokens: Sequence[Token]) -> str:
+    """What the SELECT written last asks for: MODEL, MODELS, LINKS or PLAN; nothing outside one."""
+    types = [token.type for token in tokens]
+    if "SELECT" not in types:
+        return ""
+    after = types[len(types) - types[::-1].index("SELECT") :]
+    return next((kind for kind in after if kind != "DISTINCT"), "")
+
+
 def used_clauses(tokens: Sequence[Token]) -> frozenset[str]:
     """The clauses that the innermost open SELECT has already, and that it cannot have again."""
     stack: list[set[str]] = [set()]

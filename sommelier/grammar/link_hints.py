@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from lark import Token
 
-from sommelier.grammar.expectations import CLAUSES, END
+from sommelier.grammar.expectations import CLAUSES, END, asked_for
 from sommelier.grammar.situation import Situation
 from sommelier.grammar.spelling import unquoted, write_text
 
@@ -53,10 +53,10 @@ def links_between(text: str) -> str | None:
 
 def clause_elsewhere(tokens: Sequence[Token], text: str, start: int) -> str | None:
     """What to write for a clause at text[start:] that SELECT LINKS or SELECT PLAN does not have."""
-    asked = _asked(tokens)
+    asked = asked_for(tokens)
     match = re.compile(r"\w+").match(text, start)
     word = match.group().upper() if match else ""
-    if not asked:
+    if asked not in _HAS:
         return None
     if asked == "LINKS" and (between := links_between(text[start:])) is not None:
         return between
@@ -64,16 +64,6 @@ def clause_elsewhere(tokens: Sequence[Token], text: str, start: int) -> str | No
         return None
     rest = _INSTEAD.get((asked, word), "SELECT MODELS has it")
     return f"SELECT {asked} has no {'ORDER BY' if word == 'ORDER' else word}; {rest}"
-
-
-def _asked(tokens: Sequence[Token]) -> str:
-    """LINKS or PLAN if such a SELECT is being read, else nothing."""
-    types = [token.type for token in tokens]
-    if "SELECT" not in types:
-        return ""
-    latest = len(types) - 1 - types[::-1].index("SELECT")
-    asked = next((kind for kind in types[latest + 1 :] if kind != "DISTINCT"), "")
-    return asked if asked in ("LINKS", "PLAN") else ""
 
 
 # ---- CREATE LINK
@@ -137,7 +127,7 @@ def _link_by_ends(s: Situation) -> str | None:
 
 
 def _elsewhere(s: Situation) -> str | None:
-    if s.word == ">" and s.last_type == "MINUS" and _asked(s.tokens) == "LINKS":
+    if s.word == ">" and s.last_type == "MINUS" and asked_for(s.tokens) == "LINKS":
         start = s.tokens[-2].start_pos or 0  # SELECT LINKS a -> b
         return links_between(s.text[start:])
     return clause_elsewhere(s.tokens, s.text, s.start) if s.word else None
@@ -161,7 +151,7 @@ def _plan_for(s: Situation) -> str | None:
         return f"write SELECT PLAN FOR {named[1] if named else 'a, b'}"
     if s.word == "," and before == ["PLAN", "FOR", "POOL", "MODEL_NAME"]:
         return "a plan is for one pool, or for models: FOR a, b"
-    if _asked(s.tokens) != "PLAN":
+    if asked_for(s.tokens) != "PLAN":
         return None
     if s.kind == "ON_CONTEXT" and "ON" in s.accepts:
         return "a device belongs to a limit: ON latency < 30 ms ON 'cpu'"

@@ -15,6 +15,11 @@ TRICKY_NAMES = (
         "task",
         "accuracy",
         "from",
+        "to",
+        "link",
+        "links",
+        "plan",
+        "for",
         "on",
         "limit",
         "any",
@@ -188,18 +193,21 @@ def sources() -> st.SearchStrategy[tuple[nodes.Source, ...]]:
     return st.lists(named | query, max_size=2).map(tuple)
 
 
+def projections() -> st.SearchStrategy[tuple[nodes.Projection, ...]]:
+    return st.lists(
+        st.builds(nodes.Projection, expressions(), st.none() | NAMES, maybe_contexts())
+        | st.just(nodes.Projection(nodes.Column("*"))),
+        max_size=2,
+    ).map(tuple)
+
+
 @st.composite
 def selects(draw: st.DrawFn) -> nodes.Select:
     """Any SELECT MODELS; OFFSET only beside LIMIT."""
     counts = st.integers(0, 10**9) | parameters()
-    projections = st.lists(
-        st.builds(nodes.Projection, expressions(), st.none() | NAMES, maybe_contexts())
-        | st.just(nodes.Projection(nodes.Column("*"))),
-        max_size=2,
-    )
     limit = draw(st.none() | counts)
     return nodes.Select(
-        tuple(draw(projections)),
+        draw(projections()),
         draw(st.booleans()),
         sources=draw(sources()),
         corr=draw(st.none() | corr()),
@@ -214,6 +222,52 @@ def selects(draw: st.DrawFn) -> nodes.Select:
     )
 
 
+@st.composite
+def links_selects(draw: st.DrawFn) -> nodes.SelectLinks:
+    """Any SELECT LINKS; OFFSET only beside LIMIT."""
+    counts = st.integers(0, 10**9) | parameters()
+    limit = draw(st.none() | counts)
+    return nodes.SelectLinks(
+        draw(projections()),
+        draw(st.booleans()),
+        draw(st.none() | expressions()),
+        draw(st.just(()) | order_items()),
+        limit,
+        None if limit is None else draw(st.none() | counts),
+        draw(st.just(()) | options()),
+    )
+
+
+def plan_selects() -> st.SearchStrategy[nodes.SelectPlan]:
+    """Any SELECT PLAN."""
+    clauses = (
+        st.none() | expressions(),
+        st.none() | picks(),
+        st.just(()) | options(),
+    )
+    models = st.lists(any_models(), min_size=1, max_size=3).map(tuple)
+    return st.builds(nodes.SelectPlan, models, st.none(), *clauses) | st.builds(
+        nodes.SelectPlan, st.just(()), NAMES, *clauses
+    )
+
+
+def link_statements() -> st.SearchStrategy[nodes.Statement]:
+    """Any statement that makes a link or a plan."""
+    models = st.lists(any_models(), min_size=1, max_size=3).map(tuple)
+    made = st.sampled_from([(False, False), (True, False), (False, True)])
+    links = st.builds(
+        lambda name, sources, target, made, options: nodes.CreateLink(
+            name, sources, target, *made, options
+        ),
+        *(st.none() | NAMES, models, any_models(), made, st.just(()) | options()),
+    )
+    plans = st.builds(
+        lambda name, select, made: nodes.CreatePlan(name, select, *made),
+        *(NAMES, plan_selects(), made),
+    )
+    return links | plans
+
+
 def statements() -> st.SearchStrategy[nodes.Statement]:
     """Any statement, with small SELECTs inside."""
     select = st.sampled_from(
@@ -223,17 +277,24 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
     models = st.lists(any_models(), min_size=1, max_size=3).map(tuple)
     listed = (
         "models tasks sources pools views datasets devices metrics settings functions units jobs "
-        "rejections labels indexes"
+        "rejections labels indexes links plans"
     )
+    described = "model pool view metric task dataset device link plan"
     whole = st.none() | st.integers(0, 10**6)
     likes = st.none() | TEXTS
     aspects = st.lists(
-        st.sampled_from(["resources", "latency", "equivalence", "accuracy", "segments", "bounds"]),
+        st.sampled_from(
+            ["resources", "latency", "equivalence", "accuracy", "segments", "bounds", "links"]
+        ),
         max_size=3,
     ).map(tuple)
     against = st.just(()) | models
     return st.one_of(
         selects(),
+        links_selects(),
+        plan_selects(),
+        link_statements(),
+        st.builds(nodes.Explain, links_selects() | plan_selects(), st.booleans(), maybe_options),
         st.builds(nodes.Explain, select, st.booleans(), maybe_options),
         st.builds(nodes.ExplainWhy, any_models(), select, st.booleans()),
         st.builds(
@@ -259,8 +320,7 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
         st.builds(
             nodes.Describe,
             model_refs(),
-            st.none()
-            | st.sampled_from(["model", "pool", "view", "metric", "task", "dataset", "device"]),
+            st.none() | st.sampled_from(described.split()),
         ),
         st.builds(nodes.Compare, any_models(), any_models(), maybe_options, st.booleans()),
         st.builds(
@@ -293,7 +353,7 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
         st.builds(nodes.AlterTask, TEXTS, options()),
         st.builds(
             nodes.Drop,
-            st.sampled_from(["model", "pool", "view", "dataset", "device"]),
+            st.sampled_from(["model", "pool", "view", "dataset", "device", "link", "plan"]),
             model_refs(),
             st.booleans(),
         ),

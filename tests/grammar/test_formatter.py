@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from sommelier.grammar import nodes
 from sommelier.grammar.formatter import format, format_expression
 from sommelier.grammar.parser import parse, parse_part
-from tests.grammar.strategies import expressions, selects, statements
+from tests.grammar.strategies import (
+    expressions,
+    link_statements,
+    links_selects,
+    plan_selects,
+    selects,
+    statements,
+)
 
 CONCRETE = [
     kind
@@ -40,6 +47,14 @@ def test_a_select_reads_back_as_it_was(select: nodes.Select) -> None:
 @given(statements())
 @settings(max_examples=120, deadline=None)
 def test_a_statement_reads_back_as_it_was(statement: nodes.Statement) -> None:
+    text = format(statement)
+    assert parse(text) == statement
+    assert format(parse(text)) == text
+
+
+@given(links_selects() | plan_selects() | link_statements())
+@settings(max_examples=120, deadline=None)
+def test_what_is_said_of_links_and_plans_reads_back_as_it_was(statement: nodes.Statement) -> None:
     text = format(statement)
     assert parse(text) == statement
     assert format(parse(text)) == text
@@ -85,6 +100,13 @@ def test_clauses_in_any_order_have_one_canonical_order() -> None:
         ("SET device TO cpu", "SET device = 'cpu'"),
         ("SELECT MODELS tags HAS ANY ('a')", "SELECT MODELS tags HAS 'a'"),
         ("ANALYZE MODELS a, b", "ANALYZE a, b"),
+        ("SELECT LINKS LIMIT 2 WHERE a=1", "SELECT LINKS WHERE a = 1 LIMIT 2"),
+        ("select links * order by b where a", "SELECT LINKS * WHERE a ORDER BY b"),
+        ("SELECT PLAN FOR MODELS a,b", "SELECT PLAN FOR a, b"),
+        ("SELECT PLAN FOR POOL 'p' PICK RANDOM ON a", "SELECT PLAN FOR POOL p ON a PICK RANDOM"),
+        ("SELECT PLAN FOR a ON ('b') = c", "SELECT PLAN FOR a ON ('b' = c)"),
+        ("create link 'd2s' from a to b", "CREATE LINK d2s FROM a TO b"),
+        ('CREATE LINK "from" FROM "if" TO "plan"', 'CREATE LINK "from" FROM "if" TO "plan"'),
     ],
 )  # fmt: skip
 def test_canonical_text(written: str, canonical: str) -> None:
