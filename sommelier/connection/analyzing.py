@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sommelier.connection.naming import underlined
 from sommelier.engine.options import Many
-from sommelier.errors import BinderError, SommelierError, Span
+from sommelier.errors import AnalysisError, BinderError, SommelierError, Span
 from sommelier.grammar import nodes
 from sommelier.records import AnalysisTask, EquivalenceEdge, ModelRecord
 from sommelier.storage.tasks import DONE_BEFORE, TaskQueue
@@ -43,8 +43,11 @@ REASONS_SHOWN = 6
 REASON_LENGTH = 200
 
 
-def analyze(statement: nodes.Analyze, call: Call) -> tuple[str, int, tuple[str, ...]]:
-    """(what was analyzed, tasks done, notes); findings are kept task by task.
+def analyze(
+    statement: nodes.Analyze, call: Call
+) -> tuple[str, int, tuple[str, ...], AnalysisError | None]:
+    """(what was analyzed, tasks done, notes, the error if every task failed); findings are kept
+    task by task.
 
     Raises CancelledError when the user cancels; the same statement then goes on from there.
     """
@@ -72,14 +75,12 @@ def analyze(statement: nodes.Analyze, call: Call) -> tuple[str, int, tuple[str, 
     db.catalog.publish()  # its first model may take long, and readers want to see the job
     rooms = Rooms(db.catalog, db.artifacts, db.sketches, tasks)
     summary = run_job(rooms, job, plan, progress=call.progress, cancelled=call.cancelled)
-    _add_edges(db, plan, tasks.tasks(job.id), call)
+    ended = tasks.tasks(job.id)
+    _add_edges(db, plan, ended, call)
     names = {record.id: record.name for record in models}
-    skipped = [
-        (names[task.model_id], task.reason or "")
-        for task in tasks.tasks(job.id)
-        if task.state == "skipped"
-    ]
-    return _title(models), summary.done, _notes(summary, skipped, plan)
+    skipped = [(names[t.model_id], t.reason or "") for t in ended if t.state == "skipped"]
+    notes = _notes(summary, skipped, plan)
+    return _title(models), summary.done, notes, _failure(summary, ended)
 
 
 def _scope(statement: nodes.Analyze, call: Call) -> list[ModelRecord]:
@@ -164,6 +165,17 @@ def _references_with_edges(db: Connection, probe_set_id: str) -> int:
 
 
 # ---- what the footer says
+
+
+def _failure(summary: JobSummary, tasks: list[AnalysisTask]) -> AnalysisError | None:
+    """The error if tasks failed and none was done, now or before."""
+    failed = sum(count for (_, state), count in summary.outcomes.items() if state == "failed")
+    if not failed or summary.done or any(task.reason == DONE_BEFORE for task in tasks):
+        return None
+    return AnalysisError(
+        f"ANALYZE had {_counted(failed, 'task, which', 'tasks, and every one')} failed",
+        hint="SELECT model, aspect, reason FROM job_tasks WHERE state = 'failed' lists them",
+    )
 
 
 def _title(models: list[ModelRecord]) -> str:

@@ -19,7 +19,7 @@ from sommelier.connection.plain import plain_options
 from sommelier.engine.names import nearest
 from sommelier.engine.options import bind_options
 from sommelier.engine.result import ColumnInfo, Table
-from sommelier.errors import BinderError, UnknownNameError
+from sommelier.errors import BinderError, SommelierError, UnknownNameError
 from sommelier.grammar import nodes
 from sommelier.grammar.builder import model_name
 from sommelier.grammar.formatter import format as format_query
@@ -64,7 +64,7 @@ def perform(statement: nodes.Statement, call: Call) -> Table:
     started = time.perf_counter()
     done = _perform(statement, call)
     row = (done.status, done.name, done.rows, (time.perf_counter() - started) * 1e3)
-    return Table("", _COLUMNS, [row], done.notes)
+    return Table("", _COLUMNS, [row], done.notes, done.failure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,7 @@ class Done:
     name: str
     rows: int = 1
     notes: tuple[str, ...] = ()
+    failure: SommelierError | None = None
 
 
 @singledispatch

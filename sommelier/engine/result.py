@@ -40,12 +40,17 @@ Column = ColumnInfo
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of plain values, for SHOW, DESCRIBE, COMPARE and catalog SQL."""
+    """Rows of plain values, for SHOW, DESCRIBE, COMPARE and catalog SQL.
+
+    failure : what to raise where a statement that ran to its end achieved nothing, such as an
+    ANALYZE of which every task failed; the notes give the reasons.
+    """
 
     title: str
     columns: tuple[ColumnInfo, ...]
     rows: list[tuple[object, ...]]
     notes: tuple[str, ...] = ()
+    failure: SommelierError | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from sommelier.engine.result import Table
 from sommelier.errors import (
     CancelledError,
     DatabaseLockedError,
@@ -176,7 +177,8 @@ class ShellSession:
             self.statement(item.text)
 
     def statement(self, text: str) -> None:
-        """Runs one statement and shows its answer. Raises what the connection raises."""
+        """Runs one statement and shows its answer. Raises what the connection raises, and
+        the failure of one that achieved nothing."""
         self.last_statement = text
         self.console.note_statement(text)
         if self._upgradable and not reads_only([Item(text, 1, False)]):
@@ -191,6 +193,8 @@ class ShellSession:
             error.hint = self._hint(error, text)
             raise
         self.show(outcome, took_ms=(time.perf_counter() - started) * 1e3)
+        if isinstance(outcome, Table) and outcome.failure is not None:
+            raise outcome.failure
 
     def _execute(self, text: str) -> Outcome:
         connection = self.connection

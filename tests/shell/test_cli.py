@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from sommelier.connection import connect
+from tests.factories import nan_model, tiny_classifier
 from tests.shell.conftest import COMMAND, Run
 
 HEAVY = ("torch", "onnxruntime", "tensorflow", "onnx", "pandas", "prompt_toolkit", "rich")
@@ -138,6 +140,27 @@ def test_a_foreign_file_is_refused_untouched(run: Run, tmp_path: Path) -> None:
 def test_quit_ends_a_script_with_its_code(run: Run, database: Path) -> None:
     done = run(str(database), stdin=".echo a\n.quit 7\n.echo b\n")
     assert (done.stdout, done.returncode) == ("a\n", 7)
+
+
+def test_an_analyze_of_which_every_task_failed_is_1_and_says_so(run: Run, tmp_path: Path) -> None:
+    nan_model(tmp_path / "bad.onnx", classes=3)
+    nan_model(tmp_path / "worse.onnx", classes=4)
+    tiny_classifier(tmp_path / "good.onnx")
+    with connect(tmp_path / "m.sommelier") as db:
+        db.import_models("folder", f"{tmp_path}/*.onnx")
+    done = run("m.sommelier", "-c", "ANALYZE bad, worse FOR EQUIVALENCE", "-c", ".echo next")
+    assert done.returncode == 1
+    assert "next" not in done.stdout  # a script stops at its first error
+    said = done.stderr.splitlines()
+    assert "Analysis Error: ANALYZE had 2 tasks, and every one failed" in said
+    assert any(line.endswith("every output is NaN") for line in said)
+    everything = "ANALYZE ALL FOR EQUIVALENCE"  # good is done, and the second time was done before
+    partly = run("m.sommelier", "-c", everything, "-c", everything)
+    assert partly.returncode == 0
+    assert "1 done, 2 failed" in partly.stderr
+    with connect(tmp_path / "m.sommelier") as db:
+        failed = db.sql("SELECT model FROM job_tasks WHERE state = 'failed' ORDER BY ALL").rows
+    assert failed == [("bad",)] * 3 + [("worse",)] * 3
 
 
 def test_readonly_refuses_to_change_anything(run: Run, database: Path) -> None:
@@ -269,8 +292,6 @@ def test_a_conversation_over_pipes_is_answered_line_by_line(
 def test_a_program_may_read_while_another_one_writes(
     run: Run, database: Path, tmp_path: Path
 ) -> None:
-    from sommelier.connection import connect
-
     with connect(database):
         done = run(str(database), "-c", "SELECT MODELS name")
         assert done.returncode == 0
