@@ -1,0 +1,259 @@
+"""The ensemble of all links to one target, usable with any subset of their sources.
+
+h_Aj of the MLink paper, which learns one weight a source with all sources at hand; here each subset
+is stacked on its own in closed form, and stands back where one source alone or the best constant
+answer does better on held-out samples. Source: algorithms.md E.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain, combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sommelier.analysis.links.formats import LinkAnswers
+from sommelier.analysis.links.heads import (
+    Head,
+    HeadKind,
+    answers_of,
+    constant_head,
+    features_of,
+    outputs_of,
+    source_head,
+)
+from sommelier.analysis.links.scoring import (
+    Score,
+    answer_range,
+    constant_answer,
+    performance,
+    score,
+)
+from sommelier.analysis.links.splits import Split
+from sommelier.analysis.links.stacking import (
+    MAX_FEATURES,
+    Stacking,
+    Weighing,
+    stacking,
+    weighing,
+)
+from sommelier.errors import AnalysisError
+
+Array = NDArray[Any]
+Rows = NDArray[np.int64]
+
+FEW = 11  # sources: exact search over 12 models looks at subsets in the thousands
+STACKED_OF_FEW = 8  # the best sources are combined, in 247 ways; any other stands alone only
+STACKED_OF_MANY = 6  # in 57 ways, so that 80 targets still take seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which head a subset gets, and its held-out performance."""
+
+    kind: HeadKind
+    sources: tuple[str, ...]
+    performance: float
+
+
+class LinkEnsemble:
+    """All links to one target: for each subset of their sources a head, and how good it is.
+
+    sources : names of those with a link. stackable : those that are combined; where there are more
+    than 8 (or, of 12 and more, 6) the best on validation samples. constant : held-out performance
+    of the best constant answer. heads : how many different heads subsets can get, for which
+    intervals are corrected when a subset is chosen by its performance.
+    """
+
+    def __init__(
+        self,
+        target: LinkAnswers,
+        predicted: Mapping[str, Array],
+        split: Split,
+        *,
+        confidence: float = 0.95,
+        members: int | None = None,
+    ) -> None:
+        """target : all samples of the probe set. predicted : by source, what its link answers on
+        the same samples, natural: float (n, width); for tokens ids (n, steps) or scores (n, steps,
+        vocabulary). members : how many sources are combined at most.
+
+        Raises AnalysisError for other numbers of samples and where no metric is defined, as for
+        labels none of which occurs in the held-out samples.
+        """
+        _check(target, predicted)
+        self.format = target.format
+        self.confidence = confidence
+        self.sources = tuple(sorted(predicted))
+        self._target, self._predicted, self._split = target.values, predicted, split
+        self._held = {name: predicted[name][split.held_out] for name in self.sources}
+        numbers = target.format.kind == "numbers"
+        self._scale = answer_range(target.values[split.train]) if numbers else None
+        self._constant = constant_answer(target.format, target.values[split.train])
+        self.constant = self._measured(constant_head(self.format, self._constant), split.held_out)
+        if not np.isfinite(self.constant):
+            raise AnalysisError(
+                f"no label occurs in the {len(split.held_out)} held-out samples, so that nothing "
+                "can be said of a link",
+                hint="give more samples",
+            )
+        self._singles = {
+            name: self._measured(source_head(self.format, name), split.held_out)
+            for name in self.sources
+        }
+        self.stackable = self._best_sources(members)
+        self._stacked = self._products()
+        self._found: dict[tuple[str, ...], tuple[HeadKind, float] | None] = {}
+
+    @property
+    def heads(self) -> int:
+        """The constant, each source alone, and each stackable subset of two or more."""
+        m = len(self.stackable)
+        return 1 + len(self.sources) + (1 << m) - m - 1
+
+    def single(self, source: str) -> float:
+        """Held-out performance of one link alone, however it compares with the constant."""
+        return self._singles[source]
+
+    def performance(self, subset: Iterable[str]) -> float:
+        """Held-out performance of `head(subset)`; remembered."""
+        return self._choice(self._known(subset)).performance
+
+    def used(self, subset: Iterable[str]) -> tuple[str, ...]:
+        """The sources whose links `head(subset)` runs, sorted; none for the constant answer."""
+        return self._choice(self._known(subset)).sources
+
+    def ceiling(self) -> float:
+        """The best performance of any subset. Cost: one fit for each stackable subset."""
+        stacks = chain.from_iterable(
+            combinations(self.stackable, size) for size in range(2, len(self.stackable) + 1)
+        )
+        return max([self.performance(()), self.performance(self.sources), *self._tops(stacks)])
+
+    def head(self, subset: Iterable[str]) -> Head:
+        """The head for the links from `subset`, on held-out samples never worse than any one of
+        them nor than the constant answer; of equal ones that with the fewest links.
+
+        Raises AnalysisError for a source without a link.
+        """
+        choice = self._choice(self._known(subset))
+        if choice.kind == "constant":
+            return constant_head(self.format, self._constant)
+        if choice.kind == "best source":
+            return source_head(self.format, choice.sources[0])
+        return self.stack(choice.sources)
+
+    def stack(self, subset: Iterable[str]) -> Head:
+        """The closed-form combination of two links or more, however it compares with each.
+
+        Raises AnalysisError for other sources than `stackable` ones.
+        """
+        names = self._known(subset)
+        if len(names) < 2 or not set(names) <= set(self.stackable) or self._stacked is None:
+            raise AnalysisError(
+                f"no combination of {', '.join(names) or 'no sources'}",
+                hint=f"two or more of {', '.join(self.stackable)} can be combined",
+            )
+        weighed, stacked = self._stacked
+        if stacked is not None and stacked.width(names) < MAX_FEATURES:
+            return Head(self.format, "ridge", names, *stacked.fit(names))
+        return Head(self.format, "weights", names, weighed.fit(names), np.empty(0))
+
+    def predict(self, head: Head, answers: Mapping[str, Array]) -> Array:
+        """Natural answers of the target from those of the head's links; as calling the head."""
+        return head(answers)
+
+    def score(self, subset: Iterable[str], *, candidates: int | None = None) -> Score:
+        """The held-out Score of `head(subset)`.
+
+        candidates : how many heads the subset was chosen among; None: the |A| + 2 that `head` looks
+        at (each source, their stack, the constant). Its interval holds for all of them at once.
+        """
+        names = self._known(subset)
+        rows = self._split.held_out
+        return score(
+            self.format,
+            self._answers(self.head(names), rows),
+            self._target[rows],
+            confidence=self.confidence,
+            candidates=len(names) + 2 if candidates is None else candidates,
+            scale=self._scale,
+        )
+
+    def _choice(self, names: tuple[str, ...]) -> Choice:
+        choice = Choice("constant", (), self.constant)
+        for name in names:
+            if self._singles[name] > choice.performance:
+                choice = Choice("best source", (name,), self._singles[name])
+        together = tuple(name for name in names if name in self.stackable)
+        if together not in self._found:
+            self._found[together] = self._tried(together)
+        found = self._found[together]
+        if found is not None and found[1] > choice.performance:
+            choice = Choice(found[0], together, found[1])
+        return choice
+
+    def _tried(self, names: tuple[str, ...]) -> tuple[HeadKind, float] | None:
+        if len(names) < 2 or self._stacked is None:
+            return None
+        head = self.stack(names)
+        return head.kind, self._measured(head, self._split.held_out)
+
+    def _tops(self, subsets: Iterable[tuple[str, ...]]) -> Iterable[float]:
+        return (self.performance(subset) for subset in subsets)
+
+    def _measured(self, head: Head, rows: Rows) -> float:
+        answers = self._answers(head, rows)
+        return performance(self.format, answers, self._target[rows], scale=self._scale)
+
+    def _answers(self, head: Head, rows: Rows) -> Array:
+        if rows is self._split.held_out:
+            return head(self._held, count=len(rows))
+        return head({name: self._predicted[name][rows] for name in head.sources}, count=len(rows))
+
+    def _best_sources(self, members: int | None) -> tuple[str, ...]:
+        most = members
+        if most is None:
+            most = STACKED_OF_FEW if len(self.sources) <= FEW else STACKED_OF_MANY
+        if len(self.sources) <= most:
+            return self.sources
+        rows = self._split.validation
+        worth = {n: self._measured(source_head(self.format, n), rows) for n in self.sources}
+        best = sorted(self.sources, key=lambda name: (-np.nan_to_num(worth[name]), name))
+        return tuple(sorted(best[:most]))
+
+    def _products(self) -> tuple[Weighing, Stacking | None] | None:
+        """What fits are made from; None where there is nothing to combine, or only the ids of
+        long sequences over a large vocabulary."""
+        size = outputs_of(self.format)
+        narrow = 2 * size < MAX_FEATURES
+        ids = any(self._predicted[name].dtype.kind in "iu" for name in self.stackable)
+        if len(self.stackable) < 2 or (ids and not narrow):
+            return None
+        rows = self._split.train, self._split.validation
+        target = features_of(self._target, self.format)
+        features = {n: features_of(self._predicted[n], self.format) for n in self.stackable}
+        weighed = weighing(features, target, rows)
+        return weighed, stacking(features, target, self.format, rows) if narrow else None
+
+    def _known(self, subset: Iterable[str]) -> tuple[str, ...]:
+        names = tuple(sorted(set(subset)))
+        unknown = [name for name in names if name not in self._predicted]
+        if unknown:
+            raise AnalysisError(
+                f"there is no link from {', '.join(unknown)}",
+                hint=f"there are links from {', '.join(self.sources) or 'no model'}",
+            )
+        return names
+
+
+def _check(target: LinkAnswers, predicted: Mapping[str, Array]) -> None:
+    for name, values in predicted.items():
+        if len(values) != len(target):
+            raise AnalysisError(
+                f"{len(values)} answers predicted from {name} for {len(target)} of the target"
+            )
+        answers_of(values[:1], target.format)
