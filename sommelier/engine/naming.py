@@ -13,7 +13,7 @@ from sommelier.units import SPELLINGS
 
 def names(kind: str, facts: Facts) -> list[str]:
     """Every name of a kind: model, metric, column, unit, device, dataset, task, source, pool,
-    view, label, option, setting. Raises KeyError for another kind."""
+    view, label, option, setting, link, plan, link_column. Raises KeyError for another kind."""
     return _KINDS[kind](facts)
 
 
@@ -34,6 +34,10 @@ def _with_numbers(kind: str, facts: Facts) -> list[str]:
     return [name for metric in metrics for name in facts.context_names(metric, kind)]
 
 
+def _link_columns(facts: Facts) -> list[str]:
+    return list(facts.catalog.sql("SELECT * FROM links LIMIT 0").columns)
+
+
 _KINDS: dict[str, Callable[[Facts], list[str]]] = {
     "model": lambda facts: facts.model_names(),
     "metric": lambda _: list(METRICS),
@@ -48,4 +52,7 @@ _KINDS: dict[str, Callable[[Facts], list[str]]] = {
     "label": lambda facts: [space.name for space in facts.catalog.label_spaces()],
     "option": lambda _: list(SELECT_OPTIONS),
     "setting": lambda _: list(SETTINGS),
+    "link": lambda facts: facts.catalog.link_names(),
+    "plan": lambda facts: facts.catalog.plan_names(),
+    "link_column": _link_columns,
 }

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _SHOWN = 60  # more than anyone scrolls through
 _PLAIN_NAME = re.compile(r"[A-Za-z_][\w.]*(?:-(?!>)[\w.]+|[/:@][\w.]+)*\Z")
 _QUOTED_KINDS = ("device", "dataset", "task", "label")  # the language writes these as 'text'
+_WORDS = (
+    *("unit", "metric", "column", "option"),
+    *("link_column", "link_option", "links_option", "plan_option"),
+)
 _PATH_COMMANDS = ("read", "output", "once", "log", "open", "i", "o", "c", "L")
 _SWITCHES = ("timer", "timing", "bail", "pager")
 _SOURCES = ("model", "dataset", "device", "task", "pool", "connector", "label", "option")
@@ -45,7 +49,7 @@ class NameCache:
         if kind not in self._names:
             try:
                 self._names[kind] = sorted(self._session.connection.names(kind))
-            except SommelierError:
+            except (SommelierError, KeyError):  # a kind that nobody lists
                 self._names[kind] = []
         return self._names[kind]
 
@@ -178,6 +182,6 @@ def _spelling(name: str, kind: str, quote: str) -> str:
         return name.replace(quote, quote * 2) + quote
     if kind in _QUOTED_KINDS:
         return "'" + name.replace("'", "''") + "'"
-    if kind in ("unit", "metric", "column", "option") or _PLAIN_NAME.match(name):
+    if kind in _WORDS or _PLAIN_NAME.match(name):
         return name
     return '"' + name.replace('"', '""') + '"'
