@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sommelier.analysis.dataset_ids import file_ids, item_ids
+from sommelier.analysis.dataset_labels import file_labels, label_ids, numbered
 from sommelier.errors import DatasetError, MissingDependencyError
 
 Array = NDArray[Any]
@@ -50,7 +52,8 @@ class Items:
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What a reader found. labels : int32 (items kept,). label_names : None for bare numbers.
-    inputs : the array or columns that hold the items, where a file has several."""
+    inputs : the array or columns that hold the items, where a file has several.
+    ids : what each item is called, of all items, where the dataset says so."""
 
     kind: str
     items: Items
@@ -60,6 +63,7 @@ class Reading:
     label_names: tuple[str, ...] | None = None
     keep: NDArray[np.int64] | None = None  # items that are used; None: all
     inputs: tuple[str, ...] = ()
+    ids: list[str] | None = None
 
 
 def reader_of(place: Path, options: Options) -> str:
@@ -83,7 +87,7 @@ def array_items(inputs: Array, name: str, labels: Array | None = None) -> Readin
         raise DatasetError(f"the inputs in '{name}' have shape {inputs.shape}: no items")
     if inputs.dtype.kind not in "biuf":
         raise DatasetError(f"the inputs in '{name}' are of type {inputs.dtype}, not numbers")
-    ids, names = (None, None) if labels is None else _label_ids(labels, len(inputs), name)
+    ids, names = (None, None) if labels is None else label_ids(labels, len(inputs), name)
     kind = "image" if inputs.ndim == 4 and inputs.shape[3] in (1, 3) else "array"
     return Reading(
         kind=kind,
@@ -103,29 +107,28 @@ def read_npz(place: Path, options: Options) -> Reading:
         raise DatasetError(f"'{place}' is not a readable npz file: {error}") from error
     with archive:
         _refuse_large_members(place)
-        x_name = _chosen(options.get("x"), INPUT_NAMES, archive.files, "x", place)
+        id_name = _chosen(options.get("id"), (), archive.files, "id", place)
+        others = [name for name in archive.files if name != id_name]
+        x_name = _chosen(options.get("x"), INPUT_NAMES, others, "x", place)
         if x_name is None:
             raise DatasetError(
                 f"which array of '{place.name}' holds the inputs?",
-                hint=f"write x = one of {', '.join(archive.files)}",
+                hint=f"write x = one of {', '.join(others)}",
             )
         inputs = _array(archive, x_name, place)
-        y_name = _chosen(options.get("y"), LABEL_NAMES, archive.files, "y", place)
+        y_name = _chosen(options.get("y"), LABEL_NAMES, others, "y", place)
         labels = None if y_name in (None, x_name) else _array(archive, str(y_name), place)
-    return replace(array_items(inputs, place.name, labels), inputs=(x_name,))
+        called = None if id_name is None else _array(archive, id_name, place)
+    reading = replace(array_items(inputs, place.name, labels), inputs=(x_name,))
+    return reading if called is None else replace(reading, ids=item_ids(called, reading, place))
 
 
 def read_npy(place: Path, options: Options) -> Reading:
-    """One array, memory-mapped; labels from a second file named by option `y`."""
+    """One array, memory-mapped; labels and ids from files beside it named by options `y`, `id`."""
     inputs = _mapped(place)
-    other = options.get("y")
-    labels = None
-    if other is not None:
-        file = place.parent / str(other)
-        if not file.is_file():
-            raise DatasetError(f"there is no label file '{file}'")
-        labels = np.asarray(_mapped(file))
-    return array_items(inputs, place.name, labels)
+    labels, called = (_beside(place, options, key, what) for key, what in _BESIDE.items())
+    reading = array_items(inputs, place.name, labels)
+    return reading if called is None else replace(reading, ids=item_ids(called, reading, place))
 
 
 def read_csv(place: Path, options: Options) -> Reading:
@@ -214,20 +217,27 @@ def _from_table(table: Any, options: Options, place: Path) -> Reading:
         raise DatasetError(
             f"'{place.name}' has no column '{missing[0]}'", hint=f"columns: {', '.join(columns)}"
         )
-    wanted = wanted or [name for name in columns if name != y_name]
+    id_name = _chosen(options.get("id"), (), columns, "id", place)
+    wanted = wanted or [name for name in columns if name not in (y_name, id_name)]
     if len(wanted) == 1 and table[wanted[0]].dtype == object and len(table):
         reading = _from_column(table[wanted[0]].tolist(), labels, place)
-        return replace(reading, inputs=tuple(wanted))
+    else:
+        reading = _from_columns(table, wanted, labels, place)
+    ids = None if id_name is None else item_ids(table[id_name].to_numpy(), reading, place)
+    return replace(reading, inputs=tuple(wanted), ids=ids)
+
+
+def _from_columns(table: Any, wanted: list[str], labels: Array | None, place: Path) -> Reading:
+    """Numeric columns side by side."""
     textual = [name for name in wanted if table[name].dtype.kind not in "biuf"]
     if textual or not wanted:
         raise DatasetError(
             f"column '{textual[0]}' of '{place.name}' is not numeric"
             if textual
             else f"'{place.name}' has no column of inputs",
-            hint=f"choose inputs with x = [...] among {', '.join(columns)}",
+            hint=f"choose inputs with x = [...] among {', '.join(table.columns)}",
         )
-    reading = array_items(table[wanted].to_numpy(dtype=np.float64), place.name, labels)
-    return replace(reading, inputs=tuple(wanted))
+    return array_items(table[wanted].to_numpy(dtype=np.float64), place.name, labels)
 
 
 def _from_column(values: list[Any], labels: Array | None, place: Path) -> Reading:
@@ -243,7 +253,7 @@ def _from_column(values: list[Any], labels: Array | None, place: Path) -> Readin
     encoded = [value for value in found if isinstance(value, bytes)]
     if len(encoded) != len(values):
         raise DatasetError(f"the items in '{place.name}' are neither numbers, lists nor pictures")
-    ids, names = (None, None) if labels is None else _label_ids(labels, len(values), place.name)
+    ids, names = (None, None) if labels is None else label_ids(labels, len(values), place.name)
     items = Items(lambda i: _picture(encoded[i], f"row {i} of {place.name}"), len(values))
     return Reading("image", items, None, "uint8", ids, names)
 
@@ -256,6 +266,9 @@ def _from_files(
     place: Path,
 ) -> Reading:
     source = options.get("label_from")
+    if "id" in options:
+        close()
+        raise DatasetError(f"the ids of files are their names, so '{place}' takes no option 'id'")
     pictures = [name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
     as_files = options.get("kind") == "file" or source == "extension"
     chosen = names if as_files else pictures
@@ -268,8 +281,8 @@ def _from_files(
             + (f"; the limit is {MAX_FILES}" if chosen else f" ({', '.join(suffixes) or 'empty'})"),
             hint="for a dataset of files of any kind write label_from = 'extension'",
         )
-    keys = _file_labels(chosen, str(source) if source else None)
-    labels, label_names, keep = _ids_of(keys)
+    keys = file_labels(chosen, str(source) if source else None)
+    labels, label_names, keep = numbered(keys)
     read: Callable[[int], Array | bytes]
     if as_files:
         read = lambda i: content(chosen[i])  # noqa: E731
@@ -283,63 +296,8 @@ def _from_files(
         labels=labels,
         label_names=label_names,
         keep=keep,
+        ids=file_ids(chosen),
     )
-
-
-def _file_labels(names: Sequence[str], source: str | None) -> list[str | None] | None:
-    """The label of each file name, or None for an unlabelled dataset.
-
-    Without `label_from`: class folders if every file is in one, else `<label>_...` names if they
-    tell at least two labels apart.
-    """
-    paths = [PurePosixPath(name) for name in names]
-    if source == "none":
-        return None
-    if source == "extension":
-        return [path.suffix.lower().lstrip(".") or None for path in paths]
-    folders = [path.parent.name or None for path in paths]
-    prefixes = [path.name.split("_", 1)[0] if "_" in path.name else None for path in paths]
-    if source == "folder" or (source is None and None not in folders and len(set(folders)) > 1):
-        return folders
-    if source == "prefix" or (None not in prefixes and len(set(prefixes)) > 1):
-        return prefixes
-    return None
-
-
-def _ids_of(
-    keys: list[str | None] | None,
-) -> tuple[NDArray[np.int32] | None, tuple[str, ...] | None, NDArray[np.int64] | None]:
-    """Label ids in sorted order of the names; files without a label are left out."""
-    if keys is None:
-        return None, None, None
-    names = tuple(sorted({key for key in keys if key is not None}))
-    position = {name: index for index, name in enumerate(names)}
-    kept = [index for index, key in enumerate(keys) if key is not None]
-    ids = np.array([position[str(keys[index])] for index in kept], dtype=np.int32)
-    return ids, names, None if len(kept) == len(keys) else np.array(kept, dtype=np.int64)
-
-
-def _label_ids(
-    labels: Array, count: int, name: str
-) -> tuple[NDArray[np.int32], tuple[str, ...] | None]:
-    """Label ids int32 (count,), and names if the labels are text; integers stay as they are."""
-    flat = np.squeeze(np.asarray(labels))
-    if flat.shape != (count,):
-        raise DatasetError(f"'{name}' has {count} items but labels of shape {np.shape(labels)}")
-    if flat.dtype.kind == "O" and all(isinstance(value, str) for value in flat):
-        flat = flat.astype(str)
-    if flat.dtype.kind == "U":
-        names, ids = np.unique(flat, return_inverse=True)
-        return ids.astype(np.int32), tuple(str(name) for name in names)
-    whole = flat.dtype.kind in "biu" or (
-        flat.dtype.kind == "f" and bool(np.all(np.isfinite(flat)) and np.all(flat == flat.round()))
-    )
-    if not whole or (flat.size and flat.min() < 0):
-        raise DatasetError(
-            f"the labels in '{name}' are not class numbers from 0 nor names ({flat.dtype})",
-            hint="choose the label array with y = ..., or y = none",
-        )
-    return flat.astype(np.int32), None
 
 
 def _chosen(
@@ -368,6 +326,18 @@ def _array(archive: Any, name: str, place: Path) -> Array:
             f"array '{name}' of '{place.name}' holds Python objects, which may run code when read",
             hint="save it as numbers or fixed-width strings",
         ) from error
+
+
+_BESIDE = {"y": "label file", "id": "file of ids"}
+
+
+def _beside(place: Path, options: Options, key: str, what: str) -> Array | None:
+    if options.get(key) is None:
+        return None
+    file = place.parent / str(options[key])
+    if not file.is_file():
+        raise DatasetError(f"there is no {what} '{file}'")
+    return np.asarray(_mapped(file))
 
 
 def _mapped(place: Path) -> Array:

@@ -39,6 +39,7 @@ OPTIONS: dict[str, str] = {
     "kind": "image, array or file",
     "classes": "number of classes, when the labels do not show them all",
     "held_out": "true if no model was trained on it",
+    "id": "name of the array or column that says what each item is called; files have their names",
 }
 """What REGISTER DATASET ... WITH may say."""
 
@@ -50,6 +51,7 @@ class LoadedDataset:
     labels : int32 (samples,), -1 where an item has none; None for an unlabelled dataset.
     label_space : None when the labels are bare numbers without names.
     classes : how many classes the labels have; None without labels.
+    ids : what each item is called, to pair it with another dataset's; None where nothing says so.
     """
 
     record: Dataset
@@ -57,6 +59,7 @@ class LoadedDataset:
     labels: NDArray[np.int32] | None
     classes: int | None
     _items: Items
+    ids: list[str] | None = None
 
     def __len__(self) -> int:
         return self.record.samples
@@ -156,7 +159,10 @@ def _open(
     labels, names = _named_labels(reading, chosen, place)
     classes = _classes(labels, names, chosen, name)
     space = label_names.label_space(f"{name} labels", names) if names else None
-    kept = reading.items if reading.keep is None else reading.items.subset(reading.keep)
+    kept, ids = reading.items, reading.ids
+    if reading.keep is not None:
+        kept = reading.items.subset(reading.keep)
+        ids = None if ids is None else [ids[index] for index in reading.keep.tolist()]
     held_out = chosen.get("held_out")
     record = Dataset(
         id=identity or _identity(place, reading, labels, names),
@@ -171,7 +177,7 @@ def _open(
         options=dict(chosen) | ({"classes": classes} if classes else {}),
         held_out=None if held_out is None else bool(held_out),
     )
-    return LoadedDataset(record, space, labels, classes, kept)
+    return LoadedDataset(record, space, labels, classes, kept, ids)
 
 
 def _checked_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,21 +52,59 @@ def dataset_probes(
     sampling 'random' draws without replacement by `seed` and keeps the dataset's order; 'first'
     takes the first ones. Raises DatasetError for a sample larger than the dataset.
     """
+    rows, seed = draw(
+        len(dataset), f"dataset '{dataset.record.name}' has {len(dataset)} items",
+        samples=samples, sampling=sampling, seed=seed,
+    )  # fmt: skip
+    return chosen_probes(dataset, rows, seed=seed)
+
+
+def draw(
+    size: int, described: str, *, samples: int | None, sampling: str, seed: int
+) -> tuple[NDArray[np.int64], int]:
+    """(ascending positions of a sample of `size` things, the seed they follow from or FIRST).
+
+    described : the size in words, for the error. Options as in dataset_probes.
+    """
     if sampling not in ("random", "first"):
         raise DatasetError(f"sampling = '{sampling}' is not known", hint="write random or first")
-    size = len(dataset)
     wanted = min(SAMPLES, size) if samples is None else samples
     if not 1 <= wanted <= size:
-        raise DatasetError(f"dataset '{dataset.record.name}' has {size} items, not {wanted}")
-    return _of_dataset(dataset, wanted, FIRST if sampling == "first" or wanted == size else seed)
+        raise DatasetError(f"{described}, not {wanted}")
+    seed = FIRST if sampling == "first" or wanted == size else seed
+    return sample_indices(size, wanted, seed), seed
+
+
+def chosen_probes(dataset: LoadedDataset, indices: NDArray[np.int64], *, seed: int) -> Probes:
+    """The items at these positions, in this order.
+
+    seed : FIRST unless they are a random sample. The same items are the same probe set however they
+    were chosen, so what models answered is shared.
+    """
+    record, space = dataset.record, dataset.label_space
+    labels = None if dataset.labels is None else dataset.labels[indices].astype(np.int32)
+    follows = np.array_equal(sample_indices(len(dataset), len(indices), seed), indices)
+    probe_set = ProbeSet(
+        id=_hash("dataset", record.id, hashlib.sha256(indices.tobytes()).hexdigest()),
+        dataset_id=record.id,
+        name=record.name,
+        samples=len(indices),
+        seed=seed,
+        synthetic=False,
+        labels=None if labels is None else labels.tobytes(),
+        label_space_id=space.id if space else None,
+        indices=None if follows else indices.tobytes(),
+    )
+    return Probes(probe_set, record, indices, dataset.classes)
 
 
 def same_probes(record: ProbeSet, dataset: Dataset | None) -> Probes:
     """The probes of a stored probe set; `dataset` is the one it was drawn from."""
     if record.synthetic or dataset is None:
         return Probes(record)
-    indices = sample_indices(dataset.samples, record.samples, record.seed)
-    return Probes(record, dataset, indices)
+    if record.indices is not None:
+        return Probes(record, dataset, np.frombuffer(record.indices, dtype=np.int64))
+    return Probes(record, dataset, sample_indices(dataset.samples, record.samples, record.seed))
 
 
 def synthetic_probes(
@@ -138,24 +176,6 @@ def synthetic_shape(spec: TensorSpec) -> tuple[int, ...]:
         usual = (128, 128, 3) if channels_last else (3, 128, 128)
         return tuple(d if isinstance(d, int) else u for d, u in zip(dims, usual, strict=True))
     return tuple(dim if isinstance(dim, int) else 16 for dim in dims)
-
-
-def _of_dataset(dataset: LoadedDataset, samples: int, seed: int) -> Probes:
-    record = dataset.record
-    indices = sample_indices(len(dataset), samples, seed)
-    labels = None if dataset.labels is None else dataset.labels[indices].astype(np.int32)
-    space = dataset.label_space
-    probe_set = ProbeSet(
-        id=_hash("dataset", record.id, hashlib.sha256(indices.tobytes()).hexdigest()),
-        dataset_id=record.id,
-        name=record.name,
-        samples=samples,
-        seed=seed,
-        synthetic=False,
-        labels=None if labels is None else labels.tobytes(),
-        label_space_id=space.id if space else None,
-    )
-    return Probes(probe_set, record, indices, dataset.classes)
 
 
 def _dims(spec: TensorSpec) -> str:

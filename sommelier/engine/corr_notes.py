@@ -230,9 +230,11 @@ def probe_caveats(used: Collection[str | None], facts: Facts) -> list[str]:
         if dataset is None:
             continue
         if probe_set.seed == _IN_ORDER and probe_set.samples < dataset.samples:
+            count = probe_set.samples
+            which = f"the first {count}" if probe_set.indices is None else f"{count} chosen"
             notes.append(
-                f"{probes} are the first {probe_set.samples} items of '{dataset.name}' (of "
-                f"{dataset.samples}), not a random sample: the bound holds for those like them"
+                f"{probes} are {which} items of '{dataset.name}' (of {dataset.samples}), not a "
+                "random sample: the bound holds for those like them"
             )
         if dataset.held_out is False:
             notes.append(

@@ -236,6 +236,18 @@ def test_the_first_items_of_a_larger_dataset_are_no_random_sample(
     assert (note in bench.ask("COMPARE a WITH b").notes) is first
 
 
+def test_items_that_were_chosen_are_no_random_sample(bench: Bench) -> None:
+    backwards = np.arange(SAMPLES, dtype=np.int64)[::-1].tobytes()
+    probes = bench.probes("photos", seed=-1, indices=backwards)
+    bench.catalog.add_dataset(
+        Dataset("data", "photos", "array", Path("x.npz"), 10_000, None, None, True, None)
+    )
+    bench.model("a", 0, probes)
+    bench.model("b", 4, probes)
+    start = f"the probes are {SAMPLES} chosen items of 'photos' (of 10000), not a random sample"
+    assert any(note.startswith(start) for note in bench.ask("SELECT MODELS CORR a").notes)
+
+
 @pytest.mark.parametrize(("held_out", "doubted"), [(None, True), (True, False), (False, False)])
 def test_explain_says_that_nobody_declared_the_probes_held_out(
     bench: Bench, held_out: bool | None, doubted: bool
