@@ -20,6 +20,7 @@ Singles = NDArray[np.float32]
 Activation = Literal["softmax", "shares", "sigmoid", "unit", "values"]
 
 FARTHEST = 30.0  # standard deviations: a value that training never saw does not carry a link away
+ROUNDING = 1e-6  # of a float32, relative; of a logarithm, that of its probability
 HIGHEST_FLOOR = 0.25  # of answers that are all 0 or 1, and still below one half
 
 
@@ -29,6 +30,7 @@ class Features:
 
     floor : probabilities closer to 0 (of labels: also to 1) count as this. mean, weight :
     float32 (width,), of the training rows; weight is 1 / deviation, 0 where nothing ever changes.
+    Probabilities all have one weight.
     """
 
     kind: Kind
@@ -41,9 +43,10 @@ class Features:
         """The features of these (training) rows. Raises AnalysisError where none has an answer."""
         seen = _answered(source.rows(rows))
         floor = _floor(seen) if source.format.kind in ("classes", "labels") else 0.0
-        spread = _open(seen, source.format.kind, floor).astype(np.float64)
-        mean, weight = _standard(spread)
-        return cls(source.format.kind, floor, mean, weight)
+        opened = _open(seen, source.format.kind, floor).astype(np.float64)
+        deviation = _deviation(opened, source.format.kind)
+        mean = opened.mean(axis=0).astype(np.float32)
+        return cls(source.format.kind, floor, mean, inverse(deviation.astype(np.float32)))
 
     def __call__(self, values: Array) -> Singles:
         """float32 (n, width); 0, which is the mean, for a sample without an answer (NaN)."""
@@ -75,13 +78,13 @@ class Readout:
         if target.format.kind == "labels":
             return cls("sigmoid", offset, scale)
         seen = _answered(target.rows(rows)).astype(np.float64)
-        scale = np.where(_changes(seen), seen.std(axis=0), 0.0).astype(np.float32)
+        scale = _deviation(seen, target.format.kind).astype(np.float32)
         return cls("values", seen.mean(axis=0).astype(np.float32), scale)
 
     def taught(self, values: Array) -> Singles:
         """What the outputs are compared with in training: probabilities, or standardised values."""
-        weight = np.divide(1.0, self.scale, out=np.zeros_like(self.scale), where=self.scale > 0)
-        return np.asarray((np.asarray(values, dtype=np.float32) - self.offset) * weight)
+        centred = np.asarray(values, dtype=np.float32) - self.offset
+        return np.asarray(centred * inverse(self.scale))
 
     def __call__(self, outputs: Array) -> Singles:
         """Natural answers float32 (n, width) from outputs (n, width)."""
@@ -104,6 +107,11 @@ def log_probabilities(target: LinkAnswers, rows: Array) -> Singles:
     if target.format.kind == "classes":
         opened = opened - opened.mean(axis=1, keepdims=True)
     return opened
+
+
+def inverse(deviation: Singles) -> Singles:
+    """1 / deviation, 0 where that is 0."""
+    return np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
 
 
 def _answered(answers: LinkAnswers) -> Array:
@@ -129,12 +137,14 @@ def _open(values: Array, kind: Kind, floor: float) -> Singles:
     return values
 
 
-def _standard(values: NDArray[np.float64]) -> tuple[Singles, Singles]:
-    deviation = np.where(_changes(values), values.std(axis=0), 0.0)
-    weight = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
-    return values.mean(axis=0).astype(np.float32), weight.astype(np.float32)
+def _deviation(values: NDArray[np.float64], kind: Kind) -> NDArray[np.float64]:
+    """What a column's values are divided by; 0 where they never change.
 
-
-def _changes(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Where a column is no constant; a deviation of rounding errors would be divided by."""
-    return np.asarray(np.ptp(values, axis=0) > 1e-6 * np.abs(values).max(axis=0))
+    Logarithms have one unit, so they share one deviation: a class that is never near in training
+    still counts as much as the others when it is.
+    """
+    if kind in ("classes", "labels"):
+        shared = np.sqrt(values.var(axis=0).mean())
+        return np.full(values.shape[1], shared if np.ptp(values, axis=0).max() > ROUNDING else 0.0)
+    changes = np.ptp(values, axis=0) > ROUNDING * np.abs(values).max(axis=0)
+    return np.where(changes, values.std(axis=0), 0.0)

@@ -91,6 +91,7 @@ class VectorLink:
         return self.readout(hidden @ self.layers[-1].weight + self.layers[-1].bias)
 
 
-def hidden_units(outputs: int, asked: int | None = None) -> int:
-    """The units of the hidden layer: as asked, or twice the outputs within sensible limits."""
-    return asked or min(max(LEAST_HIDDEN, 2 * outputs), MOST_HIDDEN)
+def hidden_units(outputs: int, samples: int) -> int:
+    """The default: twice the outputs (the paper), but no fewer than LEAST_HIDDEN and no more than
+    there are samples to learn from, which so many units can learn by heart."""
+    return min(max(LEAST_HIDDEN, 2 * outputs), max(LEAST_HIDDEN, samples), MOST_HIDDEN)

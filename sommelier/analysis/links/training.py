@@ -33,7 +33,6 @@ Array = NDArray[Any]
 Cancelled = Callable[[], bool]
 
 PADDING = 2  # links train together while the widest source is at most this many times the narrowest
-SMALL_STEP = 5e8  # operations of a step below which a second thread costs more than it saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class TrainingOptions:
 
     A link keeps its state of least loss on the validation rows; it stops after `patience` epochs
     without a lesser one, or, with None, after all `epochs`. hidden : None for `hidden_units`.
-    device : torch's name of it. threads : None for one where steps are small, else torch's own.
+    device : torch's name of it. threads : more than one pay off from some hundreds of outputs on.
     """
 
     learning_rate: float = 0.01
@@ -52,7 +51,7 @@ class TrainingOptions:
     hidden: int | None = None
     seed: int = 0
     device: str = "cpu"
-    threads: int | None = None
+    threads: int = 1
 
 
 def train_vectors(
@@ -134,13 +133,12 @@ def batches(samples: int, options: TrainingOptions) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def training_threads(options: TrainingOptions, operations: float) -> Iterator[None]:
-    """Lets torch use as many threads as the options say, or as a step of that many operations is
-    worth, and puts its own number back afterwards."""
+def training_threads(threads: int) -> Iterator[None]:
+    """Lets torch use so many threads, and as many as before afterwards."""
     import torch
 
     usual = torch.get_num_threads()
-    torch.set_num_threads(options.threads or (1 if operations < SMALL_STEP else usual))
+    torch.set_num_threads(threads)
     try:
         yield
     finally:
@@ -183,7 +181,7 @@ class _Group:
 
         outputs = target.format.width
         widest = max(source.format.width for source in sources)
-        shape = Shape(widest, hidden_units(outputs, hidden), outputs)
+        shape = Shape(widest, hidden or hidden_units(outputs, len(rows)), outputs)
         features = [Features.of(source, rows) for source in sources]
         return cls(sources, target, shape, features, Readout.of(target, rows))
 
@@ -219,8 +217,7 @@ def _train(
     started = time.perf_counter()
     group = _Group.of(sources, target, rows.train, options.hidden)
     parts = [group.batch(part, options.device) for part in (rows.train, rows.validation)]
-    operations = 6.0 * len(sources) * options.batch * group.shape.size
-    with training_threads(options, operations):
+    with training_threads(options.threads):
         best = _descend(group, parts, options, cancelled)
     seconds = (time.perf_counter() - started) / len(sources)
     return [
