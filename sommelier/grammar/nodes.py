@@ -131,7 +131,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class CatalogSql(Statement):
-    """A SELECT/WITH that asks for no MODELS, LINKS or PLAN: read-only SQL over the catalog's views."""
+    """A SELECT/WITH that asks for no MODELS, LINKS or PLAN: SQL over the catalog's views."""
 
     text: str
 
