@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sommelier.analysis.links.collecting import CollectedTokens, TokenCollector, best_boxes
     from sommelier.analysis.links.formats import (
         AnswerFormat,
         LinkAnswers,
@@ -18,32 +19,54 @@ if TYPE_CHECKING:
         format_of,
         natural,
     )
-    from sommelier.analysis.links.scoring import Score, constant_answer, score, skill
+    from sommelier.analysis.links.scoring import (
+        Score,
+        answer_range,
+        constant_answer,
+        performance,
+        score,
+        skill,
+    )
+    from sommelier.analysis.links.screening import Screen, screen
     from sommelier.analysis.links.splits import Split, split
 
 _HOMES = {
     "AnswerFormat": "formats",
+    "CollectedTokens": "collecting",
     "LinkAnswers": "formats",
     "Score": "scoring",
+    "Screen": "screening",
     "Split": "splits",
+    "TokenCollector": "collecting",
+    "answer_range": "scoring",
     "as_given": "formats",
+    "best_boxes": "collecting",
     "constant_answer": "scoring",
     "format_of": "formats",
     "natural": "formats",
+    "performance": "scoring",
     "score": "scoring",
+    "screen": "screening",
     "skill": "scoring",
     "split": "splits",
 }
 __all__ = [
     "AnswerFormat",
+    "CollectedTokens",
     "LinkAnswers",
     "Score",
+    "Screen",
     "Split",
+    "TokenCollector",
+    "answer_range",
     "as_given",
+    "best_boxes",
     "constant_answer",
     "format_of",
     "natural",
+    "performance",
     "score",
+    "screen",
     "skill",
     "split",
 ]
