@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -18,7 +19,7 @@ from sommelier.link_records import ActivationPlan, ModelLink, PlannedModel, Save
 from sommelier.storage.catalog_segments import SegmentTable
 from sommelier.storage.naming import unknown_name
 from sommelier.storage.rows import mapping_from_json, now, to_json, utc
-from sommelier.storage.versions import LINK_STATES, PLAN_STATES, version_of
+from sommelier.storage.versions import PLAN_STATES, link_states, version_of
 
 LinkGone = Callable[[ModelLink], None]
 
@@ -28,8 +29,10 @@ _MODEL_COLUMNS = tuple(field.name for field in fields(PlannedModel))
 _MAPPINGS = ("budget", "cost", "total")
 _PLAN_COLUMNS = tuple(field.name for field in fields(ActivationPlan) if field.name != "models")
 _LINKS = (
-    f"SELECT {', '.join(f'k.{name}' for name in _LINK_COLUMNS)}, s.source_names, s.target_name,"
-    f" s.stale FROM store.links k JOIN ({LINK_STATES}) s ON s.id = k.id"
+    "WITH asked AS MATERIALIZED (SELECT * FROM store.links WHERE target_id = coalesce(?, target_id)"
+    " AND list_contains(source_ids, coalesce(?, source_ids[1])) AND name = coalesce(?, name))"
+    f" SELECT {', '.join(f'k.{name}' for name in _LINK_COLUMNS)}, s.source_names, s.target_name,"
+    f" s.stale FROM asked k JOIN ({link_states('asked')}) s ON s.id = k.id ORDER BY k.name"
 )
 _PLANS = (
     f"SELECT {', '.join(f'p.{name}' for name in _PLAN_COLUMNS)}, p.name, p.query_text,"
@@ -48,19 +51,21 @@ class LinkTable(SegmentTable):
     def add_links(self, links: Iterable[ModelLink]) -> None:
         """Keep links; those there are of the same id or name are replaced.
 
-        Call `new_link_name` for a name that no other pair's link has. `created_at` is now where it
-        is None; numbers that are NaN are unknown.
+        So a link that is made again with nothing else decided, under another name, is renamed. Call
+        `new_link_name` for a name that no other models' link has. `created_at` is now where it is
+        None; numbers that are NaN are unknown.
         """
         from sommelier.storage.schema import LINKS
 
         given = list(links)
+        if not given:
+            return
         with self._database.transaction("keep links"):
-            ids, taken = {link.id for link in given}, [link.name for link in given]
-            twice = [name for name in taken if taken.count(name) > 1]
-            if twice:
-                raise StorageError(f"two links would be called '{twice[0]}'")
+            name, count = Counter(link.name for link in given).most_common(1)[0]
+            if count > 1:
+                raise StorageError(f"two links would be called '{name}'")
             names = self._names_of({id_ for link in given for id_ in _models_of(link)})
-            self._forget_links([k for k in self.links() if k.name in taken and k.id not in ids])
+            self._forget_links(self._replaced_by(given))
             self._database.upsert(LINKS, [_link_row(link, names) for link in given])
 
     def links(
@@ -71,12 +76,7 @@ class LinkTable(SegmentTable):
         name: str | None = None,
     ) -> list[ModelLink]:
         """Links by name: all, or those into a target, from a source (alone or with others)."""
-        rows = self._database.rows(
-            f"{_LINKS} WHERE k.target_id = coalesce(?, k.target_id)"
-            " AND list_contains(k.source_ids, coalesce(?, k.source_ids[1]))"
-            " AND k.name = coalesce(?, k.name) ORDER BY k.name",
-            [target_id, source_id, name],
-        )
+        rows = self._database.rows(_LINKS, [target_id, source_id, name])
         return [_link(row) for row in rows]
 
     def link(self, name: str) -> ModelLink:
@@ -100,7 +100,10 @@ class LinkTable(SegmentTable):
         """
         names = self._names_of({*source_ids, target_id})
         base = f"{'_'.join(names[id_] for id_ in source_ids)}_to_{names[target_id]}"
-        owners = {link.name: _models_of(link) for link in self.links()}
+        rows = self._database.rows(
+            "SELECT name, source_ids, target_id FROM store.links WHERE starts_with(name, ?)", [base]
+        )
+        owners = {name: (*sources, target) for name, sources, target in rows}
         wanted, number = base, 2
         while owners.get(wanted, (*source_ids, target_id)) != (*source_ids, target_id):
             wanted, number = f"{base}_{number}", number + 1
@@ -176,6 +179,15 @@ class LinkTable(SegmentTable):
             "SELECT id, name FROM store.models WHERE id IN (SELECT unnest(?::VARCHAR[]))", [wanted]
         )
         return {id_: id_ for id_ in wanted} | dict(found)
+
+    def _replaced_by(self, links: Sequence[ModelLink]) -> list[ModelLink]:
+        """Links that are there under the name of one of these, and are others."""
+        rows = self._database.rows(
+            "SELECT name FROM store.links WHERE name IN (SELECT unnest(?::VARCHAR[]))"
+            " AND id NOT IN (SELECT unnest(?::VARCHAR[]))",
+            [[link.name for link in links], [link.id for link in links]],
+        )
+        return [self.link(name) for (name,) in rows]
 
     def _forget_links(self, links: Sequence[ModelLink]) -> None:
         from sommelier.storage.schema import LINKS

@@ -40,7 +40,12 @@ def link_id(link: ModelLink) -> str:
     return f"{LINK_PREFIX}{hashlib.sha256(to_json(decides).encode()).hexdigest()[:_DIGITS]}"
 
 
-LINK_STATES = f"""
+def link_states(links: str = "store.links") -> str:
+    """The query of (id, source_names, target_name, stale) of links. links : a table or a query.
+
+    stale is NULL while a link may be used.
+    """
+    return f"""
     SELECT p.id, list(coalesce(m.name, p.name) ORDER BY p.position) FILTER (p.role = 'source')
             AS source_names,
         any_value(coalesce(m.name, p.name)) FILTER (p.role = 'target') AS target_name,
@@ -51,13 +56,15 @@ LINK_STATES = f"""
     FROM (
         SELECT id, 'source' AS role, unnest(source_ids) AS model_id, unnest(source_names) AS name,
             unnest(source_versions) AS version, generate_subscripts(source_ids, 1) AS position
-        FROM store.links
+        FROM {links}
         UNION ALL
-        SELECT id, 'target', target_id, target_name, target_version, 0 FROM store.links) p
+        SELECT id, 'target', target_id, target_name, target_version, 0 FROM {links}) p
     LEFT JOIN store.models m ON m.id = p.model_id
     GROUP BY p.id"""
-"""(id, source_names, target_name, stale) of every link; stale is NULL while it may be used."""
 
+
+_PLANNED = """(SELECT * FROM store.links
+        WHERE id IN (SELECT unnest(link_ids) FROM store.plan_models))"""
 PLAN_STATES = f"""
     SELECT plan, string_agg(reason, '; ' ORDER BY position, part) AS stale
     FROM (
@@ -73,6 +80,6 @@ PLAN_STATES = f"""
         FROM (SELECT plan, position, name, unnest(link_ids) AS link_id,
                 generate_subscripts(link_ids, 1) AS part FROM store.plan_models) p
         LEFT JOIN store.links k ON k.id = p.link_id
-        LEFT JOIN ({LINK_STATES}) s ON s.id = k.id)
+        LEFT JOIN ({link_states(_PLANNED)}) s ON s.id = k.id)
     GROUP BY plan"""
 """(plan, stale) of every saved plan that has models."""

@@ -6,7 +6,7 @@ units (bytes, FLOPs, ms, fractions), times are UTC.
 
 from __future__ import annotations
 
-from sommelier.storage.versions import LINK_STATES, PLAN_STATES
+from sommelier.storage.versions import PLAN_STATES, link_states
 
 # best provenance first, then the smallest batch: one number per model and context-free metric
 _BEST = """
@@ -83,7 +83,7 @@ VIEWS: dict[str, str] = {
         k.validation, k.held_out, k.dataset, k.target_dataset, k.seed, k.options, k.params,
         k.flops, k.memory, k.size, k.latency_ms, k.created_at, k.artifact, k.source_ids,
         k.target_id, k.probe_set_id, k.id
-    FROM store.links k JOIN ({LINK_STATES}) s ON s.id = k.id
+    FROM store.links k JOIN ({link_states()}) s ON s.id = k.id
     ORDER BY k.name""",
     "plans": f"""
     SELECT p.name, count(m.plan) AS models, count(*) FILTER (m.executed) AS executed,
