@@ -230,13 +230,22 @@ def _class_probabilities(flat: Array, format: AnswerFormat) -> NDArray[np.float3
     if format.form == "logits":
         values = np.exp(values - values.max(axis=1, keepdims=True))
     elif format.form == "scaled":
-        # what rounding took is spread evenly, less than a half each, so that it rounds back
-        values = (values - _least(format.dtype)) / format.scale
-        values += (1 - values.sum(axis=1, keepdims=True)) / format.width
+        values = _unrounded((values - _least(format.dtype)) / format.scale)
     values = np.maximum(values, 0.0)
     total = values.sum(axis=1, keepdims=True)
     shares = np.divide(values, total, out=np.full_like(values, 1 / format.width), where=total != 0)
     return np.asarray(shares, dtype=np.float32)
+
+
+def _unrounded(shares: Floats) -> Floats:
+    """Shares that sum to 1 and round back to the given ones.
+
+    What rounding took is spread evenly over all, what it gave is taken from those above 0: at most
+    half a step each, as no value was rounded by more.
+    """
+    short = 1 - shares.sum(axis=1, keepdims=True)
+    open_to = (short > 0) | (shares > 0)
+    return np.asarray(shares + open_to * short / np.maximum(open_to.sum(axis=1, keepdims=True), 1))
 
 
 def _one_hot(ids: Array, width: int) -> NDArray[np.float32]:
