@@ -1,8 +1,9 @@
 """Model links: one model's answer predicted from another's, from answers alone (MLink).
 
 Usable as a library, without a database: `natural` reads the raw answers of two models, `split`
-divides the samples, `screen` says whether a link can work, `score` how well one does.
-Nothing here loads torch, onnxruntime or scipy before it needs them. Source: algorithms.md E.
+divides the samples, `screen` says whether a link can work, `fit_linear` and `train_vectors` make
+one, `score` says how well it does, `LinkEnsemble` joins several and `select` chooses which models
+to run. Nothing here loads torch, onnxruntime or scipy before it needs them. Source: algorithms.md E.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sommelier.analysis.links.collecting import CollectedTokens, TokenCollector, best_boxes
+    from sommelier.analysis.links.ensemble import LinkEnsemble
+    from sommelier.analysis.links.export import to_onnx
     from sommelier.analysis.links.formats import (
         AnswerFormat,
         LinkAnswers,
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
         format_of,
         natural,
     )
+    from sommelier.analysis.links.heads import Head
+    from sommelier.analysis.links.linear import fit_linear
+    from sommelier.analysis.links.problem import ActivationProblem
     from sommelier.analysis.links.scoring import (
         Score,
         answer_range,
@@ -28,47 +34,67 @@ if TYPE_CHECKING:
         skill,
     )
     from sommelier.analysis.links.screening import Screen, screen
+    from sommelier.analysis.links.selection import Selection, select
     from sommelier.analysis.links.splits import Split, split
+    from sommelier.analysis.links.training import TrainingOptions, train_vectors
 
 _HOMES = {
+    "ActivationProblem": "problem",
     "AnswerFormat": "formats",
     "CollectedTokens": "collecting",
+    "Head": "heads",
     "LinkAnswers": "formats",
+    "LinkEnsemble": "ensemble",
     "Score": "scoring",
     "Screen": "screening",
+    "Selection": "selection",
     "Split": "splits",
     "TokenCollector": "collecting",
+    "TrainingOptions": "training",
     "answer_range": "scoring",
     "as_given": "formats",
     "best_boxes": "collecting",
     "constant_answer": "scoring",
+    "fit_linear": "linear",
     "format_of": "formats",
     "natural": "formats",
     "performance": "scoring",
     "score": "scoring",
     "screen": "screening",
+    "select": "selection",
     "skill": "scoring",
     "split": "splits",
+    "to_onnx": "export",
+    "train_vectors": "training",
 }
 __all__ = [
+    "ActivationProblem",
     "AnswerFormat",
     "CollectedTokens",
+    "Head",
     "LinkAnswers",
+    "LinkEnsemble",
     "Score",
     "Screen",
+    "Selection",
     "Split",
     "TokenCollector",
+    "TrainingOptions",
     "answer_range",
     "as_given",
     "best_boxes",
     "constant_answer",
+    "fit_linear",
     "format_of",
     "natural",
     "performance",
     "score",
     "screen",
+    "select",
     "skill",
     "split",
+    "to_onnx",
+    "train_vectors",
 ]
 
 
