@@ -3,7 +3,7 @@
 Usable as a library, without a database: `natural` reads the raw answers of two models, `split`
 divides the samples, `screen` says whether a link can work, `fit_linear` and `train_vectors` make
 one, `score` says how well it does, `LinkEnsemble` joins several and `select` chooses which models
-to run. Nothing here loads torch, onnxruntime or scipy before it needs them. Source: algorithms.md E.
+to run. torch, onnxruntime and scipy are loaded by what needs them only. Source: algorithms.md E.
 """
 
 from __future__ import annotations
