@@ -31,15 +31,19 @@ TOLERANCE = 1e-3  # of a probability, or of a number's standard deviation: sums 
 
 
 class GraphWriter:
-    """Nodes and weights of a graph in the making; `add` names every result."""
+    """Nodes and weights of a graph in the making; `add` names every result.
 
-    def __init__(self) -> None:
+    prefix : of these names, for the body of a Loop, which sees the names of the graph around it.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self.nodes: list[NodeProto] = []
         self.weights: list[TensorProto] = []
 
     def add(self, operator: str, *inputs: str, output: str | None = None, **settings: Any) -> str:
         """Adds a node with one output and answers the output's name."""
-        name = output or f"{operator.lower()}_{len(self.nodes)}"
+        name = output or f"{self._prefix}{operator.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, list(inputs), [name], **settings))
         return name
 
@@ -72,7 +76,7 @@ def to_onnx(link: TrainedLink) -> bytes:
 
         return sequence_onnx(link)
     model = vector_model(link).SerializeToString(deterministic=True)
-    examples = _examples(link)
+    examples = vector_examples(link.source, link.features)
     (answered,) = run_onnx(model, {SOURCE: examples})
     check_alike(answered, link.predict(examples), link.readout.scale)
     return bytes(model)
@@ -160,20 +164,20 @@ def _linear(graph: GraphWriter, inputs: str, layer: Layer) -> str:
     return graph.add("Gemm", inputs, graph.weight(layer.weight), graph.weight(layer.bias))
 
 
-def _examples(link: VectorLink) -> Singles:
+def vector_examples(source: AnswerFormat, features: Features) -> Singles:
     """Natural answers such as the source might give, among them certain ones and a missing one."""
     draw = np.random.default_rng(0)
-    spread = draw.normal(size=(EXAMPLES, link.source.width)).astype(np.float32)
-    if link.source.kind in ("classes", "labels"):
+    spread = draw.normal(size=(EXAMPLES, source.width)).astype(np.float32)
+    if source.kind in ("classes", "labels"):
         odds = np.exp(4 * spread)
-        classes = link.source.kind == "classes"
+        classes = source.kind == "classes"
         found = odds / (odds.sum(axis=1, keepdims=True) if classes else 1 + odds)
         found[0] = 0.0
         found[0, 0] = 1.0
     else:
         deviation = np.divide(
-            1.0, link.features.weight, out=np.zeros_like(spread[0]), where=link.features.weight > 0
+            1.0, features.weight, out=np.zeros_like(spread[0]), where=features.weight > 0
         )
-        found = link.features.mean + spread * deviation
+        found = features.mean + spread * deviation
     found[-1] = np.nan
     return np.asarray(found, dtype=np.float32)
