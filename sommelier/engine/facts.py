@@ -11,6 +11,7 @@ import numpy as np
 from sommelier.engine import settings
 
 if TYPE_CHECKING:
+    from sommelier.link_records import ModelLink
     from sommelier.records import Dataset, Device, ModelRecord, ProbeSet, TextPredicate
     from sommelier.storage.catalog import Catalog
     from sommelier.storage.profile_index import ProfileIndex
@@ -74,6 +75,10 @@ class Facts:
 
     def probe_sets(self) -> list[ProbeSet]:
         return self._once(("probe sets",), lambda: list(self.catalog.probe_sets()))
+
+    def links(self) -> list[ModelLink]:
+        """All model links, by name."""
+        return self._once(("links",), lambda: self.catalog.links())
 
     def settings(self) -> dict[str, Any]:
         """The engine's settings as Python values in base units."""

@@ -1,4 +1,4 @@
-"""SHOW, DESCRIBE and COMPARE: which function answers which statement."""
+"""SHOW, DESCRIBE, COMPARE, SELECT LINKS and SELECT PLAN: which function answers which statement."""
 
 from __future__ import annotations
 
@@ -33,3 +33,10 @@ def _describe(statement: nodes.Describe, session: Session, _parameters: Paramete
 @read.register(nodes.Compare)
 def _compare(statement: nodes.Compare, session: Session, parameters: Parameters) -> Table:
     return compare.compare(statement, session, parameters)
+
+
+@read.register(nodes.SelectPlan)
+def _select_plan(statement: nodes.SelectPlan, session: Session, parameters: Parameters) -> Table:
+    from sommelier.engine.activation import answer_plan
+
+    return answer_plan(statement, session, parameters)

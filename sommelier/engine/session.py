@@ -46,11 +46,13 @@ class Session:
         resources: ResourceIndex,
         semantics: SemanticIndex,
         profiles: ProfileIndex,
+        sketches: SketchStore,
         *,
         path: Callable[[str], Path | None] = _no_path,
         load: Callable[[str, str | None], Any] | None = None,
     ) -> None:
         self.catalog = catalog
+        self.sketches = sketches
         self.resources = resources
         self.semantics = semantics
         self.profiles = profiles
@@ -75,7 +77,7 @@ class Session:
         resources = ResourceIndex(catalog)
         semantics = SemanticIndex(catalog, sketches, resources)
         profiles = ProfileIndex(catalog, resources)
-        return cls(catalog, resources, semantics, profiles, path=path, load=load)
+        return cls(catalog, resources, semantics, profiles, sketches, path=path, load=load)
 
     @property
     def world(self) -> World:
@@ -146,7 +148,21 @@ class Session:
 
     def model(self, reference: Any, parameters: Parameters) -> ModelReference:
         """The model that a reference or parameter names. Raises UnknownNameError."""
-        return self._scope(nodes.Select(), parameters, None).model(reference)
+        return self.scope(nodes.Select(), parameters, None).model(reference)
+
+    def scope(
+        self,
+        select: nodes.Select,
+        known: Parameters,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Scope:
+        """What names mean in a question with the options of `select`. Raises BinderError."""
+        chosen = {**self.settings(), **(overrides or {})}
+        options = bind_query_options(select.options, known, chosen)
+        answer = partial(self._inner_ids, known, overrides)
+        scope = Scope(self.facts, known, options, answer)
+        check_contexts(select.options, scope)
+        return scope
 
     def plan(
         self,
@@ -156,7 +172,7 @@ class Session:
     ) -> LogicalPlan:
         """The bound plan, before the rules. Raises BinderError, also for unused parameters."""
         known = as_parameters(parameters)
-        scope = self._scope(select, known, overrides)
+        scope = self.scope(select, known, overrides)
         bound = plan(select, scope, self.world)
         if not isinstance(parameters, Parameters):
             known.check_all_used()
@@ -199,7 +215,7 @@ class Session:
         with self.located(text):
             known = as_parameters(parameters)
             bound = self.plan(statement.select, known)
-            model = self._scope(statement.select, known, None).model(statement.model)
+            model = self.scope(statement.select, known, None).model(statement.model)
             known.check_all_used()
             return why(bound, model, self.world, negated=statement.negated)
 
@@ -230,16 +246,6 @@ class Session:
         settings.reset(self.catalog, statement)
 
     # ---- inside
-
-    def _scope(
-        self, select: nodes.Select, known: Parameters, overrides: Mapping[str, Any] | None
-    ) -> Scope:
-        chosen = {**self.settings(), **(overrides or {})}
-        options = bind_query_options(select.options, known, chosen)
-        answer = partial(self._inner_ids, known, overrides)
-        scope = Scope(self.facts, known, options, answer)
-        check_contexts(select.options, scope)
-        return scope
 
     def _inner_ids(
         self, known: Parameters, overrides: Mapping[str, Any] | None, select: nodes.Select

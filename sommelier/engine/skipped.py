@@ -82,15 +82,24 @@ def _other_batches(
     return [f"{note}, not at {batch} (USING batch = n)"], len(unknown) - count
 
 
+def measured_by(metric: str) -> str | None:
+    """The aspect of ANALYZE that makes a metric known; None where there is none.
+
+    >>> measured_by("memory"), measured_by("energy")
+    ('RESOURCES', None)
+    """
+    return _MEASURED_BY.get(metric) or ("RESOURCES" if metric in _PROFILED else None)
+
+
 def _remedy(column: MetricColumn) -> str:
     metric = column.key.metric
-    if metric in _MEASURED_BY:
-        aspect = _MEASURED_BY[metric]
-        kind = METRICS[metric].context[0]
-        name = column.key.device or column.key.dataset
-        using = f" USING {kind} = '{name}'" if name and kind == "dataset" else ""
-        return f" (run ANALYZE ALL FOR {aspect}{using})"
-    return " (run ANALYZE ALL FOR RESOURCES)" if metric in _PROFILED else ""
+    aspect = measured_by(metric)
+    if aspect is None:
+        return ""
+    context = METRICS[metric].context
+    name = column.key.dataset if "dataset" in context else None
+    using = f" USING dataset = '{name}'" if name else ""
+    return f" (run ANALYZE ALL FOR {aspect}{using})"
 
 
 def models(count: int) -> str:

@@ -25,6 +25,7 @@ from sommelier.records import (
 )
 from sommelier.storage.catalog import Catalog
 from sommelier.storage.sketches import SketchStore
+from tests.engine.link_bench import LinkBench
 
 PROBES = 1000
 MEASURED, ESTIMATED, DECLARED = Provenance
@@ -246,3 +247,11 @@ def ladder(bench: Bench) -> Bench:
     for step in range(10):
         bench.model(f"m{step}", 4 * step, probes)
     return bench
+
+
+@pytest.fixture
+def links(tmp_path: Path) -> Iterator[LinkBench]:
+    """An empty catalog to put models and links into."""
+    with Catalog.open(tmp_path / "models.sommelier") as catalog:
+        sketches = SketchStore(tmp_path / "models.sommelier.d" / "sketches", catalog)
+        yield LinkBench(catalog, sketches, asker(Session.open(catalog, sketches)))
