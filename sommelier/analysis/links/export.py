@@ -33,7 +33,7 @@ TOLERANCE = 1e-3  # of a probability, or of a number's standard deviation: sums 
 class GraphWriter:
     """Nodes and weights of a graph in the making; `add` names every result.
 
-    prefix : of these names, for the body of a Loop, which sees the names of the graph around it.
+    prefix : of all names, for the body of a Loop, which sees those of the graph around it.
     """
 
     def __init__(self, prefix: str = "") -> None:
@@ -49,7 +49,7 @@ class GraphWriter:
 
     def weight(self, values: Any, dtype: Any = np.float32) -> str:
         """Adds a constant tensor and answers its name."""
-        name = f"weight_{len(self.weights)}"
+        name = f"{self._prefix}weight_{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(np.asarray(values, dtype=dtype), name))
         return name
 
@@ -73,7 +73,10 @@ def to_onnx(link: TrainedLink) -> bytes:
     """
     if not isinstance(link, VectorLink):
         from sommelier.analysis.links.sequence_export import sequence_onnx
+        from sommelier.analysis.links.sequence_links import SequenceLink
 
+        if not isinstance(link, SequenceLink):
+            raise TypeError(f"no ONNX model is known for a {type(link).__name__}")
         return sequence_onnx(link)
     model = vector_model(link).SerializeToString(deterministic=True)
     examples = vector_examples(link.source, link.features)

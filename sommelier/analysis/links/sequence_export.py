@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 SCORES = "scores"
+KEYS = "keys"  # what attention compares with, (n, slots, STATE)
 BATCHES = (1, 3, EXAMPLES)  # samples at once with which a graph is compared with its link
 GATES = [0, 3, 1, 2]  # of an LSTM in ONNX's order: input, output, forget, cell
 
@@ -138,12 +139,12 @@ def _token_encoder(graph: GraphWriter, encoder: SequenceEncoder) -> _Memory:
     ends = graph.weight(-1, np.int64), graph.weight(vocabulary.size, np.int64)
     places = graph.add("Add", graph.add("Clip", SOURCE, *ends), graph.weight(1, np.int64))
     rows = graph.add("Gather", graph.weight(vocabulary.rows(), np.int64), places)
-    read = graph.add("Gather", _numbers(graph, encoder.embedding.table.weight), rows)
+    read = graph.add("Gather", _weight(graph, encoder.embedding.table.weight), rows)
     steps = graph.add("Transpose", read, perm=[1, 0, 2])  # (steps, n, EMBEDDING)
     used = _until_end(graph, SOURCE, vocabulary.end)
     counted = graph.add("Cast", used, to=TensorProto.INT32)
     lengths = graph.add("ReduceSum", counted, graph.weight([1], np.int64), keepdims=0)
-    _lstm(graph, encoder.lstm, [steps, lengths], ["encoded", "encoded_last", ""], graph)
+    _lstm(graph, encoder.lstm, [steps, lengths], ["encoded", "encoded_last"])
     slots = graph.add("Squeeze", "encoded", graph.weight([1], np.int64))
     return _Memory(
         graph.add("Transpose", slots, perm=[1, 0, 2]),  # (n, steps, STATE)
@@ -159,68 +160,63 @@ def _decoder(graph: GraphWriter, memory: _Memory, decoder: SequenceDecoder) -> t
     cell = graph.add("Sub", state, state)
     samples = graph.add("Shape", memory.summary, start=0, end=1)
     row = graph.add("Expand", graph.weight(decoder.start, np.int64), samples)
+    graph.add("MatMul", memory.slots, _weight(graph, decoder.key.weight.T), output=KEYS)
     trips, going = graph.weight(decoder.reach, np.int64), graph.weight(True, np.bool_)
-    body = _step(graph, memory, decoder)
     outputs = ["last_row", "last_state", "last_cell", "classes", "probabilities"]
     inputs = [trips, going, row, state, cell]
-    graph.nodes.append(helper.make_node("Loop", inputs, outputs, body=body))
+    graph.nodes.append(helper.make_node("Loop", inputs, outputs, body=_step(memory, decoder)))
     return (
         graph.add("Transpose", "classes", perm=[1, 0]),
         graph.add("Transpose", "probabilities", perm=[1, 0, 2]),
     )
 
 
-def _step(graph: GraphWriter, memory: _Memory, decoder: SequenceDecoder) -> GraphProto:
-    """One trip of the Loop, as of SequenceDecoder.greedy; `graph` holds its weights."""
+def _step(memory: _Memory, decoder: SequenceDecoder) -> GraphProto:
+    """One trip of the Loop, as of SequenceDecoder.greedy."""
     body = GraphWriter("step_")
-    read = body.add("Gather", _numbers(graph, decoder.embedding.table.weight), "row")
-    inputs = [body.add("Unsqueeze", read, graph.weight([0], np.int64)), "", "state", "cell"]
-    _lstm(body, decoder.lstm, inputs, ["", "next_state", "next_cell"], graph)
-    output = body.add("Squeeze", "next_state", graph.weight([0], np.int64))  # (n, STATE)
-    context = _context(graph, body, memory, decoder, output)
+    read = body.add("Gather", _weight(body, decoder.embedding.table.weight), "row")
+    inputs = [body.add("Unsqueeze", read, body.weight([0], np.int64)), "", "state", "cell"]
+    _lstm(body, decoder.lstm, inputs, ["", "next_state", "next_cell"])
+    output = body.add("Squeeze", "next_state", body.weight([0], np.int64))  # (n, STATE)
+    context = _context(body, memory, decoder, output)
     both = body.add("Concat", output, context, axis=1)
-    logits = _linear(graph, both, decoder.output, body)
-    body.add("Softmax", logits, axis=1, output="step_probabilities")
+    body.add("Softmax", _linear(body, both, decoder.output), axis=1, output="step_probabilities")
     body.add("ArgMax", "step_probabilities", axis=1, keepdims=0, output="step_classes")
-    body.add("Add", "step_classes", graph.weight(1, np.int64), output="next_row")
+    body.add("Add", "step_classes", body.weight(1, np.int64), output="next_row")
     body.add("Identity", "going", output="still_going")
     carried: list[tuple[str, int, list[int | str]]] = [
         ("row", TensorProto.INT64, ["n"]),
         ("state", TensorProto.FLOAT, [1, "n", STATE]),
         ("cell", TensorProto.FLOAT, [1, "n", STATE]),
     ]
+    before = [_value(name, kind, *shape) for name, kind, shape in carried]
+    after = [_value(f"next_{name}", kind, *shape) for name, kind, shape in carried]
+    size = len(decoder.vocabulary)
+    steps = [
+        _value("step_classes", TensorProto.INT64, "n"),
+        _value("step_probabilities", TensorProto.FLOAT, "n", size),
+    ]
     return helper.make_graph(
         body.nodes,
         "step",
-        [
-            _value("trip", TensorProto.INT64),
-            _value("going", TensorProto.BOOL),
-            *(_value(name, kind, *shape) for name, kind, shape in carried),
-        ],
-        [
-            _value("still_going", TensorProto.BOOL),
-            *(_value(f"next_{name}", kind, *shape) for name, kind, shape in carried),
-            _value("step_classes", TensorProto.INT64, "n"),
-            _value("step_probabilities", TensorProto.FLOAT, "n", len(decoder.vocabulary)),
-        ],
+        [_value("trip", TensorProto.INT64), _value("going", TensorProto.BOOL), *before],
+        [_value("still_going", TensorProto.BOOL), *after, *steps],
+        body.weights,
     )
 
 
-def _context(
-    graph: GraphWriter, body: GraphWriter, memory: _Memory, decoder: SequenceDecoder, output: str
-) -> str:
+def _context(body: GraphWriter, memory: _Memory, decoder: SequenceDecoder, output: str) -> str:
     """What attention reads of the memory, (n, STATE), for the LSTM's output (n, STATE)."""
-    keys = graph.add("MatMul", memory.slots, _numbers(graph, decoder.key.weight.T))
-    query = _linear(graph, output, decoder.query, body)
-    query = body.add("Unsqueeze", query, graph.weight([1], np.int64))  # (n, 1, STATE)
-    mixed = body.add("Tanh", body.add("Add", query, keys))  # (n, slots, STATE)
-    energy = body.add("MatMul", mixed, _numbers(graph, decoder.energy.weight.T))
+    query = _linear(body, output, decoder.query)
+    query = body.add("Unsqueeze", query, body.weight([1], np.int64))  # (n, 1, STATE)
+    mixed = body.add("Tanh", body.add("Add", query, KEYS))  # (n, slots, STATE)
+    energy = body.add("MatMul", mixed, _weight(body, decoder.energy.weight.T))
     energy = body.add("Transpose", energy, perm=[0, 2, 1])  # (n, 1, slots)
     if memory.used is not None:
-        used = graph.add("Unsqueeze", memory.used, graph.weight([1], np.int64))
-        energy = body.add("Where", used, energy, graph.weight(-np.inf))
+        used = body.add("Unsqueeze", memory.used, body.weight([1], np.int64))
+        energy = body.add("Where", used, energy, body.weight(-np.inf))
     context = body.add("MatMul", body.add("Softmax", energy, axis=2), memory.slots)
-    return body.add("Squeeze", context, graph.weight([1], np.int64))
+    return body.add("Squeeze", context, body.weight([1], np.int64))
 
 
 def _write_tokens(graph: GraphWriter, link: SequenceLink, classes: str) -> str:
@@ -261,18 +257,15 @@ def _until_end(graph: GraphWriter, tokens: str, end: int) -> str:
     return graph.add("Equal", times, ended)
 
 
-def _lstm(
-    graph: GraphWriter, lstm: nn.LSTM, inputs: list[str], outputs: list[str], store: GraphWriter
-) -> None:
-    """Adds an LSTM. inputs : steps, and what may follow ONNX's weights. store : of its weights."""
+def _lstm(graph: GraphWriter, lstm: nn.LSTM, inputs: list[str], outputs: list[str]) -> None:
+    """Adds an LSTM node. inputs : the steps, and what comes after the weights in ONNX's order."""
 
     def gates(weight: Any) -> Array:
         return _array(weight).reshape(4, STATE, -1)[GATES].reshape(1, 4 * STATE, -1)
 
-    read, kept = (store.weight(gates(w)) for w in (lstm.weight_ih_l0, lstm.weight_hh_l0))
+    weights = [graph.weight(gates(part)) for part in (lstm.weight_ih_l0, lstm.weight_hh_l0)]
     biases = [gates(bias)[..., 0] for bias in (lstm.bias_ih_l0, lstm.bias_hh_l0)]
-    weights = [read, kept, store.weight(np.concatenate(biases, axis=1))]
-    names = [inputs[0], *weights, *inputs[1:]]
+    names = [inputs[0], *weights, graph.weight(np.concatenate(biases, axis=1)), *inputs[1:]]
     graph.nodes.append(helper.make_node("LSTM", names, outputs, hidden_size=STATE))
 
 
@@ -281,15 +274,14 @@ def _perceptron(graph: GraphWriter, inputs: str, mlp: nn.Sequential) -> str:
     return _linear(graph, graph.add("Relu", _linear(graph, inputs, first)), last)
 
 
-def _linear(
-    graph: GraphWriter, inputs: str, layer: nn.Module, body: GraphWriter | None = None
-) -> str:
-    """A torch Linear of (n, inputs), in `graph` or in a body whose weights `graph` holds."""
-    weights = _numbers(graph, layer.weight), _numbers(graph, layer.bias)
-    return (body or graph).add("Gemm", inputs, *weights, transB=1)
+def _linear(graph: GraphWriter, inputs: str, layer: nn.Module) -> str:
+    """A torch Linear of (n, inputs)."""
+    return graph.add(
+        "Gemm", inputs, _weight(graph, layer.weight), _weight(graph, layer.bias), transB=1
+    )
 
 
-def _numbers(graph: GraphWriter, weight: Any) -> str:
+def _weight(graph: GraphWriter, weight: Any) -> str:
     return graph.weight(_array(weight))
 
 
