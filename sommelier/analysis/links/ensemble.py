@@ -19,7 +19,6 @@ from sommelier.analysis.links.formats import LinkAnswers
 from sommelier.analysis.links.heads import (
     Head,
     HeadKind,
-    answers_of,
     constant_head,
     features_of,
     outputs_of,
@@ -47,6 +46,7 @@ Rows = NDArray[np.int64]
 
 FEW = 11  # sources: exact search over 12 models looks at subsets in the thousands
 STACKED_OF_FEW = 8  # the best sources are combined, in 247 ways; any other stands alone only
+MOST_NUMBERS = 2**27  # 1 GB of answers as float64; larger ones are not combined
 STACKED_OF_MANY = 6  # in 57 ways, so that 80 targets still take seconds
 
 
@@ -226,12 +226,13 @@ class LinkEnsemble:
         return tuple(sorted(best[:most]))
 
     def _products(self) -> tuple[Weighing, Stacking | None] | None:
-        """What fits are made from; None where there is nothing to combine, or only the ids of
-        long sequences over a large vocabulary."""
+        """What fits are made from; None where there is nothing to combine, where answers are too
+        large, and for the mere ids of long sequences over a large vocabulary."""
         size = outputs_of(self.format)
+        numbers = size * len(self._target) * (len(self.stackable) + 1)
         narrow = 2 * size < MAX_FEATURES
         ids = any(self._predicted[name].dtype.kind in "iu" for name in self.stackable)
-        if len(self.stackable) < 2 or (ids and not narrow):
+        if len(self.stackable) < 2 or (ids and not narrow) or numbers > MOST_NUMBERS:
             return None
         rows = self._split.train, self._split.validation
         target = features_of(self._target, self.format)
@@ -251,9 +252,16 @@ class LinkEnsemble:
 
 
 def _check(target: LinkAnswers, predicted: Mapping[str, Array]) -> None:
+    form = target.format
+    shapes = [(form.steps,), (form.steps, form.width)] if form.kind == "tokens" else [(form.width,)]
     for name, values in predicted.items():
         if len(values) != len(target):
             raise AnalysisError(
                 f"{len(values)} answers predicted from {name} for {len(target)} of the target"
             )
-        answers_of(values[:1], target.format)
+        if values.shape[1:] not in shapes:
+            raise AnalysisError(
+                f"answers predicted from {name} have shape {values.shape[1:]}, the target's "
+                f"{' or '.join(map(str, shapes))}",
+                hint="give natural answers of the target's format",
+            )

@@ -109,29 +109,38 @@ def features_of(values: Array, format: AnswerFormat) -> Floats:
     if format.kind != "tokens":
         return np.asarray(values, dtype=np.float64)
     ids = answers_of(values, format)
-    sure = np.eye(format.width)[ids]  # (n, steps, vocabulary)
+    cells = np.zeros((*ids.shape, format.width))
     if values.dtype.kind == "f":
+        cells[:] = values.reshape(cells.shape)
         over = np.zeros(ids.shape, dtype=np.bool_)
         if format.end is not None:
             over[:, 1:] = ids[:, :-1] == format.end
-        sure = np.where(over[..., None], sure, values.reshape(sure.shape))
-    return np.asarray(sure.reshape(len(ids), -1))
+        cells[over] = 0.0
+    else:
+        over = np.ones(ids.shape, dtype=np.bool_)
+    cells[over, ids[over]] = 1.0
+    return cells.reshape(len(ids), outputs_of(format))
 
 
 def answers_of(values: Array, format: AnswerFormat) -> Array:
     """Natural answers from mixed features (n, outputs) or from one link's own answers.
 
     Classes are cut off at 0 and made to sum to 1, labels kept within [0, 1], tokens the likeliest
-    up to the end.
+    up to the end. NaN stays NaN: no answer.
     """
     if format.kind == "tokens":
-        if values.dtype.kind in "iu":
-            return natural(values, replace(format, form="ids")).values
-        cells = values.reshape(len(values), format.steps, format.width)
-        return natural(cells, replace(format, form="probabilities")).values
-    if format.kind in ("numbers", "box"):
-        return np.asarray(values, dtype=np.float32)
-    return natural(values, replace(format, form="probabilities", scale=1.0)).values
+        ids = values
+        if values.dtype.kind == "f":
+            ids = values.reshape(len(values), format.steps, format.width).argmax(axis=2)
+        return natural(ids, replace(format, form="ids")).values if len(ids) else ids
+    if format.kind == "labels":
+        return np.clip(values, 0.0, 1.0).astype(np.float32)
+    if format.kind == "classes":
+        shares = np.maximum(values, 0.0)
+        total = shares.sum(axis=1, keepdims=True)
+        even = np.where(total == 0, 1.0 / format.width, shares)
+        return (even / np.where(total == 0, 1.0, total)).astype(np.float32)
+    return np.asarray(values, dtype=np.float32)
 
 
 def as_logits(features: Floats, format: AnswerFormat) -> Floats:
