@@ -22,7 +22,7 @@ from sommelier.analysis.links.features import Features, Readout
 from sommelier.analysis.links.formats import LinkAnswers
 from sommelier.analysis.links.networks import Layer, VectorLink, hidden_units
 from sommelier.analysis.links.splits import Split
-from sommelier.errors import AnalysisError, CancelledError
+from sommelier.errors import AnalysisError, CancelledError, MissingDependencyError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,6 +67,7 @@ def train_vectors(
     its best state before that. Raises CancelledError between epochs, AnalysisError where the target
     answered too few samples.
     """
+    check_device(options.device)
     rows = answered(target, split)
     links: dict[int, VectorLink] = {}
     for members in _groups([source.format.width for source in sources]):
@@ -130,6 +131,23 @@ def batches(samples: int, options: TrainingOptions) -> Iterator[list[Tensor]]:
     for _ in range(options.epochs):
         order = torch.randperm(samples, generator=draw).to(options.device)
         yield list(torch.tensor_split(order, count))
+
+
+def check_device(name: str) -> None:
+    """Raises MissingDependencyError without torch, AnalysisError where it lacks the device."""
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(
+            "training a network needs torch", hint="pip install 'sommelier-db[torch]'"
+        ) from error
+    kind, _, place = name.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else int(kind == "cpu")
+    if not (place or "0").isdigit() or int(place or 0) >= count:
+        cards = [f"cuda:{card}" for card in range(torch.cuda.device_count())]
+        raise AnalysisError(
+            f"there is no device '{name}' to train on", hint=f"one of {', '.join(['cpu', *cards])}"
+        )
 
 
 @contextmanager
