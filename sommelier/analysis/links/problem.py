@@ -274,7 +274,7 @@ def _check_budgets(problem: ActivationProblem) -> None:
             f"no plan fits {amount(wrong[0], problem.budgets[wrong[0]])}: {_cheapest(problem)}",
             hint="a budget is an amount of 0 or more",
         )
-    if not problem.candidates and not any(problem.predictors):
+    if not problem.candidates and all(p is None for p in problem.predictors):
         raise AnalysisError(
             f"no model fits {_asked(problem)} and no link exists: {_cheapest(problem)}",
             hint="raise the budget",
