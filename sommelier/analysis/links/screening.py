@@ -85,7 +85,24 @@ def screen(
         performance(each.format, each.answers(guess), each.truth)
         for each, guess in zip(taught, guesses, strict=True)
     )
+    if given.format.kind == "classes" and given.format.width == wanted.format.width:
+        alike, chance = _agreement(given, wanted, np.random.default_rng([seed, 3]))
+        p_value, predicted = min(1.0, 2 * min(p_value, chance)), max(predicted, alike)
     return _judged(wanted, explained, p_value, predicted, level)
+
+
+def _agreement(
+    given: LinkAnswers, wanted: LinkAnswers, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Share of samples to which both answer the same class, and how likely by chance at least that.
+
+    A link between equal classes can be a copy, which holds for classes that no sample shows: with a
+    thousand classes, most of what can be predicted and cannot be learned.
+    """
+    ours, theirs = (answers.values.argmax(axis=1) for answers in (given, wanted))
+    orders = rng.permuted(np.tile(theirs, (PERMUTATIONS, 1)), axis=1)
+    alike = (np.concatenate([theirs[None], orders]) == ours).sum(axis=1)
+    return float(alike[0] / len(ours)), float((alike >= alike[0]).mean())
 
 
 def _judged(

@@ -223,3 +223,15 @@ def test_a_thousand_samples_of_a_hundred_outputs_take_milliseconds():
     assert found.linkable
     wide = classes(rng.normal(size=(1000, 10 * COLUMNS)))
     assert not screen(wide, target, np.arange(1000)).linkable
+
+
+def test_equal_classes_can_be_copied_though_no_sample_shows_most_of_them():
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 500, 200)  # a class in three is seen, most of these once
+    said = chosen(np.where(rng.random(200) < 0.7, true, rng.integers(0, 500, 200)), 500, rng)
+    wanted = chosen(true, 500, rng)
+    found = screen(said, wanted, all_rows(said))
+    assert found.linkable
+    assert found.predicted == pytest.approx(0.7, abs=0.1)
+    elsewhere = LinkAnswers(said.format, rng.permuted(said.values, axis=1))  # no common class
+    assert not screen(elsewhere, wanted, all_rows(said)).linkable
