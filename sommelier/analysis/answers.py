@@ -98,10 +98,16 @@ class OutputCollector:
 
 
 class AnswerCollector:
-    """Takes the outputs of run after run and gives one ModelAnswers for all of them."""
+    """Takes the outputs of run after run and gives one ModelAnswers for all of them.
 
-    def __init__(self, output_kind: OutputKind, names: list[str]) -> None:
+    keep_bytes : up to where answers are also kept at full precision.
+    """
+
+    def __init__(
+        self, output_kind: OutputKind, names: list[str], *, keep_bytes: float = KEEP_BYTES
+    ) -> None:
         self._kind = output_kind
+        self._keep_bytes = keep_bytes
         self._names = names
         self._parts: list[Array] = []  # per run (n,), (n, classes) or (n, width)
         self._pending: list[Array] = []  # wide vectors that wait for projection
@@ -210,7 +216,7 @@ class AnswerCollector:
         if self._kept is None:
             return
         self._kept_bytes += block.nbytes
-        self._kept = [*self._kept, block] if self._kept_bytes <= KEEP_BYTES else None
+        self._kept = [*self._kept, block] if self._kept_bytes <= self._keep_bytes else None
 
 
 def top_k(scores: Array) -> tuple[Array, Array]:

@@ -22,6 +22,7 @@ from sommelier.errors import AnalysisError
 from sommelier.records import EquivalenceEdge, LabelSpace, Measurement, ModelRecord, OutputSketch
 
 if TYPE_CHECKING:
+    from sommelier.analysis.link_jobs import LinkFinding
     from sommelier.analysis.operator_timing import ModelTimes
     from sommelier.analysis.segment_jobs import SegmentFinding
 
@@ -47,6 +48,7 @@ class Finding:
     times: ModelTimes | None = None
     segments: SegmentFinding | None = None
     edge: EquivalenceEdge | None = None
+    links: LinkFinding | None = None
     remark: str | None = None
 
 

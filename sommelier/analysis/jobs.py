@@ -25,6 +25,7 @@ from sommelier.errors import AnalysisError, DatasetError, SommelierError
 from sommelier.records import AnalysisTask, Dataset, ModelRecord, OutputKind, Preprocessing
 
 if TYPE_CHECKING:
+    from sommelier.analysis.links.fitting import LinkOptions
     from sommelier.storage.catalog import Catalog
 
 ASPECTS = ("resources", "latency", "equivalence", "accuracy")
@@ -38,6 +39,7 @@ class AnalysisOptions:
     samples None: 2 048 of a dataset or all, 512 synthetic. time_limit_s and memory_limit_bytes
     hold for one model. device : where latency is measured. threshold : share of answers that
     segments exchanged together may change; with bound 'anytime' the agreement to decide about.
+    links : how FOR LINKS fits them; None: as LinkOptions says, with this seed.
     """
 
     datasets: tuple[str, ...] = ()
@@ -50,6 +52,7 @@ class AnalysisOptions:
     device: str = "cpu"
     threshold: float = 0.05
     bound: str = "auto"
+    links: LinkOptions | None = None
     workers: int | None = None
     time_limit_s: float = MODEL_SECONDS
     memory_limit_bytes: float = MODEL_BYTES
@@ -106,11 +109,27 @@ def plan_analysis(
         from sommelier.analysis.segment_jobs import plan_segments
 
         plan_segments(catalog, runnable, others, plan, named=named)
+    _plan_rest(catalog, runnable, plan, wanted, named=named)
+    return plan
+
+
+def _plan_rest(
+    catalog: Catalog,
+    runnable: Sequence[ModelRecord],
+    plan: AnalysisPlan,
+    wanted: Sequence[str],
+    *,
+    named: bool,
+) -> None:
+    """Links and bounds, which only those pay for who ask for them."""
+    if "links" in wanted:
+        from sommelier.analysis.link_jobs import plan_links
+
+        plan_links(catalog, runnable, plan)
     if "bounds" in wanted:
         from sommelier.analysis.bound_jobs import plan_bounds
 
         plan_bounds(catalog, runnable, plan, named=named)
-    return plan
 
 
 def _runnable(models: Sequence[ModelRecord], plan: AnalysisPlan) -> list[ModelRecord]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sommelier.analysis import aspects
+from sommelier.analysis.answer_book import AnswerBook
 from sommelier.analysis.aspects import Finding, OperatorRow, Subject, Truth
 from sommelier.analysis.execution import RunRequest
 from sommelier.analysis.jobs import AnalysisOptions, AnalysisPlan
@@ -29,6 +30,7 @@ from sommelier.errors import CancelledError, SommelierError, StorageError
 from sommelier.records import AnalysisTask, Job
 
 if TYPE_CHECKING:
+    from sommelier.analysis.link_jobs import LinkFinding
     from sommelier.analysis.operator_timing import ModelTimes
     from sommelier.analysis.segment_jobs import SegmentFinding
     from sommelier.storage.artifacts import ArtifactStore
@@ -109,6 +111,7 @@ class _Runner:
         self._cancelled = cancelled
         self._times: list[ModelTimes] = []
         self._table: tuple[OperatorRow, ...] | None = None
+        self._answers = AnswerBook(rooms)
         self._sandboxes: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
         self._finished = 0
         self._turn = threading.Lock()
@@ -215,6 +218,11 @@ class _Runner:
             return bounds_task(subject, self._truth(subject, task), task.parameters, sandbox)
         if task.aspect == "stream":
             return self._stream(subject, task, sandbox)
+        if task.aspect == "links":
+            from sommelier.analysis.link_jobs import links_task
+
+            linked = links_task(task, self._plan, self._rooms, self._answers, sandbox)
+            return Finding(links=linked, remark=linked.remark)
         return aspects.sketch_task(subject, self._truth(subject, task), sandbox)
 
     def _stream(self, candidate: Subject, task: AnalysisTask, sandbox: Sandbox) -> Finding:
@@ -284,6 +292,8 @@ class _Runner:
                 rooms.catalog.add_edges([finding.edge])
             if finding.segments is not None:
                 self._keep_segments(finding.segments)
+            if finding.links is not None:
+                self._keep_links(finding.links, task)
             rooms.queue.finish(task, "done", finding.remark)
         if finding.times is not None:
             with self._turn:
@@ -307,6 +317,13 @@ class _Runner:
             catalog.add_measurements(found.measurements)
         catalog.replace_segments(found.host_id, found.donor_id, found.matches)
         catalog.add_lineage(found.lineage)
+
+    def _keep_links(self, found: LinkFinding, task: AnalysisTask) -> None:
+        from sommelier.analysis.link_jobs import keep_links
+
+        names = ("probe_set_id", "target_probe_set_id")
+        probes = [self._plan.probes[str(task.parameters[name])].record for name in names]
+        keep_links(self._rooms, found, probes)
 
     def _settle(self, task: AnalysisTask, state: str, reason: str) -> None:
         self._rooms.queue.finish(task, state, reason)
@@ -353,6 +370,7 @@ _PHASES = {
     "segments": "exchanging",
     "bounds": "bounding",
     "stream": "comparing",
+    "links": "linking",
 }
 
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from sommelier.connection.linking import FITTING_OPTIONS, fitting_options
 from sommelier.connection.naming import underlined
 from sommelier.engine.options import Many
 from sommelier.errors import AnalysisError, BinderError, SommelierError, Span
@@ -60,11 +61,7 @@ def analyze(
     options, named = _options(statement, call), statement.scope != "all"
     if not models:
         raise SommelierError("there are no models yet", hint="IMPORT MODELS FROM folder './zoo'")
-    if "segments" in statement.aspects and statement.scope == "models" and len(models) < 2:
-        raise BinderError(
-            "segments are those of two models",
-            hint=f"ANALYZE {models[0].name}, another_model FOR SEGMENTS, or ANALYZE ALL",
-        )
+    _check_pairs(statement, models)
     with underlined(_span_of(statement, "dataset")):
         against = [call.resolve(name) for name in statement.against]
         plan = plan_analysis(
@@ -81,6 +78,19 @@ def analyze(
     skipped = [(names[t.model_id], t.reason or "") for t in ended if t.state == "skipped"]
     notes = _notes(summary, skipped, plan)
     return _title(models), summary.done, notes, _failure(summary, ended)
+
+
+def _check_pairs(statement: nodes.Analyze, models: list[ModelRecord]) -> None:
+    """What is learned of pairs needs two models."""
+    if statement.scope != "models" or len(models) > 1:
+        return
+    for aspect in ("segments", "links"):
+        if aspect in statement.aspects:
+            raise BinderError(
+                f"{aspect} are those of two models",
+                hint=f"ANALYZE {models[0].name}, another_model FOR {aspect.upper()},"
+                " or ANALYZE ALL",
+            )
 
 
 def _scope(statement: nodes.Analyze, call: Call) -> list[ModelRecord]:
@@ -102,7 +112,9 @@ def _scope(statement: nodes.Analyze, call: Call) -> list[ModelRecord]:
 def _options(statement: nodes.Analyze, call: Call) -> AnalysisOptions:
     from sommelier.analysis.jobs import AnalysisOptions
 
-    given = call.options(statement.options, ANALYZE_OPTIONS)
+    fitted = "links" in statement.aspects
+    schema = {**ANALYZE_OPTIONS, **(FITTING_OPTIONS if fitted else {})}
+    given = call.options(statement.options, schema)
     for name in ("samples", "batch", "threads", "runs", "workers"):
         if given.get(name) is not None and given[name] < 1:
             raise BinderError(f"option {name} must be at least 1")
@@ -113,7 +125,11 @@ def _options(statement: nodes.Analyze, call: Call) -> AnalysisOptions:
                 "bound = anytime decides about pairs",
                 hint="ANALYZE m FOR EQUIVALENCE AGAINST r USING bound = 'anytime'",
             )
+    links = fitting_options(given) if fitted else None
+    for name in FITTING_OPTIONS:
+        given.pop(name, None)
     renamed = {
+        "links": links,
         "datasets": tuple(given.pop("dataset", None) or ()),
         "time_limit_s": given.pop("time_limit", AnalysisOptions().time_limit_s * 1e3) / 1e3,
         "memory_limit_bytes": given.pop("memory_limit", AnalysisOptions().memory_limit_bytes),

@@ -34,6 +34,7 @@ from sommelier.storage.sketches import SketchStore
 from sommelier.storage.tasks import TaskQueue
 
 if TYPE_CHECKING:
+    from sommelier.runtime.collaborate import CollaborativePlan
     from sommelier.storage.resource_index import ResourceIndex
 
 Parameters = Mapping[str, Any] | Sequence[Any] | None
@@ -145,6 +146,25 @@ class Connection:
     def model(self, name: str) -> Model:
         """The model of that name, alias, name@version or id."""
         return Model(self, self.catalog.resolve(*model_name(name)))
+
+    def plan(
+        self,
+        models: str | Sequence[str],
+        *,
+        budget: Mapping[str, str] | None = None,
+        threads: int = 1,
+        **options: Any,
+    ) -> CollaborativePlan:
+        """Which of the models to execute within a budget, and which to predict; ready to run.
+
+        models : their names, or the name of a pool or of a saved plan. budget : limits as ON says
+        them, {'memory': '5 MB', 'latency': '60%'}. options : of SELECT PLAN, such as objective.
+        """
+        from sommelier.connection.linking import open_plan, plan_of
+
+        with self._lock:
+            chosen = plan_of(self, models, budget or {}, options)
+            return open_plan(self, chosen, threads=threads)
 
     # ---- filling
 

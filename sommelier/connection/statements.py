@@ -13,7 +13,7 @@ from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sommelier.connection import altering, analyzing, grafting, importing
+from sommelier.connection import altering, analyzing, grafting, importing, linking
 from sommelier.connection.naming import reference_name, underlined
 from sommelier.connection.plain import plain_options
 from sommelier.engine.names import nearest
@@ -219,6 +219,18 @@ def _create_model(statement: nodes.CreateModel, call: Call) -> Done:
     replaced = call.resolve(statement.name) if statement.or_replace and exists else None
     name, notes = grafting.create_hybrid(statement, call, replaced)
     return Done("created", name, 1, notes)
+
+
+@_perform.register
+def _create_link(statement: nodes.CreateLink, call: Call) -> Done:
+    status, name, notes = linking.create_link(statement, call)
+    return Done(status, name, 0 if status == "exists" else 1, notes)
+
+
+@_perform.register
+def _create_plan(statement: nodes.CreatePlan, call: Call) -> Done:
+    status, notes = linking.create_plan(statement, call)
+    return Done(status, statement.name, 0 if status == "exists" else 1, notes)
 
 
 @_perform.register

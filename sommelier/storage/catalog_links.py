@@ -96,14 +96,16 @@ class LinkTable(SegmentTable):
 
     def new_link_name(self, source_ids: Sequence[str], target_id: str) -> str:
         """'<source>_to_<target>', of several sources '<one>_<other>_to_<target>', with a number
-        behind it if a link of other models is called that; one of the same models is replaced.
+        behind it if a link of other models is called that; one of the same models is replaced, and
+        so is a stale one, whose models are gone or answer otherwise now.
         """
         names = self._names_of({*source_ids, target_id})
         base = f"{'_'.join(names[id_] for id_ in source_ids)}_to_{names[target_id]}"
-        rows = self._database.rows(
-            "SELECT name, source_ids, target_id FROM store.links WHERE starts_with(name, ?)", [base]
+        alike = self._database.rows(
+            "SELECT name FROM store.links WHERE starts_with(name, ?)", [base]
         )
-        owners = {name: (*sources, target) for name, sources, target in rows}
+        valid = [link for (n,) in alike for link in self.links(name=n) if link.stale is None]
+        owners = {link.name: (*link.source_ids, link.target_id) for link in valid}
         wanted, number = base, 2
         while owners.get(wanted, (*source_ids, target_id)) != (*source_ids, target_id):
             wanted, number = f"{base}_{number}", number + 1

@@ -1,0 +1,229 @@
+"""Links and plans through statements: fitted, listed, chosen under a budget, and put to work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+import sommelier as sm
+from sommelier.analysis.links.splits import split
+from sommelier.errors import BinderError, SommelierError
+from tests.link_models import ACCENTS, DIGITS, SPEAKERS, write_models, write_samples
+
+SAMPLES = 500
+NAMES = ("digit_net", "speaker_net", "accent_net")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NDArray[np.float32]]:
+    path = tmp_path_factory.mktemp("data") / "fsdd.npz"
+    return path, write_samples(path)
+
+
+@pytest.fixture(scope="module")
+def db(
+    models: dict[str, Path],
+    items: tuple[Path, NDArray[np.float32]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[sm.Connection]:
+    with sm.connect(tmp_path_factory.mktemp("db") / "models.sommelier") as db:
+        db.execute(f"IMPORT MODELS FROM folder '{models['digit_net'].parent}'")
+        db.register_dataset("fsdd", items[0], held_out=True)
+        db.execute("ANALYZE ALL FOR RESOURCES")
+        db.execute("CREATE POOL audio AS SELECT MODELS WHERE name <> 'pitch_net'")
+        db.execute(f"ANALYZE POOL audio FOR LINKS USING dataset = 'fsdd', samples = {SAMPLES}")
+        yield db
+
+
+def rows(db: sm.Connection, text: str) -> list[dict[str, object]]:
+    table = db.execute(text)
+    names = [column.name for column in table.columns]
+    fetched = table.rows if hasattr(table, "rows") else table.fetchall()
+    return [dict(zip(names, row, strict=True)) for row in fetched]
+
+
+def answers(path: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(str(path))
+    found: NDArray[np.float32] = session.run(None, {"x": inputs})[0]
+    return found
+
+
+def test_every_ordered_pair_of_the_pool_has_a_row(db: sm.Connection) -> None:
+    found = rows(db, "SELECT LINKS source, target, state")
+    assert {(row["source"], row["target"]) for row in found} == {
+        (a, b) for a in NAMES for b in NAMES if a != b
+    }
+
+
+def test_what_follows_is_predicted_and_what_does_not_is_called_so(db: sm.Connection) -> None:
+    (good,) = rows(
+        db, "SELECT LINKS performance, skill, state WHERE name = 'speaker_net_to_accent_net'"
+    )
+    assert good["state"] == "linked"
+    assert float(str(good["performance"])) > 0.97
+    (part,) = rows(
+        db, "SELECT LINKS performance, skill, state WHERE name = 'accent_net_to_speaker_net'"
+    )
+    assert 0.5 < float(str(part["performance"])) < 0.85  # 4 of 6 at best
+    unrelated = rows(db, "SELECT LINKS name, state, reason WHERE source = 'digit_net'")
+    assert {row["state"] for row in unrelated} <= {"useless", "not linkable"}
+    assert all(row["reason"] for row in unrelated)
+
+
+def test_performance_is_measured_on_samples_the_link_has_not_seen(
+    db: sm.Connection, models: dict[str, Path], items: tuple[Path, NDArray[np.float32]]
+) -> None:
+    """The same held-out samples by hand, through the link's own file."""
+    link = db.catalog.link("accent_net_to_speaker_net")
+    assert link.artifact is not None
+    assert link.performance is not None
+    drawn = np.sort(np.random.default_rng(0).choice(len(items[1]), SAMPLES, replace=False))
+    held = items[1][drawn][split(SAMPLES, link.seed).held_out]
+    logits = answers(models["accent_net"], held).astype(np.float64)
+    source = np.exp(logits - logits.max(1, keepdims=True))
+    source = (source / source.sum(1, keepdims=True)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(db.artifacts.path(link.artifact)))
+    predicted = session.run(["target"], {"source": source})[0]
+    right = predicted.argmax(1) == answers(models["speaker_net"], held).argmax(1)
+    assert link.held_out == len(held)
+    assert right.mean() == pytest.approx(link.performance, abs=1e-9)
+
+
+def test_links_that_are_there_are_not_fitted_again(db: sm.Connection) -> None:
+    before = {link.name: link.created_at for link in db.catalog.links()}
+    outcome = db.execute(
+        f"ANALYZE POOL audio FOR LINKS USING dataset = 'fsdd', samples = {SAMPLES}"
+    )
+    assert {link.name: link.created_at for link in db.catalog.links()} == before
+    assert any("known already" in note for note in outcome.notes)
+
+
+def test_conditions_on_links_read_as_conditions_on_models(db: sm.Connection) -> None:
+    found = rows(
+        db,
+        "SELECT LINKS source, target, performance, cost WHERE target = 'accent_net'"
+        " AND performance >= 90%",
+    )
+    assert [row["source"] for row in found] == ["speaker_net"]
+    assert 0 < float(str(found[0]["cost"])) < 1e6  # bytes
+
+
+def test_the_plan_executes_what_the_others_follow_from(db: sm.Connection) -> None:
+    """Within the budget digit_net and one more fit: speaker_net, from which accent_net follows."""
+    table = db.execute(
+        "SELECT PLAN FOR digit_net, speaker_net, accent_net ON params < 7800 PICK MOST ACCURATE"
+    )
+    found = {str(row[0]): row[1] for row in table.rows}
+    assert found == {"digit_net": "execute", "speaker_net": "execute", "accent_net": "predict"}
+    assert any("optim" in note for note in table.notes)
+
+
+def test_a_plan_at_work_answers_as_the_models_would(
+    db: sm.Connection, models: dict[str, Path], items: tuple[Path, NDArray[np.float32]]
+) -> None:
+    x = items[1][:50]
+    with db.plan(NAMES, budget={"params": "7800"}) as plan:
+        found = plan.run(x)
+    assert {name for name, answer in found.items() if answer.executed} == {
+        "digit_net",
+        "speaker_net",
+    }
+    for name in ("digit_net", "speaker_net"):
+        np.testing.assert_allclose(found[name].values, answers(models[name], x), rtol=1e-5)
+    accent = found["accent_net"]
+    assert accent.sources == ("speaker_net",)
+    assert accent.values is not None
+    assert accent.values.shape == (50, ACCENTS)
+    same = accent.values.argmax(1) == answers(models["accent_net"], x).argmax(1)
+    assert same.mean() >= 0.9
+
+
+def test_a_plan_is_kept_and_refused_once_a_model_changes(db: sm.Connection, tmp_path: Path) -> None:
+    db.execute("CREATE PLAN edge AS SELECT PLAN FOR POOL audio ON params < 7800")
+    assert set(db.plan("edge").executed) == {"digit_net", "speaker_net"}
+    with pytest.raises(BinderError, match="plan 'edge' exists"):
+        db.execute("CREATE PLAN edge AS SELECT PLAN FOR POOL audio ON params < 7800")
+    db.execute("ALTER MODEL accent_net SET labels = ['us', 'fr', 'nl', 'de']")
+    with pytest.raises(BinderError, match="'edge' is stale: the model 'accent_net' has changed"):
+        db.plan("edge")
+    stale = {row["name"] for row in rows(db, "SELECT LINKS name WHERE state = 'stale'")}
+    assert {"accent_net_to_speaker_net", "speaker_net_to_accent_net"} <= stale
+    db.execute(f"ANALYZE POOL audio FOR LINKS USING dataset = 'fsdd', samples = {SAMPLES}")
+    assert not rows(db, "SELECT LINKS name WHERE state = 'stale'")  # fitted anew, same names
+    db.execute("CREATE OR REPLACE PLAN edge AS SELECT PLAN FOR POOL audio ON params < 7800")
+    assert db.plan("edge").plan.executed
+    db.execute("DROP PLAN edge")
+
+
+def test_a_budget_without_unit_is_refused(db: sm.Connection) -> None:
+    with pytest.raises(BinderError, match="has no unit"):
+        db.plan(NAMES, budget={"memory": 5})  # type: ignore[dict-item]
+
+
+def test_one_link_by_statement(db: sm.Connection) -> None:
+    text = (
+        "CREATE LINK s2a FROM speaker_net TO accent_net"
+        " USING dataset = 'fsdd', samples = 300, method = 'linear', seed = 3"
+    )
+    outcome = db.execute(text)
+    assert outcome.rows[0][:2] == ("created", "s2a")
+    assert any("held out" in note for note in outcome.notes)
+    with pytest.raises(BinderError, match="link 's2a' exists"):
+        db.execute(text)
+    assert db.execute(text.replace("LINK s2a", "LINK IF NOT EXISTS s2a")).rows[0][0] == "exists"
+    assert db.execute(text.replace("CREATE", "CREATE OR REPLACE")).rows[0][0] == "replaced"
+    link = db.catalog.link("s2a")
+    assert (link.method, link.seed) == ("linear", 3)
+    db.execute("DROP LINK s2a")
+    assert "s2a" not in db.catalog.link_names()
+
+
+def test_sources_together_are_one_link(db: sm.Connection) -> None:
+    db.execute(
+        "CREATE LINK both FROM accent_net, pitch_net TO speaker_net"
+        " USING dataset = 'fsdd', samples = 300"
+    )
+    both = db.catalog.link("both")
+    assert set(both.source_names) == {"accent_net", "pitch_net"}
+    single = db.catalog.links(target_id=both.target_id)
+    best = max(link.performance or 0.0 for link in single if len(link.source_ids) == 1
+               and link.probe_set_id == both.probe_set_id)  # fmt: skip
+    assert best < 0.8 < 0.95 < (both.performance or 0.0)  # accent and pitch name the speaker
+    db.execute("DROP LINK both")
+
+
+def test_a_model_is_not_linked_to_itself(db: sm.Connection) -> None:
+    with pytest.raises(BinderError, match="linked to itself"):
+        db.execute("CREATE LINK FROM accent_net TO accent_net USING dataset = 'fsdd'")
+
+
+def test_too_few_samples_are_refused_with_the_number_needed(db: sm.Connection) -> None:
+    with pytest.raises(SommelierError, match="too few"):
+        db.execute(
+            "CREATE LINK few FROM accent_net TO digit_net USING dataset = 'fsdd', samples = 20"
+        )
+
+
+def test_no_torch_is_needed_to_run_a_plan(db: sm.Connection, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import sys, numpy as np, sommelier as sm\n"
+        f"db = sm.connect({str(db.path)!r}, read_only=True)\n"
+        f"plan = db.plan({NAMES!r}, budget={{'params': '7800'}})\n"
+        f"plan.run(np.zeros((3, {SPEAKERS + DIGITS}), np.float32))\n"
+        "assert 'torch' not in sys.modules"
+    )
+    db.catalog.publish()
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
