@@ -28,6 +28,7 @@ from sommelier.units import Dimension
 
 if TYPE_CHECKING:
     from sommelier.analysis.links.problem import ActivationProblem, Objective
+    from sommelier.analysis.links.profiles import Profile
     from sommelier.analysis.links.selection import PredictedModel, Selection
     from sommelier.engine.session import Session
     from sommelier.records import ModelRecord
@@ -64,14 +65,19 @@ class PlanQuestion:
 
 
 def activation_plan(
-    statement: nodes.SelectPlan, session: Session, parameters: Parameters
+    statement: nodes.SelectPlan,
+    session: Session,
+    parameters: Parameters,
+    *,
+    profile: Profile | None = None,
 ) -> ActivationPlan:
     """The best plan of the group within the budget. Cost: seconds for 12 models; see `select`.
 
+    profile : recent inputs by which links are judged instead of the samples held out from them.
     Raises BinderError for a budget or option that does not fit and for costs that are unknown,
     UnknownNameError for models, pools and devices there are not, AnalysisError when nothing fits.
     """
-    question = bind_plan(statement, session, parameters)
+    question = bind_plan(statement, session, parameters, profile=profile)
     return chosen_plan(question, choose(question))
 
 
@@ -83,7 +89,11 @@ def answer_plan(statement: nodes.SelectPlan, session: Session, parameters: Param
 
 
 def bind_plan(
-    statement: nodes.SelectPlan, session: Session, parameters: Parameters
+    statement: nodes.SelectPlan,
+    session: Session,
+    parameters: Parameters,
+    *,
+    profile: Profile | None = None,
 ) -> PlanQuestion:
     """The question of a SELECT PLAN, before it is answered. Raises as `activation_plan`."""
     options = bind_options(statement.options, PLAN_OPTIONS, parameters)
@@ -92,7 +102,7 @@ def bind_plan(
     models = _models(statement, session, scope)
     limits = bind_budget(statement.on, Group(models, session.world), scope)
     confidence = scope.options.confidence
-    linked = linked_group(models, session, scope, confidence=confidence)
+    linked = linked_group(models, session, scope, confidence=confidence, profile=profile)
     return PlanQuestion(
         models,
         limits,

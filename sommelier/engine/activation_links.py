@@ -18,7 +18,9 @@ from sommelier.errors import AnalysisError, BinderError
 
 if TYPE_CHECKING:
     from sommelier.analysis.links.ensemble import LinkEnsemble
+    from sommelier.analysis.links.formats import LinkAnswers
     from sommelier.analysis.links.problem import Predictor
+    from sommelier.analysis.links.profiles import Profile
     from sommelier.analysis.links.splits import Split
     from sommelier.engine.scope import Scope
     from sommelier.engine.session import Session
@@ -80,11 +82,16 @@ class Linked:
 
 
 def linked_group(
-    models: Sequence[ModelReference], session: Session, scope: Scope, *, confidence: float
+    models: Sequence[ModelReference],
+    session: Session,
+    scope: Scope,
+    *,
+    confidence: float,
+    profile: Profile | None = None,
 ) -> Linked:
     """The links between the models on the samples that most of them were fitted to.
 
-    Raises BinderError when USING names a dataset on which there are none.
+    profile : inputs by which they are judged instead of held-out samples. Raises BinderError when USING names a dataset on which there are none.
     """
     ids = {model.id for model in models}
     between = [
@@ -95,13 +102,14 @@ def linked_group(
     chosen = _on_dataset([link for link in between if link.probe_set_id is not None], scope)
     samples = _usual([link for link in chosen if link.usable])
     current = [k for k in chosen if k.stale is None and (samples is None or _same(k, samples))]
-    reader = _Reader(session, samples, {model.id: model.name for model in models}, confidence)
+    names = {model.id: model.name for model in models}
+    reader = _Reader(session, samples, names, confidence, profile)
     predictors = {model.name: reader.predictor(model.id, current) for model in models}
     usable = [link for link in current if link.usable]
     notes = [*_left_out(between, usable, models), *reader.notes]
     first = usable[0] if usable else None
     if first is not None:
-        notes.insert(0, _measured_on(first, reader.held_out))
+        notes.insert(0, _measured_on(first, reader.held_out, profile))
     probe_set_id = None if first is None else first.probe_set_id
     return Linked(
         reader.names, predictors, reader.links, probe_set_id, reader.held_out, tuple(notes)
@@ -149,6 +157,7 @@ class _Reader:
         samples: Samples | None,
         names: Mapping[str, str],
         confidence: float,
+        profile: Profile | None,
     ) -> None:
         self.names = names
         self.links: dict[Pair, ModelLink] = {}
@@ -157,6 +166,7 @@ class _Reader:
         self._sketches = session.sketches
         self._samples = samples
         self._confidence = confidence
+        self._profile = profile
 
     def predictor(self, target_id: str, links: Sequence[ModelLink]) -> Predictor | None:
         """The ensemble of the links to a target; what is known of its constant answer without."""
@@ -172,6 +182,8 @@ class _Reader:
         assert self._samples is not None or not predicted, "usable links have samples"
         samples = self._samples or Samples.of(own[0])
         divided = samples.split(len(answers))
+        if self._profile is not None and target_id in self._profile.answers:
+            answers, predicted, divided = self._now(target_id, answers, predicted, divided)
         self.held_out = max(self.held_out, len(divided.held_out))
         try:
             return LinkEnsemble(answers, predicted, divided, confidence=self._confidence)
@@ -204,6 +216,18 @@ class _Reader:
                 self._gone(link)
         return answers, predicted
 
+    def _now(
+        self, target_id: str, answers: LinkAnswers, predicted: Mapping[str, Any], rows: Split
+    ) -> tuple[LinkAnswers, dict[str, Any], Split]:
+        """The same, judged by the inputs of the profile."""
+        from sommelier.analysis.links.profiles import judged_by
+
+        assert self._profile is not None, "asked only with a profile"
+        ids = {name: id_ for id_, name in self.names.items()}
+        by_id = {ids[name]: values for name, values in predicted.items()}
+        known, joined, divided = judged_by(self._profile, target_id, answers, by_id, rows)
+        return known, {self.names[id_]: values for id_, values in joined.items()}, divided
+
     def _gone(self, link: ModelLink) -> None:
         self.notes.append(
             f"the link '{link.name}' is left out: what it predicted is not kept as it was"
@@ -230,7 +254,9 @@ def _age(link: ModelLink) -> tuple[str, str]:
     return ("" if link.created_at is None else link.created_at.isoformat(), link.name)
 
 
-def _measured_on(link: ModelLink, held_out: int) -> str:
+def _measured_on(link: ModelLink, held_out: int, profile: Profile | None) -> str:
+    if profile is not None:
+        return f"links are judged by the {held_out} inputs of the profile"
     other = "" if link.target_dataset is None else f" and '{link.target_dataset}'"
     return f"links are judged by {held_out} samples of '{link.dataset}'{other} held out from them"
 
