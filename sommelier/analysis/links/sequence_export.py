@@ -27,6 +27,8 @@ from sommelier.analysis.links.export import (
     write_readout,
 )
 from sommelier.analysis.links.formats import AnswerFormat
+from sommelier.analysis.links.heads import outputs_of
+from sommelier.analysis.links.sequence_links import PART, SequenceLink
 from sommelier.analysis.links.sequences import (
     SLOTS,
     STATE,
@@ -40,8 +42,6 @@ from sommelier.errors import AnalysisError
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from sommelier.analysis.links.sequence_links import SequenceLink
 
 Array = NDArray[Any]
 
@@ -70,8 +70,9 @@ def sequence_onnx(link: SequenceLink) -> bytes:
         examples: Array = token_examples(link.source)
     else:
         examples = vector_examples(link.source, link.features)
+    most = max(1, PART // outputs_of(link.target))
     for size in BATCHES:
-        _check(link, model, examples[-size:])
+        _check(link, model, examples[-min(size, most) :])
     return model
 
 
@@ -88,9 +89,10 @@ def sequence_model(link: SequenceLink) -> ModelProto:
             raise AnalysisError("a link to vectors needs a readout")
         write_readout(graph, link.readout, _perceptron(graph, memory.summary, link.network.mlp))
         return graph.model([source], [vector_value(TARGET, link.target)])
-    classes, probabilities = _decoder(graph, memory, link.network.decoder)
-    tokens = _write_tokens(graph, link, classes)
-    _write_scores(graph, link, tokens, probabilities)
+    decoder = link.network.decoder
+    classes, probabilities = _decoder(graph, memory, decoder)
+    tokens = _write_tokens(graph, decoder, link.target, classes)
+    _write_scores(graph, decoder, link.target, (tokens, probabilities))
     steps, width = link.target.steps, link.target.width
     target = _value(TARGET, TensorProto.INT64, "n", steps)
     return graph.model([source], [target, _value(SCORES, TensorProto.FLOAT, "n", steps, width)])
@@ -219,22 +221,26 @@ def _context(body: GraphWriter, memory: _Memory, decoder: SequenceDecoder, outpu
     return body.add("Squeeze", context, body.weight([1], np.int64))
 
 
-def _write_tokens(graph: GraphWriter, link: SequenceLink, classes: str) -> str:
+def _write_tokens(
+    graph: GraphWriter, decoder: SequenceDecoder, format: AnswerFormat, classes: str
+) -> str:
     """Adds "target", the tokens (n, steps) with nothing but end tokens from the first one on."""
-    decoder, end = _decoder_of(link), link.target.end
+    end = format.end
     known = graph.weight(decoder.vocabulary.tokens, np.int64)
     if end is None:
         return graph.add("Gather", known, classes, output=TARGET)
     tokens, ending = graph.add("Gather", known, classes), graph.weight(end, np.int64)
     tokens = graph.add("Where", _until_end(graph, tokens, end), tokens, ending)
-    missing = graph.weight([0, 0, 0, link.target.steps - decoder.reach], np.int64)
+    missing = graph.weight([0, 0, 0, format.steps - decoder.reach], np.int64)
     return graph.add("Pad", tokens, missing, ending, output=TARGET)
 
 
-def _write_scores(graph: GraphWriter, link: SequenceLink, tokens: str, probabilities: str) -> None:
-    """Adds "scores" (n, steps, vocabulary): unknown tokens have none, the end token has all of it
-    behind the first one."""
-    decoder, end, steps = _decoder_of(link), link.target.end, link.target.steps
+def _write_scores(
+    graph: GraphWriter, decoder: SequenceDecoder, format: AnswerFormat, names: tuple[str, str]
+) -> None:
+    """Adds "scores" (n, steps, vocabulary): 0 of unknown tokens, behind the first end token 1 of
+    the end token. names : of the tokens and of the probabilities of known ones."""
+    (tokens, probabilities), end, steps = names, format.end, format.steps
     unknown_first = graph.weight([0, 0, 1, 0, steps - decoder.reach, 0], np.int64)
     padded = graph.add("Pad", probabilities, unknown_first)
     rows = graph.weight(decoder.vocabulary.rows()[1:-1], np.int64)
@@ -245,7 +251,7 @@ def _write_scores(graph: GraphWriter, link: SequenceLink, tokens: str, probabili
     reached = graph.weight(np.arange(steps) < decoder.reach, np.bool_)
     counted = graph.add("And", _until_end(graph, tokens, end), reached)
     counted = graph.add("Unsqueeze", counted, graph.weight([2], np.int64))
-    certain = graph.weight(np.arange(link.target.width) == end)
+    certain = graph.weight(np.arange(format.width) == end)
     graph.add("Where", counted, every, certain, output=SCORES)
 
 
@@ -287,12 +293,6 @@ def _weight(graph: GraphWriter, weight: Any) -> str:
 
 def _array(weight: Any) -> Array:
     return np.asarray(weight.detach().numpy())
-
-
-def _decoder_of(link: SequenceLink) -> SequenceDecoder:
-    decoder = link.network.decoder
-    assert isinstance(decoder, SequenceDecoder)
-    return decoder
 
 
 def _value(name: str, kind: int, *shape: int | str) -> ValueInfoProto:

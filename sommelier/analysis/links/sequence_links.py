@@ -21,6 +21,7 @@ from sommelier.analysis.links.sequences import (
     SequenceWriter,
     until_end,
 )
+from sommelier.analysis.links.training import training_threads
 from sommelier.errors import AnalysisError
 
 Array = NDArray[Any]
@@ -65,7 +66,8 @@ class SequenceLink:
 
         A sample the source has no answer to (NaN) gets the answer to an average source.
         """
-        return np.concatenate([self._answers(part) for part in self._parts(values)])
+        with training_threads(1):
+            return np.concatenate([self._answers(part) for part in self._parts(values)])
 
     def scores(self, values: Array) -> Singles:
         """Probabilities (n, steps, vocabulary) of every step's token, after those predicted.
@@ -73,7 +75,8 @@ class SequenceLink:
         Behind the end token the end token is certain; a token that no training sample has is
         impossible. Raises AnalysisError where the target is a vector.
         """
-        return np.concatenate([self._scores(part) for part in self._parts(values)])
+        with training_threads(1):
+            return np.concatenate([self._scores(part) for part in self._parts(values)])
 
     def inputs(self, values: Array) -> Tensor:
         """What the network reads of natural answers of the source: features (n, width), tokens."""

@@ -54,7 +54,7 @@ Array = NDArray[Any]
 HALVING = (
     5  # epochs after which the learning rate is half: as it is, it never lets a network settle
 )
-MOST_ATTENTION = 2**16  # steps times slots: a batch of 32 takes 270 MB, several times over
+MOST_ATTENTION = 2**15  # steps times slots: a batch of 32 takes 134 MB, several times over
 
 
 def train_sequence(
