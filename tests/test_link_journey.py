@@ -148,6 +148,35 @@ def test_a_plan_at_work_answers_as_the_models_would(
     assert same.mean() >= 0.9
 
 
+def test_inputs_that_change_call_for_another_plan_and_choose_it(
+    db: sm.Connection, items: tuple[Path, NDArray[np.float32]]
+) -> None:
+    """Speakers whose accent_net and speaker_net answers no longer go together."""
+    quiet = db.plan(NAMES, budget={"params": "7800"})
+    for start in range(0, 600, 100):
+        same = quiet.profile(items[1][start : start + 100])
+    assert not same.reselect
+    assert same.accuracy > 0.95
+    other = items[1].copy()
+    other[:, :SPEAKERS] = np.random.default_rng(5).normal(scale=0.4, size=(len(other), SPEAKERS))
+    drifting = db.plan(NAMES, budget={"params": "7800"})
+    found = drifting.profile(other)
+    assert found.by_model["accent_net"] < 0.9
+    assert found.reselect
+    again = db.plan(NAMES, budget={"params": "7800"}, profile=found)
+    accent = next(m for m in again.plan.models if m.name == "accent_net")
+    assert accent.executed or abs((accent.performance or 0) - found.by_model["accent_net"]) < 0.05
+    assert any("inputs of the profile" in note for note in again.plan.notes)
+
+
+def test_inputs_that_do_not_fit_are_refused(db: sm.Connection) -> None:
+    plan = db.plan(NAMES, budget={"params": "7800"})
+    with pytest.raises(SommelierError, match="no inputs for"):
+        plan.run({"digit_net": np.zeros((3, SPEAKERS + DIGITS), np.float32)})
+    with pytest.raises(SommelierError, match="inputs are needed"):
+        plan.run(np.zeros((0, SPEAKERS + DIGITS), np.float32))
+
+
 def test_a_plan_is_kept_and_refused_once_a_model_changes(db: sm.Connection, tmp_path: Path) -> None:
     db.execute("CREATE PLAN edge AS SELECT PLAN FOR POOL audio ON params < 7800")
     assert set(db.plan("edge").executed) == {"digit_net", "speaker_net"}

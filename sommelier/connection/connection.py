@@ -34,6 +34,7 @@ from sommelier.storage.sketches import SketchStore
 from sommelier.storage.tasks import TaskQueue
 
 if TYPE_CHECKING:
+    from sommelier.analysis.links.profiles import Profile
     from sommelier.runtime.collaborate import CollaborativePlan
     from sommelier.storage.resource_index import ResourceIndex
 
@@ -152,18 +153,20 @@ class Connection:
         models: str | Sequence[str],
         *,
         budget: Mapping[str, str] | None = None,
+        profile: Profile | None = None,
         threads: int = 1,
         **options: Any,
     ) -> CollaborativePlan:
         """Which of the models to execute within a budget, and which to predict; ready to run.
 
         models : their names, or the name of a pool or of a saved plan. budget : limits as ON says
-        them, {'memory': '5 MB', 'latency': '60%'}. options : of SELECT PLAN, such as objective.
+        them, {'memory': '5 MB', 'latency': '60%'}. profile : of an earlier plan; its inputs decide
+        instead of the samples held out from the links. options : of SELECT PLAN, as objective.
         """
         from sommelier.connection.linking import open_plan, plan_of
 
         with self._lock:
-            chosen = plan_of(self, models, budget or {}, options)
+            chosen = plan_of(self, models, budget or {}, options, profile)
             return open_plan(self, chosen, threads=threads)
 
     # ---- filling

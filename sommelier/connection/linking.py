@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sommelier.analysis.jobs import AnalysisOptions
     from sommelier.analysis.links.fitting import LinkOptions
     from sommelier.analysis.links.formats import AnswerFormat
+    from sommelier.analysis.links.profiles import Profile
     from sommelier.connection.connection import Connection
     from sommelier.connection.statements import Call
     from sommelier.records import ModelRecord
@@ -204,7 +205,11 @@ def create_plan(statement: nodes.CreatePlan, call: Call) -> tuple[str, tuple[str
 
 
 def plan_of(
-    db: Connection, models: str | Sequence[str], budget: Mapping[str, str], options: dict[str, Any]
+    db: Connection,
+    models: str | Sequence[str],
+    budget: Mapping[str, str],
+    options: dict[str, Any],
+    profile: Profile | None = None,
 ) -> ActivationPlan:
     """The plan SELECT PLAN answers; of one name the plan, or the pool, that is called so.
 
@@ -214,15 +219,17 @@ def plan_of(
     from sommelier.engine.parameters import as_parameters
 
     if isinstance(models, str) and models in db.catalog.plan_names():
-        if budget or options:
-            raise BinderError(f"plan '{models}' has its budget already")
+        if budget or options or profile is not None:
+            raise BinderError(
+                f"plan '{models}' is chosen already", hint="name the models to choose again"
+            )
         return _fresh(db.catalog.plan(models))
     chosen = QueryBuilder().using(**options).query.options if options else ()
     group: dict[str, Any] = {"pool": models}
     if not isinstance(models, str):
         group = {"models": tuple(nodes.ModelRef(*model_name(name)) for name in models)}
     statement = nodes.SelectPlan(**group, on=_budget(budget), options=chosen)
-    return activation_plan(statement, db.session, as_parameters(None))
+    return activation_plan(statement, db.session, as_parameters(None), profile=profile)
 
 
 def _fresh(saved: SavedPlan) -> ActivationPlan:
@@ -256,16 +263,21 @@ def open_plan(db: Connection, plan: ActivationPlan, *, threads: int = 1) -> Coll
 
     links = {link.id: link for link in db.catalog.links()}
     members = [_member(db, model, links) for model in plan.models]
-    return CollaborativePlan(plan, members, threads=threads)
+    ids = {model.model_id for model in plan.models}
+    between = {
+        (link.source_ids[0], link.target_id): db.artifacts.path(link.artifact)
+        for link in links.values()
+        if link.usable and link.artifact and len(link.source_ids) == 1
+        and {*link.source_ids, link.target_id} <= ids
+    }  # fmt: skip
+    return CollaborativePlan(plan, members, between, threads=threads)
 
 
 def _member(db: Connection, model: PlannedModel, links: Mapping[str, ModelLink]) -> Member:
     from sommelier.runtime.collaborate import Member
 
     record = db.catalog.model(model.model_id)
-    path = None
-    if model.executed and record.artifact is not None:
-        path = db.artifacts.path(record.artifact)
+    path = None if record.artifact is None else db.artifacts.path(record.artifact)
     networks = tuple(db.artifacts.path(str(links[id_].artifact)) for id_ in model.link_ids)
     format_ = next((found for link in links.values() if (found := _format(link, record.id))), None)
     return Member(model, record, path, networks, format_)
