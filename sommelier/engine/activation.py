@@ -16,7 +16,7 @@ from sommelier.engine.activation_budget import Group, Limit, bind_budget
 from sommelier.engine.activation_links import Linked, linked_group
 from sommelier.engine.activation_table import plan_table
 from sommelier.engine.names import unknown
-from sommelier.engine.options import Kind, bind_options
+from sommelier.engine.options import PLAN_OPTIONS, bind_options
 from sommelier.engine.parameters import Parameters
 from sommelier.engine.plan import ModelReference
 from sommelier.engine.result import Table
@@ -24,7 +24,6 @@ from sommelier.engine.scope import Scope
 from sommelier.errors import BinderError
 from sommelier.grammar import nodes
 from sommelier.link_records import ActivationPlan, ModelLink, PlannedModel
-from sommelier.units import Dimension
 
 if TYPE_CHECKING:
     from sommelier.analysis.links.problem import ActivationProblem, Objective
@@ -32,18 +31,6 @@ if TYPE_CHECKING:
     from sommelier.analysis.links.selection import PredictedModel, Selection
     from sommelier.engine.session import Session
     from sommelier.records import ModelRecord
-
-OBJECTIVES = ("accuracy", "skill")
-
-PLAN_OPTIONS: dict[str, Kind] = {
-    "objective": OBJECTIVES,
-    "confidence": Dimension.FRACTION,
-    "dataset": str,
-    "device": str,
-    "batch": int,
-    "provenance": ("measured", "estimated", "declared"),
-}
-"""What USING takes after SELECT PLAN."""
 
 _LINK_COSTS = {
     "memory": "memory", "measured_memory": "memory", "size": "size", "params": "params",

@@ -91,7 +91,8 @@ def linked_group(
 ) -> Linked:
     """The links between the models on the samples that most of them were fitted to.
 
-    profile : inputs by which they are judged instead of held-out samples. Raises BinderError when USING names a dataset on which there are none.
+    profile : inputs by which they are judged instead of held-out samples.
+    Raises BinderError when USING names a dataset on which there are none.
     """
     ids = {model.id for model in models}
     between = [

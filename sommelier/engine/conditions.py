@@ -7,9 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from sommelier.engine.arithmetic import compatible
-from sommelier.engine.names import unknown
 from sommelier.engine.numbers import (
-    ANSWER_TEXTS,
     ANY,
     Binding,
     Wanted,
@@ -18,7 +16,6 @@ from sommelier.engine.numbers import (
 )
 from sommelier.engine.plan import (
     AllOf,
-    AnswerMatch,
     AnyOf,
     Compare,
     Condition,
@@ -28,11 +25,8 @@ from sommelier.engine.plan import (
     TextMatch,
     Value,
 )
-from sommelier.engine.scope import unknown_column
 from sommelier.errors import BinderError
 from sommelier.grammar import nodes
-from sommelier.metrics import ANSWER_COLUMNS, METRICS, TEXT_COLUMNS
-from sommelier.records import TextPredicate
 from sommelier.units import SPELLINGS
 
 FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
@@ -143,7 +137,7 @@ def _in_list(node: nodes.InList, binding: Binding) -> Condition:
             parts.append(Compare("=", left, right, source=written))
         return _negated(parts[0] if len(parts) == 1 else AnyOf(tuple(parts)), node.negated)
     values = tuple(_word(option, column, binding) for option in options)
-    return _negated(_match(column, "in", values, node), node.negated)
+    return _negated(binding.vocabulary.match(column, "in", values, node), node.negated)
 
 
 def _options(node: nodes.InList, binding: Binding) -> list[nodes.Expression]:
@@ -158,7 +152,7 @@ def _options(node: nodes.InList, binding: Binding) -> list[nodes.Expression]:
 def _is_null(node: nodes.IsNull, binding: Binding) -> Condition:
     column = _text_column(node.operand, binding)
     if column is not None:
-        return _negated(_match(column, "is_null", (), node), node.negated)
+        return _negated(binding.vocabulary.match(column, "is_null", (), node), node.negated)
     if not mentions_column(node.operand, binding):
         raise BinderError("IS NULL asks about a column", span=node.span)
     value = bind_number(node.operand, binding, ANY)
@@ -173,7 +167,7 @@ def _fits_on(node: nodes.FitsOn, binding: Binding) -> Condition:
             span=node.span,
             hint=f"REGISTER DEVICE {device.name} USING memory = 8 GB",
         )
-    memory = binding.scope.metric("memory", node.span)
+    memory = bind_number(nodes.Column("memory", span=node.span), binding)
     limit = Constant(device.memory_bytes, memory.dimension, origin=f"memory of {device.name}")
     return Compare("<", memory, limit, source=node)
 
@@ -185,25 +179,7 @@ def _text_column(node: nodes.Expression, binding: Binding) -> str | None:
     """The metadata column an expression names; None for numbers. Unknown words raise."""
     if not isinstance(node, nodes.Column):
         return None
-    name = node.name.lower()
-    if name in METRICS or name in ANSWER_COLUMNS:
-        return None
-    if name not in TEXT_COLUMNS and name not in ANSWER_TEXTS:
-        known = [*METRICS, *ANSWER_COLUMNS, *TEXT_COLUMNS]
-        raise unknown_column(node.name, node.span, known)
-    if binding.clause == "on":
-        raise BinderError(
-            f"'{name}' is not a resource: ON takes memory, flops, params, latency, ...",
-            span=node.span,
-            hint=f"put conditions on {name} into WHERE",
-        )
-    if name in ANSWER_TEXTS and not binding.has_corr:
-        raise BinderError(
-            f"'{name}' needs a reference to compare with",
-            span=node.span,
-            hint="add CORR, for example CORR resnet50 >= 95%",
-        )
-    return name
+    return binding.vocabulary.text(node, binding)
 
 
 def _text_comparison(
@@ -220,16 +196,9 @@ def _text_comparison(
             "a model has several tags", span=node.span, hint="write tags HAS 'mobile'"
         )
     word = _word(value, column, binding)
-    if column == "task" and operator == "=":
-        _warn_unknown_task(word, value, binding)
-    return _match(column, operator, (word,), node)
-
-
-def _warn_unknown_task(word: str, value: nodes.Expression, binding: Binding) -> None:
-    """A task that no model has is a spelling mistake, if there are tasks at all."""
-    tasks = [task for task, *_ in binding.scope.facts.tasks()]
-    if tasks and word not in tasks:
-        raise unknown("task", word, tasks, value.span)
+    if operator == "=":
+        binding.vocabulary.check_word(column, word, value.span, binding)
+    return binding.vocabulary.match(column, operator, (word,), node)
 
 
 def _word(node: Any, column: str, binding: Binding) -> str:
@@ -260,41 +229,30 @@ def _like(node: nodes.Like, binding: Binding) -> Condition:
             f"{node.kind.upper()} looks at text, not at numbers", span=node.operand.span
         )
     pattern = _word(node.pattern, column, binding)
-    if node.kind == "regexp" and column in TEXT_COLUMNS:
-        _check_pattern(TextPredicate(column, "regexp", (pattern,)), node, binding)
-    return _negated(_match(column, node.kind, (pattern,), node), node.negated)
+    if node.kind == "regexp":
+        _check_pattern(column, pattern, node, binding)
+    return _negated(binding.vocabulary.match(column, node.kind, (pattern,), node), node.negated)
 
 
-def _check_pattern(predicate: TextPredicate, node: nodes.Like, binding: Binding) -> None:
-    """Asks the catalog now (it remembers the answer), so that a broken pattern is underlined."""
+def _check_pattern(column: str, pattern: str, node: nodes.Like, binding: Binding) -> None:
+    """Asks the catalog now, so that a broken pattern is underlined."""
     try:
-        binding.scope.facts.text_mask(predicate)
+        binding.vocabulary.check_pattern(column, pattern, binding.scope.facts)
     except BinderError as error:
         error.span = error.span or node.pattern.span
         raise
 
 
 def _has(node: nodes.Has, binding: Binding) -> Condition:
-    column = _text_column(node.operand, binding)
-    if column != "tags":
+    column, listed = _text_column(node.operand, binding), binding.vocabulary.listed
+    if column != listed:
         raise BinderError(
-            "HAS looks into a list, and tags is the only one",
+            f"HAS looks into a list, and {listed} is the only one",
             span=node.operand.span,
-            hint="write tags HAS 'mobile'; use = or LIKE for text",
+            hint=f"write {listed} HAS 'mobile'; use = or LIKE for text",
         )
-    return _match("tags", "has_all" if node.every else "has_any", node.values, node)
-
-
-def _match(
-    column: str, operator: str, values: tuple[str, ...], source: nodes.Expression
-) -> Condition:
-    if column not in ANSWER_TEXTS:
-        return TextMatch(TextPredicate(column, operator, values), source=source)
-    if operator in ("=", "in"):
-        return AnswerMatch(column, values, source=source)
-    if operator == "!=":
-        return Negated(AnswerMatch(column, values, source=source))
-    raise BinderError(f"'{column}' is compared with = or IN", span=source.span)
+    operator = "has_all" if node.every else "has_any"
+    return binding.vocabulary.match(listed, operator, node.values, node)
 
 
 _HANDLERS: dict[type, Callable[[Any, Binding], Condition]] = {

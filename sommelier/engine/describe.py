@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sommelier.engine import describe_links
 from sommelier.engine.names import nearest, unknown
 from sommelier.engine.result import ColumnInfo, Table
 from sommelier.engine.show import profile_rows
@@ -80,6 +81,7 @@ def _model(reference: nodes.ModelRef, session: Session) -> Facts:
         ("weight hash", record.weight_hash),
         ("note", record.note),
         *_failures(record.id, session),
+        *describe_links.of_model(record.id, session),
     ]
     for row in profile_rows(session, record.id):
         metric, value, provenance, method, device, batch, percentile, dataset, interval, date = row
@@ -225,4 +227,6 @@ _KINDS: dict[str, Callable[[nodes.ModelRef, Session], Facts]] = {
     "device": _device,
     "metric": _metric,
     "task": _task,
+    "link": describe_links.link,
+    "plan": describe_links.plan,
 }

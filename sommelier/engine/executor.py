@@ -232,6 +232,6 @@ def gather(value: Any, rows: Rows, state: State, world: World) -> NDArray[Any]:
 
 
 def _is_answer(column: TextColumn, state: State) -> bool:
-    from sommelier.engine.numbers import ANSWER_TEXTS
+    from sommelier.engine.vocabulary import ANSWER_TEXTS
 
     return column.name in ANSWER_TEXTS and state.answers is not None

@@ -18,7 +18,7 @@ def explain_plan(plan: LogicalPlan, *, as_json: bool = False) -> Report:
     """What would be done, in order, with every bound in absolute numbers."""
     data = plan_data(plan)
     if as_json:
-        return _json(data)
+        return json_report(data)
     return Report((*plan_lines(plan), *(f"note: {note}" for note in plan.notes)), data)
 
 
@@ -46,7 +46,7 @@ def explain_analyzed(
         for s in stages
     ]
     if as_json:
-        return _json(data)
+        return json_report(data)
     rows = [
         [
             s.name,
@@ -158,7 +158,8 @@ def _source_data(source: SourcePlan) -> dict[str, Any]:
     return {"kind": source.kind, "name": source.name, "query": inner}
 
 
-def _json(data: dict[str, Any]) -> Report:
+def json_report(data: dict[str, Any]) -> Report:
+    """The data as indented JSON."""
     import json
 
     return Report(tuple(json.dumps(data, indent=2, ensure_ascii=False).splitlines()), data)

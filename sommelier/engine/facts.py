@@ -80,6 +80,17 @@ class Facts:
         """All model links, by name."""
         return self._once(("links",), lambda: self.catalog.links())
 
+    def link_mask(self, predicate: TextPredicate) -> tuple[Array, Array]:
+        """(links for which it is true, links whose column is unknown) as masks over `links`."""
+
+        def ask() -> tuple[Array, Array]:
+            found = self.catalog.link_masks(predicate)
+            names = [link.name for link in self.links()]
+            true, unknown = (np.array([n in part for n in names], dtype=bool) for part in found)
+            return true, unknown
+
+        return self._once(("link mask", predicate), ask)
+
     def settings(self) -> dict[str, Any]:
         """The engine's settings as Python values in base units."""
         return self._once(("settings",), lambda: settings.read(self.catalog))

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sommelier.engine.facts import Facts
-from sommelier.engine.numbers import ANSWER_TEXTS
-from sommelier.engine.options import SELECT_OPTIONS, SETTINGS
+from sommelier.engine.link_columns import LINK_COLUMNS
+from sommelier.engine.options import LINKS_OPTIONS, PLAN_OPTIONS, SELECT_OPTIONS, SETTINGS
+from sommelier.engine.vocabulary import ANSWER_TEXTS
 from sommelier.metrics import ANSWER_COLUMNS, METRICS, TEXT_COLUMNS
 from sommelier.units import SPELLINGS
 
 
 def names(kind: str, facts: Facts) -> list[str]:
     """Every name of a kind: model, metric, column, unit, device, dataset, task, source, pool,
-    view, label, option, setting, link, plan, link_column. Raises KeyError for another kind."""
+    view, label, option, setting, link, plan, link_column, links_option, plan_option.
+
+    Raises KeyError for another kind.
+    """
     return _KINDS[kind](facts)
 
 
@@ -34,10 +38,6 @@ def _with_numbers(kind: str, facts: Facts) -> list[str]:
     return [name for metric in metrics for name in facts.context_names(metric, kind)]
 
 
-def _link_columns(facts: Facts) -> list[str]:
-    return list(facts.catalog.sql("SELECT * FROM links LIMIT 0").columns)
-
-
 _KINDS: dict[str, Callable[[Facts], list[str]]] = {
     "model": lambda facts: facts.model_names(),
     "metric": lambda _: list(METRICS),
@@ -54,5 +54,7 @@ _KINDS: dict[str, Callable[[Facts], list[str]]] = {
     "setting": lambda _: list(SETTINGS),
     "link": lambda facts: facts.catalog.link_names(),
     "plan": lambda facts: facts.catalog.plan_names(),
-    "link_column": _link_columns,
+    "links_option": lambda _: list(LINKS_OPTIONS),
+    "plan_option": lambda _: list(PLAN_OPTIONS),
+    "link_column": lambda _: list(LINK_COLUMNS),
 }

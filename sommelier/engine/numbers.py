@@ -12,31 +12,21 @@ from typing import Any
 
 from sommelier import units
 from sommelier.engine.arithmetic import SCALARS, compatible, fold, product_dimension
-from sommelier.engine.contexts import fitting
 from sommelier.engine.options import bare, check_number
 from sommelier.engine.plan import (
-    AnswerColumn,
     Binary,
     Constant,
     MetricColumn,
     ModelReference,
     OutputColumn,
-    Similarity,
     TextColumn,
     Value,
 )
-from sommelier.engine.scope import Scope, unknown_column
-from sommelier.errors import BinderError, Span
+from sommelier.engine.scope import Scope
+from sommelier.engine.vocabulary import MODELS, Vocabulary
+from sommelier.errors import BinderError
 from sommelier.grammar import nodes
-from sommelier.metrics import ANSWER_COLUMNS, METRICS, TEXT_COLUMNS
 from sommelier.units import SPELLINGS, Dimension, UnitError
-
-ANSWER_TEXTS = ("provenance", "method", "labels", "certainty")
-"""Text columns that exist only beside a CORR clause."""
-
-FUNCTIONS = {
-    "profile_similarity": "profile_similarity('model'): how alike the models spend their resources"
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +34,8 @@ class Binding:
     """Where an expression stands and what it may refer to.
 
     clause : where, on, order, pick or select. value_of : the number a value has for a model, for
-    relative bounds. references : the models a percent in ON is relative to.
+    relative bounds. references : the models a percent in ON is relative to. vocabulary : what words
+    mean.
     """
 
     scope: Scope
@@ -53,6 +44,7 @@ class Binding:
     has_corr: bool = False
     value_of: Callable[[Value, str], float] | None = None
     aliases: tuple[OutputColumn, ...] = ()
+    vocabulary: Vocabulary = MODELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,76 +92,15 @@ def mentions_column(node: Any, binding: Binding) -> bool:
 
 
 def _column(node: nodes.Column, binding: Binding, wanted: Wanted) -> Value:
-    name = node.name.lower()
     if binding.clause in ("order", "pick"):
         for column in binding.aliases:
             if column.name == node.name and not isinstance(column.value, TextColumn):
                 return column.value
-    if name in METRICS:
-        _check_resource(name, node.span, binding)
-        context = wanted.context
-        if context is not None and binding.clause in ("select", "order", "pick"):
-            context = fitting(context, name)  # the whole expression was checked to have one
-        return binding.scope.metric(name, node.span, context)
-    if name in ANSWER_COLUMNS:
-        return _answer(name, node.span, binding)
-    if name in TEXT_COLUMNS or name in ANSWER_TEXTS:
-        if binding.clause == "on":
-            raise _not_a_resource(name, node.span)
-        raise BinderError(f"'{name}' is text, a number is expected here", span=node.span)
-    known = [*METRICS, *ANSWER_COLUMNS, *TEXT_COLUMNS, *(c.name for c in binding.aliases)]
-    raise unknown_column(node.name, node.span, known)
-
-
-def _check_resource(name: str, span: Span | None, binding: Binding) -> None:
-    if binding.clause == "on" and not METRICS[name].resource:
-        raise BinderError(
-            f"'{name}' is not a resource: ON takes memory, flops, params, latency, ...",
-            span=span,
-            hint=f"write WHERE {name} >= 75%, or CORR reference WITHIN 2% OF ACCURACY",
-        )
-
-
-def _answer(name: str, span: Span | None, binding: Binding) -> Value:
-    if binding.clause == "on":
-        raise BinderError(
-            f"'{name}' is not a resource: ON takes memory, flops, params, latency, ...",
-            span=span,
-            hint=f"write CORR reference {name.upper()} >= 95%, or WHERE {name} >= 95%",
-        )
-    if not binding.has_corr:
-        raise BinderError(
-            f"'{name}' needs a reference to compare with",
-            span=span,
-            hint="add CORR, for example CORR resnet50 >= 95%",
-        )
-    return AnswerColumn(name, Dimension.COUNT if name == "probes" else Dimension.FRACTION)
-
-
-def _not_a_resource(name: str, span: Span | None) -> BinderError:
-    return BinderError(
-        f"'{name}' is not a resource: ON takes memory, flops, params, latency, ...",
-        span=span,
-        hint=f"put conditions on {name} into WHERE",
-    )
+    return binding.vocabulary.number(node, binding, wanted)
 
 
 def _call(node: nodes.Call, binding: Binding, _wanted: Wanted) -> Value:
-    from sommelier.engine.names import unknown
-
-    name = node.function.lower()
-    if name not in FUNCTIONS:
-        raise unknown("function", node.function, FUNCTIONS, node.span)
-    if binding.clause == "on":
-        raise _not_a_resource(name, node.span)
-    if len(node.arguments) != 1:
-        raise BinderError(
-            f"{name} takes one model, not {len(node.arguments)} arguments",
-            span=node.span,
-            hint=FUNCTIONS[name],
-        )
-    model = binding.scope.model(node.arguments[0])
-    return Similarity(model.id, model.name)
+    return binding.vocabulary.call(node, binding)
 
 
 # ---- literals
@@ -235,7 +166,7 @@ def _percent(node: nodes.Percent, binding: Binding, wanted: Wanted) -> Value:
         raise BinderError(
             "a percent of another model stands in ON; elsewhere a percent is a plain fraction",
             span=node.span,
-            hint="put resource bounds into ON, for example ON memory < 80% OF resnet50",
+            hint=binding.vocabulary.limits("memory < 80% OF resnet50"),
         )
     dimension = wanted.dimension
     if dimension not in (None, Dimension.FRACTION, Dimension.NUMBER):
@@ -244,7 +175,7 @@ def _percent(node: nodes.Percent, binding: Binding, wanted: Wanted) -> Value:
             f"{node.fraction * 100:.12g}% of what? In {binding.clause.upper()} a percent is a "
             f"plain fraction, and {metric} is measured in {dimension.value}",
             span=node.span,
-            hint=f"bounds relative to the reference stand in ON: ON {metric} < 80%",
+            hint=binding.vocabulary.limits(f"{metric} < 80%"),
         )
     return Constant(node.fraction, Dimension.FRACTION)
 
@@ -254,7 +185,7 @@ def _times(node: nodes.Times, binding: Binding, wanted: Wanted) -> Value:
         raise BinderError(
             f"{node.factor:g}x is relative to the reference, which only ON is",
             span=node.span,
-            hint="put resource bounds into ON, for example ON memory < 0.5x",
+            hint=binding.vocabulary.limits("memory < 0.5x"),
         )
     return _relative(node, node.factor, f"{node.factor:g}x", binding, wanted)
 

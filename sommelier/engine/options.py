@@ -51,6 +51,18 @@ SELECT_OPTIONS: dict[str, Kind] = {
 }
 """What USING takes after SELECT MODELS."""
 
+LINKS_OPTIONS: dict[str, Kind] = {"cost": ("memory", "latency", "flops", "size")}
+"""What USING takes after SELECT LINKS: which number the column `cost` is, memory by default."""
+
+PLAN_OPTIONS: dict[str, Kind] = {
+    "objective": ("accuracy", "skill"),
+    **{
+        name: SELECT_OPTIONS[name]
+        for name in ("confidence", "dataset", "device", "batch", "provenance")
+    },
+}
+"""What USING takes after SELECT PLAN."""
+
 SETTINGS: dict[str, Kind] = {
     **{name: kind for name, kind in SELECT_OPTIONS.items() if name not in ("seed", "datasets")},
     "generalization": ("on", "off"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sommelier.engine.contexts import context_words, fitting, metrics_in
-from sommelier.engine.numbers import ANSWER_TEXTS, Binding, Wanted, bind_number
+from sommelier.engine.numbers import Binding, Wanted, bind_number
 from sommelier.engine.plan import (
     AnswerColumn,
     CorrPlan,
@@ -16,6 +16,7 @@ from sommelier.engine.plan import (
     TextColumn,
     Value,
 )
+from sommelier.engine.vocabulary import ANSWER_TEXTS
 from sommelier.errors import BinderError
 from sommelier.grammar import nodes
 from sommelier.metrics import ANSWER_COLUMNS, METRICS, TEXT_COLUMNS
@@ -65,10 +66,8 @@ def bind_shown(node: Any, binding: Binding, context: nodes.Context | None = None
         alias = next((c.value for c in binding.aliases if c.name == literal.name), None)
         if isinstance(alias, TextColumn) and binding.clause == "order":
             return alias
-        if name in TEXT_COLUMNS:
-            return TextColumn(name)
-        if name in ANSWER_TEXTS and binding.has_corr:
-            return TextColumn(name)
+        if (text := binding.vocabulary.shown(name, binding)) is not None:
+            return text
     return bind_number(literal, binding, Wanted(context=context))
 
 

@@ -67,8 +67,8 @@ def plan(select: nodes.Select, scope: Scope, columns: Columns) -> LogicalPlan:
         having=having,
         pick=bind_pick(select.pick, _in(named, "pick")),
         order=bind_order(select.order_by, _in(named, "order")),
-        limit=_count(select.limit, scope, "LIMIT"),
-        offset=_count(select.offset, scope, "OFFSET") or 0,
+        limit=row_count(select.limit, scope, "LIMIT"),
+        offset=row_count(select.offset, scope, "OFFSET") or 0,
         options=scope.options,
         notes=tuple(scope.notes),
     )
@@ -182,7 +182,8 @@ def _inner(select: nodes.Select, scope: Scope, columns: Columns) -> LogicalPlan:
     return plan(select, replace(scope, options=options, contexts={}), columns)
 
 
-def _count(node: Any, scope: Scope, clause: str) -> int | None:
+def row_count(node: Any, scope: Scope, clause: str) -> int | None:
+    """The rows that LIMIT or OFFSET names. Raises BinderError unless it is a whole number."""
     if node is None or isinstance(node, int):
         return node
     literal = scope.parameters.literal(node)

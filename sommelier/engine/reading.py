@@ -40,3 +40,10 @@ def _select_plan(statement: nodes.SelectPlan, session: Session, parameters: Para
     from sommelier.engine.activation import answer_plan
 
     return answer_plan(statement, session, parameters)
+
+
+@read.register(nodes.SelectLinks)
+def _select_links(statement: nodes.SelectLinks, session: Session, parameters: Parameters) -> Table:
+    from sommelier.engine.select_links import select_links
+
+    return select_links(statement, session, parameters)

@@ -266,7 +266,7 @@ class Result(Sequence[Match]):
     def value(self, row: int, name: str) -> Any:
         """One value as a Python object; None if unknown."""
         values = self.column(name)
-        return _python(values[row], self.columns[self._index[name]].dimension)
+        return as_python(values[row], self.columns[self._index[name]].dimension)
 
     def dicts(self) -> list[dict[str, Any]]:
         names = [column.name for column in self.columns]
@@ -319,22 +319,24 @@ class Result(Sequence[Match]):
 
     def _lists(self) -> dict[str, list[Any]]:
         return {
-            c.name: [_python(v, c.dimension) for v in self._gather(i)]
+            c.name: [as_python(v, c.dimension) for v in self._gather(i)]
             for i, c in enumerate(self.columns)
         }
 
     def _row(self, row: int) -> tuple[Any, ...]:
-        return tuple(_python(self._gather(i)[row], c.dimension) for i, c in enumerate(self.columns))
+        return tuple(
+            as_python(self._gather(i)[row], c.dimension) for i, c in enumerate(self.columns)
+        )
 
     def _rows(self, start: int, stop: int) -> list[tuple[Any, ...]]:
         columns = [
-            [_python(v, c.dimension) for v in self._gather(i)[start:stop]]
+            [as_python(v, c.dimension) for v in self._gather(i)[start:stop]]
             for i, c in enumerate(self.columns)
         ]
         return list(zip(*columns, strict=True)) if columns else []
 
 
-def _python(value: Any, dimension: Dimension | None) -> Any:
+def as_python(value: Any, dimension: Dimension | None) -> Any:
     """A cell as a Python object: NaN is None, whole bytes, FLOPs and counts are int."""
     if isinstance(value, float):  # includes numpy.float64
         if value != value:

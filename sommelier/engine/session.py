@@ -184,12 +184,15 @@ class Session:
         """The plan in words; with ANALYZE it runs, and counts and times are shown."""
         from sommelier.engine.corr_notes import training_notes
         from sommelier.engine.explain import explain_analyzed, explain_plan
+        from sommelier.engine.explain_links import explain_linked
         from sommelier.engine.options import Kind, bind_options
 
         with self.located(text):
             schema: dict[str, Kind] = {"format": ("text", "json"), "analyze": bool}
             options = bind_options(statement.options, schema)
             as_json = options.get("format") == "json"
+            if not isinstance(statement.select, nodes.Select):
+                return explain_linked(statement.select, self, parameters, as_json=as_json)
             started = time.perf_counter()
             bound = self.plan(statement.select, parameters)
             optimized = optimize(bound)

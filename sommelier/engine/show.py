@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sommelier.engine import settings, show_bounds, show_segments
-from sommelier.engine.numbers import FUNCTIONS
+from sommelier.engine import settings, show_bounds, show_links, show_segments
 from sommelier.engine.options import SETTINGS
 from sommelier.engine.parameters import Parameters
 from sommelier.engine.plan import QueryOptions
 from sommelier.engine.result import ColumnInfo, Table
+from sommelier.engine.vocabulary import FUNCTIONS
 from sommelier.errors import BinderError
 from sommelier.grammar import nodes
 from sommelier.metrics import METRICS
@@ -30,9 +30,11 @@ def show(statement: nodes.Show, session: Session, parameters: Parameters) -> Tab
     """The rows of SHOW, narrowed by LIKE and LIMIT; WHERE works for models only."""
     if statement.what == "models":
         return _models(statement, session, parameters)
+    if statement.what == "links":
+        return show_links.links(statement, session, parameters)
     if statement.where is not None:
         raise BinderError(
-            f"SHOW {statement.what.upper()} takes LIKE; WHERE works with SHOW MODELS",
+            f"SHOW {statement.what.upper()} takes LIKE; SHOW MODELS and SHOW LINKS take WHERE",
             span=statement.where.span,
         )
     if statement.what == "bounds":
@@ -66,14 +68,7 @@ def _columns(*named: str | tuple[str, Dimension]) -> tuple[ColumnInfo, ...]:
 
 def _models(statement: nodes.Show, session: Session, parameters: Parameters) -> Table:
     """SHOW MODELS is a SELECT MODELS ordered by name."""
-    conditions: list[nodes.Expression] = []
-    if statement.like is not None:
-        conditions.append(nodes.Like("ilike", nodes.Column("name"), nodes.Text(statement.like)))
-    if statement.where is not None:
-        conditions.append(statement.where)
-    where = conditions[0] if len(conditions) == 1 else None
-    if len(conditions) > 1:
-        where = nodes.And(tuple(conditions))
+    where = show_links.narrowed(statement)
     by_name = (nodes.OrderItem(nodes.Column("name")), nodes.OrderItem(nodes.Column("version")))
     select = nodes.Select(where=where, order_by=by_name, limit=statement.limit)
     result = session.run_bound(session.plan(select, parameters))
@@ -235,6 +230,7 @@ _LISTS: dict[str, Callable[[Session], Listed]] = {
     "rejections": _rejections,
     "labels": _labels,
     "indexes": _indexes,
+    "plans": show_links.plans,
 }
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.engine.facts import Facts
-from sommelier.engine.numbers import ANSWER_TEXTS
 from sommelier.engine.plan import MetricColumn, Shown, Similarity, TextColumn, leaves
+from sommelier.engine.vocabulary import ANSWER_TEXTS
 from sommelier.storage.resource_index import ColumnKey, ColumnView
 
 if TYPE_CHECKING:

@@ -28,6 +28,17 @@ _EXPRESSIONS = {
     "added_at": "strftime(m.added_at, '%Y-%m-%d %H:%M:%S')",
 }
 _TIMES = ("created", "added_at")
+LINK_TEXTS: dict[str, str] = {
+    **{
+        name: f"m.{name}"
+        for name in (
+            *("name", "source", "target", "metric", "unit", "architecture", "method"),
+            *("state", "reason", "dataset"),
+        )
+    },
+    "created": "strftime(m.created_at, '%Y-%m-%d %H:%M:%S')",
+}
+"""Text columns of links, and what they are in the view `links`."""
 _COMPARISONS = frozenset({"=", "!=", "<", "<=", ">", ">="})
 
 
@@ -63,8 +74,10 @@ class TextTable(LinkTable):
         they are their words joined by commas. A few ms for 100 000 models. Raises BinderError for
         a column, an operator or a regular expression that does not exist.
         """
-        condition, parameters, nullable = _compiled(predicate)
         column = _expression(predicate.column)
+        if predicate.operator in ("has_any", "has_all") and predicate.column != "tags":
+            raise BinderError("HAS asks about tags", hint="write tags HAS 'mobile'")
+        condition, parameters, nullable = _compiled(predicate, column, "m.tags")
         wanted = f"({condition}) OR {column} IS NULL" if nullable else condition
         is_null = f"{column} IS NULL" if nullable else "false"
         sql = f"SELECT m.number, {is_null} AS unknown FROM store.models m WHERE {wanted} ORDER BY 1"
@@ -76,6 +89,23 @@ class TextTable(LinkTable):
             places = self._known_positions()
         rows, unknown = places.of_number[found["number"]], found["unknown"]
         return TextMask(rows[~unknown], rows[unknown], places.ids)
+
+    def link_masks(self, predicate: TextPredicate) -> tuple[set[str], set[str]]:
+        """The names of links for which a predicate is true, and of those whose column is NULL.
+
+        As `text_mask`, for the columns of LINK_TEXTS; HAS looks into `source`.
+        """
+        column = LINK_TEXTS[predicate.column]
+        condition, parameters, nullable = _compiled(
+            predicate, column, "string_split(m.source, ', ')"
+        )
+        is_null = f"{column} IS NULL" if nullable else "false"
+        sql = f"SELECT m.name, {is_null} FROM links m WHERE ({condition}) OR {is_null}"
+        try:
+            rows = self._database.rows(sql, parameters)
+        except Exception as error:
+            raise _explained(predicate, error) from error
+        return {n for n, unknown in rows if not unknown}, {n for n, unknown in rows if unknown}
 
     def text_columns(
         self, names: Sequence[str], ids: Iterable[str] | None = None
@@ -134,16 +164,16 @@ def _expression(column: str) -> str:
     return _EXPRESSIONS.get(column, f"m.{column}")
 
 
-def _compiled(predicate: TextPredicate) -> tuple[str, list[Any], bool]:
-    """(condition, parameters, whether a NULL column makes it neither true nor false)."""
+def _compiled(predicate: TextPredicate, expression: str, words: str) -> tuple[str, list[Any], bool]:
+    """(condition, parameters, whether a NULL column makes it neither true nor false).
+
+    expression : the column in SQL. words : the list that HAS looks into.
+    """
     column, operator, values = predicate.column, predicate.operator, predicate.values
-    expression = _expression(column)
     if operator == "is_null":
         return f"{expression} IS NULL", [], False
     if operator in ("has_any", "has_all"):
-        if column != "tags":
-            raise BinderError("HAS asks about tags", hint="write tags HAS 'mobile'")
-        return f"list_{operator}(m.tags, ?::VARCHAR[])", [list(values)], False
+        return f"list_{operator}({words}, ?::VARCHAR[])", [list(values)], False
     if operator == "in":
         return f"{expression} IN (SELECT unnest(?::VARCHAR[]))", [list(values)], True
     if operator not in _OPERATORS:

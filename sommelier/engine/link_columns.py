@@ -1,0 +1,195 @@
+"""The columns of SELECT LINKS: what words mean there, and the values of every link by row."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sommelier.engine.facts import ranks
+from sommelier.engine.names import nearest, unknown
+from sommelier.engine.plan import Condition, MetricColumn, TextColumn, TextMatch, Value
+from sommelier.errors import BinderError, Span
+from sommelier.grammar import nodes
+from sommelier.records import TextPredicate
+from sommelier.storage.catalog_text import LINK_TEXTS
+from sommelier.storage.resource_index import UNKNOWN, ColumnKey, ColumnView, MetricContext
+from sommelier.units import Dimension
+
+if TYPE_CHECKING:
+    from sommelier.engine.facts import Facts
+    from sommelier.engine.numbers import Binding, Wanted
+    from sommelier.link_records import ModelLink
+
+COST = "cost"
+LINK_NUMBERS: dict[str, tuple[str, Dimension]] = {
+    "performance": ("performance", Dimension.FRACTION),
+    "low": ("low", Dimension.FRACTION),
+    "high": ("high", Dimension.FRACTION),
+    "skill": ("skill", Dimension.FRACTION),
+    "value": ("value", Dimension.NUMBER),
+    "constant": ("constant", Dimension.FRACTION),
+    "screen": ("screen", Dimension.FRACTION),
+    "samples": ("samples", Dimension.COUNT),
+    "held_out": ("held_out", Dimension.COUNT),
+    "params": ("params", Dimension.COUNT),
+    "flops": ("flops", Dimension.FLOPS),
+    "memory": ("memory", Dimension.BYTES),
+    "size": ("size", Dimension.BYTES),
+    "latency": ("latency_ms", Dimension.TIME),
+}
+"""Numbers of a link by column: its field and what it measures; `cost` is one of them."""
+
+LINK_COLUMNS: tuple[str, ...] = (
+    *("name", "source", "target", "performance", "low", "high", "skill", COST, "metric"),
+    *("value", "unit", "constant", "screen", "architecture", "method", "state", "reason"),
+    *("dataset", "samples", "held_out", "params", "flops", "memory", "size", "latency", "created"),
+)
+"""Every column, in the order of `*`."""
+
+DEFAULT_COLUMNS: tuple[str, ...] = (
+    *("name", "source", "target", "performance", "low", "high", "skill", "metric", COST),
+    *("method", "state", "dataset"),
+)
+
+_MODELS = ("source", "target")
+
+
+class LinkWords:
+    """The words of SELECT LINKS. cost : which number the column `cost` is."""
+
+    listed = "source"
+
+    def __init__(self, cost: str) -> None:
+        self._cost = cost
+
+    def column(self, name: str) -> MetricColumn | TextColumn:
+        """The column of LINK_COLUMNS with this name."""
+        if name in LINK_TEXTS:
+            return TextColumn(name)
+        metric = self._cost if name == COST else name
+        return MetricColumn(ColumnKey(metric), LINK_NUMBERS[metric][1])
+
+    def text(self, node: nodes.Column, _binding: Binding) -> str | None:
+        name = node.name.lower()
+        if name not in LINK_COLUMNS:
+            raise _unknown_column(node)
+        return name if name in LINK_TEXTS else None
+
+    def number(self, node: nodes.Column, _binding: Binding, wanted: Wanted) -> Value:
+        name = node.name.lower()
+        if name not in LINK_COLUMNS:
+            raise _unknown_column(node)
+        if wanted.context is not None:
+            raise BinderError(
+                f"'{name}' of a link has no context: leave out ON and AT",
+                span=wanted.context.span or node.span,
+            )
+        found = self.column(name)
+        if isinstance(found, TextColumn):
+            raise BinderError(f"'{name}' is text, a number is expected here", span=node.span)
+        return found
+
+    def call(self, node: nodes.Call, _binding: Binding) -> Value:
+        raise BinderError(
+            f"links have no function '{node.function}'",
+            span=node.span,
+            hint=f"columns: {', '.join(LINK_COLUMNS)}",
+        )
+
+    def shown(self, name: str, _binding: Binding) -> TextColumn | None:
+        return TextColumn(name) if name in LINK_TEXTS else None
+
+    def match(
+        self, column: str, operator: str, values: tuple[str, ...], source: nodes.Expression
+    ) -> Condition:
+        return TextMatch(TextPredicate(column, operator, values), source=source)
+
+    def check_word(self, column: str, word: str, span: Span | None, binding: Binding) -> None:
+        """A source or target that no model has ever been called is a spelling mistake."""
+        if column not in _MODELS:
+            return
+        facts = binding.scope.facts
+        ends = {", ".join(link.source_names) for link in facts.links()}
+        ends |= {link.target_name for link in facts.links()}
+        names = facts.model_names()
+        if word not in ends and word not in names:
+            raise unknown("model", word, names, span)
+
+    def check_pattern(self, column: str, pattern: str, facts: Facts) -> None:
+        facts.link_mask(TextPredicate(column, "regexp", (pattern,)))
+
+    def limits(self, _example: str) -> str:
+        return "links are limited by amounts: memory < 1 kB, latency < 50 us"
+
+
+def _unknown_column(node: nodes.Column) -> BinderError:
+    return BinderError(
+        f"links have no column '{node.name}'",
+        span=node.span,
+        suggestions=nearest(node.name, LINK_COLUMNS),
+        hint=f"columns: {', '.join(LINK_COLUMNS)}",
+    )
+
+
+class LinkRows:
+    """Every link's values, in the order of their names: the Columns that conditions look at."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self.links: list[ModelLink] = facts.links()
+        self._columns: dict[str, ColumnView] = {}
+
+    @property
+    def size(self) -> int:
+        return len(self.links)
+
+    def column(self, key: ColumnKey) -> ColumnView:
+        """One of LINK_NUMBERS for every link."""
+        if key.metric not in self._columns:
+            field, _ = LINK_NUMBERS[key.metric]
+            known = [getattr(link, field) for link in self.links]
+            values = np.array([np.nan if v is None else v for v in known], dtype=np.float64)
+            missing = np.isnan(values)
+            context = MetricContext(None, None, None, None, int((~missing).sum()))
+            codes, band = np.full(self.size, UNKNOWN, np.int8), np.full(self.size, np.nan)
+            self._columns[key.metric] = ColumnView(values, missing, codes, band, band, context)
+        return self._columns[key.metric]
+
+    def similarity(self, model_id: str) -> NDArray[np.float64]:
+        raise TypeError(f"links have no profile to compare with that of {model_id}")
+
+    def text_mask(self, predicate: TextPredicate) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        return self._facts.link_mask(predicate)
+
+    def text(self, name: str) -> NDArray[np.object_]:
+        """A text column of every link, None where it is unknown."""
+        values = np.empty(self.size, dtype=object)
+        values[:] = [link_text(link, name) for link in self.links]
+        return values
+
+    def rank(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Numbers that sort as the column's text does."""
+        return ranks(self.text(name)[rows])
+
+    @cached_property
+    def states(self) -> list[str]:
+        return [str(link_text(link, "state")) for link in self.links]
+
+
+def link_text(link: ModelLink, column: str) -> str | None:
+    """One of LINK_TEXTS, as the catalog's view `links` has it."""
+    if column == "source":
+        return ", ".join(link.source_names)
+    if column == "target":
+        return link.target_name
+    if column == "state":
+        return link.state if link.stale is None else "stale"
+    if column == "reason":
+        return link.stale or link.reason
+    if column == "created":
+        return None if link.created_at is None else f"{link.created_at:%Y-%m-%d %H:%M:%S}"
+    found: Any = getattr(link, column)
+    return None if found is None else str(found)
