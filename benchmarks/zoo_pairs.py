@@ -42,7 +42,7 @@ def zoo_table(*, quick: bool, seed: int, ledger: Ledger) -> str:
         host, donor = (onnx.load(Path(folder) / "onnx" / f"{name}.onnx") for name in names)
         pair = Pair(" <- ".join(names), host, donor)
         agree = float((_answers(names[0], host, x) == _answers(names[1], donor, x)).mean())
-        probes = Probes(_prepared(names[0], x), y)
+        probes = Probes(prepared(names[0], x), y)
         cells.append((pair.name, "whole", "", "", "", f"- / - / {100 * (1 - agree):.0f}"))
         cells.extend(_segments(pair, probes, seed, ledger))
     header = ("host <- donor", "segment", "operators", "params, donor's", "difference %",
@@ -69,7 +69,7 @@ def _segments(pair: Pair, probes: Probes, seed: int, ledger: Ledger) -> Iterator
                changes)  # fmt: skip
 
 
-def _prepared(name: str, x: NDArray[Any]) -> NDArray[Any]:
+def prepared(name: str, x: NDArray[Any]) -> NDArray[Any]:
     """Images uint8 (n, 32, 32, 3) as the model of this name wants them (the zoo's README)."""
     if name.startswith("cifar10"):
         return np.stack([apply(TORCH, image) for image in x])
@@ -78,5 +78,5 @@ def _prepared(name: str, x: NDArray[Any]) -> NDArray[Any]:
 
 def _answers(name: str, model: onnx.ModelProto, x: NDArray[Any]) -> NDArray[Any]:
     given, output = model.graph.input[0].name, model.graph.output[0].name
-    outputs = tensors_of(model, [output], {given: _prepared(name, x)})
+    outputs = tensors_of(model, [output], {given: prepared(name, x)})
     return np.asarray(outputs[output].argmax(axis=-1))
