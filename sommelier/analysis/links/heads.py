@@ -44,8 +44,8 @@ class Head:
     def __call__(self, answers: Mapping[str, Array], *, count: int | None = None) -> Array:
         """Natural answers (n, ...) from the links' natural answers by source name.
 
-        answers of token targets : ids (n, steps), or scores (n, steps, vocabulary), which an
-        ensemble needs. count : n, where there are no sources.
+        answers of token targets : ids (n, steps), which count as certain, or scores (n, steps,
+        vocabulary); whichever the head was fitted to. count : n, where there are no sources.
         Raises AnalysisError when a source's answers are missing.
         """
         missing = [name for name in self.sources if name not in answers]

@@ -330,6 +330,14 @@ def test_milp_is_usable_with_many_models(k: int) -> None:
     assert knapsack_bound(problem, "accuracy") >= plan.value
 
 
+def test_a_solver_without_time_leaves_a_greedy_plan_and_a_true_bound() -> None:
+    problem = _random(5, most=12)
+    found = milp(problem, "accuracy", seconds=0.0)
+    assert (
+        found.best.value <= exact(problem, "accuracy").best.value + NEAR <= found.upper + 2 * NEAR
+    )
+
+
 def test_too_many_ways_to_share_a_budget_leave_a_bound_that_is_true() -> None:
     rng = np.random.default_rng(0)
     k = 40
