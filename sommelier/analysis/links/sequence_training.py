@@ -139,19 +139,22 @@ class _Lesson:
 def _descend(
     learned: _Lesson, checked: _Lesson, options: TrainingOptions, cancelled: Cancelled
 ) -> EarlyStopping:
+    """RMSprop, written out because importing torch.optim takes a second."""
     parameters = list(learned.link.network.parameters())
-    optimiser = torch.optim.RMSprop(parameters, alpha=SMOOTHING, eps=EPSILON)
+    numbers = nn.utils.parameters_to_vector(parameters).detach()
+    nn.utils.vector_to_parameters(numbers, parameters)  # which are views of it from here on
+    squares = torch.zeros_like(numbers)
     best = EarlyStopping(1, options.patience)
     orders: Iterator[list[Tensor]] = chain([[]], batches(len(learned.taught), options))
     for epoch, order in enumerate(orders):  # the first is the state before training
         stop_if(cancelled)
-        for group in optimiser.param_groups:
-            group["lr"] = options.learning_rate / (1 + max(0, epoch - 1) / HALVING)
+        rate = options.learning_rate / (1 + max(0, epoch - 1) / HALVING)
         for batch in order:
-            optimiser.zero_grad()
-            learned.loss(batch).backward()  # type: ignore[no-untyped-call]  # torch ships it so
-            optimiser.step()
-        if not best.goes_on(0, checked.mean_loss(), nn.utils.parameters_to_vector(parameters)):
+            slopes = torch.autograd.grad(learned.loss(batch), parameters)
+            slope = torch.cat([part.flatten() for part in slopes])
+            squares.mul_(SMOOTHING).addcmul_(slope, slope, value=1 - SMOOTHING)
+            numbers.addcdiv_(slope, squares.sqrt().add_(EPSILON), value=-rate)
+        if not best.goes_on(0, checked.mean_loss(), numbers):
             break
     return best
 
