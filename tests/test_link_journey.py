@@ -206,7 +206,7 @@ def test_one_link_by_statement(db: sm.Connection) -> None:
     )
     outcome = db.execute(text)
     assert outcome.rows[0][:2] == ("created", "s2a")
-    assert any("held out" in note for note in outcome.notes)
+    assert any("held-out" in note for note in outcome.notes)
     with pytest.raises(BinderError, match="link 's2a' exists"):
         db.execute(text)
     assert db.execute(text.replace("LINK s2a", "LINK IF NOT EXISTS s2a")).rows[0][0] == "exists"

@@ -19,7 +19,8 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Items that belong together. source, target : int64 (n,) positions, in the source's order.
+    """Items that belong together. source, target : int64 (n,) positions, in the order of the
+    dataset whose name is first, so that both directions have the same samples row by row.
 
     note : what a reader of results should know of how they were found, or None.
     """
@@ -93,6 +94,8 @@ def _by_id(source: LoadedDataset, target: LoadedDataset) -> Pairs:
     note = None
     if len(shared) < max(len(source), len(target)):
         note = f"{names} share {len(shared)} items by id, of {len(source)} and {len(target)}"
+    first = min((source, target), key=lambda side: (side.record.name, side.record.id))
+    shared.sort(key=lambda pair: pair[1] if first is target else pair[0])
     found = np.array(shared, dtype=np.int64)
     return Pairs(found[:, 0].copy(), found[:, 1].copy(), note)
 

@@ -168,12 +168,14 @@ def link_notes(link: ModelLink) -> tuple[str, ...]:
     """How good a link is, in one line, and why it cannot be used where it cannot."""
     if link.performance is None:
         return (f"{link.state}: {link.reason}",)
-    known = "proved" if link.proved else "estimate"
-    interval = "" if link.low is None else f" [{link.low:.1%}, {link.high:.1%}] {known}"
+    interval = ""
+    if link.low is not None and link.high is not None:
+        kind = "proved" if link.proved else "an estimate"
+        interval = f" [{link.low:.1%}, {link.high:.1%}] ({kind})"
     skill = "" if link.skill is None else f", skill {link.skill:.1%}"
     line = (
-        f"performance {link.performance:.1%}{interval} by {link.metric} on {link.held_out} samples"
-        f" held out; the best constant answer has {link.constant:.1%}{skill}; {link.method}"
+        f"{link.metric}: performance {link.performance:.1%}{interval} on {link.held_out} held-out"
+        f" samples; best constant answer {link.constant:.1%}{skill}; {link.method}"
     )
     return (line,) if link.state == "linked" else (line, f"{link.state}: {link.reason}")
 
