@@ -1,9 +1,10 @@
 """Model links: one model's answer predicted from another's, from answers alone (MLink).
 
-Usable as a library, without a database: `natural` reads the raw answers of two models, `split`
-divides the samples, `screen` says whether a link can work, `fit_linear` and `train_vectors` make
-one, `score` says how well it does, `LinkEnsemble` joins several and `select` chooses which models
-to run. torch, onnxruntime and scipy are loaded by what needs them only. Source: algorithms.md E.
+Usable as a library, without a database: `natural` reads the raw answers of two models, `fit_links`
+makes all links to one target (`split` divides the samples, `screen` says whether a link can work,
+`fit_linear` and `train_vectors` make one, `score` says how well it does), `to_onnx` writes one,
+`LinkEnsemble` joins several and `select` chooses which models to run. torch, onnxruntime and scipy
+are loaded by what needs them only. Source: algorithms.md E.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sommelier.analysis.links.collecting import CollectedTokens, TokenCollector, best_boxes
     from sommelier.analysis.links.ensemble import LinkEnsemble
+    from sommelier.analysis.links.ensemble_export import ensemble_onnx
     from sommelier.analysis.links.export import to_onnx
+    from sommelier.analysis.links.fitting import FittedLink, LinkOptions, fit_links
     from sommelier.analysis.links.formats import (
         AnswerFormat,
         LinkAnswers,
@@ -42,9 +45,11 @@ _HOMES = {
     "ActivationProblem": "problem",
     "AnswerFormat": "formats",
     "CollectedTokens": "collecting",
+    "FittedLink": "fitting",
     "Head": "heads",
     "LinkAnswers": "formats",
     "LinkEnsemble": "ensemble",
+    "LinkOptions": "fitting",
     "Score": "scoring",
     "Screen": "screening",
     "Selection": "selection",
@@ -55,7 +60,9 @@ _HOMES = {
     "as_given": "formats",
     "best_boxes": "collecting",
     "constant_answer": "scoring",
+    "ensemble_onnx": "ensemble_export",
     "fit_linear": "linear",
+    "fit_links": "fitting",
     "format_of": "formats",
     "natural": "formats",
     "performance": "scoring",
@@ -71,9 +78,11 @@ __all__ = [
     "ActivationProblem",
     "AnswerFormat",
     "CollectedTokens",
+    "FittedLink",
     "Head",
     "LinkAnswers",
     "LinkEnsemble",
+    "LinkOptions",
     "Score",
     "Screen",
     "Selection",
@@ -84,7 +93,9 @@ __all__ = [
     "as_given",
     "best_boxes",
     "constant_answer",
+    "ensemble_onnx",
     "fit_linear",
+    "fit_links",
     "format_of",
     "natural",
     "performance",

@@ -1,7 +1,7 @@
 """What one link to a target is worth: the better of those tried, judged where none has learned.
 
-A network replaces the linear link only where it does better on validation samples. What is called
-linked is better than the best constant answer, beyond chance. Source: algorithms.md E.1.
+A network replaces the linear link only where it does clearly better on validation samples. What is
+called linked is better than the best constant answer, beyond chance. Source: algorithms.md E.1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from sommelier.analysis.links.scoring import (
     Score,
     answer_range,
     constant_answer,
-    performance,
     score,
     skill,
 )
@@ -196,18 +195,35 @@ class Study:
         return len(self.rows.train), len(self.rows.validation), len(self.rows.held_out)
 
     def _best(self, source: LinkAnswers, links: Sequence[TrainedLink]) -> TrainedLink:
-        """The one that does best on validation samples; the first of equal ones."""
-        if len(links) == 1:
-            return links[0]
+        """The first, or the later one that does clearly better on validation samples."""
+        best = links[0]
+        for link in links[1:]:
+            kept, other = (self._validated(source, one) for one in (best, link))
+            if clearly_better(other, kept):
+                best = link
+        return best
+
+    def _validated(self, source: LinkAnswers, link: TrainedLink) -> Score:
         rows = self.rows.validation
-        given, truth = source.values[rows], self.target.values[rows]
-        return max(
-            links,
-            key=lambda link: np.nan_to_num(
-                performance(self.target.format, link.predict(given), truth, scale=self.scale),
-                nan=-1.0,
-            ),
-        )
+        return score(
+            self.target.format, link.predict(source.values[rows]), self.target.values[rows],
+            confidence=self.options.confidence, scale=self.scale,
+        )  # fmt: skip
+
+
+def clearly_better(link: Score, simpler: Score) -> bool:
+    """Whether a link is better than a simpler one, on the same samples, by more than one standard
+    error of the difference; where the performance is no mean over samples, better at all.
+
+    Of equally good links the choice by validation samples is that of chance, and the simpler one
+    wins on others. Source: the rule of one standard error, Breiman et al. 1984.
+    """
+    if not link.performance > simpler.performance:
+        return False
+    if link.terms is None or simpler.terms is None:
+        return True
+    gains = link.terms - simpler.terms
+    return bool(gains.mean() > gains.std() / np.sqrt(len(gains)))
 
 
 def exceeds(link: Score, constant: Score, *, candidates: int = 1) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from sommelier.analysis.links.fitting import FittedLink, LinkOptions, fit_links
 from sommelier.analysis.links.formats import AnswerFormat, LinkAnswers
-from sommelier.analysis.links.judging import exceeds
+from sommelier.analysis.links.judging import clearly_better, exceeds
 from sommelier.analysis.links.scoring import constant_answer, score
 from sommelier.errors import AnalysisError, CancelledError, MissingDependencyError
 
@@ -243,3 +243,20 @@ def test_options_train_as_they_say():
     assert (training.epochs, training.batch, training.seed) == (3, 8, 5)
     assert (training.device, training.threads) == ("cuda", 2)
     assert isinstance(link(*linear_pair(300)), FittedLink)
+
+
+def test_a_network_has_to_be_better_by_more_than_a_standard_error():
+    """Of 100 samples, alike but for some: 4 - 3 more is chance, 9 - 3 more is not."""
+    format = AnswerFormat("classes", 2, "logits")
+    truth = np.tile([1.0, 0.0], (100, 1))
+
+    def right_but(*wrong):
+        answers = truth.copy()
+        answers[list(wrong)] = [0.0, 1.0]
+        return score(format, answers, truth)
+
+    linear = right_but(*range(9))
+    assert not clearly_better(right_but(*range(9)), linear)
+    assert not clearly_better(right_but(*range(4, 12)), linear)  # gains 4, loses 3
+    assert clearly_better(right_but(*range(9, 12)), linear)  # gains 9, loses 3
+    assert not clearly_better(linear, right_but(*range(9, 12)))
