@@ -51,9 +51,7 @@ from sommelier.errors import AnalysisError
 
 Array = NDArray[Any]
 
-HALVING = (
-    5  # epochs after which the learning rate is half: as it is, it never lets a network settle
-)
+HALVING = 5  # epochs after which the learning rate is half: the paper's is too high to settle
 MOST_ATTENTION = 2**15  # steps times slots: a batch of 32 takes 134 MB, several times over
 
 
