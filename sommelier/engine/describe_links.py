@@ -107,15 +107,14 @@ def _worth(found: ModelLink) -> Facts:
         return [("constant answer", _percent(found.constant))]
     options = json.loads(found.options or "{}")
     at = f" at {options['confidence'] * 100:g}% confidence" if options.get("confidence") else ""
-    interval = f"{at}, {'proved' if found.proved else 'an estimate'}"
+    share = _between(found.performance, found.low, found.high, "fraction")
+    own = None
+    if found.value is not None and found.value != found.performance:
+        own = _between(found.value, found.value_low, found.value_high, found.unit)
+    kind = "proved" if found.proved else "an estimate"
     return [
-        ("performance", _between(found.performance, found.low, found.high, "fraction") + interval),
-        (
-            str(found.metric),
-            None
-            if found.value is None
-            else _between(found.value, found.value_low, found.value_high, found.unit),
-        ),
+        ("performance", f"{share}{at}, {kind}, by {found.metric}"),
+        (str(found.metric), own),
         ("constant answer", _percent(found.constant)),
         ("skill", _percent(found.skill)),
     ]

@@ -25,7 +25,7 @@ from sommelier.records import (
 )
 from sommelier.storage.catalog import Catalog
 from sommelier.storage.sketches import SketchStore
-from tests.engine.link_bench import LinkBench
+from tests.engine.link_bench import LinkBench, fill_audio
 
 PROBES = 1000
 MEASURED, ESTIMATED, DECLARED = Provenance
@@ -255,3 +255,14 @@ def links(tmp_path: Path) -> Iterator[LinkBench]:
     with Catalog.open(tmp_path / "models.sommelier") as catalog:
         sketches = SketchStore(tmp_path / "models.sommelier.d" / "sketches", catalog)
         yield LinkBench(catalog, sketches, asker(Session.open(catalog, sketches)))
+
+
+@pytest.fixture(scope="session")
+def audio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LinkBench]:
+    """Models with links of every state; tests that change it use `links`."""
+    folder = tmp_path_factory.mktemp("audio")
+    with Catalog.open(folder / "models.sommelier") as catalog:
+        sketches = SketchStore(folder / "models.sommelier.d" / "sketches", catalog)
+        bench = LinkBench(catalog, sketches, asker(Session.open(catalog, sketches)))
+        fill_audio(bench)
+        yield bench

@@ -86,6 +86,22 @@ class LinkBench:
         self.made += 1
         return self.catalog.link(link.name)
 
+    def together(
+        self, name: str, sources: tuple[str, ...], target: str, *, wrong: float
+    ) -> ModelLink:
+        """An ensemble of several sources as one link."""
+        link = self.link(sources[0], target, wrong=wrong, name=name)
+        records = [self.catalog.resolve(source) for source in sources]
+        made = replace(
+            link,
+            source_ids=tuple(record.id for record in records),
+            source_versions=tuple(version_of(record) for record in records),
+            source_format=json.dumps([FORMAT.to_json()] * len(sources)),
+            method="stacking",
+        )
+        self.catalog.add_links([replace(made, id=link_id(made))])
+        return self.catalog.link(name)
+
     def _row(self, source: str, target: str, seed: int, probes: str, predicted: Array) -> ModelLink:
         one, other = (self.catalog.resolve(name) for name in (source, target))
         truth, divided = self.truth[target], split(len(predicted), seed)
@@ -108,6 +124,27 @@ class LinkBench:
             source_format=FORMAT.to_json(), target_format=FORMAT.to_json(),
             created_at=START + timedelta(days=self.made),
         )  # fmt: skip
+
+
+def fill_audio(bench: LinkBench) -> None:
+    """Three models of speech, a silent one, links of every state, a pool and a plan."""
+    bench.probes()
+    for name, size in (("digit_net", 3e6), ("speaker_net", 2e6), ("accent_net", 2.5e6)):
+        bench.model(name, memory=size, flops=size * 10, latency=size / 1e6)
+    for name in ("noise_net", "gone_net"):
+        bench.model(name)
+    bench.link("digit_net", "speaker_net", wrong=0.3)
+    bench.link("digit_net", "accent_net", wrong=0.5, memory=5e3, latency_ms=None)
+    bench.link("speaker_net", "accent_net", wrong=0.02)
+    bench.link("accent_net", "speaker_net", wrong=0.4, method="network", memory=2.5e3)
+    bench.link("speaker_net", "digit_net", wrong=0.6, state="useless", reason="no skill")
+    bench.link("noise_net", "digit_net", wrong=0.7, state="not linkable")
+    bench.link("noise_net", "accent_net", wrong=0.7, state="not linkable", memory=None)
+    bench.link("gone_net", "accent_net", wrong=0.1)
+    bench.together("both", ("digit_net", "speaker_net"), "accent_net", wrong=0.01)
+    bench.catalog.drop_model("sha256:gone_net")
+    ids = [f"sha256:{name}" for name in ("digit_net", "speaker_net", "accent_net")]
+    bench.catalog.save_pool("audio", ids, "SELECT MODELS")
 
 
 def missed(truth: Array, share: float, *, seed: int) -> Array:

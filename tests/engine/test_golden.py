@@ -15,6 +15,7 @@ import pytest
 from sommelier.engine.result import Report, Result
 from sommelier.errors import QueryError
 from tests.engine.conftest import Ask
+from tests.engine.link_bench import LinkBench
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RULE = "=" * 40
@@ -60,20 +61,35 @@ def rendered_report(ask: Ask, statement: str) -> str:
     return repr(ask(statement))
 
 
+def rendered_any(ask: Ask, statement: str) -> str:
+    try:
+        return rendered_report(ask, statement)
+    except QueryError:
+        return rendered_error(ask, statement)
+
+
 RENDERERS = {
     "select": rendered_select,
     "errors": rendered_error,
     "why": rendered_report,
     "reading": rendered_report,
+    "links": rendered_any,
 }
+ON_LINKS = ("links",)  # asked of a catalog with model links
+
+
+@pytest.fixture(scope="session")
+def asks(ask: Ask, audio: LinkBench) -> dict[str, Ask]:
+    """Whom the questions of each fixture are put to."""
+    return {name: audio.ask if name in ON_LINKS else ask for name in RENDERERS}
 
 
 @pytest.mark.parametrize(
     ("name", "title", "statement"),
     [(name, *question) for name in RENDERERS for question in questions(name)],
 )
-def test_golden(ask: Ask, name: str, title: str, statement: str) -> None:
-    found = re.sub(r"\d{4}-\d\d-\d\d", "<date>", RENDERERS[name](ask, statement))
+def test_golden(asks: dict[str, Ask], name: str, title: str, statement: str) -> None:
+    found = re.sub(r"\d{4}-\d\d-\d\d", "<date>", RENDERERS[name](asks[name], statement))
     assert found == golden(name).get(statement), title
 
 
@@ -83,13 +99,13 @@ def test_every_golden_answer_has_its_question(name: str) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _rewritten(ask: Ask) -> None:
+def _rewritten(asks: dict[str, Ask]) -> None:
     """With SOMMELIER_GOLDEN=write the files are made anew from what the engine answers."""
     if os.environ.get("SOMMELIER_GOLDEN") != "write":
         return
     for name, render in RENDERERS.items():
         blocks = []
         for _, statement in questions(name):
-            text = re.sub(r"\d{4}-\d\d-\d\d", "<date>", render(ask, statement))
+            text = re.sub(r"\d{4}-\d\d-\d\d", "<date>", render(asks[name], statement))
             blocks.append(f"{statement}\n\n{text}\n")
         (FIXTURES / f"{name}.txt").write_text(f"{RULE}\n".join(blocks))
