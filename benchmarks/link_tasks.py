@@ -107,7 +107,7 @@ def trained(
 ) -> nn.Sequential:
     """A network of three convolutions: Adam, `steps` batches of 64, the rate falls to 0."""
     classes = _classes(labels)
-    with _alone(seed) as shuffle:
+    with alone(seed) as shuffle:
         network = nn.Sequential(
             *_convolution(x.shape[1], width), *_convolution(width, 2 * width),
             *_convolution(2 * width, 2 * width), nn.Flatten(),
@@ -131,7 +131,7 @@ def trained(
 
 
 @contextmanager
-def _alone(seed: int) -> Iterator[torch.Generator]:
+def alone(seed: int) -> Iterator[torch.Generator]:
     """One thread, which for layers this small is fastest, and initial weights by a seed."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
