@@ -32,7 +32,10 @@ PREDICTED, TARGET = "predicted", "target"  # arrays kept of a link; see analysis
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What links were fitted to: those of equal Samples are judged by the same held-out ones."""
+    """What links were fitted to: those of equal Samples are judged by the same held-out ones.
+
+    probe_set_ids : all that hold the same samples, one of each modality.
+    """
 
     probe_set_ids: frozenset[str]
     seed: int
@@ -40,13 +43,14 @@ class Samples:
     validation: float
 
     @classmethod
-    def of(cls, link: ModelLink) -> Samples:
+    def of(cls, link: ModelLink, aligned: Sequence[frozenset[str]] = ()) -> Samples:
+        """aligned : `aligned_probes` of all links of the group."""
         from sommelier.analysis.links.splits import HELD_OUT, VALIDATION
 
         options: dict[str, Any] = json.loads(link.options or "{}")
-        probes = (link.probe_set_id, link.source_probe_set_id)
+        own = _probes(link)
         return cls(
-            frozenset(id_ for id_ in probes if id_ is not None),
+            next((probes for probes in aligned if own <= probes), own),
             link.seed,
             options.get("held_out") or HELD_OUT,
             options.get("validation") or VALIDATION,
@@ -101,8 +105,9 @@ def linked_group(
         if len(link.source_ids) == 1 and link.source_ids[0] in ids and link.target_id in ids
     ]
     chosen = _on_dataset([link for link in between if link.probe_set_id is not None], scope)
-    samples = _usual([link for link in chosen if link.usable])
-    current = [k for k in chosen if k.stale is None and (samples is None or _same(k, samples))]
+    aligned = aligned_probes(chosen)
+    samples = _usual([Samples.of(link, aligned) for link in chosen if link.usable])
+    current = [k for k in chosen if k.stale is None and samples in (None, Samples.of(k, aligned))]
     names = {model.id: model.name for model in models}
     reader = _Reader(session, samples, names, confidence, profile)
     predictors = {model.name: reader.predictor(model.id, current) for model in models}
@@ -134,19 +139,28 @@ def _on_dataset(links: list[ModelLink], scope: Scope) -> list[ModelLink]:
     return found
 
 
-def _usual(links: Sequence[ModelLink]) -> Samples | None:
+def aligned_probes(links: Sequence[ModelLink]) -> tuple[frozenset[str], ...]:
+    """The probe sets of links, those together that hold the same samples.
+
+    A link between modalities says that its two probe sets do, sample by sample.
+    """
+    groups: list[frozenset[str]] = []
+    for link in links:
+        own = _probes(link)
+        touched = [group for group in groups if group & own]
+        groups = [group for group in groups if group not in touched] + [own.union(*touched)]
+    return tuple(groups)
+
+
+def _probes(link: ModelLink) -> frozenset[str]:
+    ids = (link.probe_set_id, link.source_probe_set_id)
+    return frozenset(id_ for id_ in ids if id_ is not None)
+
+
+def _usual(samples: Sequence[Samples]) -> Samples | None:
     """The samples of most links; of equally many the first by the links' names."""
-    counts = Counter(Samples.of(link) for link in links)
+    counts = Counter(samples)
     return counts.most_common(1)[0][0] if counts else None
-
-
-def _same(link: ModelLink, samples: Samples) -> bool:
-    """Whether a link was fitted to these samples; one of two modalities has them under two ids."""
-    own = Samples.of(link)
-    alike = (own.seed, own.held_out, own.validation)
-    return own.probe_set_ids <= samples.probe_set_ids and alike == (
-        samples.seed, samples.held_out, samples.validation,
-    )  # fmt: skip
 
 
 class _Reader:

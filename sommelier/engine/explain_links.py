@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from sommelier.engine.explain import json_report
 from sommelier.engine.parameters import Supplied, as_parameters
 from sommelier.engine.plan import OrderKey, TextColumn, conjuncts
 from sommelier.engine.rendering import grid
-from sommelier.engine.result import Report
-from sommelier.engine.select_links import LinksPlan, bind_links
+from sommelier.engine.result import Report, Table
+from sommelier.engine.select_links import LinksPlan, bind_links, select_links
 from sommelier.engine.show_links import amounts
 from sommelier.grammar import nodes
 from sommelier.metrics import METRICS
@@ -40,17 +41,33 @@ def explain_linked(
     session: Session,
     parameters: Supplied = None,
     *,
+    analyze: bool = False,
     as_json: bool = False,
 ) -> Report:
-    """The question with every bound in absolute numbers; of a plan also what it is chosen by."""
+    """The question with every bound in absolute numbers; of a plan also what it is chosen by.
+
+    analyze : how many links were found too, and how long it took.
+    """
     known = as_parameters(parameters)
-    if isinstance(question, nodes.SelectLinks):
-        bound = bind_links(question, session, known)
-        report = _links_report(bound, len(session.facts.links()))
-    else:
+    started = time.perf_counter()
+    if isinstance(question, nodes.SelectPlan):
         report = _plan_report(bind_plan(question, session, known))
+    else:
+        report = _links_report(bind_links(question, session, known), len(session.facts.links()))
+        if analyze:
+            report = _with_rows(report, select_links(question, session, known))
     known.check_all_used()
+    if analyze:
+        took = (time.perf_counter() - started) * 1e3
+        data = {**report.data, "timing_ms": round(took, 4)}
+        report = Report((*report.lines, f"time: {took:.3f} ms"), data)
     return json_report(report.data) if as_json else report
+
+
+def _with_rows(report: Report, found: Table) -> Report:
+    notes = tuple(f"note: {note}" for note in found.notes)
+    data = {**report.data, "rows": len(found), "notes": list(found.notes)}
+    return Report((*report.lines, f"{'rows':<8} {len(found)}", *notes), data)
 
 
 def _links_report(bound: LinksPlan, count: int) -> Report:

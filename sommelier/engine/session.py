@@ -192,7 +192,10 @@ class Session:
             options = bind_options(statement.options, schema)
             as_json = options.get("format") == "json"
             if not isinstance(statement.select, nodes.Select):
-                return explain_linked(statement.select, self, parameters, as_json=as_json)
+                run = statement.analyze or bool(options.get("analyze"))
+                return explain_linked(
+                    statement.select, self, parameters, analyze=run, as_json=as_json
+                )
             started = time.perf_counter()
             bound = self.plan(statement.select, parameters)
             optimized = optimize(bound)

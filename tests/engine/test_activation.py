@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import chain, combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -339,6 +342,20 @@ def test_links_of_other_samples_are_not_mixed_and_using_dataset_chooses(pair: Li
         pair.ask("SELECT PLAN FOR a, b ON memory < 5 MB USING dataset = 'songs'")
 
 
+def test_links_between_modalities_of_the_same_samples_count_together(links: LinkBench) -> None:
+    for name in ("frames", "sounds"):
+        links.probes(name)
+    for name in ("a", "b", "c"):
+        links.model(name, memory=MEMORY[name])
+    # a and b see, c hears; each link is kept with the probes of its target
+    links.link("a", "b", wrong=0.0, probes="frames")
+    links.link("a", "c", wrong=0.0, probes="sounds", source_probe_set_id="probes-frames")
+    links.link("c", "b", wrong=0.3, probes="frames", source_probe_set_id="probes-sounds")
+    plan = planned(links, "SELECT PLAN FOR a, b, c ON memory <= 3.1 MB")
+    assert [model.name for model in plan.executed] == ["a"]
+    assert plan.accuracy == 1
+
+
 def test_links_split_another_way_are_not_judged_by_what_taught_them(pair: LinkBench) -> None:
     pair.link("b", "a", wrong=0.0, seed=7, name="other_split")
     plan = planned(pair, "SELECT PLAN FOR a, b ON memory < 5 MB")
@@ -450,6 +467,42 @@ def test_explain_shows_the_activation_probability_of_the_paper(links: LinkBench)
     choices = report.data["choices"]
     assert choices["auto"]["accuracy"] >= choices["greedy"]["accuracy"] - 1e-12
     assert choices["auto"]["feasible"]
+
+
+def test_explain_analyze_counts_and_times(pair: LinkBench) -> None:
+    text = "SELECT LINKS name WHERE source = 'a'"
+    report = pair.ask(f"EXPLAIN ANALYZE {text}")
+    assert report.data["rows"] == len(pair.ask(text).rows) == 1
+    assert report.data["timing_ms"] > 0
+    assert pair.ask("EXPLAIN ANALYZE SELECT PLAN FOR a, b ON memory < 5 MB").data["timing_ms"] > 0
+
+
+def test_asking_about_links_and_plans_loads_no_runtime(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from sommelier.engine.session import Session
+from sommelier.storage.catalog import Catalog
+from sommelier.storage.sketches import SketchStore
+from sommelier.grammar.parser import parse
+from tests.engine.link_bench import LinkBench, fill_audio
+
+with Catalog.open(Path({str(tmp_path)!r}) / "models.sommelier") as catalog:
+    sketches = SketchStore(Path({str(tmp_path)!r}) / "sketches", catalog)
+    session = Session.open(catalog, sketches)
+    fill_audio(LinkBench(catalog, sketches, session.answer))
+    for text in (
+        "SELECT LINKS WHERE skill > 10%", "SHOW PLANS", "DESCRIBE accent_net",
+        "SELECT PLAN FOR POOL audio ON memory < 60%",
+        "EXPLAIN SELECT PLAN FOR POOL audio ON memory < 60%",
+    ):
+        session.answer(parse(text))
+print({{"torch", "onnxruntime", "onnx", "tensorflow"}} & set(sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.strip(), done.returncode) == ("set()", 0), done.stderr
 
 
 def test_explain_of_links_says_what_is_asked_as_data_too(pair: LinkBench) -> None:
