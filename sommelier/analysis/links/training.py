@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Cancelled = Callable[[], bool]
 
+GROUP_NUMBERS = 2**23  # parameters of a group: 130 MB with all that an optimiser keeps of them
 PADDING = 2  # links train together while the widest source is at most this many times the narrowest
 
 
@@ -70,9 +71,11 @@ def train_vectors(
     check_device(options.device)
     rows = answered(target, split)
     links: dict[int, VectorLink] = {}
-    for members in _groups([source.format.width for source in sources]):
-        group = [sources[member] for member in members]
-        links.update(zip(members, _train(group, target, rows, options, cancelled), strict=True))
+    outputs = target.format.width
+    hidden = options.hidden or hidden_units(outputs, len(rows.train))
+    for members in _groups([source.format.width for source in sources], outputs, hidden):
+        group = _Group.of([sources[member] for member in members], target, rows.train, hidden)
+        links.update(zip(members, _train(group, rows, options, cancelled), strict=True))
     return [links[place] for place in range(len(sources))]
 
 
@@ -169,11 +172,13 @@ def stop_if(cancelled: Cancelled) -> None:
         raise CancelledError("the training of links was cancelled")
 
 
-def _groups(widths: Sequence[int]) -> list[list[int]]:
-    """Positions of sources of similar width, narrow ones first."""
+def _groups(widths: Sequence[int], outputs: int, hidden: int) -> list[list[int]]:
+    """Positions of sources of similar width, narrow ones first, in groups that fit into memory."""
     groups: list[list[int]] = []
     for place in sorted(range(len(widths)), key=lambda place: widths[place]):
-        if groups and widths[place] <= PADDING * widths[groups[-1][0]]:
+        size = hidden * (widths[place] + outputs)
+        near = groups and widths[place] <= PADDING * widths[groups[-1][0]]
+        if near and (len(groups[-1]) + 1) * size <= GROUP_NUMBERS:
             groups[-1].append(place)
         else:
             groups.append([place])
@@ -192,14 +197,13 @@ class _Group:
 
     @classmethod
     def of(
-        cls, sources: Sequence[LinkAnswers], target: LinkAnswers, rows: Array, hidden: int | None
+        cls, sources: Sequence[LinkAnswers], target: LinkAnswers, rows: Array, hidden: int
     ) -> _Group:
-        """rows : the training rows. hidden : units, where they were asked for."""
+        """rows : the training rows. hidden : units."""
         from sommelier.analysis.links.perceptrons import Shape
 
-        outputs = target.format.width
         widest = max(source.format.width for source in sources)
-        shape = Shape(widest, hidden or hidden_units(outputs, len(rows)), outputs)
+        shape = Shape(widest, hidden, target.format.width)
         features = [Features.of(source, rows) for source in sources]
         return cls(sources, target, shape, features, Readout.of(target, rows))
 
@@ -226,18 +230,13 @@ class _Group:
 
 
 def _train(
-    sources: Sequence[LinkAnswers],
-    target: LinkAnswers,
-    rows: Split,
-    options: TrainingOptions,
-    cancelled: Cancelled,
+    group: _Group, rows: Split, options: TrainingOptions, cancelled: Cancelled
 ) -> list[VectorLink]:
     started = time.perf_counter()
-    group = _Group.of(sources, target, rows.train, options.hidden)
     parts = [group.batch(part, options.device) for part in (rows.train, rows.validation)]
     with training_threads(options.threads):
         best = _descend(group, parts, options, cancelled)
-    seconds = (time.perf_counter() - started) / len(sources)
+    seconds = (time.perf_counter() - started) / len(group.sources)
     return [
         group.link(place, state, epochs, seconds)
         for place, (state, epochs) in enumerate(zip(best.states, best.epochs, strict=True))

@@ -10,7 +10,10 @@ import pytest
 from sommelier.analysis import links
 
 HEAVY = ("torch", "onnxruntime", "scipy", "onnx", "pandas")
-LIGHT = ("formats", "scoring", "splits", "screening", "collecting", "ensemble", "selection")
+LIGHT = (
+    "formats", "scoring", "splits", "screening", "collecting", "ensemble", "selection",
+    "features", "networks", "linear", "training", "judging", "fitting",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", links.__all__)

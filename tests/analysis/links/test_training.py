@@ -23,8 +23,10 @@ from sommelier.analysis.links.perceptrons import (
 from sommelier.analysis.links.scoring import performance
 from sommelier.analysis.links.splits import Split
 from sommelier.analysis.links.training import (
+    GROUP_NUMBERS,
     EarlyStopping,
     TrainingOptions,
+    _groups,
     batches,
     check_device,
     train_vectors,
@@ -185,6 +187,14 @@ def test_an_answer_does_not_depend_on_the_others_of_its_batch():
     kept = np.arange(8) != 3
     np.testing.assert_array_equal(answers[kept], others[kept])
     np.testing.assert_allclose(link.predict(source.values[5:6])[0], answers[5], rtol=1e-5)
+
+
+def test_groups_are_of_similar_width_and_fit_into_memory():
+    assert _groups([10, 3, 20, 5, 2000], outputs=5, hidden=32) == [[1, 3], [0, 2], [4]]
+    wide = _groups([1000] * 20, outputs=1000, hidden=1000)
+    assert sorted(place for group in wide for place in group) == list(range(20))
+    assert {len(group) for group in wide} == {GROUP_NUMBERS // (1000 * 2000)}
+    assert _groups([4096], outputs=4096, hidden=2048) == [[0]]
 
 
 # ---- early stopping
