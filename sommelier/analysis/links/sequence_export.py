@@ -132,7 +132,8 @@ def _encoder(graph: GraphWriter, link: SequenceLink) -> _Memory:
         raise AnalysisError("a link from vectors needs features")
     features = write_features(graph, link.features, SOURCE)
     shape = graph.weight([-1, SLOTS, STATE], np.int64)
-    slots = graph.add("Reshape", _perceptron(graph, features, encoder.mlp), shape)
+    made = graph.add("Tanh", _perceptron(graph, features, encoder.mlp))
+    slots = graph.add("Reshape", made, shape)
     return _Memory(slots, None, graph.add("ReduceMean", slots, axes=[1], keepdims=0))
 
 

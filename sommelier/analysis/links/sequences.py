@@ -103,14 +103,14 @@ class SequenceEncoder(nn.Module):
 
 
 class VectorEncoder(nn.Module):
-    """Features (n, width) of a vector to SLOTS slots made by an MLP."""
+    """Features (n, width) of a vector to SLOTS slots made by an MLP, within -1 and 1 as an LSTM's."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.mlp = perceptron(width, SLOTS * STATE, hidden)
 
     def forward(self, features: Tensor) -> Memory:
-        slots = self.mlp(features).reshape(-1, SLOTS, STATE)
+        slots = torch.tanh(self.mlp(features)).reshape(-1, SLOTS, STATE)
         return Memory(slots, slots.new_ones(slots.shape[:2], dtype=torch.bool), slots.mean(1))
 
 
