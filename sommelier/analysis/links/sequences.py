@@ -103,7 +103,7 @@ class SequenceEncoder(nn.Module):
 
 
 class VectorEncoder(nn.Module):
-    """Features (n, width) of a vector to SLOTS slots made by an MLP, within -1 and 1 as an LSTM's."""
+    """Features (n, width) of a vector to SLOTS slots, made by an MLP and bounded as an LSTM's."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
