@@ -214,9 +214,11 @@ def _of_numbers(given: Array, wanted: Array, known: NDArray[np.bool_], scale: fl
 
 
 def _of_tokens(format: AnswerFormat, given: Array, wanted: Array) -> _Measured:
-    sides = decode_ids(given, end=format.end), decode_ids(wanted, end=format.end)
-    wrong = np.array([edits(a, b) for a, b in zip(*sides, strict=True)], dtype=np.float64)
-    length = np.array([len(sequence) for sequence in sides[1]], dtype=np.float64)
+    # the same pairs of sequences come again and again where links are compared
+    pairs, pair = np.unique(np.concatenate([given, wanted], axis=1), axis=0, return_inverse=True)
+    sides = (decode_ids(side, end=format.end) for side in np.split(pairs, [given.shape[1]], axis=1))
+    counts = [(edits(a, b), len(b)) for a, b in zip(*sides, strict=True)]
+    wrong, length = np.array(counts, dtype=np.float64)[pair.ravel()].T
 
     def rate(chosen: Indices) -> float:
         return float(wrong[chosen].sum() / max(1.0, length[chosen].sum()))
