@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from sommelier.analysis.links.features import FARTHEST, Features, Readout
 from sommelier.analysis.links.formats import LEAST_PROBABILITY, AnswerFormat
 from sommelier.analysis.links.networks import Layer, TrainedLink, VectorLink
-from sommelier.errors import AnalysisError, first_line
+from sommelier.errors import AnalysisError, MissingDependencyError, first_line
 
 Array = NDArray[Any]
 Singles = NDArray[np.float32]
@@ -134,8 +134,12 @@ def write_readout(graph: GraphWriter, readout: Readout, outputs: str) -> None:
 
 def run_onnx(model: bytes, inputs: Mapping[str, Array]) -> list[Array]:
     """All outputs of a model in ONNX Runtime. Raises AnalysisError where it cannot be run."""
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            "exporting a link needs ONNX Runtime", hint="pip install 'sommelier-db[cpu]'"
+        ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

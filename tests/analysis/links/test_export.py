@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from sommelier.analysis.links.formats import AnswerFormat, LinkAnswers, as_given
 from sommelier.analysis.links.heads import Head, constant_head, source_head
 from sommelier.analysis.links.linear import fit_linear
 from sommelier.analysis.links.training import TrainingOptions, train_vectors
-from sommelier.errors import AnalysisError
+from sommelier.errors import AnalysisError, MissingDependencyError
 
 from .vector_answers import PAIRS, classes, labels, numbers, pair, rows_of
 
@@ -73,6 +74,14 @@ def test_a_model_that_answers_otherwise_is_refused():
             check_alike(wrong, right, link.readout.scale)
     with pytest.raises(AnalysisError, match="ONNX Runtime does not run"):
         run_onnx(to_onnx(link), {"source": source.values[:, :1]})
+
+
+def test_without_onnx_runtime_the_command_that_installs_it_is_named(monkeypatch):
+    source, target = pair("numbers", "numbers")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependencyError) as caught:
+        to_onnx(fitted(source, target, "linear"))
+    assert caught.value.hint == "pip install 'sommelier-db[cpu]'"
 
 
 def test_a_link_to_logits_can_stand_for_the_model_that_gives_logits():
