@@ -79,7 +79,8 @@ def _together(work: LinkWork, parts: Mapping[str, FittedLink]) -> WorkedLink:
     predicted = {name: link.predicted for name, link in parts.items() if link.predicted is not None}
     ensemble = LinkEnsemble(work.target, predicted, study.rows, confidence=work.options.confidence)
     head, found = ensemble.head(parts), ensemble.score(parts)
-    linked = bool(head.sources) and exceeds(found, study.constant)
+    heads = len(parts) + 2  # each link alone, all together, the constant answer
+    linked = bool(head.sources) and exceeds(found, study.constant, candidates=heads)
     networks = {name: link.onnx for name, link in parts.items() if link.onnx is not None}
     link = replace(
         next(iter(parts.values())),
@@ -90,6 +91,8 @@ def _together(work: LinkWork, parts: Mapping[str, FittedLink]) -> WorkedLink:
         skill=skill(found.performance, study.constant.performance),
         predicted=head(predicted, count=len(work.target)),
         screen=None,
+        parameters=sum(link.parameters for link in parts.values()),
+        seconds=sum(link.seconds for link in parts.values()),
     )
     return WorkedLink(tuple(parts), link, head.kind, _costs(link))
 
