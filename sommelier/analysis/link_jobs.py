@@ -360,10 +360,11 @@ def keep_links(rooms: Rooms, finding: LinkFinding, probes: Sequence[ProbeSet]) -
         link = found.link
         if found.onnx is not None:
             link = replace(link, artifact=_put(rooms, found.onnx))
+        assert link.probe_set_id is not None, "_identified names the probes"
+        arrays = {TARGET: finding.target}  # also without a link: its best constant answer is known
         if found.predicted is not None:
-            assert link.probe_set_id is not None, "_identified names the probes"
-            arrays = {PREDICTED: found.predicted, TARGET: finding.target}
-            rooms.sketches.add_outputs(link.id, link.probe_set_id, arrays)
+            arrays[PREDICTED] = found.predicted
+        rooms.sketches.add_outputs(link.id, link.probe_set_id, arrays)
         kept.append(link)
     rooms.catalog.add_links(kept)
 

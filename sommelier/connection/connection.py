@@ -232,10 +232,16 @@ class Connection:
     def names(self, kind: str) -> list[str]:
         """Names of one kind, for completion and suggestions.
 
-        kind : model, metric, dataset, device, task, pool, view, label, option, setting, connector.
+        kind : model, metric, dataset, device, task, pool, view, label, option, setting, connector,
+        link, plan, link_column, and options of statements: links_option (SELECT LINKS),
+        plan_option (SELECT PLAN), link_option (CREATE LINK, ANALYZE ... FOR LINKS).
         """
         if kind == "metric":
             return list(METRICS)
+        if kind == "link_option":
+            from sommelier.connection.linking import LINK_OPTIONS
+
+            return list(LINK_OPTIONS)
         if kind == "connector":
             from sommelier.connectors.registry import connector_names
 

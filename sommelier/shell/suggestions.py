@@ -49,7 +49,7 @@ class NameCache:
         if kind not in self._names:
             try:
                 self._names[kind] = sorted(self._session.connection.names(kind))
-            except (SommelierError, KeyError):  # a kind that nobody lists
+            except SommelierError:
                 self._names[kind] = []
         return self._names[kind]
 
