@@ -193,3 +193,26 @@ def test_a_source_that_fails_leaves_the_other_links_standing(
     assert any("blind_net" in note and "NaN" in note for note in outcome.notes)
     with pytest.raises(SommelierError, match="NaN"):
         db.execute("CREATE LINK FROM blind_net TO face_net USING dataset = 'faces'")
+
+
+def test_two_versions_of_a_model_have_links_of_their_own(tmp_path: Path) -> None:
+    """Both are called face_net, and so would be the links from them."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, PIXELS)).astype(np.float32)
+    np.savez(tmp_path / "faces.npz", x=x)
+    weights = rng.normal(size=(PIXELS, SPEAKERS))
+    _linear(tmp_path / "one/face_net.onnx", weights)
+    _linear(tmp_path / "two/face_net.onnx", 2 * weights)
+    _linear(tmp_path / "one/voice_net.onnx", weights + rng.normal(size=weights.shape))
+    with sm.connect(tmp_path / "db.sommelier") as db:
+        for folder in ("one", "two"):
+            db.execute(f"IMPORT MODELS FROM folder '{tmp_path / folder}'")
+        db.register_dataset("faces", tmp_path / "faces.npz")
+        for _ in range(2):  # of what is there nothing is lost or made anew
+            db.execute("ANALYZE ALL FOR LINKS USING dataset = 'faces', method = 'linear'")
+            links = db.catalog.links()
+            assert len({(*link.source_ids, link.target_id) for link in links}) == 6
+            assert {link.name for link in links} == {
+                "face_net_to_face_net", "face_net_to_face_net_2", "face_net_to_voice_net",
+                "face_net_to_voice_net_2", "voice_net_to_face_net", "voice_net_to_face_net_2",
+            }  # fmt: skip

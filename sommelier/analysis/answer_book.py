@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sommelier.analysis.execution import RunRequest
 from sommelier.errors import AnalysisError
+from sommelier.storage.versions import version_of
 
 if TYPE_CHECKING:
     from sommelier.analysis.links.formats import LinkAnswers
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 
 
 class AnswerBook:
-    """The answers of models to probes while a job runs: each is read or made once."""
+    """The answers of models to probes while a job runs: each is read or made once.
+
+    A model that fails is not run again either: every task that asks for it gets the same reason.
+    """
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
-        self._known: dict[tuple[str, str], LinkAnswers] = {}
+        self._known: dict[tuple[str, str], LinkAnswers | str] = {}  # or why there are none
         self._turns: dict[tuple[str, str], threading.Lock] = {}
         self._turn = threading.Lock()
 
@@ -35,13 +39,16 @@ class AnswerBook:
                 try:
                     self._known[key] = self._find(record, probes, sandbox)
                 except AnalysisError as error:
-                    raise AnalysisError(f"{record.name}: {error.message}") from error
-        return self._known[key]
+                    self._known[key] = f"{record.name}: {error.message}"
+        found = self._known[key]
+        if isinstance(found, str):
+            raise AnalysisError(found)
+        return found
 
     def _find(self, record: ModelRecord, probes: Probes, sandbox: Sandbox) -> LinkAnswers:
         from sommelier.analysis.links.reading import read_answers, stored_answers
 
-        kept = self._rooms.sketches.outputs(record.id, probes.record.id)
+        kept = self._rooms.sketches.outputs(version_of(record), probes.record.id)
         found = None if kept is None else stored_answers(record, kept)
         if found is not None and len(found) == probes.record.samples:
             return found

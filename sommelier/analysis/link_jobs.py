@@ -44,7 +44,10 @@ PREDICTED, TARGET = "predicted", "target"  # arrays kept of a link, natural answ
 
 @dataclass(frozen=True, slots=True)
 class FoundLink:
-    """A link as the catalog keeps it. onnx, predicted : None where there is nothing to run."""
+    """A link as the catalog keeps it. onnx, predicted : None where there is nothing to run.
+
+    Its name is the user's, or empty until it is kept, when it becomes 'source_to_target'.
+    """
 
     link: ModelLink
     onnx: bytes | None
@@ -287,10 +290,9 @@ def links_task(
     ensemble = bool(given["ensemble"]) and len(answers) > 1
     work = LinkWork(target.id, answers, wanted, options, ensemble)
     told = _Teller(catalog, target, data, str(given["options"]), wanted)
-    *singles, last = sandbox.call(fit_target, work)
-    found = [told.found(worked, answers, None) for worked in singles]
-    found.append(told.found(last, answers, given.get("name")))  # the one that was asked for
-    return LinkFinding(tuple(found), wanted.values, "; ".join(unread) or None)
+    *found, last = (told.found(worked, answers) for worked in sandbox.call(fit_target, work))
+    asked = replace(last, link=replace(last.link, name=given.get("name") or ""))
+    return LinkFinding((*found, asked), wanted.values, "; ".join(unread) or None)
 
 
 class _Teller:
@@ -305,10 +307,8 @@ class _Teller:
         self._options = options
         self._wanted = wanted
 
-    def found(
-        self, worked: WorkedLink, answers: Mapping[str, LinkAnswers], name: str | None
-    ) -> FoundLink:
-        """name : the user's, for the link that was asked for; else 'source_to_target'."""
+    def found(self, worked: WorkedLink, answers: Mapping[str, LinkAnswers]) -> FoundLink:
+        """The link without a name."""
         sources = self._catalog.models(list(worked.source_ids))
         fitted = worked.fitted
         link = _identified(sources, self._target, self._data, self._options, fitted.state)
@@ -316,7 +316,6 @@ class _Teller:
         costs = worked.costs
         link = replace(
             link,
-            name=name or self._catalog.new_link_name(link.source_ids, link.target_id),
             architecture=fitted.architecture,
             method=worked.method,
             reason=fitted.reason if fitted.state != "linked" else None,
@@ -352,12 +351,18 @@ def _known(number: float | None) -> float | None:
 
 
 def keep_links(rooms: Rooms, finding: LinkFinding, probes: Sequence[ProbeSet]) -> None:
-    """Files first, then rows; the caller's transaction makes the rows one step."""
+    """Files first, then rows; the caller's transaction makes the rows one step.
+
+    Names are given here, one after the other: two versions of a model have one name, and another
+    task may have kept a link in the meantime.
+    """
     for probe_set in probes:
         rooms.catalog.add_probe_set(probe_set)
-    kept = []
     for found in finding.links:
         link = found.link
+        if not link.name:
+            name = rooms.catalog.new_link_name(link.source_ids, link.target_id)
+            link = replace(link, name=name)
         if found.onnx is not None:
             link = replace(link, artifact=_put(rooms, found.onnx))
         assert link.probe_set_id is not None, "_identified names the probes"
@@ -365,8 +370,7 @@ def keep_links(rooms: Rooms, finding: LinkFinding, probes: Sequence[ProbeSet]) -
         if found.predicted is not None:
             arrays[PREDICTED] = found.predicted
         rooms.sketches.add_outputs(link.id, link.probe_set_id, arrays)
-        kept.append(link)
-    rooms.catalog.add_links(kept)
+        rooms.catalog.add_links([link])
 
 
 def _put(rooms: Rooms, content: bytes) -> str:

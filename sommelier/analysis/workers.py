@@ -28,6 +28,7 @@ from sommelier.analysis.jobs import AnalysisOptions, AnalysisPlan
 from sommelier.analysis.sandbox import Sandbox
 from sommelier.errors import CancelledError, SommelierError, StorageError
 from sommelier.records import AnalysisTask, Job
+from sommelier.storage.versions import version_of
 
 if TYPE_CHECKING:
     from sommelier.analysis.link_jobs import LinkFinding
@@ -282,8 +283,10 @@ class _Runner:
                 rooms.catalog.add_probe_set(self._plan.probes[finding.sketch.probe_set_id].record)
                 rooms.sketches.add(finding.sketch)
                 if finding.outputs is not None:
+                    # under its version: with other preprocessing it answers otherwise
+                    version = version_of(rooms.catalog.model(task.model_id))
                     rooms.sketches.add_outputs(
-                        task.model_id, finding.sketch.probe_set_id, dict(finding.outputs)
+                        version, finding.sketch.probe_set_id, dict(finding.outputs)
                     )
             if finding.edge is not None:
                 rooms.catalog.add_probe_set(

@@ -4,7 +4,7 @@
     sketches/<probe set>/answers-u32.bin   uint32 class ids of models with 65535 classes or more
     sketches/<probe set>/vectors-<w>[-projected].bin   float32, w numbers per sample
     sketches/<probe set>/topk-ids.bin, topk-scores.bin uint32 and float16, 5 per sample
-    sketches/<probe set>/outputs/<model>.npz           outputs at full precision, where asked for
+    sketches/<probe set>/outputs/<version>.npz         outputs at full precision, where asked for
     sketches/<probe set>/outputs/<link>.npz            what a model link predicted
 
 A row is on disk (fsync) before the catalog row that names it is committed, so a row that the

@@ -19,6 +19,7 @@ from sommelier.errors import CancelledError, SommelierError
 from sommelier.records import Provenance
 from sommelier.storage.resource_index import ResourceIndex
 from sommelier.storage.semantic_index import SemanticIndex
+from sommelier.storage.versions import version_of
 from tests.analysis.rooms import add_dataset, add_model, open_rooms, plan, run
 from tests.factories import (
     embedding_model,
@@ -58,7 +59,8 @@ def test_stored_answers_and_accuracy_equal_direct_execution(rooms, tmp_path):
     sketch = rooms.sketches.get(record.id, probe_set_id)
     scores = direct(path)
     assert np.array_equal(np.frombuffer(sketch.answers, np.uint32), scores.argmax(axis=1))
-    assert rooms.sketches.outputs(record.id, probe_set_id)["outputs"] == pytest.approx(scores)
+    kept = rooms.sketches.outputs(version_of(record), probe_set_id)
+    assert kept["outputs"] == pytest.approx(scores)
     measured = accuracy(rooms, record)
     right = int(np.sum(scores.argmax(axis=1) == Y))
     interval = stats.binomtest(right, 200).proportion_ci(0.95, method="exact")
