@@ -138,6 +138,13 @@ def performance(
     return found.performance(found.all)
 
 
+def per_sample(
+    format: AnswerFormat, predicted: Array, truth: Array, *, scale: float | None = None
+) -> Floats:
+    """`score(...).per_sample` alone: how good each prediction is, float64 (n,) in [0, 1]."""
+    return _measured(format, predicted, truth, scale).per_sample
+
+
 def skill(performance: float, constant: float) -> float:
     """(p - p0) / (1 - p0): 1 for perfect, 0 for no better than the best constant, negative below.
 

@@ -47,7 +47,7 @@ def split(
     parts = (n - judged - tuned, tuned, judged)
     if any(size < least for size, least in zip(parts, LEAST, strict=True)):
         raise AnalysisError(
-            f"{n} samples are too few to learn a link: at least "
+            f"{n} samples are too few to learn from and to judge by: at least "
             f"{least_samples(held_out, validation)} are needed",
             hint="give more samples",
         )
