@@ -12,7 +12,7 @@ import importlib
 import io
 import pickle
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from sommelier.errors import SommelierError, WorkerCrashedError
 
@@ -83,8 +83,23 @@ def decode_answer(data: bytes) -> tuple[str, Any]:
     return str(kind), value
 
 
-class _Careful(pickle.Unpickler):
-    """Knows plain containers, numpy arrays, and Sommelier's own value classes."""
+class _Careful(pickle._Unpickler):
+    """Knows plain containers, numpy arrays, and Sommelier's own value classes.
+
+    In Python, three times as slow as C, because there a pickle may set attributes of the classes it
+    names, `Path.exists` for one, and of members of enums, which all of the parent would see.
+    """
+
+    stack: list[Any]  # the standard library's, of what is under construction
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+
+    def load_build(self) -> None:
+        """Sets the attributes of what lies below the state on the stack."""
+        if isinstance(self.stack[-2], type | enum.Enum):
+            raise pickle.UnpicklingError("attributes of a class or of a member of an enum")
+        pickle._Unpickler.dispatch[pickle.BUILD[0]](self)  # type: ignore[arg-type]  # typeshed
+
+    dispatch[pickle.BUILD[0]] = load_build
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _PLAIN:

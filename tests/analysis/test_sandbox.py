@@ -25,6 +25,7 @@ from sommelier.errors import (
     WorkerCrashedError,
     WorkerTimeoutError,
 )
+from sommelier.records import OutputKind
 
 
 def double(value: int) -> int:
@@ -233,3 +234,35 @@ class _Exploit:
 def test_an_answer_that_names_code_is_not_unpickled(value: object) -> None:
     with pytest.raises(WorkerCrashedError, match="is not a value"):
         messages.decode_answer(pickle.dumps(("result", value)))
+
+
+def _named(module: str, name: str) -> bytes:
+    return _text(module) + _text(name) + pickle.STACK_GLOBAL
+
+
+def _text(value: str) -> bytes:
+    return pickle.SHORT_BINUNICODE + bytes([len(value)]) + value.encode()
+
+
+def _with_attribute(value: bytes, name: str, *, slots: bool) -> bytes:
+    """A pickle of ("result", value) that sets an attribute of the value to a class."""
+    state = pickle.EMPTY_DICT + _text(name) + _named("builtins", "complex") + pickle.SETITEM
+    if slots:  # set with setattr, where an object has no dictionary that can be written to
+        state = pickle.NONE + state + pickle.TUPLE2
+    return (
+        pickle.PROTO + b"\x04" + pickle.MARK + _text("result") + value + state + pickle.BUILD
+        + pickle.TUPLE + pickle.STOP
+    )  # fmt: skip
+
+
+def test_an_answer_changes_no_class_and_no_member_of_an_enum_in_the_parent() -> None:
+    member = _named("sommelier.records", "OutputKind") + _text("classification")
+    member += pickle.TUPLE1 + pickle.REDUCE
+    exists, value = Path.exists, OutputKind.CLASSIFICATION.value
+    for answer in (
+        _with_attribute(_named("pathlib", "Path"), "exists", slots=True),
+        _with_attribute(member, "_value_", slots=False),
+    ):
+        with pytest.raises(WorkerCrashedError, match="attributes of a class"):
+            messages.decode_answer(answer)
+    assert (Path.exists, OutputKind.CLASSIFICATION.value) == (exists, value)
