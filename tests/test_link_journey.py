@@ -9,11 +9,19 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
+from onnx import helper
 
 import sommelier as sm
 from sommelier.analysis.links.splits import split
-from sommelier.errors import BinderError, SommelierError
+from sommelier.errors import (
+    AnalysisError,
+    BinderError,
+    SommelierError,
+    StorageError,
+    UnknownNameError,
+)
 from tests.link_models import ACCENTS, DIGITS, SPEAKERS, write_models, write_samples
+from tests.onnx_writer import FLOAT, save_model
 
 SAMPLES = 500
 NAMES = ("digit_net", "speaker_net", "accent_net")
@@ -175,6 +183,90 @@ def test_inputs_that_do_not_fit_are_refused(db: sm.Connection) -> None:
         plan.run({"digit_net": np.zeros((3, SPEAKERS + DIGITS), np.float32)})
     with pytest.raises(SommelierError, match="inputs are needed"):
         plan.run(np.zeros((0, SPEAKERS + DIGITS), np.float32))
+
+
+def test_errors_about_inputs_name_the_model_and_both_shapes(db: sm.Connection) -> None:
+    plan = db.plan(NAMES, budget={"params": "7800"})
+    plan.run(np.zeros((3, SPEAKERS + DIGITS), np.float32))
+    with pytest.raises(
+        AnalysisError, match=r"digit_net: items of shape \[5\] .* x:float32\[n,16\]"
+    ):
+        plan.run(np.zeros((3, 5), np.float32))
+    with pytest.raises(SommelierError, match="float, not an array of items"):
+        plan.run(3.0)  # type: ignore[arg-type]  # what it is called with by mistake
+    with pytest.raises(UnknownNameError, match="no model of the plan 'digit'") as caught:
+        plan.run({"digit": np.zeros((3, 16), np.float32)})
+    assert caught.value.suggestions == ("digit_net",)
+
+
+def test_what_is_predicted_from_an_unknown_answer_is_unknown(
+    db: sm.Connection, items: tuple[Path, NDArray[np.float32]]
+) -> None:
+    """ReLU and the linear link's softmax may well make a sure answer of a NaN."""
+    x = items[1][:10].copy()
+    x[3] = np.nan
+    with db.plan(NAMES, budget={"params": "7800"}) as plan:
+        found = plan.run(x)
+        profile = plan.profile(x)
+    for answer in found.values():
+        assert np.isnan(answer.values[3]).all()
+        assert np.isfinite(np.delete(answer.values, 3, axis=0)).all()
+    assert profile.by_model["accent_net"] <= 0.9  # the tenth counts as wrong
+    assert len(repr(profile)) < 300
+
+
+def test_items_of_another_type_are_prepared_anew(tmp_path: Path) -> None:
+    """Pixels 0..255 are scaled by guess; numbers in [0, 1] that come later are not."""
+    rng = np.random.default_rng(0)
+    for name in ("one", "other"):
+        save_model(
+            tmp_path / f"models/{name}.onnx",
+            [helper.make_node("MatMul", ["x", "w"], ["flat"])],
+            {"x": (FLOAT, ["n", 3, 8, 8])},
+            {"flat": (FLOAT, ["n", 3, 8, 4])},
+            {"w": rng.normal(size=(8, 4)).astype(np.float32)},
+        )
+    pixels = rng.integers(0, 256, (60, 8, 8, 3)).astype(np.uint8)
+    np.savez(tmp_path / "images.npz", x=pixels)
+    with sm.connect(tmp_path / "db.sommelier") as db:
+        db.execute(f"IMPORT MODELS FROM folder '{tmp_path}/models'")
+        db.register_dataset("images", tmp_path / "images.npz", kind="image")
+        db.execute("ANALYZE ALL FOR RESOURCES, LINKS USING samples = 60")
+        floats = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255
+        with db.plan(["one", "other"], budget={"params": "100%"}) as plan:
+            plan.run(pixels[:2])
+            mixed = plan.run(floats[:2])["one"].values
+        with db.plan(["one", "other"], budget={"params": "100%"}) as plan:
+            alone = plan.run(floats[:2])["one"].values
+    np.testing.assert_allclose(mixed, alone, rtol=1e-5)
+
+
+def test_a_budget_that_is_none_is_refused_with_an_example(db: sm.Connection) -> None:
+    for budget in ("5 MB", {"memory": "sixty"}, {"memory": "5 MB OR size < 1 MB"}):
+        with pytest.raises(BinderError) as caught:
+            db.plan(NAMES, budget=budget)  # type: ignore[arg-type]  # mistakes
+        assert "'5 MB'" in str(caught.value.hint)
+    with pytest.raises(BinderError, match="no models are named"):
+        db.plan([], budget={"memory": "5 MB"})
+
+
+def test_a_lost_file_of_a_link_is_named_with_the_way_to_make_it_again(db: sm.Connection) -> None:
+    plan = db.plan(NAMES, budget={"params": "7800"})
+    used = db.catalog.link("speaker_net_to_accent_net")
+    other = db.catalog.link("accent_net_to_speaker_net")
+    lost = [db.artifacts.path(str(link.artifact)) for link in (used, other)]
+    kept = [path.read_bytes() for path in lost]
+    lost[1].unlink()
+    assert db.plan(NAMES, budget={"params": "7800"}).executed == plan.executed  # it uses the other
+    lost[0].unlink()
+    with pytest.raises(StorageError, match="the link 'speaker_net_to_accent_net' cannot") as caught:
+        db.plan(NAMES, budget={"params": "7800"})
+    for path, content in zip(lost, kept, strict=True):
+        path.write_bytes(content)
+    made_again = f"{caught.value.hint} USING dataset = 'fsdd', samples = {SAMPLES}"
+    for statement in made_again.split("; "):
+        db.execute(statement)
+    assert db.plan(NAMES, budget={"params": "7800"}).executed == plan.executed
 
 
 def test_a_plan_is_kept_and_refused_once_a_model_changes(db: sm.Connection, tmp_path: Path) -> None:

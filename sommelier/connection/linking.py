@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sommelier.connection.naming import underlined
-from sommelier.errors import AnalysisError, BinderError
+from sommelier.errors import AnalysisError, BinderError, StorageError
 from sommelier.grammar import nodes
 from sommelier.grammar.builder import QueryBuilder, model_name
 from sommelier.grammar.parser import parse_part
@@ -15,6 +16,8 @@ from sommelier.storage.tasks import TaskQueue
 from sommelier.units import Dimension
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sommelier.analysis.jobs import AnalysisOptions
     from sommelier.analysis.links.fitting import LinkOptions
     from sommelier.analysis.links.formats import AnswerFormat
@@ -46,6 +49,14 @@ LINK_OPTIONS: dict[str, Any] = {
     "time_limit": Dimension.TIME,
     "memory_limit": Dimension.BYTES,
 }
+_AMOUNTS = (
+    nodes.Number,
+    nodes.Quantity,
+    nodes.Percent,
+    nodes.Times,
+    nodes.Arithmetic,
+    nodes.Negative,
+)
 _JOB_OPTIONS = ("samples", "sampling", "seed", "threads", "device")
 
 
@@ -229,6 +240,8 @@ def plan_of(
     chosen = QueryBuilder().using(**options).query.options if options else ()
     group: dict[str, Any] = {"pool": models}
     if not isinstance(models, str):
+        if not models:
+            raise BinderError("no models are named", hint="db.plan(['a', 'b'], budget=...)")
         group = {"models": tuple(nodes.ModelRef(*model_name(name)) for name in models)}
     statement = nodes.SelectPlan(**group, on=_budget(budget), options=chosen)
     return activation_plan(statement, db.session, as_parameters(None), profile=profile)
@@ -245,43 +258,69 @@ def _fresh(saved: SavedPlan) -> ActivationPlan:
 
 def _budget(budget: Mapping[str, str]) -> nodes.Expression | None:
     """The limits as ON says them: {'memory': '5 MB', 'latency': '60%'}."""
-    limits = []
-    for metric, most in budget.items():
-        if not isinstance(most, str):
-            raise BinderError(
-                f"the budget of {metric} is {most!r}, which has no unit",
-                hint=f"write budget={{'{metric}': '5 MB'}}, or '60%' of executing all models",
-            )
-        column = nodes.Column(metric)
-        limits.append(nodes.Comparison("<=", column, parse_part(most, "expr")))
+    if not isinstance(budget, Mapping):
+        raise BinderError(
+            f"the budget is {budget!r}, which does not say of what",
+            hint="write budget={'memory': '5 MB'}",
+        )
+    limits = [nodes.Comparison("<=", nodes.Column(m), _most(m, budget[m])) for m in budget]
     if len(limits) > 1:
         return nodes.And(tuple(limits))
     return limits[0] if limits else None
+
+
+def _most(metric: str, most: str) -> nodes.Expression:
+    """An amount with its unit, or a percentage; whether the metric has one is asked later."""
+    hint = f"write budget={{'{metric}': '5 MB'}}, or '60%' of executing all models"
+    if not isinstance(most, str):
+        raise BinderError(f"the budget of {metric} is {most!r}, which has no unit", hint=hint)
+    amount = parse_part(most, "expr")
+    if not isinstance(amount, _AMOUNTS):
+        raise BinderError(f"the budget of {metric} is {most!r}, which is no amount", hint=hint)
+    return amount
 
 
 def open_plan(db: Connection, plan: ActivationPlan, *, threads: int = 1) -> CollaborativePlan:
     """The plan, ready to run. Raises StorageError when a file it needs is gone."""
     from sommelier.runtime.collaborate import CollaborativePlan
 
-    links = {link.id: link for link in db.catalog.links()}
-    members = [_member(db, model, links) for model in plan.models]
     ids = {model.model_id for model in plan.models}
-    between = {
-        (link.source_ids[0], link.target_id): db.artifacts.path(link.artifact)
-        for link in links.values()
-        if link.usable and link.artifact and len(link.source_ids) == 1
-        and {*link.source_ids, link.target_id} <= ids
-    }  # fmt: skip
+    used = {id_ for model in plan.models for id_ in model.link_ids}
+    links = db.catalog.links()
+    # of several links of one pair, that which the plan was chosen by tells how answers are written
+    links.sort(key=lambda k: (k.id not in used, k.probe_set_id != plan.probe_set_id, not k.usable))
+    members = [_member(db, model, links) for model in plan.models]
+    between: dict[tuple[str, str], Path] = {}
+    for link in links:
+        pair = (link.source_ids[0], link.target_id)
+        single = len(link.source_ids) == 1 and {*pair} <= ids
+        if single and link.usable and link.artifact and pair not in between:
+            with suppress(StorageError):  # one that the plan does not use; a profile lacks it
+                between[pair] = _network(db, link)
     return CollaborativePlan(plan, members, between, threads=threads)
 
 
-def _member(db: Connection, model: PlannedModel, links: Mapping[str, ModelLink]) -> Member:
+def _network(db: Connection, link: ModelLink) -> Path:
+    """A link's ONNX file. Raises StorageError when it is gone or another."""
+    try:
+        return db.artifacts.path(str(link.artifact))
+    except StorageError as error:
+        sources = ", ".join(link.source_names)
+        raise StorageError(
+            f"the link '{link.name}' cannot be used: {error.message}",
+            hint=f"DROP LINK {link.name}; ANALYZE {sources}, {link.target_name} FOR LINKS",
+        ) from error
+
+
+def _member(db: Connection, model: PlannedModel, links: Sequence[ModelLink]) -> Member:
+    """links : all, the plan's own first."""
     from sommelier.runtime.collaborate import Member
 
     record = db.catalog.model(model.model_id)
     path = None if record.artifact is None else db.artifacts.path(record.artifact)
-    networks = tuple(db.artifacts.path(str(links[id_].artifact)) for id_ in model.link_ids)
-    format_ = next((found for link in links.values() if (found := _format(link, record.id))), None)
+    own = {link.id: link for link in links}
+    networks = tuple(_network(db, own[id_]) for id_ in model.link_ids)
+    format_ = next((found for link in links if (found := _format(link, record.id))), None)
     return Member(model, record, path, networks, format_)
 
 

@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 from sommelier.analysis import datasets
 from sommelier.analysis.execution import OpenModel, RunRequest, open_model, open_session
 from sommelier.analysis.links.drift import DriftTest
-from sommelier.analysis.links.formats import AnswerFormat, LinkAnswers, as_given, natural
+from sommelier.analysis.links.formats import PADDING, AnswerFormat, LinkAnswers, as_given, natural
 from sommelier.analysis.links.heads import Head
 from sommelier.analysis.links.profiles import Profile
 from sommelier.analysis.links.reading import DECODED, run_answers, run_block
 from sommelier.analysis.links.scoring import score
-from sommelier.analysis.probes import dataset_probes
-from sommelier.errors import SommelierError
+from sommelier.analysis.model_inputs import plan_feeds
+from sommelier.analysis.probes import Probes, dataset_probes
+from sommelier.errors import AnalysisError, SommelierError
 from sommelier.link_records import ActivationPlan, PlannedModel
 from sommelier.records import ModelRecord
+from sommelier.storage.naming import unknown_name
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -55,9 +57,10 @@ class CollaborativeAnswer:
     """What one model of a plan answers, or what is predicted that it would.
 
     values : (n, ...) as the model itself writes its answer (logits stay logits), of a detector the
-    surest box; None when nothing is known of it. executed : it ran. sources : names of the models
-    it is predicted from. expected : share of answers, or quality in [0, 1], that was measured on
-    held-out samples, with its interval low..high.
+    surest box; None when nothing is known of it. What is predicted from a NaN is NaN, or -1 where
+    answers are ids. executed : it ran. sources : names of the models it is predicted from.
+    expected : share of answers, or quality in [0, 1], that was measured on held-out samples, with
+    its interval low..high.
     """
 
     values: Array | None
@@ -99,6 +102,7 @@ class CollaborativePlan:
         self._threads = threads
         self._batch = batch
         self._models: dict[str, OpenModel] = {}
+        self._forms: dict[str, tuple[Any, ...]] = {}  # of the items each model is ready for
         self._networks: dict[Path, Any] = {}
         promised = plan.accuracy if plan.low is None else plan.low
         self._drift = DriftTest(promised, alpha=FALSE_ALARMS)
@@ -121,10 +125,10 @@ class CollaborativePlan:
         A mapping gives models of other modalities their own items, by model name; the n items are
         of the same samples, one by one. Models that are predicted need none.
         Raises SommelierError for items that are missing or of different numbers, AnalysisError
-        when a model fails on them.
+        naming the model that they do not fit, that fails on them or answers nothing but NaN.
         """
         running = [member for member in self._members if member.model.executed]
-        given, n = _items(inputs, running)
+        given, n = _items(inputs, running, self._members)
         own = {m.model.model_id: self._execute(m, given[m.model.name]) for m in running}
         return {m.model.name: self._answer(m, own, n) for m in self._members}
 
@@ -136,7 +140,7 @@ class CollaborativePlan:
         a false alarm in at most 5 % of the plans, however often one looks.
         """
         able = [member for member in self._members if member.path is not None]
-        given, n = _items(inputs, able)
+        given, n = _items(inputs, able, self._members)
         ran = {m.model.model_id: self._execute(m, given[m.model.name]) for m in able}
         answers = {id_: found.answers for id_, found in ran.items() if found.answers is not None}
         told = {m.model.name: self._agreement(m, answers, n) for m in self._members}
@@ -153,6 +157,7 @@ class CollaborativePlan:
     def close(self) -> None:
         """Lets the sessions go; a later run opens them again."""
         self._models.clear()
+        self._forms.clear()
         self._networks.clear()
 
     def __enter__(self) -> CollaborativePlan:
@@ -168,24 +173,29 @@ class CollaborativePlan:
 
     def __repr__(self) -> str:
         parts = [f"executes {', '.join(self.executed) or 'nothing'}"]
-        parts += [f"{name} from {', '.join(sources)}" for name, sources in self.predicted.items()]
+        parts += [
+            f"{name} from {', '.join(sources)}" if sources else f"{name} without a source"
+            for name, sources in self.predicted.items()
+        ]
         return f"<CollaborativePlan {'; '.join(parts)}; expected accuracy {self.plan.accuracy:.1%}>"
 
     # ---- inside
 
     def _execute(self, member: Member, items: Array) -> _Ran:
         """What a model that runs answers."""
+        try:
+            return self._ran(member, items)
+        except AnalysisError as error:
+            raise AnalysisError(
+                f"{member.model.name}: {error.message}",
+                hint=error.hint or f"given are {len(items)} items of shape {list(items.shape[1:])}",
+            ) from error
+
+    def _ran(self, member: Member, items: Array) -> _Ran:
         loaded = datasets.in_memory(items)
         probes = dataset_probes(loaded, samples=len(loaded), sampling="first")
-        key, record = member.model.model_id, member.record
-        if key not in self._models:
-            assert member.path is not None, "a model that is executed has a file"
-            request = RunRequest(
-                member.path, record.output_kind, record.preprocessing, probes, self._batch,
-                self._threads,
-            )  # fmt: skip
-            self._models[key] = open_model(request, loaded)
-        opened = replace(self._models[key], items=loaded)
+        record = member.record
+        opened = self._opened(member, loaded, probes)
         if record.output_kind in DECODED:
             answers = run_answers(opened, probes, record, member.format)
             return _Ran(as_given(answers.values, answers.format), answers)
@@ -193,6 +203,25 @@ class CollaborativePlan:
         if member.format is None:  # nothing is predicted from it
             return _Ran(block, None)
         return _Ran(block.astype(member.format.dtype), natural(block, member.format))
+
+    def _opened(self, member: Member, loaded: datasets.LoadedDataset, probes: Probes) -> OpenModel:
+        """The model, ready for these items; what it does to them is chosen by their shape and type,
+        so that pixels are not scaled because others were."""
+        key, record = member.model.model_id, member.record
+        form = (loaded.record.item_shape, loaded.record.dtype)
+        if key not in self._models:
+            assert member.path is not None, "a model that is executed has a file"
+            request = RunRequest(
+                member.path, record.output_kind, record.preprocessing, probes, self._batch,
+                self._threads,
+            )  # fmt: skip
+            self._models[key] = open_model(request, loaded)
+        elif self._forms[key] != form:
+            opened = self._models[key]
+            plan = plan_feeds(opened.inputs, record.preprocessing, loaded.item(0), self._batch)
+            self._models[key] = replace(opened, plan=plan)
+        self._forms[key] = form
+        return replace(self._models[key], items=loaded)
 
     def _answer(self, member: Member, own: Mapping[str, _Ran], n: int) -> CollaborativeAnswer:
         model = member.model
@@ -216,7 +245,15 @@ class CollaborativePlan:
         found = self._natural(member, known, n)
         if found is None or member.format is None:
             return None
-        return as_given(found, member.format)
+        values = as_given(found, member.format)
+        unknown = _unknown([known[source] for source in member.model.source_ids], n)
+        if unknown.any():
+            if member.format.form == "ids":
+                values[unknown] = PADDING
+            else:  # integers have no NaN
+                values = values.astype(np.result_type(values, np.float32))
+                values[unknown] = np.nan
+        return values
 
     def _natural(self, member: Member, known: Mapping[str, LinkAnswers], n: int) -> Array | None:
         """What the plan predicts for a model, in natural form."""
@@ -236,7 +273,8 @@ class CollaborativePlan:
         found, own = self._natural(member, answers, n), answers.get(member.model.model_id)
         if found is None or own is None:
             return np.zeros(n)
-        return score(own.format, found, own.values).per_sample
+        unknown = _unknown([answers[source] for source in member.model.source_ids], n)
+        return np.where(unknown, 0.0, score(own.format, found, own.values).per_sample)
 
     def _link(self, path: Path, answers: Array) -> Array:
         """What one link predicts: natural answers."""
@@ -246,24 +284,52 @@ class CollaborativePlan:
         return np.asarray(session.run([TARGET], {SOURCE: answers})[0])
 
 
+def _unknown(answers: Sequence[LinkAnswers], n: int) -> NDArray[np.bool_]:
+    """(n,) where one of the answers is NaN. A network may well make a number of it: ONNX Runtime's
+    Relu takes NaN to 0."""
+    found = np.zeros(n, dtype=np.bool_)
+    for given in answers:
+        if given.values.dtype.kind == "f":
+            found |= np.isnan(given.values.reshape(n, -1)).any(axis=1)
+    return found
+
+
 def _items(
-    inputs: Array | Mapping[str, Array], members: Sequence[Member]
+    inputs: Array | Mapping[str, Array], running: Sequence[Member], members: Sequence[Member]
 ) -> tuple[dict[str, Array], int]:
     """(the items of every model that runs, their number)."""
-    names = [member.model.name for member in members]
+    names = [member.model.name for member in running]
     if isinstance(inputs, Mapping):
+        known = [member.model.name for member in members]
+        for name in inputs:
+            if name not in known:
+                raise unknown_name("model of the plan", name, known)
         missing = [name for name in names if name not in inputs]
         if missing:
             raise SommelierError(
                 f"no inputs for {', '.join(missing)}",
                 hint=f"inputs are given for {', '.join(inputs) or 'no model'}",
             )
-        found = {name: np.asarray(inputs[name]) for name in names}
+        found = {name: _array(inputs[name]) for name in names}
         sizes = {name: len(items) for name, items in found.items()}
     else:
-        items = np.asarray(inputs)
+        items = _array(inputs)
         found, sizes = dict.fromkeys(names, items), {"all models": len(items)}
     if len(set(sizes.values())) > 1 or 0 in sizes.values():
         told = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise SommelierError(f"inputs are needed, as many for one model as for another: {told}")
     return found, next(iter(sizes.values()), 0)
+
+
+def _array(inputs: Any) -> Array:
+    """Items along the first axis. Raises SommelierError for what has none."""
+    try:
+        items = np.asarray(inputs)
+    except ValueError as error:
+        raise SommelierError(f"the inputs are no array: {error}") from error
+    if items.ndim == 0:
+        raise SommelierError(
+            f"the inputs are {type(inputs).__name__}, not an array of items",
+            hint="items are stacked along the first axis, of one item inputs[None]",
+        )
+    return items

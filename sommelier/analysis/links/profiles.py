@@ -7,7 +7,7 @@ whether the plan still answers as well as it promised and, if not, to choose aga
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,8 @@ class Profile:
     accuracy: float
     by_model: Mapping[str, float]
     drift: DriftState
-    answers: Mapping[str, LinkAnswers]
-    predicted: Mapping[tuple[str, str], Array]
+    answers: Mapping[str, LinkAnswers] = field(repr=False)
+    predicted: Mapping[tuple[str, str], Array] = field(repr=False)
 
     def __len__(self) -> int:
         return len(next(iter(self.answers.values()), ()))
