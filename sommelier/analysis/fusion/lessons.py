@@ -85,17 +85,17 @@ class Lessons:
     def _judged(self, task: int, outputs: Array, rows: Indices) -> Judged:
         format, answers, truth = self.formats[task], self.answers[task], self.truths[task]
         fused, teacher = (natural(given, format).values for given in (outputs, answers[rows]))
-        scale = None
+        scale, graded = None, format.kind != "classes"
         if format.kind == "numbers":
             scale = answer_range(natural(answers[self.splits.fine_tune], format).values)
         if truth is None:
-            return Judged(per_sample(format, fused, teacher, scale=scale), None)
+            return Judged(per_sample(format, fused, teacher, scale=scale), None, graded)
         wanted = _natural_truth(truth[rows], format)
         known = np.isfinite(wanted).all(axis=1)
         ours, theirs = (
             per_sample(format, side[known], wanted[known], scale=scale) for side in (fused, teacher)
         )
-        return Judged(ours, theirs)
+        return Judged(ours, theirs, graded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,12 @@ class Judged:
 
     Against the truth: 1 or 0 for right or wrong, a share for what is right in part, and `teacher`
     is how good the task's own model is. Without one: against the teacher, and `teacher` is None.
+    graded : answers may be right in part; otherwise each is right or wrong.
     """
 
     fused: Floats
     teacher: Floats | None
+    graded: bool
 
     @property
     def score(self) -> float:
@@ -122,12 +124,6 @@ class Judged:
     def drop(self) -> float:
         """What is lost, negative for a gain."""
         return self.reference - self.score
-
-    @property
-    def binary(self) -> bool:
-        """Whether every answer is right or wrong, and nothing between."""
-        sides = (self.fused,) if self.teacher is None else (self.fused, self.teacher)
-        return all(bool(np.isin(side, (0.0, 1.0)).all()) for side in sides)
 
 
 def divide(n: int, seed: int, *, select: float = SELECT, certify: float = CERTIFY) -> Splits:

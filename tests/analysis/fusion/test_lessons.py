@@ -43,7 +43,7 @@ def test_with_labels_the_drop_is_the_difference_of_the_accuracies() -> None:
     accuracies = [(side[rows].argmax(1) == truth[rows]).mean() for side in (teacher, fused)]
     assert (judged.reference, judged.score) == pytest.approx(tuple(accuracies))
     assert judged.drop == pytest.approx(accuracies[0] - accuracies[1])
-    assert judged.binary
+    assert not judged.graded
 
 
 def test_without_labels_the_drop_is_the_disagreement_with_the_teacher() -> None:
@@ -92,7 +92,7 @@ def test_numbers_are_right_in_part_by_the_range_of_the_teachers() -> None:
     low, high = np.quantile(seen, [0.025, 0.975], axis=0)
     [judged] = lessons.judge([teacher + 0.1], np.arange(N))
     assert judged.score == pytest.approx(1 - 0.1 / (high - low).mean(), abs=1e-4)
-    assert not judged.binary
+    assert judged.graded
 
 
 def test_labels_and_tokens_are_right_in_part() -> None:
