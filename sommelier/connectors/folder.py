@@ -21,6 +21,7 @@ from sommelier.connectors.naming import distinct_names, printable
 from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.records import Artifact, Rejection
 from sommelier.storage.external_data import external_files, too_large
+from sommelier.storage.snapshots import directory_of
 
 SUFFIX = ".onnx"
 FOLDER_CARDS = ("card.json", "sommelier.json")  # the second, ours for certain, wins
@@ -160,14 +161,26 @@ def _expand(location: str) -> list[Path]:
     if not glob.has_magic(location):
         return []
     matches = glob.iglob(str(path), recursive=True)  # noqa: PTH207  (patterns may be absolute)
-    return sorted(_absolute(Path(match)) for match in matches if match.endswith(SUFFIX))
+    found = (_absolute(Path(match)) for match in matches if match.endswith(SUFFIX))
+    return sorted(path for path in found if not any(map(_is_store, path.parents)))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """.onnx files below a folder; linked folders are not entered, so a loop cannot trap us."""
+    """.onnx files below a folder; linked folders are not entered, so a loop cannot trap us, nor are
+    the stores of databases, whose files are copies of models and links between them."""
     for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [
+            name for name in folders if name[0] != "." and not _is_store(Path(parent, name))
+        ]
         yield from (_absolute(Path(parent, name)) for name in files if name.endswith(SUFFIX))
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether a database keeps its files here: models.sommelier.d beside models.sommelier."""
+    database = folder.with_suffix("")
+    return (
+        folder == directory_of(database) and database.is_file() and (folder / "artifacts").is_dir()
+    )
 
 
 def _absolute(path: Path) -> Path:

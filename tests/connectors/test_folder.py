@@ -47,6 +47,22 @@ def test_a_file_a_folder_and_patterns_find_models_each_once(tmp_path: Path) -> N
     assert names(fetch(tmp_path / "*")) == ["a", "b"]
 
 
+def test_the_files_that_a_database_keeps_are_no_models(tmp_path: Path) -> None:
+    """Copies of models, and the links between them, lie beside the database: often in the folder
+    that models are imported from."""
+    kept = tmp_path / "models.sommelier.d" / "artifacts" / "ab" / "link.onnx"
+    other = tmp_path / "old.d" / "b.onnx"
+    for path in (kept, other):
+        path.parent.mkdir(parents=True)
+        tiny_classifier(path)
+    tiny_classifier(tmp_path / "a.onnx")
+    assert names(fetch(tmp_path)) == ["a", "link", "b"]  # no database is beside them
+    (tmp_path / "models.sommelier").write_bytes(b"")
+    assert names(fetch(tmp_path)) == ["a", "b"]
+    assert names(fetch(tmp_path / "**" / "*.onnx")) == ["a", "b"]
+    assert names(fetch(kept)) == ["link"]  # who names it means it
+
+
 def test_a_home_folder_is_written_with_a_tilde(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
