@@ -56,10 +56,12 @@ class Samples:
             options.get("validation") or VALIDATION,
         )
 
-    def split(self, count: int) -> Split:
-        from sommelier.analysis.links.splits import split
+    def split(self, answers: LinkAnswers) -> Split:
+        """As links to these answers were fitted: without samples that have none."""
+        from sommelier.analysis.links.splits import answered, split
 
-        return split(count, self.seed, held_out=self.held_out, validation=self.validation)
+        parts = split(len(answers), self.seed, held_out=self.held_out, validation=self.validation)
+        return answered(answers, parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,7 @@ class _Reader:
             self._note_unlinked(target_id, known)
         assert self._samples is not None or not predicted, "usable links have samples"
         samples = self._samples or Samples.of(own[0])
-        divided = samples.split(len(answers))
+        divided = samples.split(answers)
         if self._profile is not None and target_id in self._profile.answers:
             answers, predicted, divided = self._now(target_id, answers, predicted, divided)
         self.held_out = max(self.held_out, len(divided.held_out))
@@ -218,11 +220,10 @@ class _Reader:
                 if link.usable:
                     self._gone(link)
                 continue
-            values = kept[TARGET]
-            if answers is None:
-                answers = LinkAnswers(AnswerFormat.from_json(link.target_format), values)
-            divided = Samples.of(link).split(len(values))
-            whole = len(values) == len(answers) and len(divided.held_out) == link.held_out
+            own = LinkAnswers(AnswerFormat.from_json(link.target_format), kept[TARGET])
+            answers = own if answers is None else answers
+            judged = len(Samples.of(link).split(own).held_out)
+            whole = len(own) == len(answers) and judged == link.held_out
             if link.usable and whole and PREDICTED in kept:
                 source = link.source_ids[0]
                 predicted[self.names[source]] = kept[PREDICTED]

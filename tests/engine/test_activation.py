@@ -373,6 +373,20 @@ def test_a_link_whose_predictions_are_gone_is_left_out_with_a_note(links: LinkBe
     assert any("'b_to_a' is left out" in note for note in plan.notes)
 
 
+def test_samples_the_target_gave_no_answer_to_neither_count_nor_forbid_its_links(
+    links: LinkBench,
+) -> None:
+    links.probes()
+    for name in ("a", "b"):
+        links.model(name, memory=MEMORY[name])
+    silent = split(COUNT, 0).held_out[:5]
+    links.truth["a"][silent] = np.nan
+    link = links.link("b", "a", wrong=0.0, held_out=90 - 5)
+    plan = planned(links, "SELECT PLAN FOR a, b ON memory <= 2.1 MB")
+    assert plan.predicted[0].link_ids == (link.id,)
+    assert (plan.samples, plan.predicted[0].performance) == (90 - 5, 1.0)
+
+
 def test_ensembles_of_several_sources_are_no_sources_of_a_plan(links: LinkBench) -> None:
     links.probes()
     for name in ("a", "b", "c"):

@@ -31,7 +31,7 @@ from sommelier.analysis.links.scoring import (
     performance,
     score,
 )
-from sommelier.analysis.links.splits import Split
+from sommelier.analysis.links.splits import Split, answered
 from sommelier.analysis.links.stacking import (
     MAX_FEATURES,
     Stacking,
@@ -79,12 +79,14 @@ class LinkEnsemble:
     ) -> None:
         """target : all samples of the probe set. predicted : by source, what its link answers on
         the same samples, natural: float (n, width); for tokens ids (n, steps) or scores (n, steps,
-        vocabulary). members : how many sources are combined at most.
+        vocabulary). members : how many sources are combined at most. Samples the target has no
+        answer to are left out, as they are where links are fitted.
 
-        Raises AnalysisError for other numbers of samples and where no metric is defined, as for
-        labels none of which occurs in the held-out samples.
+        Raises AnalysisError for other numbers of samples, for too few answers and where no metric
+        is defined, as for labels none of which occurs in the held-out samples.
         """
         _check(target, predicted)
+        split = answered(target, split)
         self.format = target.format
         self.confidence = confidence
         self.sources = tuple(sorted(predicted))

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from sommelier.analysis.links.formats import AnswerFormat, LinkAnswers
 from sommelier.analysis.links.heads import Head, as_logits, features_of
-from sommelier.analysis.links.splits import Split
-from sommelier.analysis.links.training import TrainingOptions, answered
+from sommelier.analysis.links.splits import Split, answered
+from sommelier.analysis.links.training import TrainingOptions
 from sommelier.errors import AnalysisError
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from sommelier.analysis.links.scoring import (
     skill,
 )
 from sommelier.analysis.links.screening import Screen, screen
-from sommelier.analysis.links.splits import HELD_OUT, VALIDATION, Split, split
-from sommelier.analysis.links.training import TrainingOptions, answered
+from sommelier.analysis.links.splits import HELD_OUT, VALIDATION, Split, answered, split
+from sommelier.analysis.links.training import TrainingOptions
 from sommelier.errors import AnalysisError
 
 Array = NDArray[Any]
@@ -156,14 +156,15 @@ class Study:
 
     def judged(self, source: LinkAnswers, tried: Tried, screened: Screen | None) -> FittedLink:
         """The best link on validation samples, judged on held-out ones and exported."""
-        from sommelier.analysis.links.export import to_onnx
+        from sommelier.analysis.links.export import SOURCE, run_onnx, to_onnx
 
         if not tried.links:
             return self.refused(source, tried.problem or "nothing was tried", screened)
         best = self._best(source, tried.links)
-        predicted = best.predict(source.values)
         try:
             model = to_onnx(best)
+            # what is judged is what will answer: rounding decides between equally likely classes
+            predicted = run_onnx(model, {SOURCE: source.values})[0]
         except AnalysisError as error:
             return self.refused(source, error.message, screened, "failed")
         found = self.score(predicted)

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from sommelier.analysis.links.features import Activation, Features, Readout, log_probabilities
 from sommelier.analysis.links.formats import LinkAnswers
 from sommelier.analysis.links.networks import Layer, VectorLink
-from sommelier.analysis.links.splits import Split
-from sommelier.analysis.links.training import answered
+from sommelier.analysis.links.splits import Split, answered
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]

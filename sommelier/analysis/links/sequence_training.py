@@ -37,12 +37,11 @@ from sommelier.analysis.links.sequences import (
     classes_of,
     until_end,
 )
-from sommelier.analysis.links.splits import Split
+from sommelier.analysis.links.splits import Split, answered
 from sommelier.analysis.links.training import (
     Cancelled,
     EarlyStopping,
     TrainingOptions,
-    answered,
     batches,
     stop_if,
     training_threads,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sommelier.analysis.links.formats import LinkAnswers
 from sommelier.errors import AnalysisError
 
 Indices = NDArray[np.int64]
@@ -62,3 +63,20 @@ def least_samples(held_out: float = HELD_OUT, validation: float = VALIDATION) ->
     shares = (1 - held_out - validation, validation, held_out)
     # rounding takes less than one sample from any part
     return max(math.ceil((least + 1) / share) for least, share in zip(LEAST, shares, strict=True))
+
+
+def answered(target: LinkAnswers, split: Split) -> Split:
+    """The split without samples that the target has no answer to.
+
+    Raises AnalysisError where nothing is left to learn from or to stop by.
+    """
+    known = target.answered
+    train, validation, held_out = (
+        rows[known[rows]] for rows in (split.train, split.validation, split.held_out)
+    )
+    if not (len(train) and len(validation)):
+        raise AnalysisError(
+            f"the target answered {len(train)} of {len(split.train)} training samples and "
+            f"{len(validation)} of {len(split.validation)} for validation: too few for a link"
+        )
+    return Split(train, validation, held_out)

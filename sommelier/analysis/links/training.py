@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sommelier.analysis.links.features import Features, Readout
 from sommelier.analysis.links.formats import LinkAnswers
 from sommelier.analysis.links.networks import Layer, VectorLink, hidden_units
-from sommelier.analysis.links.splits import Split
+from sommelier.analysis.links.splits import Split, answered
 from sommelier.errors import AnalysisError, CancelledError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -77,23 +77,6 @@ def train_vectors(
         group = _Group.of([sources[member] for member in members], target, rows.train, hidden)
         links.update(zip(members, _train(group, rows, options, cancelled), strict=True))
     return [links[place] for place in range(len(sources))]
-
-
-def answered(target: LinkAnswers, split: Split) -> Split:
-    """The split without samples that the target has no answer to.
-
-    Raises AnalysisError where nothing is left to learn from or to stop by.
-    """
-    known = target.answered
-    train, validation, held_out = (
-        rows[known[rows]] for rows in (split.train, split.validation, split.held_out)
-    )
-    if not (len(train) and len(validation)):
-        raise AnalysisError(
-            f"the target answered {len(train)} of {len(split.train)} training samples and "
-            f"{len(validation)} of {len(split.validation)} for validation: too few for a link"
-        )
-    return Split(train, validation, held_out)
 
 
 class EarlyStopping:
