@@ -177,10 +177,10 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _is_store(folder: Path) -> bool:
     """Whether a database keeps its files here: models.sommelier.d beside models.sommelier."""
-    database = folder.with_suffix("")
-    return (
-        folder == directory_of(database) and database.is_file() and (folder / "artifacts").is_dir()
-    )
+    if folder.suffix != ".d" or not (folder / "artifacts").is_dir():
+        return False
+    database = folder.parent / folder.stem
+    return folder == directory_of(database) and database.is_file()
 
 
 def _absolute(path: Path) -> Path:
