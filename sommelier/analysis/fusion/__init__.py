@@ -1,7 +1,8 @@
 """Fusion: several trained models for the same input become one that shares computation (GMorph).
 
 Usable as a library, without a database: `linearised` cuts a model into blocks, `AbsGraph.original`
-puts several models side by side as one tree, its mutations let blocks share features. torch and
+puts several models side by side as one tree whose mutations let blocks share features,
+`FusedModule` is the tree as a torch module, and `to_onnx` writes that as one model. torch and
 onnxruntime are loaded by what needs them only. Source: GMorph; algorithms.md F.
 """
 
@@ -20,7 +21,16 @@ if TYPE_CHECKING:
         NodeId,
         Pair,
     )
-    from sommelier.analysis.fusion.blocks import Block, Blocks, Features, linearised
+    from sommelier.analysis.fusion.blocks import (
+        Block,
+        Blocks,
+        Features,
+        linearised,
+        linearised_together,
+    )
+    from sommelier.analysis.fusion.drawing import drawn
+    from sommelier.analysis.fusion.generator import to_onnx
+    from sommelier.analysis.fusion.module import FusedModule
 
 _HOMES = {
     "AbsGraph": "abs_graph",
@@ -30,10 +40,14 @@ _HOMES = {
     "Blocks": "blocks",
     "Capacity": "abs_graph",
     "Features": "blocks",
+    "FusedModule": "module",
     "MutationKind": "abs_graph",
     "NodeId": "abs_graph",
     "Pair": "abs_graph",
+    "drawn": "drawing",
     "linearised": "blocks",
+    "linearised_together": "blocks",
+    "to_onnx": "generator",
 }
 __all__ = [
     "AbsGraph",
@@ -43,10 +57,14 @@ __all__ = [
     "Blocks",
     "Capacity",
     "Features",
+    "FusedModule",
     "MutationKind",
     "NodeId",
     "Pair",
+    "drawn",
     "linearised",
+    "linearised_together",
+    "to_onnx",
 ]
 
 

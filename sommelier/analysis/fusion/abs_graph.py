@@ -16,6 +16,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from sommelier.analysis.fusion.blocks import Block, Blocks, Features, OpType
+from sommelier.analysis.fusion.inputs import shared_inputs
+from sommelier.analysis.fusion.rescale import cost_of
 from sommelier.errors import AnalysisError
 
 
@@ -134,7 +136,7 @@ class AbsGraph:
 
         Raises AnalysisError when their inputs differ. Equal preprocessing is the caller's to see.
         """
-        _check_inputs(models)
+        shared_inputs(models)
         blocks = {
             NodeId(task, block.op_id): block
             for task, whole in enumerate(models.values())
@@ -264,15 +266,13 @@ class AbsGraph:
         if parent is None or parent == NodeId(node.task_id, node.op_id - 1):
             return None
         block, source = self.blocks[node], self.blocks[parent].makes
-        more = source.channels - block.takes.channels
-        if block.absorbers:
-            share = more / block.takes.channels
-            weights, flops = round(share * block.entry_capacity), share * block.entry_flops
-            return Adapter(source, block.takes, True, weights, flops)
-        weights = source.channels * block.takes.channels
-        places = min(source.positions, block.takes.positions)
-        extra = weights + block.takes.channels
-        return Adapter(source, block.takes, False, extra, 2.0 * weights * places)
+        folded = bool(block.absorbers)
+        weights, flops = cost_of(source, block.takes, folded=folded)
+        if folded:
+            share = source.channels / block.takes.channels - 1
+            weights += round(share * block.entry_capacity)
+            flops += share * block.entry_flops
+        return Adapter(source, block.takes, folded, weights, flops)
 
     @cached_property
     def adapters(self) -> Mapping[NodeId, Adapter]:
@@ -282,7 +282,7 @@ class AbsGraph:
 
     @cached_property
     def flops(self) -> float:
-        """2 x MACs of one sample, adapters included; resizing counts nothing."""
+        """2 x MACs of one sample, adapters included."""
         blocks = sum(self.blocks[node].flops for node in self.parents)
         return blocks + sum(adapter.flops for adapter in self.adapters.values())
 
@@ -346,20 +346,3 @@ class AbsGraph:
 
     def _similar(self, pair: Pair) -> bool:
         return self.reads(pair.host).similar(self.blocks[pair.guest].takes)
-
-
-def _check_inputs(models: Mapping[str, Blocks]) -> None:
-    stated = {task: sorted(blocks.inputs.values()) for task, blocks in models.items()}
-    if not stated:
-        raise AnalysisError("no models to fuse")
-    first = next(iter(stated))
-    for task, inputs in stated.items():
-        if inputs != stated[first]:
-            raise AnalysisError(
-                f"'{task}' takes {_shapes(inputs)} and '{first}' takes {_shapes(stated[first])}",
-                hint="only models that take the same input can be fused",
-            )
-
-
-def _shapes(inputs: Sequence[tuple[int, tuple[int, ...]]]) -> str:
-    return ", ".join(str([*shape]) for _, shape in inputs)

@@ -51,8 +51,8 @@ class Features:
 
     def convertible(self, other: Features) -> bool:
         """Whether resizing and mixing channels make one of the other."""
-        known = self.channel_axis is not None and other.channel_axis is not None
-        return known and len(self.sides) == len(other.sides)
+        known = self.channel_axis is not None and self.channel_axis == other.channel_axis
+        return known and len(self.shape) == len(other.shape)
 
     def similar(self, other: Features) -> bool:
         """Whether at least one dimension is the same (GMorph, Definition 2)."""
@@ -66,7 +66,8 @@ class Absorber:
 
     node : its position in the graph. weight, bias : initializers; bias None when it has none or
     when padding with zeros would make a shift of the entry differ. Inputs of the weight are
-    (before, channels, after) in row-major order, along `axis` of it.
+    (before, channels, after) in row-major order, along `axis` of it. targets : (initializer, place)
+    of the lengths in Reshape targets on the way that count the channels.
     """
 
     node: int
@@ -75,6 +76,7 @@ class Absorber:
     axis: int
     before: int
     after: int
+    targets: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Block:
     """A run of operators with one entry and one exit, learned ones among them.
 
     op_id : its place in the model. entry, exit : tensors; '' at the ends of the model, where inputs
-    and outputs may be several. nodes : positions in `Blocks.graph.nodes`. capacity : stored weights.
+    and outputs may be several. nodes : positions in `Blocks.graph.nodes`. capacity : weights.
     flops : 2 x MACs of one sample. absorbers : operators that take a map of the entry's channels
     into their weights, with entry_capacity weights and entry_flops FLOPs; empty when some operator
     reads the entry in another way, as the skip of a residual block does.
@@ -146,3 +148,15 @@ def linearised(
     from sommelier.analysis.fusion.preparing import prepared
 
     return cut(prepared(model, dims=dims, opset=opset))
+
+
+def linearised_together(
+    models: Mapping[str, ModelProto | Path | str], *, dims: Mapping[str, int] | None = None
+) -> dict[str, Blocks]:
+    """Every model in blocks, all in the newest opset among them. models : task -> model."""
+    from sommelier.analysis.graph import opset_imports
+    from sommelier.analysis.segments.normalising import load
+
+    loaded = {task: load(model) for task, model in models.items()}
+    newest = max((opset_imports(model)[""] for model in loaded.values()), default=None)
+    return {task: linearised(m, dims=dims, opset=newest) for task, m in loaded.items()}
