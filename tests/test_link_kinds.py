@@ -216,3 +216,27 @@ def test_two_versions_of_a_model_have_links_of_their_own(tmp_path: Path) -> None
                 "face_net_to_face_net", "face_net_to_face_net_2", "face_net_to_voice_net",
                 "face_net_to_voice_net_2", "voice_net_to_face_net", "voice_net_to_face_net_2",
             }  # fmt: skip
+
+
+def test_numbers_looked_at_one_by_one_raise_no_alarm_while_nothing_changes(tmp_path: Path) -> None:
+    """Errors are measured against the range of the samples the plan was made of, not of one."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(900, PIXELS)).astype(np.float32)
+    np.savez(tmp_path / "faces.npz", x=x[:600])
+    weights = rng.normal(size=(PIXELS, 1))
+    _linear(tmp_path / "age_net.onnx", weights)
+    _linear(tmp_path / "height_net.onnx", weights + 0.3 * rng.normal(size=weights.shape))
+    with sm.connect(tmp_path / "db.sommelier") as db:
+        for name in ("age_net", "height_net"):
+            db.execute(f"REGISTER MODEL {name} FROM '{tmp_path / name}.onnx' TASK 'age-regression'")
+        db.register_dataset("faces", tmp_path / "faces.npz")
+        db.execute("ANALYZE ALL FOR RESOURCES")
+        db.execute("ANALYZE ALL FOR LINKS USING dataset = 'faces', method = 'linear'")
+        with db.plan(["age_net", "height_net"], budget={"flops": "80%"}) as plan:
+            (predicted,) = plan.plan.predicted
+            assert predicted.source_ids
+            seen = [plan.profile(x[place : place + 1]) for place in range(600, 900)]
+            whole = plan.profile(x[600:])
+        assert not seen[-1].reselect
+        assert np.mean([one.accuracy for one in seen]) == pytest.approx(whole.accuracy)
+        assert whole.accuracy >= plan.plan.low

@@ -21,7 +21,7 @@ from sommelier.analysis.links.formats import PADDING, AnswerFormat, LinkAnswers,
 from sommelier.analysis.links.heads import Head
 from sommelier.analysis.links.profiles import Profile
 from sommelier.analysis.links.reading import DECODED, run_answers, run_block
-from sommelier.analysis.links.scoring import score
+from sommelier.analysis.links.scoring import per_sample
 from sommelier.analysis.model_inputs import plan_feeds
 from sommelier.analysis.probes import Probes, dataset_probes
 from sommelier.errors import AnalysisError, SommelierError
@@ -104,7 +104,10 @@ class CollaborativePlan:
         self._models: dict[str, OpenModel] = {}
         self._forms: dict[str, tuple[Any, ...]] = {}  # of the items each model is ready for
         self._networks: dict[Path, Any] = {}
-        promised = plan.accuracy if plan.low is None else plan.low
+        self._heads = {m.model_id: Head.from_json(m.head) for m in plan.models if m.head}
+        known = {m.model.name: self._promise(m) for m in self._members}
+        self._promises = {name: least for name, least in known.items() if least is not None}
+        promised = float(np.mean([*self._promises.values()])) if self._promises else 0.0
         self._drift = DriftTest(promised, alpha=FALSE_ALARMS)
 
     @property
@@ -136,15 +139,18 @@ class CollaborativePlan:
         """How well the plan does on these inputs, on which every model runs as well.
 
         Give it a small share of what comes in (MLink: 1 %, a few hundred inputs to choose again
-        by). Profiles add up: `drift` tells whether the plan answers worse than it promised, with
-        a false alarm in at most 5 % of the plans, however often one looks.
+        by). Profiles add up: `drift` tells whether the plan answers worse than its lower limit
+        promised. However often one looks, a false alarm has a chance of at most 5 %, plus that of a
+        wrong limit (1 - its confidence where it is proved). Only what is promised input by input
+        counts: no labels (mAP), and no sequences of many lengths (WER).
         """
         able = [member for member in self._members if member.path is not None]
         given, n = _items(inputs, able, self._members)
         ran = {m.model.model_id: self._execute(m, given[m.model.name]) for m in able}
         answers = {id_: found.answers for id_, found in ran.items() if found.answers is not None}
         told = {m.model.name: self._agreement(m, answers, n) for m in self._members}
-        state = self._drift.update(np.mean([*told.values()], axis=0))
+        watched = [told[name] for name in self._promises]
+        state = self._drift.update(np.mean(watched, axis=0) if watched else [])
         predicted = {
             (source, target): self._link(path, answers[source].values)
             for (source, target), path in self._links.items()
@@ -258,13 +264,24 @@ class CollaborativePlan:
     def _natural(self, member: Member, known: Mapping[str, LinkAnswers], n: int) -> Array | None:
         """What the plan predicts for a model, in natural form."""
         model = member.model
-        if model.head is None:
+        head = self._heads.get(model.model_id)
+        if head is None:
             return None
         predicted = {
             source: self._link(path, known[source].values)
             for source, path in zip(model.source_ids, member.networks, strict=True)
         }
-        return Head.from_json(model.head)(predicted, count=n)
+        return head(predicted, count=n)
+
+    def _promise(self, member: Member) -> float | None:
+        """The least mean of `_agreement`, None where the plan's figures do not say it."""
+        model, head = member.model, self._heads.get(member.model.model_id)
+        if model.executed or head is None:
+            return float(model.executed)
+        lengths = head.format.kind == "tokens" and head.format.end is not None
+        if head.format.kind == "labels" or lengths or member.path is None:
+            return None
+        return model.low
 
     def _agreement(self, member: Member, answers: Mapping[str, LinkAnswers], n: int) -> Floats:
         """How well the plan's answers stand for the model's own, float64 (n,) in [0, 1]."""
@@ -274,7 +291,9 @@ class CollaborativePlan:
         if found is None or own is None:
             return np.zeros(n)
         unknown = _unknown([answers[source] for source in member.model.source_ids], n)
-        return np.where(unknown, 0.0, score(own.format, found, own.values).per_sample)
+        scale = self._heads[member.model.model_id].scale
+        good = per_sample(own.format, found, own.values, scale=scale)
+        return np.where(unknown, 0.0, good)
 
     def _link(self, path: Path, answers: Array) -> Array:
         """What one link predicts: natural answers."""

@@ -8,7 +8,7 @@ answer does better on held-out samples. Source: algorithms.md E.2.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, combinations
 from typing import Any
 
@@ -143,10 +143,12 @@ class LinkEnsemble:
         """
         choice = self._choice(self._known(subset))
         if choice.kind == "constant":
-            return constant_head(self.format, self._constant)
-        if choice.kind == "best source":
-            return source_head(self.format, choice.sources[0])
-        return self.stack(choice.sources)
+            found = constant_head(self.format, self._constant)
+        elif choice.kind == "best source":
+            found = source_head(self.format, choice.sources[0])
+        else:
+            found = self.stack(choice.sources)
+        return replace(found, scale=self._scale)
 
     def stack(self, subset: Iterable[str]) -> Head:
         """The closed-form combination of two links or more, however it compares with each.

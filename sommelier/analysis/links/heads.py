@@ -33,6 +33,7 @@ class Head:
     (sum of the sources' features, outputs). 'weights' : sum of weights[i] times the answers of
     source i, weights (sources,). 'paper weights' : the same sum of logits, then softmax or sigmoid.
     'best source' : the answers of the only source. 'constant' : `bias`, a natural answer.
+    scale : what an error of numbers is divided by where the head is judged (see `scoring.score`).
     """
 
     format: AnswerFormat
@@ -40,6 +41,7 @@ class Head:
     sources: tuple[str, ...]
     weights: Floats
     bias: Array
+    scale: float | None = None
 
     def __call__(self, answers: Mapping[str, Array], *, count: int | None = None) -> Array:
         """Natural answers (n, ...) from the links' natural answers by source name.
@@ -81,6 +83,7 @@ class Head:
                 "sources": self.sources,
                 "weights": _short(self.weights),
                 "bias": self.bias.tolist() if self.bias.dtype.kind in "iu" else _short(self.bias),
+                "scale": self.scale,
             }
         )
 
@@ -91,9 +94,8 @@ class Head:
         form = AnswerFormat(**read["format"])
         kind = np.int64 if form.kind == "tokens" and read["kind"] == "constant" else np.float64
         weights = np.asarray(read["weights"], dtype=np.float64)
-        return cls(
-            form, read["kind"], tuple(read["sources"]), weights, np.asarray(read["bias"], kind)
-        )
+        bias, scale = np.asarray(read["bias"], kind), read.get("scale")
+        return cls(form, read["kind"], tuple(read["sources"]), weights, bias, scale)
 
 
 def outputs_of(format: AnswerFormat) -> int:
