@@ -310,12 +310,14 @@ def test_one_link_by_statement(db: sm.Connection) -> None:
 
 
 def test_sources_together_are_one_link(db: sm.Connection) -> None:
+    before = {link.name: link.id for link in db.catalog.links()}
     db.execute(
         "CREATE LINK both FROM accent_net, pitch_net TO speaker_net"
         " USING dataset = 'fsdd', samples = 300"
     )
     both = db.catalog.link("both")
     assert set(both.source_names) == {"accent_net", "pitch_net"}
+    assert before.items() <= {link.name: link.id for link in db.catalog.links()}.items()
     single = db.catalog.links(target_id=both.target_id)
     best = max(link.performance or 0.0 for link in single if len(link.source_ids) == 1
                and link.probe_set_id == both.probe_set_id)  # fmt: skip
@@ -348,3 +350,28 @@ def test_no_torch_is_needed_to_run_a_plan(db: sm.Connection, tmp_path: Path) -> 
     )
     db.catalog.publish()
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_links_of_two_datasets_live_side_by_side(
+    db: sm.Connection, items: tuple[Path, NDArray[np.float32]], tmp_path: Path
+) -> None:
+    """A look at other data takes nothing from plans by the first."""
+    before = {link.name: link.id for link in db.catalog.links()}
+    np.savez(tmp_path / "few.npz", x=items[1][:80])
+    db.register_dataset("few", tmp_path / "few.npz")
+    statement = "ANALYZE speaker_net, accent_net FOR LINKS USING dataset = 'few'"
+    db.execute(statement)
+    after = {link.name: link.id for link in db.catalog.links()}
+    assert before.items() <= after.items()
+    assert set(after) - set(before) == {
+        "speaker_net_to_accent_net_on_few",
+        "accent_net_to_speaker_net_on_few",
+    }
+    assert any("known already" in note for note in db.execute(statement).notes)
+    plans = {
+        name: db.plan(("speaker_net", "accent_net"), budget={"params": "80%"}, dataset=name).plan
+        for name in ("fsdd", "few")
+    }
+    assert plans["few"].samples < plans["fsdd"].samples == SAMPLES * 0.3
+    for name in set(after) - set(before):
+        db.execute(f"DROP LINK {name}")

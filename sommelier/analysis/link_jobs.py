@@ -354,14 +354,18 @@ def keep_links(rooms: Rooms, finding: LinkFinding, probes: Sequence[ProbeSet]) -
     """Files first, then rows; the caller's transaction makes the rows one step.
 
     Names are given here, one after the other: two versions of a model have one name, and another
-    task may have kept a link in the meantime.
+    task may have kept a link in the meantime. The parts of an ensemble that was asked for take no
+    link's place: those that an ANALYZE fitted to the same samples belong together.
     """
     for probe_set in probes:
         rooms.catalog.add_probe_set(probe_set)
+    asked = bool(finding.links[-1].link.name)
     for found in finding.links:
         link = found.link
         if not link.name:
-            name = rooms.catalog.new_link_name(link.source_ids, link.target_id)
+            if asked and _is_linked(rooms.catalog, link):
+                continue
+            name = rooms.catalog.new_link_name(link.source_ids, link.target_id, link.dataset)
             link = replace(link, name=name)
         if found.onnx is not None:
             link = replace(link, artifact=_put(rooms, found.onnx))
@@ -371,6 +375,12 @@ def keep_links(rooms: Rooms, finding: LinkFinding, probes: Sequence[ProbeSet]) -
             arrays[PREDICTED] = found.predicted
         rooms.sketches.add_outputs(link.id, link.probe_set_id, arrays)
         rooms.catalog.add_links([link])
+
+
+def _is_linked(catalog: Catalog, link: ModelLink) -> bool:
+    """Whether there is a valid link of the same models."""
+    alike = catalog.links(target_id=link.target_id, source_id=link.source_ids[0])
+    return any(k.source_ids == link.source_ids and k.stale is None for k in alike)
 
 
 def _put(rooms: Rooms, content: bytes) -> str:

@@ -91,7 +91,8 @@ def create_link(statement: nodes.CreateLink, call: Call) -> tuple[str, str, tupl
     _check_models(statement, sources, target)
     catalog = call.db.catalog
     ids = tuple(source.id for source in sources)
-    name = statement.name or catalog.new_link_name(ids, target.id)
+    given = call.options(statement.options, LINK_OPTIONS)
+    name = statement.name or catalog.new_link_name(ids, target.id, given.get("dataset"))
     taken = name in catalog.link_names()
     if taken and statement.if_not_exists:
         return "exists", name, ()
@@ -101,7 +102,7 @@ def create_link(statement: nodes.CreateLink, call: Call) -> tuple[str, str, tupl
             span=statement.span,
             hint="CREATE OR REPLACE LINK fits it again; SHOW LINKS lists what there is",
         )
-    remarks = _fit(statement, sources, target, name, call)
+    remarks = _fit(statement, sources, target, name, given, call)
     notes = (*link_notes(catalog.link(name)), *remarks)
     return ("replaced" if taken else "created"), name, notes
 
@@ -129,6 +130,7 @@ def _fit(
     sources: list[ModelRecord],
     target: ModelRecord,
     name: str,
+    given: Mapping[str, Any],
     call: Call,
 ) -> list[str]:
     """Runs the job of one link; what should be known of its data.
@@ -140,7 +142,6 @@ def _fit(
     from sommelier.analysis.workers import Rooms, run_job
     from sommelier.grammar.formatter import format as format_statement
 
-    given = call.options(statement.options, LINK_OPTIONS)
     plan = AnalysisPlan(_analysis_options(given))
     db = call.db
     with underlined(statement.span):

@@ -94,9 +94,14 @@ class LinkTable(SegmentTable):
         """The ids of all links, sorted."""
         return [i for (i,) in self._database.rows("SELECT id FROM store.links ORDER BY id")]
 
-    def new_link_name(self, source_ids: Sequence[str], target_id: str) -> str:
-        """'<source>_to_<target>', of several sources '<one>_<other>_to_<target>', with a number
-        behind it if a link of other models is called that; one of the same models is replaced, and
+    def new_link_name(
+        self, source_ids: Sequence[str], target_id: str, dataset: str | None = None
+    ) -> str:
+        """'<source>_to_<target>', of several sources '<one>_<other>_to_<target>', for a link that
+        is learned on a dataset.
+
+        '_on_<dataset>' is behind it where the same models' link of another dataset is called that,
+        a number where one of other models is. One of the same models and dataset is replaced, and
         so is a stale one, whose models are gone or answer otherwise now.
         """
         names = self._names_of({*source_ids, target_id})
@@ -105,11 +110,18 @@ class LinkTable(SegmentTable):
             "SELECT name FROM store.links WHERE starts_with(name, ?)", [base]
         )
         valid = [link for (n,) in alike for link in self.links(name=n) if link.stale is None]
-        owners = {link.name: (*link.source_ids, link.target_id) for link in valid}
-        wanted, number = base, 2
-        while owners.get(wanted, (*source_ids, target_id)) != (*source_ids, target_id):
-            wanted, number = f"{base}_{number}", number + 1
-        return wanted
+        owners = {link.name: link for link in valid}
+        own = (*source_ids, target_id)
+        for stem in (base, *(f"{base}_{number}" for number in range(2, len(owners) + 3))):
+            owner = owners.get(stem)
+            if owner is None or (_models_of(owner) == own and dataset in (None, owner.dataset)):
+                return stem
+            apart = f"{stem}_on_{dataset}"
+            if _models_of(owner) == own and (
+                apart not in owners or _models_of(owners[apart]) == own
+            ):
+                return apart
+        raise AssertionError("more names than links")
 
     def drop_link(self, name: str) -> None:
         """Forget a link, and what it predicted once that is committed; its ONNX file stays, as

@@ -176,6 +176,17 @@ def test_a_new_name_never_takes_that_of_other_models(catalog: Catalog) -> None:
     assert catalog.new_link_name([A.id, C.id], B.id) == "a_c_to_b_2"
 
 
+def test_a_link_of_another_dataset_keeps_its_name(catalog: Catalog) -> None:
+    catalog.add_links([a_link("a", dataset="speech")])
+    assert catalog.new_link_name([A.id], B.id, "speech") == "a_to_b"
+    assert catalog.new_link_name([A.id], B.id, "noise") == "a_to_b_on_noise"
+    catalog.add_links([a_link("a", dataset="noise", name="a_to_b_on_noise", seed=1)])
+    assert catalog.new_link_name([A.id], B.id, "noise") == "a_to_b_on_noise"
+    assert catalog.new_link_name([A.id], B.id, "speech") == "a_to_b"
+    catalog.add_links([a_link("c", name="a_to_b", dataset="speech", seed=2)])
+    assert catalog.new_link_name([A.id], B.id, "speech") == "a_to_b_2"
+
+
 def test_a_dropped_model_leaves_its_links_stale_under_the_name_it_had(catalog: Catalog) -> None:
     catalog.add_links([a_link("a"), a_link("a", "c"), a_link("c")])
     catalog.drop_model(A.id)
