@@ -32,6 +32,8 @@ def create_hybrid(
     """
     call.options(statement.options, {})
     recipe = statement.recipe
+    if not isinstance(recipe, nodes.Graft):
+        raise TypeError(f"{type(recipe).__name__} is no graft")
     host, donor = _with_file(recipe.host, call), _with_file(recipe.donor, call)
     chosen = _segments(recipe, host, donor, call)
     name = statement.name.name

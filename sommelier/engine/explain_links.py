@@ -37,7 +37,7 @@ _CHOICES = (
 
 
 def explain_linked(
-    question: nodes.SelectLinks | nodes.SelectPlan,
+    question: nodes.SelectLinks | nodes.SelectPlan | nodes.SelectFusions,
     session: Session,
     parameters: Supplied = None,
     *,
@@ -52,6 +52,8 @@ def explain_linked(
     started = time.perf_counter()
     if isinstance(question, nodes.SelectPlan):
         report = _plan_report(bind_plan(question, session, known))
+    elif isinstance(question, nodes.SelectFusions):
+        raise TypeError("SelectFusions is no question about links")
     else:
         report = _links_report(bind_links(question, session, known), len(session.facts.links()))
         if analyze:

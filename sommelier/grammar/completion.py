@@ -26,7 +26,7 @@ _WORD = re.compile(r"[^\W\d][\w.]*(?:[-/:@][\w.]+)*[-/:@]?\Z")
 _NUMBER_AND_UNIT = re.compile(r"(?<![\w.'\"$])(?:\d+(?:\.\d+)?)(\s*)([^\W\d]*)\Z")
 _MODEL_AFTER = frozenset(
     ("CORR", "OF", "AGAINST", "COMPARE", "DIFF", "WITH", "WHY", "WHY_NOT", "ANALYZE", "FOR")
-) | {"GRAFT", "INTO"}
+) | {"GRAFT", "INTO", "OF_MODEL"}
 _KIND_WORDS = {
     "POOL": "pool",
     "DATASET": "dataset",
@@ -49,7 +49,7 @@ _OPTION_VALUES = {
     **{"reference": "model", "task": "task"},
 }
 _LINK_TEXTS = {"source": "model", "target": "model"}
-_OPTIONS_OF = {"LINKS": "links_option", "PLAN": "plan_option"}
+_OPTIONS_OF = {"LINKS": "links_option", "PLAN": "plan_option", "FUSIONS": "fusions_option"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,9 @@ class Completion:
 
     keywords : sorted. wants : kinds of names that fit, of model, metric, column, unit, device,
     dataset, task, pool, connector, option, label, link, plan, link_column, and of options
-    links_option (SELECT LINKS), plan_option (SELECT PLAN), link_option (of links that are made).
+    links_option (SELECT LINKS), plan_option (SELECT PLAN), link_option (of links that are made);
+    fusion (a fused model), fusion_column, fusions_option (SELECT FUSIONS), fusion_option (of one
+    that is made).
     prefix : what is typed of it already.
     """
 
@@ -96,7 +98,7 @@ def keywords() -> tuple[str, ...]:
 
 
 def _worded(name: str) -> bool:
-    return name.isalpha() and name not in ("COMMENT", "ON_CONTEXT")
+    return name.isalpha() and name != "COMMENT"
 
 
 def _last_statement(text: str) -> tuple[int, Piece | None]:
@@ -176,6 +178,8 @@ def _columns_of(tokens: Sequence[Token], clause: str) -> set[str]:
         return set()
     if "LINKS" in (shown, asked_for(tokens)):
         return {"link_column"}
+    if asked_for(tokens) == "FUSIONS" and clause != "ON":
+        return {"fusion_column"}
     return {"metric"} if clause == "ON" else {"column"}
 
 
@@ -184,6 +188,8 @@ def _options_of(tokens: Sequence[Token]) -> str:
     types = [token.type for token in tokens]
     if types[0] in ("CREATE", "ANALYZE") and {"LINK", "LINKS"} & set(types):
         return "link_option"
+    if types[0] == "CREATE" and "FUSION" in types:
+        return "fusion_option"
     return _OPTIONS_OF.get(asked_for(tokens), "option")
 
 
@@ -198,13 +204,15 @@ def _name_kinds(tokens: Sequence[Token]) -> set[str]:
     last = types[-1] if types else ""
     if last == "EQ":
         return _option_kinds(tokens)
+    if last == "FUSION":
+        return {"fusion"}
     if last in _MODEL_AFTER:
         return {"model"}
     if last in ("DESCRIBE", "DESC"):
         return {"model", "pool", "dataset", "device"}
     if types[:1] == ["CREATE"] and "LINK" in types:
         return {"model"} if "FROM" in types and "USING" not in types else set()
-    if _NEW_NAME_AFTER & set(types[-5:]) and not {"CORR", "FROM", "FOR"} & set(types):
+    if _NEW_NAME_AFTER & set(types[-5:]) and not {"CORR", "FROM", "FOR", "FUSION"} & set(types):
         return set()
     for kind in reversed(types):  # the word that says what a list or IF EXISTS is about
         if kind in _MODEL_AFTER or kind in ("ANY", "ALL"):

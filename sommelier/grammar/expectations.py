@@ -48,11 +48,13 @@ _DESCRIBED = {
     END: "end of statement",
 }
 _RANK = (
-    *("SELECT", "SHOW", "IMPORT", "ANALYZE", "EXPLAIN", "DESCRIBE", "COMPARE"),
+    *("SELECT", "SHOW", "IMPORT", "ANALYZE", "EXPLAIN", "DESCRIBE", "COMPARE", "CREATE"),
     *("MODELS", "DATASETS", "DEVICES", "JOBS", "POOLS", "SEGMENTS"),
     *("MODEL_NAME", "IDENT", "INT", "NUMBER", "PERCENT", "QUANTITY", "STRING", "PARAM"),
     *("CMP", "EQ", "PERCENTILE", "RPAR", "RSQB", "AND", "OR", "BY", "OF", *CLAUSES, END),
 )
+_OF_FUSION = ("WITHIN", "FOR")  # CREATE MODEL ... AS FUSION OF has each once
+_SAME_WORD = {"ON_CONTEXT": "ON", "OF_MODEL": "OF"}
 _ARITHMETIC = frozenset(("PLUS", "MINUS", "STAR", "SLASH"))
 _CONSTANTS = frozenset(("TRUE", "FALSE", "NULL"))
 
@@ -105,7 +107,7 @@ def position(error: UnexpectedInput) -> int:
 
 
 def asked_for(tokens: Sequence[Token]) -> str:
-    """What the SELECT written last asks for: MODEL, MODELS, LINKS or PLAN; nothing outside one."""
+    """What the SELECT written last asks for, as MODELS, LINKS, PLAN or FUSIONS; '' outside one."""
     types = [token.type for token in tokens]
     if "SELECT" not in types:
         return ""
@@ -123,14 +125,14 @@ def used_clauses(tokens: Sequence[Token]) -> frozenset[str]:
             stack.pop()
         elif token.type == "SELECT":
             stack[-1] = set()
-        elif token.type in CLAUSES:
+        elif token.type in CLAUSES or (token.type in _OF_FUSION and tokens[0].type == "CREATE"):
             stack[-1].add(token.type)
     return frozenset(stack[-1])
 
 
 def keywords_in(terminals: Iterable[str]) -> list[str]:
-    """The keywords among terminals, sorted; ON in both of its roles is ON."""
-    words = {"ON" if name == "ON_CONTEXT" else name for name in terminals}
+    """The keywords among terminals, sorted; ON and OF in both of their roles are one word."""
+    words = {_SAME_WORD.get(name, name) for name in terminals}
     return sorted(word for word in words if word not in _DESCRIBED or word == "FITS")
 
 
@@ -143,6 +145,8 @@ def described(place: Place) -> tuple[str, ...]:
     """At most nine alternatives as a person would name them, the telling ones first."""
     names = set(place.accepts)
     names.discard("WHY_NOT")  # WHY says it
+    if "OF_MODEL" in names:
+        names = (names - {"OF_MODEL"}) | {"OF"}
     if "CMP" in names:
         names -= {"EQ", "NE"}
     if "NUMBER" in names:

@@ -128,8 +128,19 @@ def _(node: nodes.SelectLinks) -> str:
 
 
 @format.register
+def _(node: nodes.SelectFusions) -> str:
+    distinct = " DISTINCT" if node.distinct else ""
+    columns = after("", _list(node.projection))
+    of = f" OF {_models_or_pool(node.models, node.pool)}"
+    limits = after("WHERE", node.where) + after("ON", _condition_after_on(node.on))
+    order = after("ORDER BY", _list(node.order_by))
+    tail = after("LIMIT", node.limit) + after("OFFSET", node.offset) + _using(node.options)
+    return f"SELECT{distinct} FUSIONS{columns}{of}{limits}{order}{tail}"
+
+
+@format.register
 def _(node: nodes.SelectPlan) -> str:
-    models = _list(node.models) if node.pool is None else f"POOL {write_name(node.pool)}"
+    models = _models_or_pool(node.models, node.pool)
     pick = after("", None if node.pick is None else format(node.pick))
     budget = after("ON", _condition_after_on(node.on))
     return f"SELECT PLAN FOR {models}{budget}{pick}{_using(node.options)}"
@@ -154,6 +165,11 @@ def _(node: nodes.Explain) -> str:
 def _(node: nodes.ExplainWhy) -> str:
     negated = " NOT" if node.negated else ""
     return f"EXPLAIN WHY {format(node.model)}{negated} IN ({format(node.select)})"
+
+
+@format.register
+def _(node: nodes.ExplainFusion) -> str:
+    return f"EXPLAIN FUSION {format(node.model)}"
 
 
 @format.register
@@ -245,10 +261,18 @@ def _(node: nodes.Graft) -> str:
 
 
 @format.register
+def _(node: nodes.FusionRecipe) -> str:
+    within = "" if node.within is None else f" WITHIN {format(node.within)} OF ACCURACY"
+    limits = after("ON", _condition_after_on(node.on)) + (" FOR MEMORY" if node.memory_only else "")
+    return f"FUSION OF {_models_or_pool(node.models, node.pool)}{within}{limits}"
+
+
+@format.register
 def _(node: nodes.CreateModel) -> str:
     head = "CREATE OR REPLACE" if node.or_replace else "CREATE"
     name = f"MODEL{_unless(node.if_not_exists)} {format(node.name)}"
-    return f"{head} {name} AS {format(node.recipe)}" + _using(node.options)
+    background = " ASYNC" if node.background else ""
+    return f"{head} {name} AS {format(node.recipe)}{_using(node.options)}{background}"
 
 
 @format.register
@@ -270,6 +294,11 @@ def _(node: nodes.CreatePlan) -> str:
 @format.register
 def _(node: nodes.RefreshPool) -> str:
     return f"REFRESH POOL {write_name(node.name)}"
+
+
+@format.register
+def _(node: nodes.CancelJob) -> str:
+    return "CANCEL JOB" + after("", node.job)
 
 
 @format.register
@@ -295,6 +324,10 @@ def _condition_after_on(condition: nodes.Expression | None) -> str | None:
         return None
     text = format(condition)
     return f"({text})" if text.startswith("'") else text
+
+
+def _models_or_pool(models: Iterable[nodes.Node], pool: str | None) -> str:
+    return _list(models) if pool is None else f"POOL {write_name(pool)}"
 
 
 def _list(items: Iterable[nodes.Node]) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 from sommelier.grammar.expectations import CLAUSES, END
+from sommelier.grammar.fusion_hints import FUSION_RULES
 from sommelier.grammar.link_hints import LINK_RULES
 from sommelier.grammar.situation import Situation
 from sommelier.grammar.statement_hints import STATEMENT_RULES
@@ -78,7 +79,7 @@ def _joins_later(s: Situation) -> str | None:
 
 def _create_model(s: Situation) -> str | None:
     if "GRAFT" in s.accepts and s.upper not in LATER:
-        return "write AS GRAFT donor INTO host AT SEGMENT 's1'"
+        return "write AS GRAFT donor INTO host AT SEGMENT 's1', or AS FUSION OF a, b"
     if "AS" in s.accepts and s.upper == "FROM" and "POOL" not in s.accepts:
         return "a file becomes a model with REGISTER MODEL"
     return None
@@ -208,7 +209,8 @@ def _equality_in_corr(s: Situation) -> str | None:
 
 
 def _resource_in_corr(s: Situation) -> str | None:
-    if s.clause == "CORR" and s.last_type == "AND" and s.kind in ("IDENT", "MODEL_NAME"):
+    named = s.kind in ("IDENT", "MODEL_NAME", "LATENCY", "MEMORY")  # the latter are keywords too
+    if s.clause == "CORR" and s.last_type == "AND" and named:
         return "CORR takes equivalence, agreement, bound or accuracy; other limits go to ON"
     return None
 
@@ -303,6 +305,7 @@ def _limit(percent: str, word: str) -> str | None:
 RULES: tuple[Callable[[Situation], str | None], ...] = (
     *(_smart_quote, _double_equals, _reversed_sign, _boolean_sign),
     *STATEMENT_RULES,
+    *FUSION_RULES,
     *LINK_RULES,
     *(_joins_later, _create_model, _version_in_from, _sql_only, _sql_from_first, _models_missing),
     *(_double_quoted_text, _relative_words, _missing_comparison, _equality_in_corr, _chained),

@@ -1,4 +1,4 @@
-"""Hints for mistakes in statements about links and plans."""
+"""Hints for mistakes in statements about links and plans; clauses of them that are elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ _LINK = re.compile(
     rf"\s+(?P<sources>{_NAMES})(?:\s*{_ARROW}\s*(?P<target>{_NAME}))?",
     re.IGNORECASE,
 )
-_HAS = {"LINKS": ("WHERE", "ORDER", "LIMIT", "USING"), "PLAN": ("ON", "PICK", "USING")}
+_HAS = {
+    "LINKS": ("WHERE", "ORDER", "LIMIT", "USING"),
+    "PLAN": ("ON", "PICK", "USING"),
+    "FUSIONS": ("WHERE", "ON", "ORDER", "LIMIT", "USING"),
+}
 _INSTEAD = {
     ("LINKS", "CORR"): "how well a model predicts another is performance, in WHERE",
     ("LINKS", "ON"): "all conditions go to WHERE",
@@ -33,6 +37,9 @@ _INSTEAD = {
     ("PLAN", "WHERE"): "the budget goes to ON",
     ("PLAN", "ORDER"): "its answer is one plan",
     ("PLAN", "LIMIT"): "its answer is one plan",
+    ("FUSIONS", "CORR"): "what a task loses is accuracy_drop, in WHERE",
+    ("FUSIONS", "PICK"): "write ORDER BY latency LIMIT 1",
+    ("FUSIONS", "FROM"): "write SELECT FUSIONS OF a, b or SELECT FUSIONS OF POOL p",
 }
 
 
@@ -51,8 +58,14 @@ def links_between(text: str) -> str | None:
     return f"write SELECT LINKS WHERE {' AND '.join(written)}"
 
 
+def names_at(text: str, start: int) -> str:
+    """The names, or POOL and its name, that stand at text[start:]; 'a, b' if there are none."""
+    found = _LISTED.match(text, start)
+    return found[1] if found else "a, b"
+
+
 def clause_elsewhere(tokens: Sequence[Token], text: str, start: int) -> str | None:
-    """What to write for a clause at text[start:] that SELECT LINKS or SELECT PLAN does not have."""
+    """What to write for a clause at text[start:] that is not one of the question's (`_HAS`)."""
     asked = asked_for(tokens)
     match = re.compile(r"\w+").match(text, start)
     word = match.group().upper() if match else ""
@@ -147,8 +160,8 @@ def _plan_for(s: Situation) -> str | None:
         return " ".join(["write", *before, "SELECT PLAN FOR a, b"])
     if s.last_type == "PLAN" and s.accepts == {"FOR"}:
         start = s.start + len(s.word) * (s.upper in ("FROM", "OF", "WITH"))
-        named = _LISTED.match(s.text, start) if s.kind != "ON" else None
-        return f"write SELECT PLAN FOR {named[1] if named else 'a, b'}"
+        named = "a, b" if s.kind == "ON" else names_at(s.text, start)
+        return f"write SELECT PLAN FOR {named}"
     if s.word == "," and before == ["PLAN", "FOR", "POOL", "MODEL_NAME"]:
         return "a plan is for one pool, or for models: FOR a, b"
     if asked_for(s.tokens) != "PLAN":
@@ -177,7 +190,7 @@ def _create_plan(s: Situation) -> str | None:
 
 def _models_asked(s: Situation) -> str | None:
     """`CREATE POOL p AS SELECT PLAN`, `WHY a IN (SELECT LINKS)`: these are about models."""
-    if s.last_type != "SELECT" or s.upper not in ("LINKS", "PLAN") or "MODELS" not in s.accepts:
+    if s.last_type != "SELECT" or s.upper not in _HAS or "MODELS" not in s.accepts:
         return None
     pool = s.tokens[0].type == "CREATE" and "LPAR" not in [token.type for token in s.tokens]
     if pool and s.upper == "PLAN":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sommelier.grammar.expression_nodes import Expression, ModelRef, Parameter
-from sommelier.grammar.select_nodes import Option, OrderItem, Pick, Projection, Select, Statement
+from sommelier.grammar.select_nodes import Option, OrderItem, Pick, Projection, Statement
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -30,10 +30,6 @@ class SelectPlan(Statement):
     on: Expression | None = None
     pick: Pick | None = None
     options: tuple[Option, ...] = ()
-
-
-Question = Select | SelectLinks | SelectPlan
-"""What EXPLAIN explains."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

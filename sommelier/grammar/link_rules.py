@@ -9,6 +9,7 @@ from sommelier.grammar.select_rules import (
     check_creation,
     merged_clauses,
     options_of,
+    scope_fields,
 )
 from sommelier.grammar.spelling import unquoted
 
@@ -27,8 +28,9 @@ class LinkRules(SelectRules):
 
     def select_plan(self, children: Children) -> nodes.SelectPlan:
         _select, _plan, _for, scope, *clauses = children
-        named = {key: value for key, value in scope.fields.items() if key != "scope"}
-        return nodes.SelectPlan(**named, **merged_clauses(clauses), span=span_of(children))
+        return nodes.SelectPlan(
+            **scope_fields(scope), **merged_clauses(clauses), span=span_of(children)
+        )
 
     def create_link(self, children: Children) -> nodes.CreateLink:
         _create, or_, _replace, _link, if_, _not, exists, name, *rest = children

@@ -37,10 +37,16 @@ from sommelier.grammar.expression_nodes import (
     Text,
     Times,
 )
+from sommelier.grammar.fusion_nodes import (
+    CreateModel,
+    ExplainFusion,
+    FusionRecipe,
+    Graft,
+    SelectFusions,
+)
 from sommelier.grammar.link_nodes import (
     CreateLink,
     CreatePlan,
-    Question,
     SelectLinks,
     SelectPlan,
 )
@@ -69,6 +75,7 @@ __all__ = [
     "Between",
     "Boolean",
     "Call",
+    "CancelJob",
     "CatalogSql",
     "Column",
     "Compare",
@@ -83,9 +90,11 @@ __all__ = [
     "Describe",
     "Drop",
     "Explain",
+    "ExplainFusion",
     "ExplainWhy",
     "Expression",
     "FitsOn",
+    "FusionRecipe",
     "Graft",
     "Has",
     "Import",
@@ -116,6 +125,7 @@ __all__ = [
     "RegisterModel",
     "ResetOption",
     "Select",
+    "SelectFusions",
     "SelectLinks",
     "SelectPlan",
     "SetOption",
@@ -131,14 +141,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class CatalogSql(Statement):
-    """A SELECT/WITH that asks for no MODELS, LINKS or PLAN: SQL over the catalog's views."""
+    """A SELECT/WITH that asks for no MODELS, LINKS, PLAN, FUSIONS: SQL over the catalog's views."""
 
     text: str
 
 
+Question = Select | SelectLinks | SelectPlan | SelectFusions
+"""What EXPLAIN explains."""
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Explain(Statement):
-    """`EXPLAIN [ANALYZE] [(options)] SELECT MODELS | LINKS | PLAN ...`."""
+    """`EXPLAIN [ANALYZE] [(options)] SELECT MODELS | LINKS | PLAN | FUSIONS ...`."""
 
     select: Question
     analyze: bool = False
@@ -280,30 +294,17 @@ class CreatePool(Statement):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Graft(Node):
-    """`GRAFT donor INTO host AT SEGMENT 's3', ...`."""
-
-    donor: ModelRef | Parameter
-    host: ModelRef | Parameter
-    segments: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class CreateModel(Statement):
-    """CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name AS recipe [USING ...]."""
-
-    name: ModelRef
-    recipe: Graft
-    or_replace: bool = False
-    if_not_exists: bool = False
-    options: tuple[Option, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RefreshPool(Statement):
     """`REFRESH POOL name`."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class CancelJob(Statement):
+    """`CANCEL JOB 7`."""
+
+    job: int | Parameter
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

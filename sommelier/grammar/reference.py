@@ -37,6 +37,7 @@ _SIGNS = {
     "PARAM": "$parameter",
     "PERCENTILE": "p99",
     "ON_CONTEXT": "ON",
+    "OF_MODEL": "OF",
     "WHY_NOT": "WHY NOT",
 }
 _WIDTH = 70

@@ -146,7 +146,7 @@ class SelectRules(ExpressionRules):
     def picker(self, children: Children) -> nodes.Pick:
         pick: nodes.Pick
         pick, _top, top = children
-        return replace(pick, top=_whole(top), span=span_of(children))
+        return replace(pick, top=whole(top), span=span_of(children))
 
     def pick_named(self, children: Children) -> nodes.Pick:
         return nodes.Pick(children[-1].type.lower(), span=span_of(children))
@@ -160,7 +160,7 @@ class SelectRules(ExpressionRules):
 
     def limit_clause(self, children: Children) -> Clause:
         _limit, limit, _offset, offset = children
-        return _clause(children, limit=_whole(limit), offset=_whole(offset))
+        return _clause(children, limit=whole(limit), offset=whole(offset))
 
     def including_clause(self, children: Children) -> Clause:
         kinds = tuple(dict.fromkeys(child.type.lower() for child in children[1:]))
@@ -202,6 +202,11 @@ def merged_clauses(clauses: Sequence[Clause]) -> dict[str, Any]:
     return fields
 
 
+def scope_fields(scope: Clause) -> dict[str, Any]:
+    """The models or the pool that `a, b` or `POOL p` names."""
+    return {key: value for key, value in scope.fields.items() if key != "scope"}
+
+
 def options_of(using: Clause | None) -> tuple[nodes.Option, ...]:
     """The options of a USING clause, none if it was not written."""
     return () if using is None else using.fields["options"]
@@ -215,6 +220,20 @@ def check_creation(or_: Token | None, if_: Token | None, exists: Token | None) -
             span=span_of([if_, exists]),
             hint="keep one of the two",
         )
+
+
+def whole(value: Any) -> int | nodes.Parameter | None:
+    """A whole number or a parameter, None if neither was written."""
+    if value is None or isinstance(value, nodes.Parameter):
+        return value
+    return int(value)
+
+
+def threshold_of(value: Any) -> nodes.Percent | nodes.Number | nodes.Parameter:
+    """What the rule `threshold` became."""
+    found = literal(value) if isinstance(value, Token) else value
+    assert isinstance(found, nodes.Percent | nodes.Number | nodes.Parameter)
+    return found
 
 
 def option_value(value: Any) -> nodes.OptionValue:
@@ -254,19 +273,7 @@ def _condition(
     return nodes.CorrCondition(
         measure,
         operator,
-        _threshold(threshold),
-        None if confidence is None else _threshold(confidence),
+        threshold_of(threshold),
+        None if confidence is None else threshold_of(confidence),
         span=span_of(children),
     )
-
-
-def _threshold(value: Any) -> nodes.Percent | nodes.Number | nodes.Parameter:
-    found = literal(value) if isinstance(value, Token) else value
-    assert isinstance(found, nodes.Percent | nodes.Number | nodes.Parameter)
-    return found
-
-
-def _whole(value: Any) -> int | nodes.Parameter | None:
-    if value is None or isinstance(value, nodes.Parameter):
-        return value
-    return int(value)

@@ -1,7 +1,7 @@
 """Turns what the grammar's rules matched into nodes, while the text is being parsed.
 
-The rules of expressions, of SELECT and of links are in their own files; here are the other
-statements.
+The rules of expressions, of SELECT, of links and of fusions are in their own files; here are the
+other statements.
 Optional parts that were not written are None (lark's maybe_placeholders).
 """
 
@@ -14,12 +14,18 @@ from lark import Token
 from sommelier.errors import ParserError
 from sommelier.grammar import nodes
 from sommelier.grammar.expression_rules import Children, span_of
-from sommelier.grammar.link_rules import LinkRules
-from sommelier.grammar.select_rules import Clause, check_creation, option_value, options_of
+from sommelier.grammar.fusion_rules import FusionRules
+from sommelier.grammar.select_rules import (
+    Clause,
+    check_creation,
+    option_value,
+    options_of,
+    whole,
+)
 from sommelier.grammar.spelling import unquoted
 
 
-class NodeBuilder(LinkRules):
+class NodeBuilder(FusionRules):
     """Every rule of query.lark by its name."""
 
     def explain(self, children: Children) -> nodes.Explain:
@@ -191,25 +197,13 @@ class NodeBuilder(LinkRules):
             span=span_of(children),
         )
 
-    def create_model(self, children: Children) -> nodes.CreateModel:
-        _create, or_, _replace, _model, if_, _not, exists, name, _as, recipe, using = children
-        check_creation(or_, if_, exists)
-        return nodes.CreateModel(
-            name,
-            recipe,
-            or_ is not None,
-            if_ is not None,
-            options_of(using),
-            span=span_of(children),
-        )
-
-    def graft(self, children: Children) -> nodes.Graft:
-        _graft, donor, _into, host, _at, _segment, *segments = children
-        names = tuple(unquoted(segment) for segment in segments)
-        return nodes.Graft(donor, host, names, span=span_of(children))
-
     def refresh_pool(self, children: Children) -> nodes.RefreshPool:
         return nodes.RefreshPool(unquoted(children[2]), span=span_of(children))
+
+    def cancel_job(self, children: Children) -> nodes.CancelJob:
+        job = whole(children[2])
+        assert job is not None, "the grammar asks for one"
+        return nodes.CancelJob(job, span=span_of(children))
 
     def set_option(self, children: Children) -> nodes.SetOption:
         _set, name, _equals, value = children
