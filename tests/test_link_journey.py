@@ -337,6 +337,17 @@ def test_too_few_samples_are_refused_with_the_number_needed(db: sm.Connection) -
         )
 
 
+def test_a_dataset_that_is_too_small_is_not_asked_for_more_samples(
+    db: sm.Connection, items: tuple[Path, NDArray[np.float32]], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "tiny.npz", x=items[1][:20])
+    db.register_dataset("tiny", tmp_path / "tiny.npz")
+    for statement in ("CREATE LINK few FROM accent_net TO digit_net", "ANALYZE ALL FOR LINKS"):
+        with pytest.raises(SommelierError, match="20 samples of 'tiny' are too few") as caught:
+            db.execute(f"{statement} USING dataset = 'tiny'")
+        assert "register a dataset with" in str(caught.value.hint)
+
+
 def test_no_torch_is_needed_to_run_a_plan(db: sm.Connection, tmp_path: Path) -> None:
     import subprocess
     import sys

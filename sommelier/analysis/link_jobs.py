@@ -182,11 +182,14 @@ def _leave_out(
 
 
 def _check_size(probes: Probes) -> None:
-    least = least_samples()
-    if probes.record.samples < least:
+    least, samples = least_samples(), probes.record.samples
+    if samples < least:
+        more = samples < (samples if probes.dataset is None else probes.dataset.samples)
         raise AnalysisError(
-            f"{probes.record.samples} samples of '{probes.record.name}' are too few for links",
-            hint=f"USING samples = {least} or more",
+            f"{samples} samples of '{probes.record.name}' are too few for links",
+            hint=f"USING samples = {least} or more"
+            if more
+            else f"register a dataset with {least} items or more",
         )
 
 
