@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,12 @@ import pytest
 from onnx import helper
 
 import sommelier as sm
-from sommelier.errors import DatasetError, SommelierError
+from sommelier.analysis.datasets import in_memory
+from sommelier.analysis.execution import RunRequest, open_model
+from sommelier.analysis.links.formats import AnswerFormat
+from sommelier.analysis.links.reading import run_answers
+from sommelier.analysis.probes import dataset_probes
+from sommelier.errors import AnalysisError, DatasetError, SommelierError
 from tests.onnx_writer import FLOAT, INT64, save_model
 
 SPEAKERS, PIXELS, TONES = 4, 20, 30
@@ -179,6 +185,25 @@ def test_a_predicted_sequence_has_the_shape_of_the_model_s_own(
         assert values.reshape(own.shape).argmax(-1).shape == own.argmax(-1).shape
         agreement = (values.reshape(own.shape).argmax(-1) == own.argmax(-1)).mean()
         assert agreement > 0.75
+
+
+def test_tokens_are_not_made_up_where_a_sequence_is_shorter_than_any_before(
+    sentences: tuple[sm.Connection, Path],
+) -> None:
+    """Tags of sequences of one length have no token that means "over"."""
+    db, folder = sentences
+    link = db.catalog.link("tagger_to_topic")
+    format = AnswerFormat.from_json(str(link.source_format))
+    assert (format.steps, format.end) == (STEPS, None)
+    record = db.catalog.resolve("tagger")
+    ids = np.load(folder / "text.npz")["x"][:8]
+    loaded = in_memory(ids)
+    probes = dataset_probes(loaded, samples=8, sampling="first")
+    path = db.artifacts.path(record.artifact)
+    opened = open_model(RunRequest(path, record.output_kind, None, probes), loaded)
+    assert run_answers(opened, probes, record, format).values.shape == (8, STEPS)
+    with pytest.raises(AnalysisError, match="shorter sequences"):
+        run_answers(opened, probes, record, replace(format, steps=STEPS + 1))
 
 
 def test_a_source_that_fails_leaves_the_other_links_standing(

@@ -189,7 +189,9 @@ def _classes_format(values: Array, dtype: str, classes: int | None) -> AnswerFor
         raise AnalysisError(
             "a single score is no choice of a class; declare the model 'multilabel'"
         )
-    known = flat[np.isfinite(flat).all(axis=1)].astype(np.float64)
+    known = flat[(flat < np.inf).all(axis=1)].astype(np.float64)  # of a logarithm, -inf is one of 0
+    if not len(known):
+        raise AnalysisError("every answer has an infinite score")
     if _signed_bytes(known):
         dtype = "int8"
     total = _row_sum(known - _least(dtype))
@@ -212,7 +214,7 @@ def _row_sum(values: Floats) -> float | None:
     if values.max() <= 255 and (values == np.floor(values)).all():
         return EIGHT_BITS if sums.max() <= EIGHT_BITS * (1 + SUM_TOLERANCE) else None
     usual = float(np.median(sums))
-    if np.abs(sums / usual - 1).max() > SUM_TOLERANCE:
+    if np.abs(sums - usual).max() > SUM_TOLERANCE * usual:
         return None
     return 1.0 if abs(usual - 1) <= SUM_TOLERANCE else float(round(usual))
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.analysis import datasets
@@ -86,11 +85,4 @@ def _tokens(opened: OpenModel, probes: Probes, format: AnswerFormat | None) -> L
     collected = opened.run(probes, TokenCollector)
     if format is None:
         return collected.answers()
-    found = collected.answers(classes=format.width, end=format.end)
-    if found.format.steps > format.steps:
-        raise AnalysisError(
-            f"a sequence of {found.format.steps} tokens; the links know up to {format.steps}"
-        )
-    short = format.steps - found.format.steps
-    padded = np.pad(found.values, ((0, 0), (0, short)), constant_values=format.end or 0)
-    return LinkAnswers(format, padded)
+    return natural(collected.ids, format)

@@ -215,7 +215,8 @@ def _of_labels(given: Array, wanted: Array, known: NDArray[np.bool_]) -> _Measur
 
 def _of_numbers(given: Array, wanted: Array, known: NDArray[np.bool_], scale: float) -> _Measured:
     errors = np.abs(given.astype(np.float64) - wanted).mean(axis=1)
-    errors = np.where(known, errors, scale)  # no answer counts as one that is off by the range
+    # no answer counts as one that is off by the range; of one that never changes, as wrong
+    errors = np.where(known, errors, scale or np.inf)
     shares = errors / scale if scale else (errors > 0).astype(np.float64)
     return _Measured("MAE", _mean_of(errors), np.maximum(1 - shares, 0.0), "bootstrap", scale)
 

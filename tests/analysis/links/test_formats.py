@@ -82,6 +82,18 @@ def test_logits_come_back_up_to_a_shift_of_all_classes():
     assert back.dtype == LOGITS.dtype
 
 
+def test_a_class_that_is_ruled_out_has_a_logit_all_the_same():
+    """Logarithms of probabilities that are 0, in every row."""
+    logits = np.random.default_rng(0).normal(size=(20, 4))
+    logits[:, 2] = -np.inf
+    found = natural(logits, format_of(OutputKind.CLASSIFICATION, logits))
+    assert found.format.form == "logits"
+    assert found.answered.all()
+    assert (found.values[:, 2] == 0).all()
+    with pytest.raises(AnalysisError, match="infinite"):
+        format_of(OutputKind.CLASSIFICATION, np.full((3, 4), np.inf))
+
+
 def test_quantised_logits_are_not_taken_for_probabilities():
     scores = np.clip(np.rint(20 * LOGITS + 128), 0, 255).astype(np.uint8)
     format = format_of(OutputKind.CLASSIFICATION, scores)

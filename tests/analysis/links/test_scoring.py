@@ -242,6 +242,14 @@ def test_a_sample_without_an_answer_counts_as_wrong(format, width):
         assert found.performance == pytest.approx(0.75)
 
 
+def test_no_answer_is_wrong_where_the_target_never_changes_too():
+    truth = np.ones((10, 1))
+    given = np.where(np.arange(10)[:, None] < 4, np.nan, truth)
+    found = score(AnswerFormat("numbers", 1, "values"), given, truth, scale=0.0)
+    assert found.performance == 0.0
+    assert found.per_sample.mean() == 0.6
+
+
 def test_the_quick_performance_is_that_of_the_score():
     rng = np.random.default_rng(12)
     truth, given = rng.normal(size=(30, 3)), rng.normal(size=(30, 3))
