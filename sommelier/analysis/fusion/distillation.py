@@ -110,9 +110,9 @@ class Curve:
 
 
 def teach(
-    teachers: Sequence[nn.Module], inputs: Array, *, device: str = "cpu"
+    teachers: Sequence[nn.Module], inputs: Sequence[Array], *, device: str = "cpu"
 ) -> tuple[Array, ...]:
-    """Every teacher's answers (n, ...) to the inputs (n, ...), to be computed once.
+    """Every teacher's answers (n, ...) to the inputs, each (n, ...), to be computed once.
 
     Raises AnalysisError for a teacher that gives several tensors.
     """
@@ -125,15 +125,15 @@ def teach(
     return tuple(answers)
 
 
-def answer(module: nn.Module, inputs: Array, *, device: str = "cpu") -> tuple[Array, ...]:
-    """The module's outputs for the inputs (n, ...), each (n, ...), on the CPU."""
+def answer(module: nn.Module, inputs: Sequence[Array], *, device: str = "cpu") -> tuple[Array, ...]:
+    """The module's outputs, each (n, ...), for its inputs, each (n, ...); kept on the CPU."""
     import torch
 
     parts = []
     with _on(module, device), torch.inference_mode():
-        for start in range(0, len(inputs), RUN_BATCH):
-            given = torch.from_numpy(np.array(inputs[start : start + RUN_BATCH]))
-            parts.append([one.cpu().numpy() for one in _outputs(module, given.to(device))])
+        for start in range(0, len(inputs[0]), RUN_BATCH):
+            batch = [np.array(given[start : start + RUN_BATCH]) for given in inputs]
+            parts.append([one.cpu().numpy() for one in _outputs(module, batch, device)])
     return tuple(np.concatenate(task) for task in zip(*parts, strict=True))
 
 
@@ -233,8 +233,7 @@ class _Training:
 
         device = self.options.device
         rows = self.rows[batch.numpy()]
-        given = torch.from_numpy(self.lessons.inputs[rows]).to(device)
-        outputs = _outputs(self.module, given)
+        outputs = _outputs(self.module, self.lessons.inputs_of(rows), device)
         if len(outputs) != self.lessons.tasks:
             raise AnalysisError(
                 f"the module gives {len(outputs)} tensors for {self.lessons.tasks} tasks"
@@ -251,7 +250,7 @@ class _Training:
     def _measure(self, epoch: int, loss: float) -> None:
         """Adds the scores on the `select` samples, and keeps the state if it is the best."""
         rows = self.lessons.splits.select
-        outputs = answer(self.module, self.lessons.inputs[rows], device=self.options.device)
+        outputs = answer(self.module, self.lessons.inputs_of(rows), device=self.options.device)
         judged = self.lessons.judge(outputs, rows)
         self.samples = min(len(j.fused) for j in judged)
         scores, drops = ([getattr(j, what) for j in judged] for what in ("score", "drop"))
@@ -285,11 +284,11 @@ class _Training:
         return False
 
 
-def _outputs(module: nn.Module, inputs: Tensor) -> tuple[Tensor, ...]:
-    from torch import Tensor
+def _outputs(module: nn.Module, inputs: Sequence[Array], device: str) -> tuple[Tensor, ...]:
+    import torch
 
-    made = module(inputs)
-    return (made,) if isinstance(made, Tensor) else tuple(made)
+    made = module(*(torch.from_numpy(given).to(device) for given in inputs))
+    return (made,) if isinstance(made, torch.Tensor) else tuple(made)
 
 
 @contextmanager

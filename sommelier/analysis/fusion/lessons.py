@@ -42,7 +42,8 @@ class Splits:
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """n samples of the common input, and per task, in the order of the fused module's outputs:
+    """n samples of the common inputs, each (n, ...), and per task, in the order of the module's
+    outputs (of a model with several, each is a task here):
 
     answers : what the teacher gives, (n, ...), in the model's own form. formats : its form.
     truths : what is right, or None where nobody knows: class ids (n,), -1 for a sample without a
@@ -50,7 +51,7 @@ class Lessons:
     Raises AnalysisError where they do not belong together.
     """
 
-    inputs: Array
+    inputs: tuple[Array, ...]
     answers: tuple[Array, ...]
     formats: tuple[AnswerFormat, ...]
     truths: tuple[Array | None, ...]
@@ -62,12 +63,17 @@ class Lessons:
                 f"answers of {len(self.answers)} tasks, formats of {len(self.formats)} and truths "
                 f"of {len(self.truths)}: one of each a task, None for an unknown truth"
             )
-        for task, given in enumerate((*self.answers, *self.truths)):
-            if given is not None and len(given) != len(self.inputs):
-                raise AnalysisError(
-                    f"{len(given)} answers of task {task % len(self.answers)} to "
-                    f"{len(self.inputs)} samples"
-                )
+        counts = {len(array) for array in (*self.inputs, *self.answers, *self.truths)
+                  if array is not None}  # fmt: skip
+        if len(counts) != 1:
+            sizes = ", ".join(str(count) for count in sorted(counts))
+            raise AnalysisError(
+                f"inputs, answers and truths of {sizes} samples do not belong together"
+            )
+
+    def inputs_of(self, rows: Indices) -> tuple[Array, ...]:
+        """The inputs of some samples, copies."""
+        return tuple(given[rows] for given in self.inputs)
 
     @property
     def tasks(self) -> int:

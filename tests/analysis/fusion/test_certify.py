@@ -37,7 +37,7 @@ def _simulated(
     every = np.arange(n)
     none: Indices = np.empty(0, dtype=np.int64)
     lessons = Lessons(
-        np.zeros((n, 1)),
+        (np.zeros((n, 1)),),
         (_answers(teacher, 2),),
         (logits(2),),
         (truth if labelled else None,),
@@ -83,7 +83,7 @@ def test_only_the_certify_samples_are_looked_at() -> None:
     taught = lessons(TwoTasks(1), (logits(3), logits(4)))
     rows = taught.splits.certify
     module = TwoTasks(2)
-    outputs = answer(module, taught.inputs[rows])
+    outputs = answer(module, taught.inputs_of(rows))
     before = certify(taught, outputs)
     scrambled = [given.copy() for given in taught.answers]
     others = np.concatenate([taught.splits.fine_tune, taught.splits.select])
@@ -114,7 +114,7 @@ def test_answers_right_in_part_are_bounded_too() -> None:
     teacher, fused = (np.abs(truth - (rng.random(truth.shape) < rate)) for rate in (0.1, 0.2))
     splits = divide(4000, 0)
     for known, measure, expected in ((truth, "score", 0.1), (None, "likeness", 0.26)):
-        material = Lessons(truth, (teacher * 1.0,), (format,), (known,), splits)
+        material = Lessons((truth,), (teacher * 1.0,), (format,), (known,), splits)
         [drop] = certify(material, [fused[splits.certify] * 1.0]).drops
         assert drop.measure == measure
         assert drop.interval.contains(expected)
@@ -127,7 +127,7 @@ def test_numbers_are_certified_by_their_likeness() -> None:
     taught = lessons(TwoLinear(1), (numbers(3), numbers(4)))
     module = TwoLinear(2)
     fine_tune(module, taught, FineTuning(epochs=30, learning_rate=0.02, predictor=None))
-    found = certify(taught, answer(module, taught.inputs[taught.splits.certify]), side="upper")
+    found = certify(taught, answer(module, taught.inputs_of(taught.splits.certify)), side="upper")
     assert found.worst.measure == "likeness"
     assert found.meets(0.05) is Verdict.PASSES
     assert found.worst.interval.low == 0.0
@@ -163,7 +163,7 @@ def test_the_samples_needed_are_enough_and_one_less_is_not(labelled: bool, side:
         none: Indices = np.empty(0, dtype=np.int64)
         ids = np.zeros(n, dtype=np.int64)
         material = Lessons(
-            np.zeros((n, 1)),
+            (np.zeros((n, 1)),),
             (_answers(ids, 2),),
             (logits(2),),
             (ids if labelled else None,),
@@ -179,7 +179,7 @@ def test_the_samples_needed_are_enough_and_one_less_is_not(labelled: bool, side:
 
 def test_several_candidates_widen_the_interval_of_each() -> None:
     taught = lessons(TwoTasks(1), (logits(3), logits(4)))
-    outputs = answer(TwoTasks(2), taught.inputs[taught.splits.certify])
+    outputs = answer(TwoTasks(2), taught.inputs_of(taught.splits.certify))
     one, five = (certify(taught, outputs, candidates=k).worst.interval for k in (1, 5))
     assert five.low < one.low < one.high < five.high
     assert one.confidence == five.confidence == 0.95

@@ -82,7 +82,7 @@ def test_the_state_of_least_drop_is_kept(taught: Lessons) -> None:
     drops = [epoch.drop for epoch in curve.epochs]
     assert curve.kept == drops.index(min(drops))
     rows = taught.splits.select
-    judged = taught.judge(answer(module, taught.inputs[rows]), rows)
+    judged = taught.judge(answer(module, taught.inputs_of(rows)), rows)
     assert max(j.drop for j in judged) == pytest.approx(curve.best.drop)
 
 
@@ -147,7 +147,7 @@ def test_normalisation_statistics_and_dropout_are_frozen() -> None:
         )
 
     inputs = np.random.default_rng(0).normal(3.0, 2.0, size=(200, FEATURES)).astype(np.float32)
-    taught = Lessons(inputs, teach([net(1)], inputs), (logits(3),), (None,), divide(200, 0))
+    taught = Lessons((inputs,), teach([net(1)], [inputs]), (logits(3),), (None,), divide(200, 0))
     module = net(2).train()
     mean = module[1].running_mean.clone()
     fine_tune(module, taught, FineTuning(epochs=2, predictor=None))
@@ -164,6 +164,26 @@ def test_a_task_of_weight_zero_is_not_learned() -> None:
     fine_tune(module, only_first, FineTuning(epochs=2, weights=(1.0, 0.0), predictor=None))
     assert torch.equal(head, module.maps[1].weight)
     assert not torch.equal(start, module.maps[0].weight)
+
+
+class _Pair(nn.Module):
+    """Reads two inputs."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.left, self.right = nn.Linear(FEATURES, 3), nn.Embedding(5, 3)
+
+    def forward(self, x: Tensor, ids: Tensor) -> Tensor:
+        both: Tensor = self.left(x) + self.right(ids)
+        return both
+
+
+def test_modules_with_several_inputs_are_trained() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(600, FEATURES)).astype(np.float32), rng.integers(0, 5, 600)
+    taught = Lessons(inputs, teach([_Pair(1)], inputs), (logits(3),), (None,), divide(600, 0))
+    assert fine_tune(_Pair(2), taught, LONG).best.drop <= 0.02
 
 
 def test_what_cannot_be_trained_is_refused_with_the_reason(taught: Lessons) -> None:

@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 
 
 def _lessons(format: AnswerFormat, answers: np.ndarray, truth: np.ndarray | None) -> Lessons:
-    return Lessons(np.zeros((N, 1)), (answers,), (format,), (truth,), divide(N, 0))
+    return Lessons((np.zeros((N, 1)),), (answers,), (format,), (truth,), divide(N, 0))
 
 
 @pytest.mark.parametrize("n", [50, 101, 1000])
@@ -113,7 +113,7 @@ def test_lessons_that_do_not_belong_together_are_refused() -> None:
     lessons = _lessons(logits(3), np.zeros((N, 3)), None)
     with pytest.raises(AnalysisError, match="formats of 1 and truths of 2"):
         replace(lessons, truths=(None, None))
-    with pytest.raises(AnalysisError, match="199 answers of task 0 to 200 samples"):
+    with pytest.raises(AnalysisError, match="of 199, 200 samples do not belong"):
         replace(lessons, answers=(np.zeros((N - 1, 3)),))
     with pytest.raises(AnalysisError, match="2 outputs for 1 tasks"):
         lessons.judge([np.zeros((N, 3))] * 2, np.arange(N))

@@ -63,9 +63,9 @@ def lessons(
 ) -> Lessons:
     """Standard normal inputs, and what a module with one output a task answers to them."""
     inputs = np.random.default_rng(seed).normal(size=(n, FEATURES)).astype(np.float32)
-    answers = teach([_One(teachers, task) for task in range(len(formats))], inputs)
+    answers = teach([_One(teachers, task) for task in range(len(formats))], [inputs])
     return Lessons(
-        inputs, answers, tuple(formats), tuple(truths or [None] * len(formats)), divide(n, seed)
+        (inputs,), answers, tuple(formats), tuple(truths or [None] * len(formats)), divide(n, seed)
     )
 
 
