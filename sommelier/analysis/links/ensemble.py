@@ -90,12 +90,13 @@ class LinkEnsemble:
         self.format = target.format
         self.confidence = confidence
         self.sources = tuple(sorted(predicted))
-        self._target, self._predicted, self._split = target.values, predicted, split
+        # of all samples nothing is kept: a thousand classes of 40 models are 12 GB of predictions
         self._held = {name: predicted[name][split.held_out] for name in self.sources}
+        self._truth = target.values[split.held_out]
         numbers = target.format.kind == "numbers"
         self._scale = answer_range(target.values[split.train]) if numbers else None
         self._constant = constant_answer(target.format, target.values[split.train])
-        self.constant = self._measured(constant_head(self.format, self._constant), split.held_out)
+        self.constant = self._measured(constant_head(self.format, self._constant))
         if not np.isfinite(self.constant):
             raise AnalysisError(
                 f"no label occurs in the {len(split.held_out)} held-out samples, so that nothing "
@@ -103,11 +104,10 @@ class LinkEnsemble:
                 hint="give more samples",
             )
         self._singles = {
-            name: self._measured(source_head(self.format, name), split.held_out)
-            for name in self.sources
+            name: self._measured(source_head(self.format, name)) for name in self.sources
         }
-        self.stackable = self._best_sources(members)
-        self._stacked = self._products()
+        self.stackable = self._best_sources(target, predicted, split.validation, members)
+        self._stacked = _products(target, {n: predicted[n] for n in self.stackable}, split)
         self._found: dict[tuple[str, ...], tuple[HeadKind, float] | None] = {}
 
     @property
@@ -177,11 +177,10 @@ class LinkEnsemble:
         at (each source, their stack, the constant). Its interval holds for all of them at once.
         """
         names = self._known(subset)
-        rows = self._split.held_out
         return score(
             self.format,
-            self._answers(self.head(names), rows),
-            self._target[rows],
+            self.head(names)(self._held, count=len(self._truth)),
+            self._truth,
             confidence=self.confidence,
             candidates=len(names) + 2 if candidates is None else candidates,
             scale=self._scale,
@@ -204,49 +203,36 @@ class LinkEnsemble:
         if len(names) < 2 or self._stacked is None:
             return None
         head = self.stack(names)
-        return head.kind, self._measured(head, self._split.held_out)
+        return head.kind, self._measured(head)
 
     def _tops(self, subsets: Iterable[tuple[str, ...]]) -> Iterable[float]:
         return (self.performance(subset) for subset in subsets)
 
-    def _measured(self, head: Head, rows: Rows) -> float:
-        answers = self._answers(head, rows)
-        return performance(self.format, answers, self._target[rows], scale=self._scale)
+    def _measured(self, head: Head) -> float:
+        answers = head(self._held, count=len(self._truth))
+        return performance(self.format, answers, self._truth, scale=self._scale)
 
-    def _answers(self, head: Head, rows: Rows) -> Array:
-        if rows is self._split.held_out:
-            return head(self._held, count=len(rows))
-        return head({name: self._predicted[name][rows] for name in head.sources}, count=len(rows))
-
-    def _best_sources(self, members: int | None) -> tuple[str, ...]:
+    def _best_sources(
+        self, target: LinkAnswers, predicted: Mapping[str, Array], rows: Rows, members: int | None
+    ) -> tuple[str, ...]:
         most = members
         if most is None:
             most = STACKED_OF_FEW if len(self.sources) <= FEW else STACKED_OF_MANY
         if len(self.sources) <= most:
             return self.sources
-        rows = self._split.validation
-        worth = {n: self._measured(source_head(self.format, n), rows) for n in self.sources}
+        worth = {
+            name: performance(
+                self.format, source_head(self.format, name)({name: predicted[name][rows]}),
+                target.values[rows], scale=self._scale,
+            )
+            for name in self.sources
+        }  # fmt: skip
         best = sorted(self.sources, key=lambda name: (-np.nan_to_num(worth[name]), name))
         return tuple(sorted(best[:most]))
 
-    def _products(self) -> tuple[Weighing, Stacking | None] | None:
-        """What fits are made from; None where there is nothing to combine, where answers are too
-        large, and for the mere ids of long sequences over a large vocabulary."""
-        size = outputs_of(self.format)
-        numbers = size * len(self._target) * (len(self.stackable) + 1)
-        narrow = 2 * size < MAX_FEATURES
-        ids = any(self._predicted[name].dtype.kind in "iu" for name in self.stackable)
-        if len(self.stackable) < 2 or (ids and not narrow) or numbers > MOST_NUMBERS:
-            return None
-        rows = self._split.train, self._split.validation
-        target = features_of(self._target, self.format)
-        features = {n: features_of(self._predicted[n], self.format) for n in self.stackable}
-        weighed = weighing(features, target, rows)
-        return weighed, stacking(features, target, self.format, rows) if narrow else None
-
     def _known(self, subset: Iterable[str]) -> tuple[str, ...]:
         names = tuple(sorted(set(subset)))
-        unknown = [name for name in names if name not in self._predicted]
+        unknown = [name for name in names if name not in self._held]
         if unknown:
             raise AnalysisError(
                 f"there is no link from {', '.join(unknown)}",
@@ -269,3 +255,21 @@ def _check(target: LinkAnswers, predicted: Mapping[str, Array]) -> None:
                 f"{' or '.join(map(str, shapes))}",
                 hint="give natural answers of the target's format",
             )
+
+
+def _products(
+    target: LinkAnswers, predicted: Mapping[str, Array], split: Split
+) -> tuple[Weighing, Stacking | None] | None:
+    """What fits are made from; None where there is nothing to combine, where answers are too
+    large, and for the mere ids of long sequences over a large vocabulary."""
+    size = outputs_of(target.format)
+    narrow = 2 * size < MAX_FEATURES
+    ids = any(values.dtype.kind in "iu" for values in predicted.values())
+    numbers = size * len(target) * (len(predicted) + 1)
+    if len(predicted) < 2 or (ids and not narrow) or numbers > MOST_NUMBERS:
+        return None
+    rows = split.train, split.validation
+    wanted = features_of(target.values, target.format)
+    features = {name: features_of(values, target.format) for name, values in predicted.items()}
+    weighed = weighing(features, wanted, rows)
+    return weighed, stacking(features, wanted, target.format, rows) if narrow else None
