@@ -26,7 +26,8 @@ CALL = (4, 9)  # digits a caller dials
 FIRST, QUIET, LOUD = 25.0, 30.0, 10.0  # dB of speech over noise: first period; others, between
 WITHIN = 3.0  # dB, standard deviation of the calls of one period
 TRAINS_FROM = 30  # trials from here on train the networks; the others come in the stream
-QUICK_TRIALS = 20
+QUICK_TRIALS = 10
+AGAIN = 4  # times a recording comes after the first period, in other noise
 VARIANTS, QUICK_VARIANTS = 6, 2  # frames of each recording in training, of any noise and place
 STEPS, QUICK_STEPS = 500, 80
 BATCH = 256
@@ -59,7 +60,7 @@ def calls(*, quick: bool, seed: int) -> Stream:
     every = _spoken(Path(folder)) if folder else _tones(rng)
     watchers = tuple(_listeners(every[every.trial >= TRAINS_FROM], quick, seed, rng))
     heard = every[every.trial < (QUICK_TRIALS if quick else TRAINS_FROM)]
-    order = drawn(heard.speaker, heard.digit, CALL, rng)
+    order = drawn(heard.speaker, heard.digit, CALL, rng, again=AGAIN)
     waves, loudness = heard.waves[order.row], _loudness(order, rng)
     places = ((FRAMES - 1 - place) * HOP for place in range(FRAMES))
     frames = [in_noise(waves, np.full(len(waves), place), loudness, rng) for place in places]

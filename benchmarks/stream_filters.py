@@ -7,15 +7,15 @@ stream so that the share of frames processed stays what the budget allows. Sourc
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.stream_links import LinkedStream, Plan
+from benchmarks.stream_links import LinkedStream, Plan, best_ms
 from benchmarks.stream_methods import Outcome
 
 Array = NDArray[Any]
@@ -24,7 +24,7 @@ Feature = Callable[[Array], Array]
 STEP = 0.1  # by how much a decision moves the logarithm of the threshold
 LEVELS = np.linspace(-2, 2, 17)
 CHANGED = 0.5  # standard deviations by which a pixel counts as another
-TIMED = 200  # frames
+TIMED = 50  # frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +117,11 @@ def _reused(linked: LinkedStream, rows: Array, processed: Array) -> Array:
 
 def _looking_ms(linked: LinkedStream, best: Filter) -> float:
     """The median time of making a picture, its feature, and the distance to another."""
-    stream, times = linked.stream, []
+    stream = linked.stream
     last = best.feature(stream.pictures(stream.frames[:1])[0])
-    for place in range(min(TIMED, len(stream))):
-        frame = stream.frames[place : place + 1]
-        started = time.perf_counter()
-        feature = best.feature(stream.pictures(frame)[0])
+
+    def look(place: int) -> None:
+        feature = best.feature(stream.pictures(stream.frames[place : place + 1])[0])
         best.distance(feature, last)
-        times.append(1e3 * (time.perf_counter() - started))
-        last = feature
-    return float(np.median(times))
+
+    return float(np.median([best_ms(partial(look, place)) for place in range(TIMED)]))

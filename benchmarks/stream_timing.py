@@ -5,14 +5,14 @@ Plans take turns on every frame, so that what else the machine does at the time 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.stream_links import LinkedStream, Plan
+from benchmarks.stream_links import LinkedStream, Plan, best_ms
 from benchmarks.stream_methods import Outcome
 from sommelier.analysis.execution import open_session
 from sommelier.analysis.links import natural
@@ -49,14 +49,9 @@ class Stopwatch:
         return float(outcome.looking_ms + spent / len(outcome.agreement))
 
     def _times(self, runs: Sequence[Callable[[Answers], None]], frame: Array) -> list[float]:
-        """What each plan takes on one frame that is prepared for every model."""
+        """What each plan takes on one frame, which is prepared for every model beforehand."""
         prepared = {name: w.prepare(frame[None]) for name, w in self._watchers.items()}
-        found = []
-        for run in runs:
-            started = time.perf_counter()
-            run(prepared)
-            found.append(1e3 * (time.perf_counter() - started))
-        return found
+        return [best_ms(partial(run, prepared)) for run in runs]
 
     def _run(self, plan: Plan) -> Callable[[Answers], None]:
         models = [(name, self._models[name]) for name in plan.executed]

@@ -3,7 +3,7 @@
 A stream is made of visits: someone calls and dials, or something stands before a camera. Who and
 what comes changes from period to period; in the first, from which links learn, all come as often.
 Consecutive frames resemble each other: each recording or picture is seen in three of them, and a
-visit has several. None comes twice, and none that a network of these was trained on.
+visit has several. Nothing that links learn from, or that a network was trained on, comes again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FRAMES = 3  # of one recording or picture
 CONCENTRATION = 0.5  # Dirichlet's, of a period's mix: a few make most of it
 SHOWN = 0.8  # of all samples; the others are left so that the last periods have a choice too
 
-IMAGES = 2_500
+IMAGES = 5_000
 IN_A_ROW = (1, 5)  # pictures of one class
 SHAKE = 2  # pixels by which a picture moves between frames, at most
 LIGHT = 0.1  # by which it becomes brighter or darker, at most
@@ -93,28 +93,38 @@ def camera(seed: int, *, images: int = IMAGES) -> Stream:
     return Stream("camera (CIFAR-10)", frames, np.repeat(order.period, FRAMES), watchers, _grey)
 
 
-def drawn(who: Rows, what: Rows, visits: tuple[int, int], rng: np.random.Generator) -> Order:
-    """Visits of one `who` each, of least to most (excluded) samples; no sample comes twice.
+def drawn(
+    who: Rows, what: Rows, visits: tuple[int, int], rng: np.random.Generator, *, again: int = 1
+) -> Order:
+    """Visits of one `who` each, of least to most (excluded) samples.
 
-    Who comes and what is shown follow the period's mix, as far as there are samples left.
+    Who comes and what is shown follow the period's mix, as far as there are samples left. Samples
+    of the first period come once and never later, the others up to `again` times.
     """
-    left: dict[tuple[int, int], list[int]] = {}
-    for row in rng.permutation(len(who)):
-        left.setdefault((int(who[row]), int(what[row])), []).append(int(row))
-    each = int(SHOWN * len(who)) // PERIODS
+    rows = rng.permutation(len(who))
+    first = len(rows) * again // (PERIODS - 1 + again)
+    pools = [_pool(rows[:first], who, what), _pool(np.repeat(rows[first:], again), who, what)]
     found: list[tuple[int, int, int]] = []
     visit = 0
     for period in range(PERIODS):
         comes, shown = (_mix(len(np.unique(of)), period, rng) for of in (who, what))
-        while len(found) < (period + 1) * each:
-            visitor = _one(comes, [a for (a, _), rows in left.items() if rows], rng)
+        left, until = pools[period > 0], (period + 1) * int(SHOWN * first)
+        while len(found) < until:
+            visitor = _one(comes, [a for (a, _), several in left.items() if several], rng)
             for _ in range(int(rng.integers(*visits))):
-                choice = [b for (a, b), rows in left.items() if a == visitor and rows]
-                if choice and len(found) < (period + 1) * each:
-                    row = left[visitor, _one(shown, choice, rng)].pop()
-                    found.append((row, period, visit))
+                choice = [b for (a, b), several in left.items() if a == visitor and several]
+                if choice and len(found) < until:
+                    found.append((left[visitor, _one(shown, choice, rng)].pop(), period, visit))
             visit += 1
     return Order(*np.array(found, dtype=np.int64).T)
+
+
+def _pool(rows: Rows, who: Rows, what: Rows) -> dict[tuple[int, int], list[int]]:
+    """The rows of every `who` and `what`."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for row in rows.tolist():
+        found.setdefault((int(who[row]), int(what[row])), []).append(row)
+    return found
 
 
 def _mix(n: int, period: int, rng: np.random.Generator) -> Array:

@@ -30,12 +30,23 @@ from sommelier.analysis.links import AnswerFormat, LinkAnswers, Split
 CLASSES = 4
 
 
-def test_a_stream_shows_no_sample_twice_and_one_visitor_a_visit() -> None:
+@pytest.mark.parametrize("again", [1, 3])
+def test_nothing_of_the_first_period_comes_again(again: int) -> None:
     rng = np.random.default_rng(0)
-    who, what = rng.integers(0, 5, 2_000), rng.integers(0, 3, 2_000)
-    order = drawn(who, what, (2, 6), rng)
-    assert len(np.unique(order.row)) == len(order.row) == SHOWN * len(who)
-    assert np.bincount(order.period).tolist() == [SHOWN * len(who) / PERIODS] * PERIODS
+    who, what = rng.integers(0, 5, 1_800), rng.integers(0, 3, 1_800)
+    order = drawn(who, what, (2, 6), rng, again=again)
+    first = order.row[order.period == 0]
+    times = np.bincount(order.row)
+    assert (times[first] == 1).all()
+    assert times.max() == again
+    assert len(first) == int(SHOWN * (1_800 * again // (PERIODS - 1 + again)))
+    assert np.bincount(order.period).tolist() == [len(first)] * PERIODS
+
+
+def test_a_visit_shows_one_visitor() -> None:
+    rng = np.random.default_rng(0)
+    who = rng.integers(0, 5, 2_000)
+    order = drawn(who, np.zeros_like(who), (2, 6), rng)
     for visit in range(order.visit.max() + 1):
         here = order.visit == visit
         assert len(np.unique(who[order.row[here]])) == 1
