@@ -202,8 +202,12 @@ class _Reader:
         if self._profile is not None and target_id in self._profile.answers:
             answers, predicted, divided = self._now(target_id, answers, predicted, divided)
         self.held_out = max(self.held_out, len(divided.held_out))
+        # which links are usable was decided on the samples that judge them here
+        tried = sum(link.performance is not None for link in own)
         try:
-            return LinkEnsemble(answers, predicted, divided, confidence=self._confidence)
+            return LinkEnsemble(
+                answers, predicted, divided, confidence=self._confidence, tried=tried
+            )
         except AnalysisError as error:
             self.notes.append(f"{self.names[target_id]}: {error.message}")
             return None

@@ -18,6 +18,7 @@ from sommelier.analysis.links.formats import LinkAnswers
 from sommelier.analysis.links.heads import Head
 from sommelier.analysis.links.scoring import performance, skill
 from sommelier.analysis.links.splits import split
+from sommelier.confidence import clopper_pearson
 from sommelier.engine.activation import activation_plan
 from sommelier.engine.parameters import Parameters
 from sommelier.engine.result import Table
@@ -288,6 +289,26 @@ def test_without_links_the_budget_is_spent_on_models_and_the_rest_gets_no_answer
     assert plan.accuracy == 0.5
     assert any("ANALYZE a, b, c, d FOR LINKS" in note for note in plan.notes)
     assert (plan.samples, plan.probe_set_id) == (0, None)
+
+
+def test_links_that_were_found_useless_on_the_same_samples_widen_the_interval(
+    links: LinkBench,
+) -> None:
+    """The usable one is the best of all that were tried."""
+    links.probes()
+    for name in ("a", "b", "c", "d"):
+        links.model(name, memory=MEMORY[name])
+    links.link("b", "a", wrong=0.2)
+    question = "SELECT PLAN FOR a, b, c, d ON memory <= 8.1 MB"
+    lone = next(m for m in planned(links, question).models if m.name == "a")
+    for source in ("c", "d"):
+        links.link(source, "a", wrong=0.7, state="useless")
+    best = next(m for m in planned(links, question).models if m.name == "a")
+    n = len(split(COUNT, 0).held_out)
+    k = round(n * float(best.performance or 0))
+    for found, heads in ((lone, 2), (best, 4)):  # the constant answer, and links to a
+        low, high = map(float, clopper_pearson(k, n, 1 - 0.05 / heads))
+        assert (found.low, found.high) == pytest.approx((low, high))
 
 
 def test_a_model_with_useless_links_only_gets_its_best_constant_answer(links: LinkBench) -> None:

@@ -76,11 +76,14 @@ class LinkEnsemble:
         *,
         confidence: float = 0.95,
         members: int | None = None,
+        tried: int = 0,
     ) -> None:
         """target : all samples of the probe set. predicted : by source, what its link answers on
         the same samples, natural: float (n, width); for tokens ids (n, steps) or scores (n, steps,
-        vocabulary). members : how many sources are combined at most. Samples the target has no
-        answer to are left out, as they are where links are fitted.
+        vocabulary). members : how many sources are combined at most. tried : links that were
+        fitted, if `predicted` are those that did well on the held-out samples: intervals of the
+        best are corrected for all. Samples the target has no answer to are left out, as they are
+        where links are fitted.
 
         Raises AnalysisError for other numbers of samples, for too few answers and where no metric
         is defined, as for labels none of which occurs in the held-out samples.
@@ -90,6 +93,7 @@ class LinkEnsemble:
         self.format = target.format
         self.confidence = confidence
         self.sources = tuple(sorted(predicted))
+        self._tries = max(tried, len(predicted))
         # of all samples nothing is kept: a thousand classes of 40 models are 12 GB of predictions
         self._held = {name: predicted[name][split.held_out] for name in self.sources}
         self._truth = target.values[split.held_out]
@@ -112,9 +116,9 @@ class LinkEnsemble:
 
     @property
     def heads(self) -> int:
-        """The constant, each source alone, and each stackable subset of two or more."""
+        """The constant, each link that was tried, and each stackable subset of two or more."""
         m = len(self.stackable)
-        return 1 + len(self.sources) + (1 << m) - m - 1
+        return 1 + self._tries + (1 << m) - m - 1
 
     def single(self, source: str) -> float:
         """Held-out performance of one link alone, however it compares with the constant."""
