@@ -16,6 +16,7 @@ from sommelier.analysis.links.splits import split
 from sommelier.errors import (
     AnalysisError,
     BinderError,
+    CancelledError,
     SommelierError,
     StorageError,
     UnknownNameError,
@@ -323,6 +324,17 @@ def test_sources_together_are_one_link(db: sm.Connection) -> None:
                and link.probe_set_id == both.probe_set_id)  # fmt: skip
     assert best < 0.8 < 0.95 < (both.performance or 0.0)  # accent and pitch name the speaker
     db.execute("DROP LINK both")
+
+
+def test_a_cancelled_link_leaves_the_one_it_was_to_replace(db: sm.Connection) -> None:
+    before = db.catalog.link("speaker_net_to_accent_net").id
+    with pytest.raises(CancelledError, match="CREATE LINK was cancelled"):
+        db.execute(
+            "CREATE OR REPLACE LINK FROM speaker_net TO accent_net"
+            " USING dataset = 'fsdd', samples = 300",
+            progress=lambda *_: db.cancel(),
+        )
+    assert db.catalog.link("speaker_net_to_accent_net").id == before
 
 
 def test_a_model_is_not_linked_to_itself(db: sm.Connection) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sommelier.connection.naming import underlined
-from sommelier.errors import AnalysisError, BinderError, StorageError
+from sommelier.errors import AnalysisError, BinderError, CancelledError, StorageError
 from sommelier.grammar import nodes
 from sommelier.grammar.builder import QueryBuilder, model_name
 from sommelier.grammar.parser import parse_part
@@ -152,7 +152,10 @@ def _fit(
     tasks = TaskQueue(db.catalog)
     job = tasks.start_job(format_statement(statement), plan.tasks)
     rooms = Rooms(db.catalog, db.artifacts, db.sketches, tasks)
-    run_job(rooms, job, plan, progress=call.progress, cancelled=call.cancelled)
+    try:
+        run_job(rooms, job, plan, progress=call.progress, cancelled=call.cancelled)
+    except CancelledError as error:
+        raise CancelledError("CREATE LINK was cancelled", hint="nothing was changed") from error
     failed = [task.reason or "" for task in tasks.tasks(job.id) if task.state == "failed"]
     if failed:
         raise AnalysisError(f"the link could not be fitted: {failed[0]}")
