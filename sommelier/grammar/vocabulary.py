@@ -35,7 +35,7 @@ STARTERS = _words(
 CATALOG_VIEWS = _words(
     """models profiles equivalences datasets probe_sets sketches tasks jobs job_tasks pools
     pool_models views rejections devices labels operator_costs settings segments lineage links
-    plans plan_models"""
+    plans plan_models fusions fusion_tasks fusion_trace"""
 )
 """What catalog SQL reads; storage/views.py makes them."""
 

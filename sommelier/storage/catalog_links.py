@@ -7,7 +7,6 @@ predicted lies with the sketches, under its id; see SketchStore.
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -18,7 +17,7 @@ from sommelier.errors import StorageError
 from sommelier.link_records import ActivationPlan, ModelLink, PlannedModel, SavedPlan
 from sommelier.storage.catalog_segments import SegmentTable
 from sommelier.storage.naming import unknown_name
-from sommelier.storage.rows import mapping_from_json, now, to_json, utc
+from sommelier.storage.rows import known, mapping_from_json, now, to_json, utc
 from sommelier.storage.versions import PLAN_STATES, link_states, version_of
 
 LinkGone = Callable[[ModelLink], None]
@@ -148,7 +147,7 @@ class LinkTable(SegmentTable):
             versions = {record.id: version_of(record) for record in self.models(missing)}
             members = [
                 {"plan": name, "position": place}
-                | {column: _known(getattr(model, column)) for column in _MODEL_COLUMNS}
+                | {column: known(getattr(model, column)) for column in _MODEL_COLUMNS}
                 | {"source_ids": list(model.source_ids), "link_ids": list(model.link_ids)}
                 | {"version": model.version or versions[model.model_id]}
                 for place, model in enumerate(plan.models)
@@ -225,7 +224,7 @@ def _models_of(link: ModelLink) -> tuple[str, ...]:
 def _link_row(link: ModelLink, names: Mapping[str, str]) -> dict[str, Any]:
     if len(link.source_ids) != len(link.source_versions) or not link.source_ids:
         raise ValueError(f"link '{link.name}' needs a version for each of its sources")
-    row = {column: _known(getattr(link, column)) for column in _LINK_COLUMNS}
+    row = {column: known(getattr(link, column)) for column in _LINK_COLUMNS}
     return row | {
         "source_ids": list(link.source_ids),
         "source_versions": list(link.source_versions),
@@ -233,10 +232,6 @@ def _link_row(link: ModelLink, names: Mapping[str, str]) -> dict[str, Any]:
         "target_name": names[link.target_id],
         "created_at": utc(link.created_at) or now(),
     }
-
-
-def _known(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _link(row: Sequence[Any]) -> ModelLink:
@@ -247,7 +242,7 @@ def _link(row: Sequence[Any]) -> ModelLink:
 
 
 def _plan_row(name: str, plan: ActivationPlan, query_text: str) -> dict[str, Any]:
-    row = {column: _known(getattr(plan, column)) for column in _PLAN_COLUMNS}
+    row = {column: known(getattr(plan, column)) for column in _PLAN_COLUMNS}
     row |= {column: to_json(dict(row[column])) for column in _MAPPINGS}
     row |= {"notes": to_json(plan.notes), "name": name, "query_text": query_text}
     return row | {"created_at": now()}

@@ -84,12 +84,20 @@ def add_links(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE store.probe_sets ADD COLUMN IF NOT EXISTS indices BLOB")
 
 
+def add_fusions(connection: Connection) -> None:
+    """6: fusions, what their tasks lost, and how they were found."""
+    from sommelier.storage.schema import FUSION_TABLES, METADATA
+
+    METADATA.create_all(connection, tables=FUSION_TABLES, checkfirst=True)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     create_tables,
     name_database,
     add_known_devices,
     add_segments,
     add_links,
+    add_fusions,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,11 @@ def utc(moment: datetime | None) -> datetime | None:
     if moment is None or moment.tzinfo is None:
         return moment
     return moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def known(value: Any) -> Any:
+    """The value; None for a number that is NaN."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def to_json(value: object) -> str:

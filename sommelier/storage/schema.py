@@ -1,8 +1,8 @@
 """The tables of the catalog, in DuckDB's schema `store`; the views people query are in views.py.
 
-This is the only description of the tables; migrations create them from it and every change to a row
-is a SQLAlchemy Core statement on them. Importing this module imports SQLAlchemy (about 0.13 s), so
-only the paths that write do; see database.py.
+This, with fusion_schema.py, is the only description of the tables; migrations create them from it
+and every change to a row is a SQLAlchemy Core statement on them. Importing this module imports
+SQLAlchemy (about 0.13 s), so only the paths that write do; see database.py.
 
 No foreign keys: DuckDB cannot update a row another one refers to. Times are naive UTC, because
 DuckDB's TIMESTAMPTZ needs pytz to be read. Tuples and mappings are JSON text, except the tags and
@@ -20,25 +20,22 @@ from sqlalchemy import (
     Double,
     Integer,
     LargeBinary,
-    MetaData,
     String,
     Table,
 )
 
-METADATA = MetaData(schema="store")
+from sommelier.storage.fusion_schema import FUSION_TASKS, FUSION_TRACE, FUSIONS
+from sommelier.storage.schema_base import METADATA as METADATA
+from sommelier.storage.schema_base import key
 
+FUSION_TABLES = (FUSIONS, FUSION_TASKS, FUSION_TRACE)
 
-def _key(name: str, kind: type[Integer] | type[String] = String) -> Column[object]:
-    # autoincrement would make SQLAlchemy ask for SERIAL, which DuckDB does not have
-    return Column(name, kind, primary_key=True, autoincrement=False)
-
-
-META = Table("meta", METADATA, _key("key"), Column("value", String, nullable=False))
+META = Table("meta", METADATA, key("key"), Column("value", String, nullable=False))
 
 MODELS = Table(
     "models",
     METADATA,
-    _key("id"),
+    key("id"),
     Column("number", Integer, nullable=False),  # order of insertion
     Column("name", String, nullable=False),
     Column("version", String, nullable=False),
@@ -75,7 +72,7 @@ MODELS = Table(
 CONTEXTS = Table(
     "contexts",
     METADATA,
-    _key("id", Integer),
+    key("id", Integer),
     Column("metric", String, nullable=False),
     Column("provenance", String, nullable=False),
     Column("method", String, nullable=False),
@@ -87,7 +84,7 @@ CONTEXTS = Table(
     Column("threads", Integer),
 )
 
-SOURCES = Table("sources", METADATA, _key("id", Integer), Column("source", String, nullable=False))
+SOURCES = Table("sources", METADATA, key("id", Integer), Column("source", String, nullable=False))
 
 # (model, context) is unique; measurements.py keeps it so. An index would triple the file.
 MEASUREMENTS = Table(
@@ -104,14 +101,14 @@ MEASUREMENTS = Table(
 )
 
 PROFILES = Table(
-    "profiles", METADATA, _key("model_id"), Column("vector", LargeBinary, nullable=False)
+    "profiles", METADATA, key("model_id"), Column("vector", LargeBinary, nullable=False)
 )
 
 OPERATOR_COSTS = Table(
     "operator_costs",
     METADATA,
-    _key("device"),
-    _key("key"),
+    key("device"),
+    key("key"),
     Column("milliseconds", Double, nullable=False),
     Column("count", BigInteger, nullable=False),
 )
@@ -119,8 +116,8 @@ OPERATOR_COSTS = Table(
 REJECTIONS = Table(
     "rejections",
     METADATA,
-    _key("source"),
-    _key("revision"),
+    key("source"),
+    key("revision"),
     Column("reason", String, nullable=False),
     Column("recorded_at", DateTime, nullable=False),
 )
@@ -128,19 +125,17 @@ REJECTIONS = Table(
 LABEL_SPACES = Table(
     "label_spaces",
     METADATA,
-    _key("id"),
+    key("id"),
     Column("name", String, nullable=False),
     Column("labels", String, nullable=False),
 )
 
-LABEL_MAPS = Table(
-    "label_maps", METADATA, _key("from_id"), _key("to_id"), Column("mapping", String)
-)
+LABEL_MAPS = Table("label_maps", METADATA, key("from_id"), key("to_id"), Column("mapping", String))
 
 DATASETS = Table(
     "datasets",
     METADATA,
-    _key("name"),
+    key("name"),
     Column("id", String, nullable=False),
     Column("kind", String, nullable=False),
     Column("path", String, nullable=False),
@@ -156,7 +151,7 @@ DATASETS = Table(
 PROBE_SETS = Table(
     "probe_sets",
     METADATA,
-    _key("id"),
+    key("id"),
     Column("dataset_id", String),
     Column("name", String, nullable=False),
     Column("samples", BigInteger, nullable=False),
@@ -170,8 +165,8 @@ PROBE_SETS = Table(
 SKETCHES = Table(
     "sketches",
     METADATA,
-    _key("model_id"),
-    _key("probe_set_id"),
+    key("model_id"),
+    key("probe_set_id"),
     Column("number", Integer, nullable=False),  # order of insertion
     Column("kind", String, nullable=False),
     Column("file", String, nullable=False),
@@ -189,10 +184,10 @@ SKETCHES = Table(
 EDGES = Table(
     "edges",
     METADATA,
-    _key("reference_id"),
-    _key("candidate_id"),
-    _key("probe_set_id"),
-    _key("method"),
+    key("reference_id"),
+    key("candidate_id"),
+    key("probe_set_id"),
+    key("method"),
     Column("samples", BigInteger, nullable=False),
     Column("agreements", BigInteger, nullable=False),
     Column("lower", Double, nullable=False),
@@ -207,9 +202,9 @@ EDGES = Table(
 SEGMENTS = Table(
     "segments",
     METADATA,
-    _key("host_id"),
-    _key("donor_id"),
-    _key("name"),
+    key("host_id"),
+    key("donor_id"),
+    key("name"),
     Column("kind", String, nullable=False),
     Column("host_entry", String, nullable=False),
     Column("host_exit", String, nullable=False),
@@ -238,17 +233,17 @@ SEGMENTS = Table(
 LINEAGE = Table(
     "lineage",
     METADATA,
-    _key("model_id"),
-    _key("parent_id"),
-    _key("relation"),
-    _key("provenance"),
+    key("model_id"),
+    key("parent_id"),
+    key("relation"),
+    key("provenance"),
     Column("detail", String),
 )
 
 LINKS = Table(
     "links",
     METADATA,
-    _key("id"),
+    key("id"),
     Column("name", String, nullable=False),  # unique; catalog_links.py keeps it so
     Column("source_ids", ARRAY(String), nullable=False),
     Column("target_id", String, nullable=False),
@@ -295,7 +290,7 @@ LINKS = Table(
 PLANS = Table(
     "plans",
     METADATA,
-    _key("name"),
+    key("name"),
     Column("query_text", String, nullable=False),
     Column("objective", String, nullable=False),
     Column("budget", String, nullable=False),
@@ -320,8 +315,8 @@ PLANS = Table(
 PLAN_MODELS = Table(
     "plan_models",
     METADATA,
-    _key("plan"),
-    _key("position", Integer),
+    key("plan"),
+    key("position", Integer),
     Column("model_id", String, nullable=False),
     Column("name", String, nullable=False),
     Column("executed", Boolean, nullable=False),
@@ -338,7 +333,7 @@ PLAN_MODELS = Table(
 DEVICES = Table(
     "devices",
     METADATA,
-    _key("name"),
+    key("name"),
     Column("memory_bytes", Double),
     Column("peak_flops_per_s", Double),
     Column("bandwidth_bytes_per_s", Double),
@@ -346,13 +341,13 @@ DEVICES = Table(
 )
 
 TASK_REFERENCES = Table(
-    "task_references", METADATA, _key("task"), Column("model_id", String, nullable=False)
+    "task_references", METADATA, key("task"), Column("model_id", String, nullable=False)
 )
 
 POOLS = Table(
     "pools",
     METADATA,
-    _key("name"),
+    key("name"),
     Column("query_text", String, nullable=False),
     Column("created_at", DateTime, nullable=False),
 )
@@ -360,21 +355,21 @@ POOLS = Table(
 POOL_MEMBERS = Table(
     "pool_members",
     METADATA,
-    _key("pool"),
-    _key("position", Integer),
+    key("pool"),
+    key("position", Integer),
     Column("model_id", String, nullable=False),
 )
 
 SAVED_VIEWS = Table(
-    "saved_views", METADATA, _key("name"), Column("query_text", String, nullable=False)
+    "saved_views", METADATA, key("name"), Column("query_text", String, nullable=False)
 )
 
-SETTINGS = Table("settings", METADATA, _key("name"), Column("value", String, nullable=False))
+SETTINGS = Table("settings", METADATA, key("name"), Column("value", String, nullable=False))
 
 JOBS = Table(
     "jobs",
     METADATA,
-    _key("id", Integer),
+    key("id", Integer),
     Column("statement", String, nullable=False),
     Column("state", String, nullable=False),
     Column("started_at", DateTime, nullable=False),
@@ -384,8 +379,8 @@ JOBS = Table(
 TASKS = Table(
     "tasks",
     METADATA,
-    _key("job_id", Integer),
-    _key("key"),
+    key("job_id", Integer),
+    key("key"),
     Column("position", Integer, nullable=False),
     Column("aspect", String, nullable=False),
     Column("model_id", String, nullable=False),

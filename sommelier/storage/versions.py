@@ -1,4 +1,4 @@
-"""When a link or plan may no longer be used: a model of it is gone, or answers otherwise now.
+"""When a link, plan or fusion is stale: a model of it is gone, or answers otherwise now.
 
 The rule is SQL, because the views say it too; `version_of` is the same rule for one record.
 """
@@ -6,15 +6,21 @@ The rule is SQL, because the views say it too; `version_of` is the same rule for
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
+from sommelier.fusion_records import FusedModel
 from sommelier.link_records import ModelLink
 from sommelier.records import ModelRecord
 from sommelier.storage.rows import model_to_row, to_json
 
 LINK_PREFIX = "link:"
+FUSION_PREFIX = "fusion:"
 _DIGITS = 32  # of a SHA-256, hexadecimal
 _VERSION = f"""left(sha256(concat_ws(chr(31), m.id, coalesce(m.preprocessing, chr(30)),
         coalesce(m.label_space_id, chr(30)), m.output_kind)), {_DIGITS})"""
+_MODEL_FAULT = f"""'the model ''' || coalesce(m.name, p.name) || CASE
+            WHEN m.id IS NULL THEN ''' is gone'
+            WHEN {_VERSION} <> p.version THEN ''' has changed since' END"""
 
 
 def version_of(record: ModelRecord) -> str:
@@ -37,7 +43,26 @@ def link_id(link: ModelLink) -> str:
         link.source_versions, link.target_version, link.probe_set_id, link.source_probe_set_id,
         link.seed, link.options,
     ]  # fmt: skip
-    return f"{LINK_PREFIX}{hashlib.sha256(to_json(decides).encode()).hexdigest()[:_DIGITS]}"
+    return f"{LINK_PREFIX}{_digest(decides)}"
+
+
+def fusion_id(fusion: FusedModel) -> str:
+    """The id of a fusion: the hash of what decides it, never of what came out.
+
+    Read are name, the tasks' versions, drop_threshold, seed, dataset and options. The budget does
+    not count: given more of it, the same search goes on. Raises ValueError without the versions.
+    """
+    versions = [task.version for task in fusion.tasks]
+    if not all(versions):
+        raise ValueError(f"fusion '{fusion.name}' needs the version of each of its models")
+    decides = [
+        fusion.name, versions, fusion.drop_threshold, fusion.seed, fusion.dataset, fusion.options
+    ]  # fmt: skip
+    return f"{FUSION_PREFIX}{_digest(decides)}"
+
+
+def _digest(decides: Sequence[object]) -> str:
+    return hashlib.sha256(to_json(decides).encode()).hexdigest()[:_DIGITS]
 
 
 def link_states(links: str = "store.links") -> str:
@@ -68,9 +93,7 @@ _PLANNED = """(SELECT * FROM store.links
 PLAN_STATES = f"""
     SELECT plan, string_agg(reason, '; ' ORDER BY position, part) AS stale
     FROM (
-        SELECT p.plan, p.position, 0 AS part, 'the model ''' || coalesce(m.name, p.name) || CASE
-            WHEN m.id IS NULL THEN ''' is gone'
-            WHEN {_VERSION} <> p.version THEN ''' has changed since' END AS reason
+        SELECT p.plan, p.position, 0 AS part, {_MODEL_FAULT} AS reason
         FROM store.plan_models p LEFT JOIN store.models m ON m.id = p.model_id
         UNION ALL
         SELECT p.plan, p.position, p.part, CASE
@@ -83,3 +106,9 @@ PLAN_STATES = f"""
         LEFT JOIN ({link_states(_PLANNED)}) s ON s.id = k.id)
     GROUP BY plan"""
 """(plan, stale) of every saved plan that has models."""
+
+FUSION_STATES = f"""
+    SELECT p.fusion_id, string_agg({_MODEL_FAULT}, '; ' ORDER BY p.position) AS stale
+    FROM store.fusion_tasks p LEFT JOIN store.models m ON m.id = p.model_id
+    GROUP BY p.fusion_id"""
+"""(fusion_id, stale) of every fusion; stale is NULL while its models are what they were."""

@@ -6,7 +6,7 @@ units (bytes, FLOPs, ms, fractions), times are UTC.
 
 from __future__ import annotations
 
-from sommelier.storage.versions import PLAN_STATES, link_states
+from sommelier.storage.versions import FUSION_STATES, PLAN_STATES, link_states
 
 # best provenance first, then the smallest batch: one number per model and context-free metric
 _BEST = """
@@ -101,6 +101,40 @@ VIEWS: dict[str, str] = {
         p.performance, p.low, p.high, p.skill, p.link_ids, p.position, p.model_id
     FROM store.plan_models p LEFT JOIN store.models m ON m.id = p.model_id
     ORDER BY p.plan, p.position""",
+    "fusions": f"""
+    SELECT coalesce(m.name, f.name) AS name, t.models,
+        if(s.stale IS NULL, f.state, 'stale') AS state, f.method,
+        f.base_latency_ms / nullif(f.latency_ms, 0) AS speedup, t.accuracy_drop,
+        t.accuracy_drop_high, f.drop_threshold, f.confidence, coalesce(s.stale, f.reason) AS reason,
+        f.latency_ms, f.base_latency_ms, f.flops, f.base_flops, f.memory, f.base_memory, f.params,
+        f.base_params, f.device, f.dataset, f.training, f.selection, f.held_out, f.seed,
+        f.evaluations, f.elapsed_ms, f.budget_ms, f.options, f.graph, f.created_at, f.job_id,
+        f.model_id, f.probe_set_id, f.id
+    FROM store.fusions f
+    LEFT JOIN store.models m ON m.id = f.model_id
+    LEFT JOIN ({FUSION_STATES}) s ON s.fusion_id = f.id
+    LEFT JOIN (
+        SELECT p.fusion_id,
+            string_agg(coalesce(b.name, p.name), ', ' ORDER BY p.position) AS models,
+            if(count(p.drop) = count(*), max(p.drop), NULL) AS accuracy_drop,
+            if(count(p.drop_high) = count(*), max(p.drop_high), NULL) AS accuracy_drop_high
+        FROM store.fusion_tasks p LEFT JOIN store.models b ON b.id = p.model_id
+        GROUP BY p.fusion_id) t ON t.fusion_id = f.id
+    ORDER BY 1, f.model_id IS NULL, f.created_at DESC""",
+    "fusion_tasks": """
+    SELECT coalesce(m.name, f.name) AS fusion, coalesce(b.name, t.name) AS model, t.metric,
+        t.baseline, t.drop, t.drop_low, t.drop_high, t.proved, f.confidence, t.samples, t.position,
+        t.model_id, t.fusion_id
+    FROM store.fusion_tasks t JOIN store.fusions f ON f.id = t.fusion_id
+    LEFT JOIN store.models m ON m.id = f.model_id
+    LEFT JOIN store.models b ON b.id = t.model_id
+    ORDER BY 1, t.fusion_id, t.position""",
+    "fusion_trace": """
+    SELECT coalesce(m.name, f.name) AS fusion, t.step, t.action, t.pair, t.flops, t.latency_ms,
+        t.drop_predicted, t.drop_measured, t.epochs, t.elapsed_ms, t.accepted, t.reason, t.fusion_id
+    FROM store.fusion_trace t JOIN store.fusions f ON f.id = t.fusion_id
+    LEFT JOIN store.models m ON m.id = f.model_id
+    ORDER BY 1, t.fusion_id, t.step""",
     "datasets": """
     SELECT d.name, d.kind, d.samples, d.labelled, d.held_out, d.item_shape, d.dtype,
         l.name AS label_space, d.path, d.options, d.id
