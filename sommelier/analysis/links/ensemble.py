@@ -100,13 +100,7 @@ class LinkEnsemble:
         numbers = target.format.kind == "numbers"
         self._scale = answer_range(target.values[split.train]) if numbers else None
         self._constant = constant_answer(target.format, target.values[split.train])
-        self.constant = self._measured(constant_head(self.format, self._constant))
-        if not np.isfinite(self.constant):
-            raise AnalysisError(
-                f"no label occurs in the {len(split.held_out)} held-out samples, so that nothing "
-                "can be said of a link",
-                hint="give more samples",
-            )
+        self.constant = self._constant_performance()
         self._singles = {
             name: self._measured(source_head(self.format, name)) for name in self.sources
         }
@@ -189,6 +183,16 @@ class LinkEnsemble:
             candidates=len(names) + 2 if candidates is None else candidates,
             scale=self._scale,
         )
+
+    def _constant_performance(self) -> float:
+        found = self._measured(constant_head(self.format, self._constant))
+        if not np.isfinite(found):
+            raise AnalysisError(
+                f"no label occurs in the {len(self._truth)} held-out samples, so that nothing can "
+                "be said of a link",
+                hint="give more samples",
+            )
+        return found
 
     def _choice(self, names: tuple[str, ...]) -> Choice:
         choice = Choice("constant", (), self.constant)
