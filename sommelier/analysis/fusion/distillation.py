@@ -91,7 +91,7 @@ class Curve:
 
     stopped : 'epochs' when all were trained, 'reached' the tolerance, 'out of reach' as predicted,
     'diverged' when the loss was no number. A drop here flatters the model: the epoch was chosen by
-    it (certify.py tells what is true of other samples).
+    it (certifying.py tells what is true of other samples).
     """
 
     epochs: tuple[Epoch, ...]

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sommelier.analysis.bounds import Verdict
-from sommelier.analysis.fusion.certify import Certificate, certify, samples_needed
+from sommelier.analysis.fusion.certifying import Certificate, certify, samples_needed
 from sommelier.analysis.fusion.distillation import FineTuning, answer, fine_tune
 from sommelier.analysis.fusion.lessons import Indices, Lessons, Splits, divide
 from sommelier.analysis.links.formats import AnswerFormat
