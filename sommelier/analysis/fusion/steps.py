@@ -48,8 +48,10 @@ class Step(nn.Module):
         return self.adapter.tensors({ENTRY: features}, (EXIT,))[EXIT]
 
     def clone(self) -> Step:
-        """A copy with parameters of its own."""
-        return copy.deepcopy(self)
+        """A copy with parameters of its own; what never changes is shared."""
+        graphs = [self.program] if self.adapter is None else [self.program, self.adapter]
+        fixed = [self.block, *self.models.values(), *(n for graph in graphs for n in graph.nodes)]
+        return copy.deepcopy(self, {id(item): item for item in fixed})
 
     def adapt(self, model: ModelProto | None) -> None:
         """Puts an adapter before the program, or takes it away."""

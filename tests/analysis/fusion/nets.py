@@ -98,8 +98,8 @@ class _Inverted(nn.Module):
         y = functional.hardswish(self.expand(x))
         y = functional.hardswish(self.depthwise(y))
         gate = torch.sigmoid(self.up(functional.relu(self.down(y.mean((2, 3), keepdim=True)))))
-        y = self.project(y * gate)
-        return x + y if self.skip else y
+        found: Tensor = self.project(y * gate)
+        return x + found if self.skip else found
 
 
 def mobilenet(widths: Sequence[int], classes: int) -> nn.Module:
@@ -178,7 +178,7 @@ def export(
     fixed: bool = False, names: Sequence[str] = ("x",),
 ) -> ModelProto:  # fmt: skip
     """The net's ONNX graph as torch writes it. fixed : the batch is that of the inputs."""
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()  # torch writes to files too, and states paths only
     options: dict[str, Any] = {}
     if not fixed and exporter == "dynamo":
         options["dynamic_shapes"] = tuple(
