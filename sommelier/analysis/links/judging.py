@@ -232,10 +232,19 @@ def exceeds(link: Score, constant: Score, *, candidates: int = 1) -> bool:
     confidence of its score.
 
     Both were judged on the same samples, so their differences are bounded (proved) where they are
-    means of terms; elsewhere the link's interval has to lie above the constant's performance.
+    means of terms: of right and wrong answers by the share of wins among the samples on which one
+    of the two is right (an exact sign test), of graded ones by betting. Elsewhere the link's
+    interval has to lie above the constant's performance.
     """
     if link.terms is None or constant.terms is None:
         return link.low > constant.performance
+    if link.metric == "accuracy":
+        wins = int(np.count_nonzero(link.terms > constant.terms))
+        losses = int(np.count_nonzero(link.terms < constant.terms))
+        share = bound(
+            "proportion", wins, wins + losses, confidence=link.confidence, candidates=candidates
+        )
+        return share.low > 0.5
     halves = (link.terms - constant.terms + 1) / 2
     found = bound(
         "mean", np.clip(halves, 0.0, 1.0), confidence=link.confidence, candidates=candidates

@@ -238,6 +238,20 @@ def test_a_link_exceeds_the_constant_by_pairs_of_samples():
     assert not exceeds(score(format, slightly, truth), constant)
 
 
+def test_ten_wins_and_one_loss_are_no_chance_in_whatever_order():
+    """Sign test: 2 P(at least 10 of 11 heads) = .012."""
+    format = AnswerFormat("classes", 2, "logits")
+    rows = np.r_[np.zeros(22, int), np.ones(21, int)]
+    for seed in range(20):
+        order = np.random.default_rng(seed).permutation(43)
+        truth = np.eye(2)[rows[order]]
+        constant = score(format, np.tile([1.0, 0.0], (43, 1)), truth)
+        given = np.tile([1.0, 0.0], (43, 1))
+        ones = np.flatnonzero(truth[:, 1])
+        given[[*ones[:10], int(np.flatnonzero(truth[:, 0])[0])]] = [0.0, 1.0]
+        assert exceeds(score(format, given, truth), constant)
+
+
 def test_options_train_as_they_say():
     training = LinkOptions(epochs=3, batch=8, seed=5, device="cuda", threads=2).training
     assert (training.epochs, training.batch, training.seed) == (3, 8, 5)
