@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.link_tasks import Group
+from benchmarks.link_tasks import Floats, Group
 from benchmarks.report import table
 from sommelier.analysis.links import Score, Split, skill, split
 from sommelier.analysis.links.ensemble import LinkEnsemble
 from sommelier.analysis.links.fitting import FittedLink, LinkOptions, fit_links
+from sommelier.analysis.links.heads import Head
 from sommelier.analysis.links.scoring import answer_range, performance
 from sommelier.analysis.links.screening import Screen, screen
 
@@ -46,8 +48,9 @@ class Pair:
 class Row:
     """All links to one target, and their ensemble.
 
-    below : subsets of sources whose ensemble does worse on held-out samples than the best of its
-    sources. fresh : ensemble of all minus best source, where neither was chosen on the samples.
+    below : of so many subsets of sources, those whose ensemble does worse on held-out samples than
+    the best of its sources. fresh : ensemble of all minus best source, in performance, where
+    neither was chosen on the samples.
     """
 
     target: str
@@ -57,6 +60,11 @@ class Row:
     below: int
     subsets: int
     fresh: float
+
+    @property
+    def predicted(self) -> dict[str, Floats]:
+        """Natural answers to all samples, of the links that the screen lets pass."""
+        return _passed(self.pairs)
 
 
 def studied(group: Group, seed: int) -> list[Row]:
@@ -91,6 +99,22 @@ def pairs_of(rows: Iterable[Row]) -> list[Pair]:
     return [pair for row in rows for pair in row.pairs]
 
 
+def copies(group: Group, rows: Sequence[Row], seed: int) -> Iterator[tuple[Pair, float, float]]:
+    """(link, performance of the source's answers as they are, standard errors by which that is
+    better) for sources that answer as many classes as the target."""
+    held = split(len(group), seed).held_out
+    for pair in pairs_of(rows):
+        source, target = group.answers[pair.source], group.answers[pair.target]
+        if source.format.width != target.format.width or target.format.kind != "classes":
+            continue
+        score, wanted = pair.fitted.score, target.values[held].argmax(axis=1)
+        assert score is not None
+        right = source.values[held].argmax(axis=1) == wanted
+        gains = right - score.per_sample
+        error = max(gains.std() / np.sqrt(len(gains)), ROUNDING)
+        yield pair, float(right.mean()), float(gains.mean() / error)
+
+
 def _row(group: Group, name: str, seed: int) -> Row:
     target, options = group.answers[name], LinkOptions(seed=seed, screen=False)
     sources = {other: found for other, found in group.answers.items() if other != name}
@@ -100,7 +124,7 @@ def _row(group: Group, name: str, seed: int) -> Row:
     }
     links = fit_links(sources, target, options)
     pairs = tuple(Pair(group.name, other, name, screens[other], links[other]) for other in links)
-    predicted = {p.source: p.fitted.predicted for p in pairs if p.screen.linkable}
+    predicted = _passed(pairs)
     constant = pairs[0].fitted.constant
     if not predicted:
         return Row(name, pairs, None, constant, 0, 0, 0.0)
@@ -111,21 +135,27 @@ def _row(group: Group, name: str, seed: int) -> Row:
     return Row(name, pairs, ensemble.score(predicted), constant, below, len(kept), fresh)
 
 
+def _passed(pairs: Iterable[Pair]) -> dict[str, Floats]:
+    return {
+        pair.source: pair.fitted.predicted
+        for pair in pairs
+        if pair.screen.linkable and pair.fitted.predicted is not None
+    }
+
+
 def _margins(
-    group: Group, name: str, ensemble: LinkEnsemble, predicted: Mapping[str, np.ndarray],
+    group: Group, name: str, ensemble: LinkEnsemble, predicted: Mapping[str, Floats],
     rows: Split,
 ) -> Iterator[float]:  # fmt: skip
     """For every subset of sources: its ensemble's held-out performance, computed anew from the
     answers of its head, less that of the best of its sources."""
-    judge = _Judge(group, name, predicted, rows, rows.held_out)
+    judge = Judge(group, name, predicted, rows, rows.held_out)
     for subset in subsets(predicted):
         best = max(judge.single(source) for source in subset)
-        yield judge.head(ensemble, subset) - best
+        yield judge.head(ensemble.head(subset)) - best
 
 
-def _fresh(
-    group: Group, name: str, predicted: Mapping[str, np.ndarray], rows: Split
-) -> float:
+def _fresh(group: Group, name: str, predicted: Mapping[str, Floats], rows: Split) -> float:
     """Ensemble less best source, both chosen on one half of the held-out samples and judged on the
     other; the mean of both ways."""
     first, second = rows.held_out[::2], rows.held_out[1::2]
@@ -134,17 +164,17 @@ def _fresh(
         known = Split(rows.train, rows.validation, chosen)
         ensemble = LinkEnsemble(group.answers[name], predicted, known)
         best = max(predicted, key=ensemble.single)
-        judge = _Judge(group, name, predicted, rows, judged)
-        found.append(judge.head(ensemble, [*predicted]) - judge.single(best))
+        judge = Judge(group, name, predicted, rows, judged)
+        found.append(judge.head(ensemble.head(predicted)) - judge.single(best))
     return float(np.mean(found))
 
 
-class _Judge:
-    """Performance on some samples, for one target."""
+class Judge:
+    """Performance on some samples of answers predicted for one target."""
 
     def __init__(
-        self, group: Group, name: str, predicted: Mapping[str, np.ndarray], rows: Split,
-        judged: np.ndarray,
+        self, group: Group, name: str, predicted: Mapping[str, Floats], rows: Split,
+        judged: NDArray[np.int64],
     ) -> None:  # fmt: skip
         target = group.answers[name]
         self._format, self._truth = target.format, target.values[judged]
@@ -153,12 +183,14 @@ class _Judge:
         self._answers = {source: values[judged] for source, values in predicted.items()}
 
     def single(self, source: str) -> float:
+        """Of one source's link."""
         return self._of(self._answers[source])
 
-    def head(self, ensemble: LinkEnsemble, subset: Sequence[str]) -> float:
-        return self._of(ensemble.head(subset)(self._answers, count=len(self._truth)))
+    def head(self, head: Head) -> float:
+        """Of several links together."""
+        return self._of(head(self._answers, count=len(self._truth)))
 
-    def _of(self, answers: np.ndarray) -> float:
+    def _of(self, answers: Floats) -> float:
         return performance(self._format, answers, self._truth, scale=self._scale)
 
 

@@ -33,7 +33,7 @@ from sommelier.records import OutputKind, Preprocessing
 
 LADDER = ("ic_resnet8", "cifar10_resnet20", "cifar10_resnet32", "cifar10_resnet44",
           "cifar10_resnet56")  # fmt: skip
-IMAGES, QUICK_IMAGES = 4_000, 1_000
+IMAGES, QUICK_IMAGES = 4_000, 800
 MOBILENETS = {  # the side of their pictures
     "mnv1_025_128q": 128,
     "coral_mobilenet_v1_0.5_160_quant": 160,

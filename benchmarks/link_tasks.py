@@ -38,6 +38,8 @@ SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 ACCENTS = {"jackson": 0, "theo": 0, "nicolas": 1, "yweweler": 2, "lucas": 2, "george": 3}
 DIGITS = 10
 WIDTH = 8  # channels of the first layer
+STEPS, QUICK_STEPS = 600, 300
+QUICK_TASKS = ("digit", "speaker", "accent", "length")
 BATCH = 64
 
 
@@ -74,9 +76,11 @@ def spoken_digits(*, quick: bool, seed: int) -> Group:
     heard = recordings(seed)
     taught, rest = heard.trial >= TRAINS_FROM, heard.trial < TRAINS_FROM
     models, answers = {}, {}
+    steps = QUICK_STEPS if quick else STEPS
     for place, (task, labels) in enumerate(heard.labels.items()):
-        network = trained(heard.x[taught], labels[taught], steps=200 if quick else 600,
-                          seed=seed + place)  # fmt: skip
+        if quick and task not in QUICK_TASKS:
+            continue
+        network = trained(heard.x[taught], labels[taught], steps=steps, seed=seed + place)
         models[task] = export(network, (2, 1, SIZE, SIZE)).SerializeToString()
         kind = OutputKind.CLASSIFICATION if _classes(labels) else OutputKind.REGRESSION
         raw = open_session(models[task], 2).run(None, {"image": heard.x[rest]})[0]
