@@ -14,7 +14,7 @@ from sommelier.units import SPELLINGS
 
 def names(kind: str, facts: Facts) -> list[str]:
     """Every name of a kind: model, metric, column, unit, device, dataset, task, source, pool,
-    view, label, option, setting, link, plan, link_column, links_option, plan_option.
+    view, label, option, setting, link, plan, fusion, link_column, links_option, plan_option.
 
     Raises KeyError for another kind.
     """
@@ -54,6 +54,7 @@ _KINDS: dict[str, Callable[[Facts], list[str]]] = {
     "setting": lambda _: list(SETTINGS),
     "link": lambda facts: facts.catalog.link_names(),
     "plan": lambda facts: facts.catalog.plan_names(),
+    "fusion": lambda facts: facts.catalog.fusion_names(),
     "links_option": lambda _: list(LINKS_OPTIONS),
     "plan_option": lambda _: list(PLAN_OPTIONS),
     "link_column": lambda _: list(LINK_COLUMNS),

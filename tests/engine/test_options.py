@@ -26,6 +26,7 @@ SPAN = Span(1, 5, 4, 9)
         (nodes.Number(0.99), Dimension.FRACTION, 0.99),
         (nodes.Quantity(2, "GiB"), Dimension.BYTES, 2.0 * 2**30),
         (nodes.Text("30 ms"), Dimension.TIME, 30.0),
+        (nodes.Quantity(20, "min"), Dimension.TIME, 1_200_000.0),
         (nodes.Number(8), int, 8),
         (nodes.Quantity(2, "k"), int, 2000),
         (nodes.Number(0.5), float, 0.5),

@@ -20,6 +20,12 @@ TRICKY_NAMES = (
         "links",
         "plan",
         "for",
+        "of",
+        "fusion",
+        "fusions",
+        "memory",
+        "async",
+        "job",
         "on",
         "limit",
         "any",
@@ -268,6 +274,67 @@ def link_statements() -> st.SearchStrategy[nodes.Statement]:
     return links | plans
 
 
+@st.composite
+def fusions_selects(draw: st.DrawFn) -> nodes.SelectFusions:
+    """Any SELECT FUSIONS; OFFSET only beside LIMIT."""
+    counts = st.integers(0, 10**9) | parameters()
+    limit = draw(st.none() | counts)
+    return nodes.SelectFusions(
+        draw(projections()),
+        draw(st.booleans()),
+        **draw(fused()),
+        where=draw(st.none() | expressions()),
+        on=draw(st.none() | expressions()),
+        order_by=draw(st.just(()) | order_items()),
+        limit=limit,
+        offset=None if limit is None else draw(st.none() | counts),
+        options=draw(st.just(()) | options()),
+    )
+
+
+def fused() -> st.SearchStrategy[dict[str, Any]]:
+    """The models, or the pool, that a fusion is of."""
+    models = st.lists(any_models(), min_size=1, max_size=3).map(tuple)
+    return models.map(lambda found: {"models": found}) | NAMES.map(lambda name: {"pool": name})
+
+
+def recipes() -> st.SearchStrategy[nodes.Graft | nodes.FusionRecipe]:
+    """What CREATE MODEL makes a model from."""
+    grafts = st.builds(
+        nodes.Graft,
+        any_models(),
+        any_models(),
+        st.lists(TEXTS, min_size=1, max_size=3).map(tuple),
+    )
+    thresholds = st.one_of(
+        st.builds(nodes.Percent, FRACTIONS), st.builds(nodes.Number, NUMBERS), parameters()
+    )
+    fusions = st.builds(
+        lambda of, within, on, memory: nodes.FusionRecipe(
+            **of, within=within, on=on, memory_only=memory
+        ),
+        *(fused(), st.none() | thresholds, st.none() | expressions(), st.booleans()),
+    )
+    return grafts | fusions
+
+
+@st.composite
+def made_models(draw: st.DrawFn) -> nodes.CreateModel:
+    """Any CREATE MODEL; ASYNC only of a fusion."""
+    recipe = draw(recipes())
+    or_replace, if_not_exists = draw(
+        st.sampled_from([(False, False), (True, False), (False, True)])
+    )
+    return nodes.CreateModel(
+        draw(model_refs()),
+        recipe,
+        or_replace,
+        if_not_exists,
+        draw(st.just(()) | options()),
+        isinstance(recipe, nodes.FusionRecipe) and draw(st.booleans()),
+    )
+
+
 def statements() -> st.SearchStrategy[nodes.Statement]:
     """Any statement, with small SELECTs inside."""
     select = st.sampled_from(
@@ -294,7 +361,15 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
         links_selects(),
         plan_selects(),
         link_statements(),
-        st.builds(nodes.Explain, links_selects() | plan_selects(), st.booleans(), maybe_options),
+        fusions_selects(),
+        st.builds(nodes.ExplainFusion, any_models()),
+        st.builds(nodes.CancelJob, st.integers(0, 10**9) | parameters()),
+        st.builds(
+            nodes.Explain,
+            links_selects() | plan_selects() | fusions_selects(),
+            st.booleans(),
+            maybe_options,
+        ),
         st.builds(nodes.Explain, select, st.booleans(), maybe_options),
         st.builds(nodes.ExplainWhy, any_models(), select, st.booleans()),
         st.builds(
@@ -360,18 +435,7 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
         st.builds(
             nodes.CreatePool, st.sampled_from(["pool", "view"]), NAMES, select, st.booleans()
         ),
-        st.builds(
-            nodes.CreateModel,
-            model_refs(),
-            st.builds(
-                nodes.Graft,
-                any_models(),
-                any_models(),
-                st.lists(TEXTS, min_size=1, max_size=3).map(tuple),
-            ),
-            st.booleans(),
-            options=maybe_options,
-        ),
+        made_models(),
         st.builds(nodes.RefreshPool, NAMES),
         st.builds(nodes.SetOption, NAMES, options().map(lambda found: found[0].value)),
         st.builds(nodes.ResetOption, st.none() | NAMES),

@@ -13,8 +13,10 @@ from sommelier.grammar.formatter import format, format_expression
 from sommelier.grammar.parser import parse, parse_part
 from tests.grammar.strategies import (
     expressions,
+    fusions_selects,
     link_statements,
     links_selects,
+    made_models,
     plan_selects,
     selects,
     statements,
@@ -55,6 +57,14 @@ def test_a_statement_reads_back_as_it_was(statement: nodes.Statement) -> None:
 @given(links_selects() | plan_selects() | link_statements())
 @settings(max_examples=120, deadline=None)
 def test_what_is_said_of_links_and_plans_reads_back_as_it_was(statement: nodes.Statement) -> None:
+    text = format(statement)
+    assert parse(text) == statement
+    assert format(parse(text)) == text
+
+
+@given(fusions_selects() | made_models())
+@settings(max_examples=120, deadline=None)
+def test_what_is_said_of_fusions_reads_back_as_it_was(statement: nodes.Statement) -> None:
     text = format(statement)
     assert parse(text) == statement
     assert format(parse(text)) == text
@@ -107,6 +117,18 @@ def test_clauses_in_any_order_have_one_canonical_order() -> None:
         ("SELECT PLAN FOR a ON ('b') = c", "SELECT PLAN FOR a ON ('b' = c)"),
         ("create link 'd2s' from a to b", "CREATE LINK d2s FROM a TO b"),
         ('CREATE LINK "from" FROM "if" TO "plan"', 'CREATE LINK "from" FROM "if" TO "plan"'),
+        ("select fusions of models a,b on x where y", "SELECT FUSIONS OF a, b WHERE y ON x"),
+        ("SELECT FUSIONS \"of\", of OF POOL 'p'", 'SELECT FUSIONS "of", "of" OF POOL p'),
+        ("SELECT FUSIONS OF a ON ('b') = c", "SELECT FUSIONS OF a ON ('b' = c)"),
+        (
+            "CREATE MODEL m AS FUSION OF a FOR MEMORY ON x WITHIN 1%",
+            "CREATE MODEL m AS FUSION OF a WITHIN 1% OF ACCURACY ON x FOR MEMORY",
+        ),
+        (
+            "create model m as fusion of pool p using budget=20min async",
+            "CREATE MODEL m AS FUSION OF POOL p USING budget = 20 min ASYNC",
+        ),
+        ("cancel job ?", "CANCEL JOB ?"),
     ],
 )  # fmt: skip
 def test_canonical_text(written: str, canonical: str) -> None:
