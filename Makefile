@@ -44,6 +44,7 @@ bench: $(READY)    ## every benchmark, quick settings
 	$(BIN)/python -m benchmarks.bounds --quick
 	$(BIN)/python -m benchmarks.equivalence_cost --quick
 	$(BIN)/python -m benchmarks.segments --quick
+	$(BIN)/python -m benchmarks.links --quick
 	$(BIN)/python -m benchmarks.collaborative --quick
 
 notebooks: $(READY) ## run every notebook as it stands

@@ -94,13 +94,13 @@ def recordings(seed: int) -> Recordings:
     """Free Spoken Digits where SOMMELIER_ZOO is set, else synthetic ones."""
     folder = os.environ.get("SOMMELIER_ZOO")
     if not folder:
-        return _synthetic(np.random.default_rng(seed))
+        return synthetic(np.random.default_rng(seed))
     stored = np.load(Path(folder) / "data" / "fsdd_8khz_6000.npz")
     waves = stored["x"].astype(np.float32)
     speaker = np.searchsorted(SPEAKERS, stored["speaker"]).astype(np.int64)
     seconds = (waves.shape[1] - (waves[:, ::-1] != 0).argmax(axis=1)) / RATE
     labels = _labels(speaker, stored["digit"].astype(np.int64), seconds)
-    pictures = np.concatenate([_spectrograms(part) for part in np.array_split(waves, 10)])
+    pictures = np.concatenate([spectrograms(part) for part in np.array_split(waves, 10)])
     return Recordings(
         "Free Spoken Digits", _standardised(pictures), stored["idx"].astype(np.int64), labels
     )
@@ -171,7 +171,7 @@ def _labels(speaker: Labels, digit: Labels, seconds: Labels) -> dict[str, Labels
     }
 
 
-def _spectrograms(waves: Floats) -> Floats:
+def spectrograms(waves: Floats) -> Floats:
     """Logarithms of the mean magnitude in SIZE bands at SIZE moments, (n, 1, bands, moments)."""
     padded = np.pad(waves, ((0, 0), (0, WINDOW)))
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=1)[:, ::HOP][:, :SIZE]
@@ -180,7 +180,7 @@ def _spectrograms(waves: Floats) -> Floats:
     return np.log1p(bands).transpose(0, 2, 1)[:, None].astype(np.float32)
 
 
-def _synthetic(rng: np.random.Generator) -> Recordings:
+def synthetic(rng: np.random.Generator) -> Recordings:
     """A pattern of the speaker, one of the digit, and noise, cut off where the sound ends."""
     cells = np.indices((len(SPEAKERS), DIGITS, TRIALS)).reshape(3, -1)
     speaker, digit, trial = (part.astype(np.int64) for part in cells)
