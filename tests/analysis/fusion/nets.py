@@ -175,7 +175,7 @@ class Bert(nn.Module):
 
 def export(
     net: nn.Module, inputs: Sequence[Tensor], *, exporter: Exporter = "dynamo", opset: int = 18,
-    fixed: bool = False, names: Sequence[str] = ("x",),
+    fixed: bool = False, names: Sequence[str] = ("x",), outputs: Sequence[str] = ("y",),
 ) -> ModelProto:  # fmt: skip
     """The net's ONNX graph as torch writes it. fixed : the batch is that of the inputs."""
     buffer: Any = io.BytesIO()  # torch writes to files too, and states paths only
@@ -189,7 +189,7 @@ def export(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            net.eval(), tuple(inputs), buffer, input_names=list(names), output_names=["y"],
+            net.eval(), tuple(inputs), buffer, input_names=list(names), output_names=list(outputs),
             opset_version=opset, dynamo=exporter == "dynamo", verbose=False, **options,
         )  # fmt: skip
     return onnx.load_model_from_string(buffer.getvalue())

@@ -329,3 +329,47 @@ def test_modules_of_torch_are_what_they_say() -> None:
     assert isinstance(module, nn.Module)
     assert not module.training
     assert sum(p.numel() for p in module.parameters()) == module.graph.params
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_several_pairs_of_one_pass_are_fitted_together(family: str) -> None:
+    module = FusedModule.original(in_blocks(family))
+    for seed in range(3):
+        pairs = random.Random(seed).sample(module.graph.input_shareable_pairs(), 4)
+        graph, applied = module.graph.mutation_pass(pairs)
+        made = module.mutated(graph, _tensors(samples(family)))
+        assert 1 <= len(applied) <= 4
+        assert set(made.residuals) <= {pair.guest for pair in applied}
+        assert all(0 <= r < 1.5 for r in made.residuals.values())
+        assert max(compared(made, written(made), samples(family, 3)).values()) < 1e-4
+
+
+class _TwoOutputs(nn.Module):
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1))
+        self.classes, self.box = nn.Linear(8, classes), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = self.trunk(x).relu().mean((2, 3))
+        return self.classes(pooled), self.box(pooled)
+
+
+def test_all_outputs_of_a_task_are_kept() -> None:
+    torch.manual_seed(0)
+    nets = {"two": _TwoOutputs(5), "one": Vgg([8, 8], [0], 3)}
+    protos = {
+        "two": export(nets["two"], (PICTURE,), exporter="torchscript", outputs=("score", "box")),
+        "one": export(nets["one"], (PICTURE,), exporter="torchscript"),
+    }
+    module = FusedModule.original({task: linearised(model) for task, model in protos.items()})
+    assert module.outputs == (("two", "score"), ("two", "box"), ("one", "y"))
+    pair = _pair((1, 1), (0, 1))
+    made = module.mutated(module.graph.mutate(pair), _tensors([images(64)]))
+    model = to_onnx(made, [images(3)])
+    assert [value.name for value in model.graph.output] == ["two/score", "two/box", "one/y"]
+    x = images(4, seed=5)
+    with torch.no_grad():
+        truth = [*nets["two"](torch.from_numpy(x)), nets["one"](torch.from_numpy(x))]
+    for found, expected in zip(_answers(module, [x]), truth, strict=True):
+        assert np.allclose(found, expected.numpy(), atol=1e-5)

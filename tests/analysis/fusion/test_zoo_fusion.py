@@ -9,8 +9,16 @@ import onnx
 import pytest
 import torch
 
-from sommelier.analysis.fusion import FusedModule, NodeId, Pair, linearised_together, to_onnx
+from sommelier.analysis.fusion import (
+    FusedModule,
+    NodeId,
+    Pair,
+    linearised,
+    linearised_together,
+    to_onnx,
+)
 from sommelier.analysis.fusion.generator import compared
+from sommelier.errors import AnalysisError
 from tests.analysis.fusion.nets import Array, run
 
 pytestmark = pytest.mark.zoo
@@ -69,3 +77,23 @@ def test_least_squares_keep_more_accuracy_than_random_maps(zoo: Path) -> None:
         hits[how] = [float((out.argmax(1).numpy() == y[256:]).mean()) for out in answers]
     assert hits["least_squares"][0] == hits["random"][0]  # the host is not touched
     assert hits["least_squares"][1] > hits["random"][1] + 0.2
+
+
+@pytest.mark.parametrize("name", ["ic_resnet8_int8", "mnv1_025_128q"])
+def test_quantised_networks_are_refused_by_the_operator(zoo: Path, name: str) -> None:
+    with pytest.raises(AnalysisError, match="activations are quantised") as caught:
+        linearised(zoo / "onnx" / f"{name}.onnx")
+    assert "float model" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [("magika_standard_v3_0", 3), ("FastestDet", 10), ("yunet_n_320_320", 16),
+     ("fsanet-var-iter-688590", 2), ("version-RFB-320", 15)],
+)  # fmt: skip
+def test_models_of_other_kinds_are_cut_and_answer_as_they_did(
+    zoo: Path, name: str, blocks: int
+) -> None:
+    found = linearised(zoo / "onnx" / f"{name}.onnx")
+    assert len(found.blocks) == blocks
+    FusedModule.original({"only": found})
