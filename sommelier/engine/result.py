@@ -59,6 +59,12 @@ class Table:
         names = [column.name for column in self.columns]
         return [dict(zip(names, row, strict=True)) for row in self.rows]
 
+    def df(self) -> Any:
+        """A pandas DataFrame; unknown numbers are NaN, unknown text None."""
+        values = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
+        arrays = [_array(v, c.dimension) for c, v in zip(self.columns, values, strict=True)]
+        return _frame(self.columns, arrays)
+
     def __repr__(self) -> str:
         shown = self.rows[:_ROWS_SHOWN]
         return rendering.text_table(self.columns, shown, total=len(self.rows), notes=self.notes)
@@ -274,9 +280,7 @@ class Result(Sequence[Match]):
 
     def df(self) -> Any:
         """A pandas DataFrame; unknown numbers are NaN, unknown text None."""
-        import pandas as pd
-
-        return pd.DataFrame({c.name: self._gather(i) for i, c in enumerate(self.columns)})
+        return _frame(self.columns, [self._gather(i) for i in range(len(self.columns))])
 
     def arrow(self) -> Any:
         """A pyarrow Table; unknown values are null."""
@@ -334,6 +338,30 @@ class Result(Sequence[Match]):
             for i, c in enumerate(self.columns)
         ]
         return list(zip(*columns, strict=True)) if columns else []
+
+
+def _frame(columns: Sequence[ColumnInfo], arrays: Sequence[Array]) -> Any:
+    """A pandas DataFrame of these arrays, each of its own type."""
+    import pandas as pd
+
+    series = {i: pd.Series(array, dtype=array.dtype) for i, array in enumerate(arrays)}
+    frame = pd.DataFrame(series)  # pandas would make text of objects, and NaN of None
+    frame.columns = [column.name for column in columns]  # SQL may give two one name
+    return frame
+
+
+def _array(values: Sequence[object], dimension: Dimension | None) -> Array:
+    """A column of a frame: amounts and numbers with unknown ones as floats, text as objects."""
+    known = [value for value in values if value is not None]
+    if all(isinstance(value, bool) for value in known) and len(known) == len(values) > 0:
+        return np.array(values)
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
+    if numeric and (dimension is not None or known):
+        whole = dimension is None and len(known) == len(values)
+        return np.array(values, dtype=None if whole else np.float64)
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
 
 
 def as_python(value: Any, dimension: Dimension | None) -> Any:

@@ -84,6 +84,7 @@ def test_frames_keep_types() -> None:
     assert frame["memory"].dtype == np.float64
     assert frame["memory"].isna().tolist() == [False, True, False]
     assert list(frame.columns) == ["name", "memory", "share"]
+    assert frame["name"].tolist() == ["a", "b", None]
 
 
 def test_arrow_has_nulls() -> None:
@@ -131,3 +132,25 @@ def test_a_match_knows_its_record_and_numbers(ask: Ask) -> None:
     assert match.model.name == "resnet101"
     assert {m.metric for m in match.profile} == {"memory", "flops", "params", "accuracy", "latency"}
     assert match.onnx_path is None
+
+
+def test_frames_of_tables_keep_types_as_those_of_results_do() -> None:
+    columns = (
+        ColumnInfo("name"),
+        ColumnInfo("memory", Dimension.BYTES),
+        ColumnInfo("rank"),
+        ColumnInfo("size"),
+        ColumnInfo("name"),
+        ColumnInfo("sure"),
+    )
+    rows: list[tuple[object, ...]] = [("a", 2_000_000, 1, None, "x", True)]
+    rows += [(None, None, 2, 3, "y", False)]
+    frame = Table("models", columns, rows).df()
+    assert list(frame.columns) == ["name", "memory", "rank", "size", "name", "sure"]
+    kinds = [object, np.float64, np.int64, np.float64, object, np.bool_]
+    assert [frame.iloc[:, i].dtype for i in range(6)] == kinds
+    assert frame.iloc[1, 0] is None
+    assert frame["memory"].isna().tolist() == frame["size"].isna().tolist()[::-1] == [False, True]
+    empty = Table("models", columns, []).df()
+    assert (len(empty), list(empty.columns)) == (0, list(frame.columns))
+    assert empty["memory"].dtype == np.float64
