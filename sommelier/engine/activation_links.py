@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sommelier.engine.names import few
 from sommelier.engine.plan import ModelReference
 from sommelier.errors import AnalysisError, BinderError
 
@@ -290,13 +291,27 @@ def _left_out(
     notes = []
     stale = [link.name for link in between if link.stale is not None]
     if stale:
-        notes.append(f"stale and not used: {', '.join(stale)} (SHOW LINKS says why)")
-    others = [k.name for k in between if k.usable and k not in used]
+        notes.append(f"stale and not used: {few(stale)} (SHOW LINKS says why)")
+    ids = {link.id for link in used}
+    others = [link.name for link in between if link.usable and link.id not in ids]
     if others:
-        notes.append(
-            f"fitted to other samples and not used: {', '.join(others)} (USING dataset chooses)"
-        )
+        notes.append(f"fitted to other samples and not used: {few(others)} (USING dataset chooses)")
     if not used:
-        listed = ", ".join(model.name for model in models)
-        notes.append(f"there are no usable links between these models: ANALYZE {listed} FOR LINKS")
+        notes.append(_why_none(between, models))
     return notes
+
+
+def _why_none(between: Sequence[ModelLink], models: Sequence[ModelReference]) -> str:
+    """There are no usable links of a group: because none were made, or because none works."""
+    tried = [link for link in between if link.stale is None and not link.usable]
+    pairs = {(link.source_ids, link.target_id) for link in tried}
+    states = " or ".join(sorted({link.state for link in tried}, reverse=True))
+    if len(pairs) == len(models) * (len(models) - 1) > 0:
+        return f"the links between these models are {states}: SHOW LINKS says why"
+    make = f"ANALYZE {', '.join(model.name for model in models)} FOR LINKS"
+    if not tried:
+        return f"there are no usable links between these models: {make}"
+    return (
+        f"those links between these models that were tried are {states} (SHOW LINKS says why);"
+        f" {make} tries the others"
+    )

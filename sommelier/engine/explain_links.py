@@ -11,6 +11,7 @@ from sommelier.engine import wording
 from sommelier.engine.activation import PlanQuestion, bind_plan
 from sommelier.engine.activation_table import METHODS, share
 from sommelier.engine.explain import json_report
+from sommelier.engine.names import few
 from sommelier.engine.parameters import Supplied, as_parameters
 from sommelier.engine.plan import OrderKey, TextColumn, conjuncts
 from sommelier.engine.rendering import grid
@@ -29,6 +30,7 @@ _LEGEND = (
     "P1: how well the others are predicted from a model, mean over them; P2: how well it is"
     " predicted from them; P = (1 + P1 - P2) / (w cost), the paper's activation probability"
 )
+_BEST = 12  # links that are listed; SELECT LINKS has all
 _CHOICES = (
     ("paper greedy", "the paper's greedy"),
     ("greedy", "greedy, repaired"),
@@ -111,7 +113,7 @@ def _plan_report(question: PlanQuestion) -> Report:
         *_model_lines(question, models),
         _LEGEND,
         "",
-        *(f"link     {link['name']}: {share(link['performance'])}" for link in links),
+        *_link_lines(links),
         "",
         *_choice_lines(choices),
         *(f"note: {note}" for note in notes),
@@ -155,6 +157,15 @@ def _links(question: PlanQuestion) -> list[dict[str, Any]]:
     ]
 
 
+def _link_lines(links: list[dict[str, Any]]) -> list[str]:
+    """The best of them, and how many more there are."""
+    best = sorted(links, key=lambda link: -(link["performance"] or 0.0))[:_BEST]
+    lines = [f"link     {link['name']}: {share(link['performance'])}" for link in best]
+    if len(links) > len(best):
+        lines.append(f"         and {len(links) - len(best)} more: SELECT LINKS lists them")
+    return lines
+
+
 def _model_lines(question: PlanQuestion, models: list[dict[str, Any]]) -> list[str]:
     metrics = [limit.metric for limit in question.limits]
     rows = [
@@ -175,13 +186,13 @@ def _choice_lines(choices: dict[str, Selection]) -> list[str]:
         rows.append(
             [
                 name or _best_name(found),
-                ", ".join(found.activated) or "nothing",
                 share(found.accuracy),
                 share(found.skill) if found.skill == found.skill else "unknown",
                 amounts(found.cost) + ("" if found.feasible else " (over the budget)"),
+                few(found.activated) or "nothing",
             ]
         )
-    return grid(["choice", "executes", "accuracy", "skill", "cost with links"], rows)
+    return grid(["choice", "accuracy", "skill", "cost with links", "executes"], rows)
 
 
 def _best_name(found: Selection) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sommelier.errors import BinderError, Span, UnknownNameError
 from sommelier.storage.naming import nearest as nearest
 
 _LISTED = 9
+_FEW = 5
 
 
 def unknown(kind: str, name: str, known: Iterable[str], span: Span | None = None) -> BinderError:
@@ -17,3 +18,13 @@ def unknown(kind: str, name: str, known: Iterable[str], span: Span | None = None
     listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
     hint = f"{kind}s: {listed}" if names else f"there is no {kind} in the database yet"
     return UnknownNameError(f"unknown {kind} '{name}'", span=span, hint=hint, suggestions=alike)
+
+
+def few(names: Sequence[str]) -> str:
+    """At most five of the names, and how many more there are.
+
+    >>> few(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    return ", ".join(names[:_FEW]) + more

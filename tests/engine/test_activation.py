@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import time
 from dataclasses import replace
-from itertools import chain, combinations
+from itertools import chain, combinations, permutations
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from sommelier.analysis.links.scoring import performance, skill
 from sommelier.analysis.links.splits import split
 from sommelier.confidence import clopper_pearson
 from sommelier.engine.activation import activation_plan
+from sommelier.engine.activation_links import _left_out
 from sommelier.engine.parameters import Parameters
+from sommelier.engine.plan import ModelReference
 from sommelier.engine.result import Table
 from sommelier.engine.session import Session
 from sommelier.errors import BinderError, UnknownNameError
@@ -350,6 +353,36 @@ def test_stale_links_are_not_used(pair: LinkBench) -> None:
     assert any("stale and not used: a_to_b, b_to_a" in note for note in later.notes)
 
 
+def test_what_is_left_out_of_many_links_is_told_shortly_and_at_once(pair: LinkBench) -> None:
+    one = pair.catalog.link("a_to_b")
+    every = [replace(one, id=f"link:{i}", name=f"k{i}") for i in range(3000)]
+    started = time.perf_counter()
+    notes = _left_out(every, every[:0:-1], [ModelReference("sha256:a", "a")])
+    assert time.perf_counter() - started < 0.5  # 10 s where each is compared with each
+    assert notes == ["fitted to other samples and not used: k0 (USING dataset chooses)"]
+    other = _left_out(every, every[7:], [])
+    named = "k0, k1, k2, k3, k4 and 2 more"
+    assert other == [f"fitted to other samples and not used: {named} (USING dataset chooses)"]
+    gone = [replace(link, stale="gone") for link in every[:6]]
+    assert any("k4 and 1 more (SHOW LINKS" in note for note in _left_out(gone, [], []))
+
+
+def test_where_all_links_are_useless_no_analyze_is_asked_for(links: LinkBench) -> None:
+    links.probes()
+    for name in ("a", "b", "c"):
+        links.model(name, memory=1e6)
+    links.link("a", "b", wrong=0.9, state="useless")
+    links.link("b", "a", wrong=0.9, state="not linkable")
+    told = planned(links, "SELECT PLAN FOR a, b ON memory <= 1 MB").notes
+    assert "the links between these models are useless or not linkable: SHOW LINKS says why" in told
+    assert not any("ANALYZE" in note for note in told)
+    partly = planned(links, "SELECT PLAN FOR a, b, c ON memory <= 1 MB").notes
+    assert any(
+        "were tried are useless or not linkable" in note and "ANALYZE a, b, c FOR LINKS" in note
+        for note in partly
+    )
+
+
 def test_links_of_other_samples_are_not_mixed_and_using_dataset_chooses(pair: LinkBench) -> None:
     pair.probes("sketches")
     pair.link("b", "a", wrong=0.6, probes="sketches", name="drawn")
@@ -504,6 +537,26 @@ def test_explain_shows_the_activation_probability_of_the_paper(links: LinkBench)
     assert choices["auto"]["feasible"]
 
 
+def test_explain_of_many_models_lists_the_best_links_and_counts_the_others(
+    links: LinkBench,
+) -> None:
+    links.probes()
+    names = [f"m{i}" for i in range(7)]
+    for name in names:
+        links.model(name, memory=1e6)
+    for place, (source, target) in enumerate(permutations(names, 2)):
+        links.link(source, target, wrong=0.02 * place)
+    report = links.ask(f"EXPLAIN SELECT PLAN FOR {', '.join(names)} ON memory <= 6 MB")
+    told = [line.split()[1].rstrip(":") for line in report.lines if line.startswith("link ")]
+    known = sorted(report.data["links"], key=lambda link: -link["performance"])
+    assert len(known) == 42
+    assert told == [link["name"] for link in known[:12]]
+    assert "         and 30 more: SELECT LINKS lists them" in report.lines
+    head = next(line for line in report.lines if line.startswith("choice"))
+    assert head.endswith("executes")
+    assert any(line.endswith("and 1 more") for line in report.lines)  # six are executed
+
+
 def test_explain_analyze_counts_and_times(pair: LinkBench) -> None:
     text = "SELECT LINKS name WHERE source = 'a'"
     report = pair.ask(f"EXPLAIN ANALYZE {text}")
@@ -515,6 +568,7 @@ def test_explain_analyze_counts_and_times(pair: LinkBench) -> None:
 def test_asking_about_links_and_plans_loads_no_runtime(tmp_path: Path) -> None:
     program = f"""
 import sys
+import time
 from pathlib import Path
 from sommelier.engine.session import Session
 from sommelier.storage.catalog import Catalog
