@@ -28,7 +28,8 @@ _COSTS = (
 
 def link(reference: nodes.ModelRef, session: Session) -> Facts:
     """How good a link is, how it was made, what it costs and how it is used."""
-    found = session.catalog.link(reference.name)
+    named = {link.name: link for link in session.facts.links()}
+    found = named.get(reference.name) or session.catalog.link(reference.name)
     facts: Facts = [
         ("name", found.name),
         ("source", ", ".join(found.source_names)),
@@ -168,10 +169,25 @@ def _use(found: ModelLink) -> Facts:
     if not found.usable:
         again = f"CREATE OR REPLACE LINK {found.name} FROM {sources} TO {found.target_name}"
         return [("make anew", again)]
+    if len(found.source_ids) > 1:
+        return _run_file(found)
     names = [*found.source_names, found.target_name]
     return [
         ("use", f"SELECT PLAN FOR {sources}, {found.target_name} ON memory < 50%"),
         ("run", f"db.plan({names!r}, budget={{'memory': '50%'}}).run(inputs)"),
+    ]
+
+
+def _run_file(found: ModelLink) -> Facts:
+    """How a link of several sources is run; plans make their ensembles of single links."""
+    if found.artifact is None:
+        return []
+    inputs = ", ".join(f"source_{i}: {name}" for i, name in enumerate(found.source_names))
+    answers = ", ".join(f"'source_{i}': answers_{i}" for i in range(len(found.source_names)))
+    session = f"onnxruntime.InferenceSession(db.artifacts.path('{found.artifact}'))"
+    return [
+        ("inputs", f"{inputs}; natural answers (of classes probabilities, not logits)"),
+        ("run", f"{session}.run(['target'], {{{answers}}})"),
     ]
 
 

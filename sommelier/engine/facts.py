@@ -3,7 +3,9 @@ from memory: names, metadata columns, text masks, contexts of metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -77,8 +79,30 @@ class Facts:
         return self._once(("probe sets",), lambda: list(self.catalog.probe_sets()))
 
     def links(self) -> list[ModelLink]:
-        """All model links, by name."""
-        return self._once(("links",), lambda: self.catalog.links())
+        """All model links, by name. A model of several versions is called name@version in them."""
+
+        def read() -> list[ModelLink]:
+            links = self.catalog.links()
+            apart = self._versioned() if links else {}
+            return [_called(link, apart) for link in links]
+
+        return self._once(("links",), read)
+
+    def versions(self) -> dict[str, tuple[str, str]]:
+        """(name, version) of every model, by id."""
+
+        def read() -> dict[str, tuple[str, str]]:
+            pairs = zip(self.text("name").tolist(), self.text("version").tolist(), strict=True)
+            return dict(zip(self.ids.tolist(), pairs, strict=True))
+
+        return self._once(("versions",), read)
+
+    def _versioned(self) -> dict[str, str]:
+        """'name@version' of the models whose name is that of others too, by id."""
+        counts = Counter(self.text("name").tolist())
+        if len(counts) == len(self.ids):
+            return {}
+        return {i: f"{n}@{v}" for i, (n, v) in self.versions().items() if counts[n] > 1}
 
     def link_mask(self, predicate: TextPredicate) -> tuple[Array, Array]:
         """(links for which it is true, links whose column is unknown) as masks over `links`."""
@@ -157,6 +181,15 @@ class Facts:
             self._known[key] = read()
         value: T = self._known[key]
         return value
+
+
+def _called(link: ModelLink, names: Mapping[str, str]) -> ModelLink:
+    if not names.keys() & {*link.source_ids, link.target_id}:
+        return link
+    ends = zip(link.source_ids, link.source_names, strict=True)
+    sources = tuple(names.get(id_, name) for id_, name in ends)
+    target = names.get(link.target_id, link.target_name)
+    return replace(link, source_names=sources, target_name=target)
 
 
 def ranks(values: Array) -> Array:

@@ -50,11 +50,14 @@ LINK_COLUMNS: tuple[str, ...] = (
 """Every column, in the order of `*`."""
 
 DEFAULT_COLUMNS: tuple[str, ...] = (
-    *("name", "source", "target", "performance", "low", "high", "skill", "metric", COST),
-    *("method", "state", "dataset"),
+    *("state", "source", "target", "performance", "low", "high", "metric", "method", "dataset"),
+    *("name", "skill", COST),
 )
+"""Without a projection. A narrow terminal leaves out the middle and keeps a long first column wide
+(shell.boxes): at 80 columns the first four and the last two are seen, however long names are."""
 
 _MODELS = ("source", "target")
+_NAMING = ("=", "!=", "in", "has_any", "has_all")  # operators whose words are names of models
 
 
 class LinkWords:
@@ -112,11 +115,14 @@ class LinkWords:
         if column not in _MODELS:
             return
         facts = binding.scope.facts
-        ends = {", ".join(link.source_names) for link in facts.links()}
-        ends |= {link.target_name for link in facts.links()}
         names = facts.model_names()
-        if word not in ends and word not in names:
-            raise unknown("model", word, names, span)
+        known = {*names, *(end for k in facts.links() for end in (*k.source_names, k.target_name))}
+        for part in word.split(", "):
+            name, _, version = part.partition("@")
+            if version and part not in known and name in known:
+                binding.scope.model(nodes.ModelRef(name, version, span=span))  # raises
+            elif part not in known:
+                raise unknown("model", part, names, span)
 
     def check_pattern(self, column: str, pattern: str, facts: Facts) -> None:
         facts.link_mask(TextPredicate(column, "regexp", (pattern,)))
@@ -162,7 +168,30 @@ class LinkRows:
         raise TypeError(f"links have no profile to compare with that of {model_id}")
 
     def text_mask(self, predicate: TextPredicate) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        said = predicate.column in _MODELS and any("@" in value for value in predicate.values)
+        if said and predicate.operator in _NAMING:
+            true = [self._named(link, predicate) for link in self.links]
+            return np.array(true, dtype=np.bool_), np.zeros(self.size, dtype=np.bool_)
         return self._facts.link_mask(predicate)
+
+    def _named(self, link: ModelLink, predicate: TextPredicate) -> bool:
+        """Whether a predicate that names versions is true for the source or target of a link."""
+        ends = [(link.target_id, link.target_name)]
+        if predicate.column == "source":
+            ends = list(zip(link.source_ids, link.source_names, strict=True))
+        spellings = [self._spellings(id_, name) for id_, name in ends]
+        if predicate.operator in ("has_any", "has_all"):
+            every = all if predicate.operator == "has_all" else any
+            return every(any(v in spelt for spelt in spellings) for v in predicate.values)
+        same = any(
+            len(parts) == len(spellings) and all(map(set.__contains__, spellings, parts))
+            for parts in (value.split(", ") for value in predicate.values)
+        )
+        return same != (predicate.operator == "!=")
+
+    def _spellings(self, model_id: str, called: str) -> set[str]:
+        name, version = self._facts.versions().get(model_id, (called, None))
+        return {called, name} if version is None else {called, name, f"{name}@{version}"}
 
     def text(self, name: str) -> NDArray[np.object_]:
         """A text column of every link, None where it is unknown."""

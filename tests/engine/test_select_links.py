@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from hypothesis import strategies as st
 from sommelier.engine.link_columns import DEFAULT_COLUMNS, LINK_COLUMNS, LINK_NUMBERS
 from sommelier.engine.result import Table
 from sommelier.errors import BinderError, ParameterError, UnknownNameError
+from sommelier.shell.output import Layout, pieces
+from sommelier.shell.terminal import display_width
 from sommelier.storage.catalog_text import LINK_TEXTS
+from sommelier.storage.versions import link_id, version_of
 from tests.engine.link_bench import LinkBench
 
 Written = tuple[str, str]  # a condition in our language, and in DuckDB's over the view `links`
@@ -209,3 +213,96 @@ def test_a_link_is_seen_as_soon_as_it_is_kept_and_stale_as_soon_as_a_model_chang
     links.catalog.drop_model(b)
     found = links.ask("SELECT LINKS state, reason WHERE state = 'stale'")
     assert found.rows == [("stale", "the target 'b' is gone")]
+
+
+def test_eighty_columns_show_what_a_link_is_worth_and_costs_however_long_names_are(
+    links: LinkBench,
+) -> None:
+    links.probes()
+    names = ("coral_tf2_mobilenet_v2_1.0_224_ptq", "coral_mobilenet_v1_0.75_192_quant")
+    for name in names:
+        links.model(name)
+    links.link(*names, wrong=0.2, memory=12_345.0)
+    links.link(*names[::-1], wrong=0.95, state="useless")
+    links.together("both", names, names[0], wrong=0.1)
+    for question in ("SELECT LINKS", "SHOW LINKS"):
+        text = "".join(pieces(links.ask(question), "table", Layout(width=80)))
+        head = {word.strip() for word in text.splitlines()[1].split("│")}
+        assert {"state", "source", "target", "performance", "skill", "cost"} <= head
+        assert max(map(display_width, text.splitlines())) <= 80
+
+
+@pytest.fixture
+def versions(links: LinkBench) -> LinkBench:
+    """a@1 and a@2 predict b, b predicts both; b has one version."""
+    links.probes()
+    first = links.catalog.model(links.model("a"))
+    links.model("b")
+    links.link("a", "b", wrong=0.1, name="one_to_b")
+    into = links.link("b", "a", wrong=0.1, name="b_to_one")
+    second = replace(first, id="sha256:a2", version="2")
+    links.catalog.add_model(second)
+    out = links.catalog.link("one_to_b")
+    kept = [
+        replace(
+            out, name="two_to_b", source_ids=(second.id,), source_versions=(version_of(second),)
+        ),
+        replace(into, name="b_to_two", target_id=second.id, target_version=version_of(second)),
+    ]
+    links.catalog.add_links([replace(link, id=link_id(link)) for link in kept])
+    return links
+
+
+def test_versions_of_one_name_are_told_apart(versions: LinkBench) -> None:
+    found = versions.ask("SELECT LINKS name, source, target ORDER BY source, target")
+    assert found.rows == [
+        ("one_to_b", "a@1", "b"),
+        ("two_to_b", "a@2", "b"),
+        ("b_to_one", "b", "a@1"),
+        ("b_to_two", "b", "a@2"),
+    ]
+    told = dict(versions.ask("DESCRIBE LINK b_to_two").rows)
+    assert (told["source"], told["target"]) == ("b", "a@2")
+    assert "a@2" in told["use"]
+    assert dict(versions.ask("DESCRIBE b").rows)["predicts"].count("a@") == 2
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("target = 'a@2'", {"b_to_two"}),
+        ("target != 'a@2'", {"one_to_b", "two_to_b", "b_to_one"}),
+        ("NOT target = 'a@2'", {"one_to_b", "two_to_b", "b_to_one"}),
+        ("target = 'a'", {"b_to_one", "b_to_two"}),
+        ("source IN ('a@1', 'b@1')", {"one_to_b", "b_to_one", "b_to_two"}),
+        ("source HAS 'a@2'", {"two_to_b"}),
+        ("source HAS ALL ('a@2', 'b')", set()),
+        ("source = 'b@1' AND target = 'a@1'", {"b_to_one"}),
+    ],
+)
+def test_a_version_is_named_behind_an_at(
+    versions: LinkBench, condition: str, expected: set[str]
+) -> None:
+    assert set(names(versions.ask(f"SELECT LINKS name WHERE {condition}"))) == expected
+
+
+@pytest.mark.parametrize("word", ["a@3", "aa@1", "aa", "a, bb"])
+def test_versions_and_models_there_are_not_are_refused(versions: LinkBench, word: str) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        versions.ask(f"SELECT LINKS WHERE target = '{word}'")
+    assert caught.value.span is not None
+    assert caught.value.suggestions or caught.value.hint
+
+
+def test_an_ensemble_says_how_its_file_is_run(links: LinkBench) -> None:
+    links.probes()
+    for name in ("a", "b", "c"):
+        links.model(name)
+    together = links.together("both", ("a", "b"), "c", wrong=0.1)
+    rows = dict(links.ask("DESCRIBE LINK both").rows)
+    assert not {"use", "run", "inputs"} & set(rows)  # it has no file here
+    links.catalog.add_links([replace(together, artifact="sha256:file")])
+    rows = dict(links.ask("DESCRIBE LINK both").rows)
+    assert "use" not in rows
+    assert rows["inputs"].startswith("source_0: a, source_1: b; natural")
+    assert "db.artifacts.path('sha256:file')" in rows["run"]
