@@ -310,7 +310,9 @@ def test_one_link_by_statement(db: sm.Connection) -> None:
     assert "s2a" not in db.catalog.link_names()
 
 
-def test_sources_together_are_one_link(db: sm.Connection) -> None:
+def test_sources_together_are_one_link(
+    db: sm.Connection, models: dict[str, Path], items: tuple[Path, NDArray[np.float32]]
+) -> None:
     before = {link.name: link.id for link in db.catalog.links()}
     db.execute(
         "CREATE LINK both FROM accent_net, pitch_net TO speaker_net"
@@ -323,7 +325,39 @@ def test_sources_together_are_one_link(db: sm.Connection) -> None:
     best = max(link.performance or 0.0 for link in single if len(link.source_ids) == 1
                and link.probe_set_id == both.probe_set_id)  # fmt: skip
     assert best < 0.8 < 0.95 < (both.performance or 0.0)  # accent and pitch name the speaker
+    told = dict(db.execute("DESCRIBE LINK both").rows)
+    x = items[1][:100]
+    given = {}
+    for place, name in enumerate(both.source_names):
+        raw = answers(models[name], x).astype(np.float64)
+        shares = np.exp(raw - raw.max(1, keepdims=True))
+        given[f"answers_{place}"] = (shares / shares.sum(1, keepdims=True)).astype(np.float32)
+    written = eval(str(told["run"]), {"db": db, "onnxruntime": onnxruntime, **given})
+    right = written[0].argmax(1) == answers(models["speaker_net"], x).argmax(1)
+    assert right.mean() > 0.9
     db.execute("DROP LINK both")
+
+
+def test_links_are_frames(db: sm.Connection) -> None:
+    frame = db.execute("SELECT LINKS source, target, performance, cost").df()
+    assert list(frame.columns) == ["source", "target", "performance", "cost"]
+    assert frame["performance"].dtype == frame["cost"].dtype == np.float64
+    known = {(k.source_names[0], k.target_name): k.performance for k in db.catalog.links()}
+    for row in frame.itertuples():
+        performance = known[row.source, row.target]
+        expected = np.nan if performance is None else performance
+        assert row.performance == pytest.approx(expected, nan_ok=True)
+    assert len(db.sql("SELECT name, performance FROM links").df()) == len(frame) > 0
+
+
+def test_an_unknown_link_to_drop_is_answered_with_near_ones(db: sm.Connection) -> None:
+    with pytest.raises(UnknownNameError, match="unknown link 'speaker_net_to_accent'") as caught:
+        db.execute("DROP LINK speaker_net_to_accent")
+    assert caught.value.suggestions[0] == "speaker_net_to_accent_net"
+    with pytest.raises(UnknownNameError) as caught:
+        db.execute("DROP LINK qqq")
+    assert "accent_net_to_speaker_net" in str(caught.value.hint)
+    assert db.execute("DROP LINK IF EXISTS qqq").rows[0][0] == "absent"
 
 
 def test_a_cancelled_link_leaves_the_one_it_was_to_replace(db: sm.Connection) -> None:

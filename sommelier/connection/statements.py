@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sommelier.connection import altering, analyzing, grafting, importing, linking
 from sommelier.connection.naming import reference_name, underlined
 from sommelier.connection.plain import plain_options
-from sommelier.engine.names import nearest
+from sommelier.engine.names import nearest, unknown
 from sommelier.engine.options import bind_options
 from sommelier.engine.result import ColumnInfo, Table
 from sommelier.errors import BinderError, SommelierError, UnknownNameError
@@ -256,6 +256,8 @@ def _drop(statement: nodes.Drop, call: Call) -> Done:
         return Done("absent", name, 0)
     if statement.kind == "model":
         catalog.drop_model(call.resolve(statement.name).id)
+    elif statement.kind == "link" and name not in (known := catalog.link_names()):
+        raise unknown("link", name, known, statement.name.span)
     else:
         with underlined(statement.name.span):
             getattr(catalog, f"drop_{statement.kind}")(name)
