@@ -58,4 +58,7 @@ _KINDS: dict[str, Callable[[Facts], list[str]]] = {
     "links_option": lambda _: list(LINKS_OPTIONS),
     "plan_option": lambda _: list(PLAN_OPTIONS),
     "link_column": lambda _: list(LINK_COLUMNS),
+    "fusion_column": lambda _: [],  # what fusions answer to is not answered yet
+    "fusions_option": lambda _: [],
+    "fusion_option": lambda _: [],
 }
