@@ -200,7 +200,7 @@ def estimate(
     times: dict[int, float] = {}
     uncertain = 0
     for cost in node_costs(graph):
-        times[id(cost.node)], sure = _cost_ms(cost, table)
+        times[id(cost.node)], sure = cost_ms(cost, table)
         uncertain += not sure
     low, high = table.band_ or (None, None)
     sum_ms = sum(times.values())
@@ -216,7 +216,7 @@ def estimate(
     )
 
 
-def _cost_ms(cost: NodeCost, table: OperatorTable) -> tuple[float, bool]:
+def cost_ms(cost: NodeCost, table: OperatorTable) -> tuple[float, bool]:
     """Milliseconds of an operator's executions, and whether its size was known."""
     title = cost.node.title
     if cost.flops is None or cost.repeats is None:

@@ -235,18 +235,21 @@ class _Mutation:
             return random_map(reads.channels, had, self.seed)
         sized = resized(source, reads, block.takes, self.made.opset, self.made.image)
         shifted = all(a.bias is not None for a in block.absorbers)
-        a, b = _rows(sized, seen, block.takes, self.seed)
+        a, b = feature_rows(sized, seen, block.takes, self.seed)
         return least_squares(a, b, shifted=shifted)
 
 
-def _rows(
-    source: Tensor, target: Tensor, features: Features, seed: int
+def feature_rows(
+    source: Tensor, target: Tensor, features: Features, seed: int, *, rows: int = ROWS
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(n, positions, channels) of both, at the same random positions when there are many."""
+    """(n, positions, channels) of both, at the same random positions when there are many.
+
+    features : what the target's are, and after resizing the source's too but for its channels.
+    """
     axis = (features.channel_axis or 0) + 1
     found = [x.movedim(axis, -1).reshape(len(x), -1, x.shape[axis]) for x in (source, target)]
     places = found[0].shape[1]
-    kept = max(1, ROWS // len(source))
+    kept = max(1, rows // len(source))
     if kept < places:
         chosen = torch.from_numpy(np.random.default_rng(seed).permutation(places)[:kept])
         found = [x[:, chosen.to(x.device)] for x in found]

@@ -1,0 +1,106 @@
+"""GMorph's search: simulated annealing with elites, and random sampling as it degenerates to.
+
+The base of a mutation is an elite with a probability that rises, else the original models. The
+printed probability stays below 0.001 for 200 steps, so that it is random sampling in effect; the
+released code's begins at 0.63. Source: GMorph 4.3.1; algorithms.md F.1.
+"""
+
+from __future__ import annotations
+
+import math
+
+from sommelier.analysis.fusion.distillation import Cancelled
+from sommelier.analysis.fusion.filtering import RuleFilter
+from sommelier.analysis.fusion.search.gain_first import random_pass
+from sommelier.analysis.fusion.search.options import Formula
+from sommelier.analysis.fusion.search.state import ELITES, Elite, State
+from sommelier.analysis.fusion.search.study import Outcome, Study, draws, seed_of
+
+HIGHEST = 0.95  # an original is drawn now and then to the end
+TEMPERATURE, COOLING = 90.0, 0.99  # GMorph 6.1: initial temperature and its factor a step
+PAIRS = 2  # most blocks that begin to share in one step
+DRAWS = 50  # candidates refused without training in one step
+IDLE = 200  # the paper's number of iterations
+
+
+class Annealing:
+    """The steps of one search. elites : False samples from the originals alone."""
+
+    def __init__(self, study: Study, *, elites: bool = True) -> None:
+        self.study, self.elites = study, elites
+
+    def exhausted(self, state: State) -> bool:
+        """Whether nothing is expected of further steps."""
+        return state.idle >= IDLE
+
+    def step(self, state: State, cancelled: Cancelled) -> Outcome:
+        """Trains one random candidate that no rule refuses, as long as the tuning allows."""
+        study = self.study
+        rng, seed = draws(study, state), seed_of(study, state)
+        rules = RuleFilter(state.failed)
+        for _ in range(DRAWS):
+            base = self._base(state, rng.random(), rng.random())
+            graph, pairs = random_pass(
+                study.module.graph if base is None else base.graph, rng, PAIRS
+            )
+            fresh = bool(pairs) and graph.signature not in state.tried
+            if (
+                fresh
+                and study.costs.share(graph) < state.share
+                and rules.refusal(graph.capacity) is None
+            ):
+                break
+        else:
+            return Outcome("filtered", reason=f"{DRAWS} candidates were tried, slow or too shared")
+        module = study.mutated(base, graph, seed)
+        drop, epochs, why = study.train(module, study.left(state), seed, cancelled)
+        action = "stopped early" if why == "out of reach" else "trained"
+        return Outcome(
+            action, graph, module, pairs, None if base is None else base.step, drop, None, epochs,
+            graph.signature, failed=drop > study.tolerance,
+        )  # fmt: skip
+
+    def _base(self, state: State, draw: float, which: float) -> Elite | None:
+        """A random elite, or None for the original models."""
+        if not self.elites or not state.elites:
+            return None
+        kept, at = len(state.elites), self.study.progress(state)
+        formula = self.study.options.formula
+        if draw >= elite_probability(formula, at, kept, step=state.step, drop=state.last_drop):
+            return None
+        return state.elites[int(which * kept)]
+
+
+def elite_probability(
+    formula: Formula, progress: float, elites: int, *, step: int = 0, drop: float = 0.0
+) -> float:
+    """How likely an elite is the base, 0 to 1.
+
+    progress : share of the budget that is used. elites : how many there are. step, drop : of the
+    paper's formulas, the latter of the worst task of the last candidate, a fraction.
+    """
+    if formula == "corrected":
+        return corrected_probability(progress, elites)
+    return (printed_probability if formula == "printed" else released_probability)(
+        step, drop, elites
+    )
+
+
+def corrected_probability(progress: float, elites: int, most: int = ELITES) -> float:
+    """.95 min(1, 2 progress) sqrt(min(Nc, Ni) / Ni) (algorithms.md F.1)."""
+    return HIGHEST * min(1.0, 2 * progress) * math.sqrt(min(elites, most) / most)
+
+
+def printed_probability(step: int, drop: float, elites: int, most: int = ELITES) -> float:
+    """(1 - exp(-(1 - D) / (Tc Ti))) sqrt(Nc / Ni), as the paper prints it."""
+    cooled = TEMPERATURE * COOLING**step
+    return _bounded(1 - math.exp(-(1 - drop) / (cooled * TEMPERATURE)), elites, most)
+
+
+def released_probability(step: int, drop: float, elites: int, most: int = ELITES) -> float:
+    """(1 - exp(-(1 - D) Ti / Tc)) sqrt(Nc / Ni), as the released code computes it."""
+    return _bounded(1 - math.exp(-(1 - drop) / COOLING**step), elites, most)
+
+
+def _bounded(chance: float, elites: int, most: int) -> float:
+    return max(0.0, chance) * math.sqrt(min(elites, most) / most)

@@ -1,0 +1,65 @@
+"""How well each block's features can be made of another's: one linear map, fitted once.
+
+The residual of that map foretells the drop after fine-tuning better than anything else that costs
+no training (Spearman .78; algorithms.md F.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sommelier.analysis.fusion.abs_graph import AbsGraph, NodeId
+from sommelier.analysis.fusion.module import FusedModule, feature_rows
+from sommelier.analysis.fusion.rescale import least_squares
+from sommelier.analysis.fusion.steps import resized
+
+ROWS = 2048  # feature vectors a map is fitted to; a rank does not need the 16 384 of a weight
+
+
+class Residuals:
+    """Squared errors of maps between features of the original models, each fitted when asked for.
+
+    inputs : samples, one array an input of the models.
+    """
+
+    def __init__(self, module: FusedModule, inputs: Sequence[NDArray[Any]]) -> None:
+        self._module = module
+        self._inputs = [torch.from_numpy(given) for given in inputs]
+        self._exits = module.exits(self._inputs)
+        self._known: dict[tuple[NodeId, NodeId], float] = {}
+
+    def of(self, host: NodeId, guest: NodeId) -> float:
+        """What of the guest's features a linear map of the host's exit does not explain, in
+        variances: 0 for all, about 1 for a useless host."""
+        pair = (host, guest)
+        if pair not in self._known:
+            self._known[pair] = self._fitted(*pair)
+        return self._known[pair]
+
+    def risk(self, graph: AbsGraph) -> float:
+        """The largest sum of residuals on a task's way, an estimate of how much it will lose: maps
+        are fitted as if the blocks before them were still the original ones."""
+        return max(self._along(graph, (head, *graph.ancestors(head))) for head in graph.heads)
+
+    def _along(self, graph: AbsGraph, way: Iterable[NodeId]) -> float:
+        changed = (node for node in way if node in graph.adapters)
+        return sum(self.of(parent, n) for n in changed if (parent := graph.parents[n]))
+
+    def _fitted(self, host: NodeId, guest: NodeId) -> float:
+        module = self._module
+        block, source = module.graph.blocks[guest], module.graph.blocks[host].makes
+        sized = resized(self._exits[host], source, block.takes, module.opset, module.image)
+        a, b = feature_rows(sized, self._reads(guest), block.takes, 0, rows=ROWS)
+        return least_squares(a, b, shifted=True).residual
+
+    def _reads(self, node: NodeId) -> Tensor:
+        """What a block of the original models reads."""
+        if node.op_id:
+            return self._exits[NodeId(node.task_id, node.op_id - 1)]
+        own = list(self._module.renamed[node.task_id].values())
+        return self._inputs[own.index(self._module.graph.blocks[node].entry)]

@@ -1,0 +1,149 @@
+"""What every way of searching works with: the models, their costs, and how a candidate is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sommelier.analysis.fusion.abs_graph import AbsGraph, NodeId, Pair
+from sommelier.analysis.fusion.blocks import Blocks
+from sommelier.analysis.fusion.distillation import Cancelled, FineTuning, answer, fine_tune
+from sommelier.analysis.fusion.lessons import Lessons
+from sommelier.analysis.fusion.module import FusedModule
+from sommelier.analysis.fusion.search.costs import CostModel
+from sommelier.analysis.fusion.search.options import SearchOptions
+from sommelier.analysis.fusion.search.state import Elite, State, Weights
+
+QUICK = 256  # samples on which a candidate is judged before training
+BASES = 6  # modules kept in memory
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step did. graph, module : of the candidate, None where there was none to try.
+
+    base : step of the elite it was made from, None for the originals. predicted : its worst drop
+    before training. key : under which it counts as tried. failed : it lost so much that what
+    shares more is not worth trying.
+    """
+
+    action: str
+    graph: AbsGraph | None = None
+    module: FusedModule | None = None
+    pairs: tuple[Pair, ...] = ()
+    base: int | None = None
+    drop: float | None = None
+    predicted: float | None = None
+    epochs: int = 0
+    key: str | None = None
+    failed: bool = False
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A search's models, lessons and options, with what is computed once."""
+
+    models: Mapping[str, Blocks]
+    lessons: Lessons
+    options: SearchOptions
+    costs: CostModel
+    module: FusedModule
+    bases: dict[int | None, tuple[FusedModule, Mapping[NodeId, Tensor]]] = field(
+        default_factory=dict, repr=False
+    )  # lately mutated ones with their features, by the step of the elite
+
+    @property
+    def tolerance(self) -> float:
+        """While searching: half of what is asked for."""
+        return self.options.tolerance / 2
+
+    @cached_property
+    def inputs(self) -> list[Tensor]:
+        """Those that maps are fitted on."""
+        rows = self.lessons.splits.fine_tune[: self.options.samples]
+        return [torch.from_numpy(given) for given in self.lessons.inputs_of(rows)]
+
+    def mutated(self, base: Elite | None, graph: AbsGraph, seed: int) -> FusedModule:
+        """A candidate as it is before training, with the weights of its base, or of the original
+        models for None."""
+        place = None if base is None else base.step
+        found = self.bases.get(place)
+        if found is None:
+            module = self.module if base is None else self.restored(base)
+            found = self.bases[place] = module, module.exits(self.inputs)
+            while len(self.bases) > BASES:
+                del self.bases[next(iter(self.bases))]
+        module, exits = found
+        how = self.options.initialise
+        return module.mutated(graph, self.inputs, initialise=how, seed=seed, exits=exits)
+
+    def restored(self, elite: Elite) -> FusedModule:
+        """The module of an elite."""
+        weights = {n: torch.from_numpy(np.array(value)) for n, value in elite.weights.items()}
+        return FusedModule.restored(elite.graph, self.models, weights)
+
+    def quick_drop(self, module: FusedModule) -> float:
+        """Of the worst task on a part of the `select` samples."""
+        rows = self.lessons.splits.select[:QUICK]
+        device = self.options.training.device
+        outputs = answer(module, self.lessons.inputs_of(rows), device=device)
+        return max(judged.drop for judged in self.lessons.judge(outputs, rows))
+
+    def train(
+        self, module: FusedModule, epochs: int, seed: int, cancelled: Cancelled
+    ) -> tuple[float, int, str]:
+        """(worst drop of the state kept, epochs trained, why it stopped); in place."""
+        asked: FineTuning = replace(
+            self.options.training, epochs=epochs, seed=seed, tolerance=self.tolerance
+        )
+        curve = fine_tune(module, self.lessons, asked, cancelled=cancelled)
+        return curve.best.drop, curve.trained, curve.stopped
+
+    def left(self, state: State) -> int:
+        """Epochs that may still be trained for one candidate."""
+        most = self.options.training.epochs
+        if self.options.epochs is None:
+            return most
+        return max(0, min(most, self.options.epochs - state.epochs))
+
+    def progress(self, state: State) -> float:
+        """How much of the budget is used, 0 to 1."""
+        options = self.options
+        budgets = (
+            (state.step, options.steps),
+            (state.epochs, options.epochs),
+            (state.elapsed_ms / 1e3, options.budget_s),
+        )
+        return min(1.0, max(used / most for used, most in budgets if most is not None))
+
+
+def draws(study: Study, state: State) -> np.random.Generator:
+    """The random numbers of the next step: the same whether the search was killed or not."""
+    return np.random.default_rng([study.options.seed, state.step])
+
+
+def seed_of(study: Study, state: State) -> int:
+    """Of fine-tuning and random maps in the next step."""
+    return study.options.seed * 100_003 + state.step
+
+
+def arrays(module: FusedModule) -> Weights:
+    """Copies of everything a module has learned or keeps fixed."""
+    state = module.state_dict()
+    return {name: value.detach().cpu().numpy().copy() for name, value in state.items()}
+
+
+def texts(graph: AbsGraph, pairs: Sequence[Pair]) -> str:
+    """Pairs as people read them: 'parity 2 with digit 3'."""
+    names = graph.tasks
+
+    def name(node: tuple[int, int]) -> str:
+        return f"{names[node[0]]} {node[1]}"
+
+    return ", ".join(f"{name(p.guest)} with {name(p.host)}" for p in pairs)
