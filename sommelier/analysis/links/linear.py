@@ -27,29 +27,70 @@ PENALTIES = (*(10.0**power for power in range(-5, 4)), float("inf"))
 
 
 def fit_linear(source: LinkAnswers, target: LinkAnswers, split: Split) -> VectorLink:
-    """The linear link with the least squared error of natural answers on the validation rows.
+    """The linear link that does best on the validation rows.
 
     Chosen on them are the penalty and what is regressed: for classes and labels their
     probabilities, or the logarithms with an activation after them; where source and target are
-    answers of one kind and width, also what a copy of the source leaves over. Samples the target
-    has no answer to are left out. Raises AnalysisError where either model answered too few.
+    answers of one kind and width, also what a copy of the source leaves over. See `_chosen` for
+    what is best. Samples the target has no answer to are left out. Raises AnalysisError where
+    either model answered too few.
     """
     started = time.perf_counter()
     rows = answered(target, split)
     features = Features.of(source, rows.train)
     inputs, seen = (features(source.values[part]) for part in (rows.train, rows.validation))
     wanted = target.values[rows.validation]
-    least, best = float("inf"), None
-    for readout, ridge in _forms(features, inputs, target, rows.train):
-        for penalty, outputs in zip(PENALTIES, ridge.outputs(seen, PENALTIES), strict=True):
-            error = float(np.square(readout(outputs) - wanted).mean())
-            if best is None or error < least:
-                least, best = error, (readout, ridge, penalty)
-    assert best is not None
-    readout, ridge, penalty = best
-    layer = ridge.layer(penalty)
+    tried = [
+        _Candidate.of(readout, ridge, penalty, readout(outputs), wanted)
+        for readout, ridge in _forms(features, inputs, target, rows.train)
+        for penalty, outputs in zip(PENALTIES, ridge.outputs(seen, PENALTIES), strict=True)
+    ]
+    best = _chosen(tried, classes=target.format.kind == "classes")
+    layer = best.ridge.layer(best.penalty)
     seconds = time.perf_counter() - started
-    return VectorLink(source.format, target.format, features, (layer,), readout, 0, seconds)
+    return VectorLink(source.format, target.format, features, (layer,), best.readout, 0, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A linear link on validation rows. error : mean square. right : float64 (n,), 1 where its top
+    class is the target's."""
+
+    readout: Readout
+    ridge: Ridge
+    penalty: float
+    error: float
+    right: Floats
+
+    @classmethod
+    def of(
+        cls, readout: Readout, ridge: Ridge, penalty: float, found: Array, wanted: Array
+    ) -> _Candidate:
+        error = float(np.square(found - wanted).mean())
+        right = (found.argmax(axis=1) == wanted.argmax(axis=1)).astype(np.float64)
+        return cls(readout, ridge, penalty, error, right)
+
+    @property
+    def copies(self) -> bool:
+        """Whether nothing is left of it but the answers of the source."""
+        return self.ridge.slope != 0 and np.isinf(self.penalty)
+
+
+def _chosen(tried: Sequence[_Candidate], *, classes: bool) -> _Candidate:
+    """The least squared error; of classes, where it can be blind to which one is the likeliest,
+    among those within a standard error of the most right answers. A copy of the source stays
+    unless that is better by more than a standard error of the difference.
+    """
+    if not classes:
+        return min(tried, key=lambda one: one.error)
+    top = max(float(one.right.mean()) for one in tried)
+    near = top - np.sqrt(top * (1 - top) / len(tried[0].right))
+    best = min((one for one in tried if one.right.mean() >= near), key=lambda one: one.error)
+    copy = next((one for one in tried if one.copies), None)
+    if copy is None:
+        return best
+    gains = best.right - copy.right
+    return best if gains.mean() > gains.std() / np.sqrt(len(gains)) else copy
 
 
 @dataclass(frozen=True, slots=True)
