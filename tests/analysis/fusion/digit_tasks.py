@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from sommelier.analysis.fusion import Blocks, FusedModule, Lessons, answer, divide
+from sommelier.analysis.fusion import Blocks, FusedModule, Lessons, Splits, answer, divide
 from sommelier.analysis.fusion.blocks import linearised_together
 from sommelier.analysis.links.training import training_threads
 from tests.analysis.fusion.nets import Vgg, export
@@ -23,28 +23,32 @@ from tests.analysis.fusion.toys import logits
 Array = NDArray[Any]
 
 NETS = {
-    "digit": ((16, 16, 24, 24), (1, 3), 10),
-    "parity": ((12, 12, 16, 16), (1, 3), 2),
-    "large": ((16, 24), (0, 1), 2),
+    "digit": ((24, 24, 48, 48), (0, 1), 10),
+    "parity": ((16, 16, 32, 32), (0, 1), 2),
+    "large": ((24, 32), (0, 1), 2),
 }  # widths, pools, classes (algorithms.md F.2, made smaller)
-EPOCHS = 12
+EPOCHS = 6
+COPIES = 1
+FEW = 400
+SHARES = {"select": 0.25, "certify": 0.25}
 
 
 @dataclass(frozen=True)
 class Digits:
-    """The models in blocks, and lessons with or without labels."""
+    """The models in blocks, lessons with labels, and few without, for searches that only have to
+    run."""
 
     protos: Mapping[str, ModelProto]
     models: Mapping[str, Blocks]
     labelled: Lessons
-    unlabelled: Lessons
+    few: Lessons
 
 
 @cache
 def digits() -> Digits:
     """Trained once a run, on the samples that are fine-tuned on."""
     pixels, labels = images_and_labels()
-    rows = divide(len(pixels), 0).fine_tune
+    rows = splits().fine_tune
     protos = {}
     for seed, (task, (widths, pools, classes)) in enumerate(NETS.items()):
         torch.manual_seed(seed)
@@ -60,10 +64,11 @@ def studied(protos: Mapping[str, ModelProto]) -> Digits:
     models = linearised_together(protos)
     taught = answer(FusedModule.original(models), [pixels])
     formats = tuple(logits(classes) for _, _, classes in NETS.values())
-    splits = divide(len(pixels), 0)
     truths = tuple(labels[task] for task in NETS)
-    found = [Lessons((pixels,), taught, formats, t, splits) for t in (truths, (None,) * 3)]
-    return Digits(protos, models, *found)
+    whole = Lessons((pixels,), taught, formats, truths, splits())
+    part = tuple(given[:FEW] for given in taught)
+    few = Lessons((pixels[:FEW],), part, formats, (None,) * len(NETS), divide(FEW, 0))
+    return Digits(protos, models, whole, few)
 
 
 def stored(folder: Path) -> Digits:
@@ -78,13 +83,27 @@ def keep(found: Digits, folder: Path) -> None:
 
 @cache
 def images_and_labels() -> tuple[Array, dict[str, Array]]:
-    """(1797, 1, 8, 8) in -1..1, and the truth of every task."""
+    """(n, 1, 8, 8) in -1..1, and the truth of every task. The 1797 digits, and those that are
+    fine-tuned on COPIES times again, moved by a pixel."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    y = data.target.astype(np.int64)
-    pixels = (data.images[:, None] / 8 - 1).astype(np.float32)
+    rng = np.random.default_rng(0)
+    rows = divide(len(data.target), 0, **SHARES).fine_tune
+    again = np.concatenate([np.arange(len(data.target)), *[rows] * COPIES])
+    y = data.target[again].astype(np.int64)
+    pixels = (data.images[again, None] / 8 - 1).astype(np.float32)
+    for i in range(len(data.target), len(pixels)):
+        pixels[i] = np.roll(pixels[i], rng.integers(-1, 2, 2), (1, 2))
     return pixels, {"digit": y, "parity": y % 2, "large": (y >= 5).astype(np.int64)}
+
+
+def splits() -> Splits:
+    """Copies belong to what is fine-tuned on, as the samples they are copies of."""
+    count = 1797
+    found = divide(count, 0, **SHARES)
+    copies = np.arange(count, count + COPIES * len(found.fine_tune))
+    return Splits(np.concatenate([found.fine_tune, copies]), found.select, found.certify)
 
 
 def train(net: torch.nn.Module, x: Array, y: Array, seed: int) -> None:

@@ -19,7 +19,7 @@ from sommelier.analysis.fusion.search.study import Outcome, Study, draws, seed_o
 HIGHEST = 0.95  # an original is drawn now and then to the end
 TEMPERATURE, COOLING = 90.0, 0.99  # GMorph 6.1: initial temperature and its factor a step
 PAIRS = 2  # most blocks that begin to share in one step
-DRAWS = 50  # candidates refused without training in one step
+DRAWS = 500  # candidates refused without training before there is nothing left
 IDLE = 200  # the paper's number of iterations
 
 
@@ -31,7 +31,7 @@ class Annealing:
 
     def exhausted(self, state: State) -> bool:
         """Whether nothing is expected of further steps."""
-        return state.idle >= IDLE
+        return state.idle >= IDLE or bool(state.trace and state.trace[-1].action == "filtered")
 
     def step(self, state: State, cancelled: Cancelled) -> Outcome:
         """Trains one random candidate that no rule refuses, as long as the tuning allows."""
@@ -51,7 +51,7 @@ class Annealing:
             ):
                 break
         else:
-            return Outcome("filtered", reason=f"{DRAWS} candidates were tried, slow or too shared")
+            return Outcome("filtered", reason="nothing faster is left to try")
         module = study.mutated(base, graph, seed)
         drop, epochs, why = study.train(module, study.left(state), seed, cancelled)
         action = "stopped early" if why == "out of reach" else "trained"

@@ -1,8 +1,9 @@
 """The end of a search: elites become ONNX models that are measured, certified and chosen from.
 
-The fastest elite comes first; two more that lost less on the samples of the search stand by, for
-what was chosen by a score may lose more elsewhere. As many certificates as finalists are made on
-the same samples, and all hold together.
+The fastest elite comes first, and slower ones stand by, for what was chosen by a score may lose
+more elsewhere; the first that is within the limits and the tolerance ends it. Elites were trained
+until they met the search's tolerance, so a finalist is trained on. All their certificates hold
+together.
 """
 
 from __future__ import annotations
@@ -17,26 +18,36 @@ from numpy.typing import NDArray
 from sommelier.analysis.bounds import Verdict
 from sommelier.analysis.execution import open_session
 from sommelier.analysis.fusion.certifying import Certificate, certify
-from sommelier.analysis.fusion.distillation import RUN_BATCH
+from sommelier.analysis.fusion.distillation import RUN_BATCH, Cancelled, fine_tune
 from sommelier.analysis.fusion.generator import to_onnx
 from sommelier.analysis.fusion.lessons import Lessons
+from sommelier.analysis.fusion.module import FusedModule
 from sommelier.analysis.fusion.search.options import Finalist
 from sommelier.analysis.fusion.search.state import Elite, State
 from sommelier.analysis.fusion.search.study import Study
 from sommelier.analysis.fusion.search.timing import PairedLatency, paired_latency
+from sommelier.errors import CancelledError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+FINALISTS = 3
+SLOWER = 1.15  # predicted cost over that of the finalist before
 PROBES = 8  # samples on which the written model is compared with the module
 
 
-def finalists(study: Study, state: State) -> tuple[Finalist, ...]:
-    """The finalists, by measured latency; the first without a refusal is the answer."""
+def finalists(study: Study, state: State, *, cancelled: Cancelled = bool) -> tuple[Finalist, ...]:
+    """Finalists, the fastest first, up to the first without a refusal, which is the answer.
+
+    Once `cancelled`, they are not trained on.
+    """
     chosen = _chosen(study, state)
-    found = [_written(study, elite) for elite in chosen]
-    certified = [_certified(study, finalist, len(found)) for finalist in found]
-    return tuple(sorted(certified, key=lambda f: f.latency.share))
+    found: list[Finalist] = []
+    for elite in chosen:
+        found.append(_certified(study, _written(study, elite, cancelled), len(chosen)))
+        if found[-1].refusal is None:
+            break
+    return tuple(found)
 
 
 def outputs(model: ModelProto, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
@@ -51,24 +62,18 @@ def outputs(model: ModelProto, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[
 
 
 def _chosen(study: Study, state: State) -> list[Elite]:
-    """The fastest of all, of those with half the drop allowed, and of those without any.
+    """The fastest and at most two more, each SLOWER than the one before.
 
     The limit on FLOPs is exact and known before; so is the one on memory, an estimate anyway.
     """
-    limits = study.options.limits
-    usable = []
-    for elite in state.kept:
+    exact = replace(study.options.limits, latency=None)
+    found: list[Elite] = []
+    for elite in sorted(state.kept, key=lambda e: (e.share, e.drop, e.step)):
         flops, memory = _shares(study, elite)
-        exact = replace(limits, latency=None)
-        if exact.allow(latency=None, flops=flops, memory=memory):
-            usable.append(elite)
-    found: dict[int, Elite] = {}
-    for highest in (study.tolerance, study.tolerance / 2, 0.0):
-        within = [elite for elite in usable if elite.drop <= highest]
-        if within:
-            fastest = min(within, key=lambda e: (e.share, e.step))
-            found.setdefault(fastest.step, fastest)
-    return list(found.values())
+        usable = exact.allow(latency=None, flops=flops, memory=memory)
+        if usable and (not found or elite.share >= SLOWER * found[-1].share):
+            found.append(elite)
+    return found[:FINALISTS]
 
 
 def _shares(study: Study, elite: Elite) -> tuple[float, float | None]:
@@ -80,8 +85,11 @@ def _shares(study: Study, elite: Elite) -> tuple[float, float | None]:
     return cost.flops / max(whole.flops, 1.0), memory
 
 
-def _written(study: Study, elite: Elite) -> Finalist:
+def _written(study: Study, elite: Elite, cancelled: Cancelled) -> Finalist:
     module = study.restored(elite)
+    drop, epochs = elite.drop, 0
+    if not cancelled():
+        drop, epochs = _polished(study, module, elite.step, cancelled)
     rows = study.lessons.splits.select[:PROBES]
     probes = study.lessons.inputs_of(rows)
     model = to_onnx(module, probes)
@@ -92,9 +100,22 @@ def _written(study: Study, elite: Elite) -> Finalist:
     if limit is not None and latency.share > limit:
         refusal = f"takes {latency.share:.0%} of the originals' time, and {limit:.0%} are allowed"
     return Finalist(
-        elite.step, elite.graph, module, model, elite.drop, flops, memory, latency, None, None,
+        elite.step, elite.graph, module, model, drop, epochs, flops, memory, latency, None, None,
         refusal,
     )  # fmt: skip
+
+
+def _polished(
+    study: Study, module: FusedModule, step: int, cancelled: Cancelled
+) -> tuple[float, int]:
+    """(drop, epochs) after as many epochs as a candidate may have, with the best state kept."""
+    training = study.options.training
+    asked = replace(training, tolerance=None, seed=study.options.seed + step)
+    try:
+        curve = fine_tune(module, study.lessons, asked, cancelled=cancelled)
+    except (CancelledError, KeyboardInterrupt):  # the module has its best state so far
+        return study.drop(module), 0
+    return curve.best.drop, curve.trained
 
 
 def _latency(study: Study, model: ModelProto, sample: Sequence[NDArray[Any]]) -> PairedLatency:

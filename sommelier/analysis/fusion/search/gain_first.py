@@ -19,29 +19,35 @@ from sommelier.analysis.fusion.filtering import RuleFilter
 from sommelier.analysis.fusion.module import FusedModule
 from sommelier.analysis.fusion.search.residuals import Residuals
 from sommelier.analysis.fusion.search.state import Elite, State
-from sommelier.analysis.fusion.search.study import Outcome, Study, draws, seed_of
+from sommelier.analysis.fusion.search.study import QUICK, Outcome, Study, draws, seed_of
 
 # algorithms.md F.5
 INCUMBENT, ELITE = 0.6, 0.2  # how often a child is theirs; else the originals'
 DRAWS = 60
+ROUNDS = 10  # of draws without any child before there is nothing left
 POOL = 8
 GAIN = 1.02  # a child has to be so much faster than the incumbent
 FIRST_RUNG = 2  # epochs
 CLOSE = 0.03  # a drop above the tolerance that more epochs may still mend
+BLAME = 0.6  # what is left of the hope in a map for every failure it had a part in
 PAIRS = 2  # most blocks that begin to share in one step
 IDLE = 40  # steps without an elite after which nothing is expected any more
 
 
 @dataclass(frozen=True)
 class Child:
-    """A graph one mutation pass away from a base. residual : the worst of its new maps, by the
-    originals' features. key : of base and graph, for it is worth another try from another base."""
+    """A graph one mutation pass away from a base.
+
+    residual : the worst of its new maps, by the originals' features. edges : what reads what that
+    the base does not. key : of base and graph, for it is worth another try from another base.
+    """
 
     base: Elite | None
     graph: AbsGraph
     pairs: tuple[Pair, ...]
     share: float
     residual: float
+    edges: tuple[str, ...]
     key: str
 
 
@@ -64,14 +70,14 @@ class GainFirst:
 
     def exhausted(self, state: State) -> bool:
         """Whether nothing is expected of further steps."""
-        return state.idle >= IDLE
+        return state.idle >= IDLE or bool(state.trace and state.trace[-1].action == "filtered")
 
     def step(self, state: State, cancelled: Cancelled) -> Outcome:
         """Tries one candidate. Raises CancelledError between batches."""
         rng, seed = draws(self.study, state), seed_of(self.study, state)
-        children = self._children(state, rng)
-        if not children:
-            return Outcome("filtered", reason="no child is faster and not yet tried")
+        children = next(filter(None, (self._children(state, rng) for _ in range(ROUNDS))), None)
+        if children is None:
+            return Outcome("filtered", reason="nothing faster is left to try")
         best = max(self._fitted(children, seed), key=lambda f: self._score(f, state))
         return self._tried(best, state, seed, cancelled)
 
@@ -95,11 +101,13 @@ class GainFirst:
         if not pairs:
             return None
         new = [n for n in changed.parents if changed.parents[n] != graph.parents[n]]
-        residuals = [self.residuals.of(p, n) for n in new if (p := changed.parents[n])]
+        reads = [(p, n) for n in new if (p := changed.parents[n])]
+        residual = max((self.residuals.of(*pair) for pair in reads), default=0.0)
+        edges = tuple(f"{guest} reads {host}" for host, guest in reads)
         source = "original" if base is None else str(base.step)
         key = f"{source}:{changed.signature}"
         share = self.study.costs.share(changed)
-        return Child(base, changed, pairs, share, max(residuals, default=0.0), key)
+        return Child(base, changed, pairs, share, residual, edges, key)
 
     def _base(self, state: State, rng: np.random.Generator) -> Elite | None:
         draw = rng.random()
@@ -116,13 +124,13 @@ class GainFirst:
             module = self.study.mutated(child.base, child.graph, seed)
             known = [r for r in module.residuals.values() if not math.isnan(r)]
             residual = max(known, default=child.residual)
-            found.append(Fitted(child, module, residual, self.study.quick_drop(module)))
+            found.append(Fitted(child, module, residual, self.study.drop(module, QUICK)))
         return found
 
     def _score(self, fitted: Fitted, state: State) -> float:
         """exp(-3 r) / (1 + exp(8 (a - .15))) x the gain in speed (F.5)."""
         chance = math.exp(-3 * fitted.residual) / (1 + math.exp(8 * (fitted.predicted - 0.15)))
-        return chance * (1 / fitted.child.share - 1 / state.share)
+        return chance * _gain(fitted.child, state)
 
     def _tried(self, best: Fitted, state: State, seed: int, cancelled: Cancelled) -> Outcome:
         study, module, left = self.study, best.module, self.study.left(state)
@@ -139,7 +147,7 @@ class GainFirst:
         return Outcome(
             action, child.graph, module, child.pairs,
             None if child.base is None else child.base.step, drop, best.predicted, epochs,
-            child.key, failed=drop > study.tolerance + CLOSE,
+            child.key, drop > study.tolerance + CLOSE, child.edges,
         )  # fmt: skip
 
 
@@ -159,4 +167,10 @@ def random_pass(
 
 
 def _promise(child: Child, state: State) -> float:
-    return math.exp(-3 * child.residual) * (1 / child.share - 1 / state.share)
+    return math.exp(-3 * child.residual) * _gain(child, state)
+
+
+def _gain(child: Child, state: State) -> float:
+    """In speed, less what the child's maps have failed to give before."""
+    failures = max((state.blamed.get(edge, 0) for edge in child.edges), default=0)
+    return BLAME**failures * (1 / child.share - 1 / state.share)

@@ -75,8 +75,9 @@ class SearchOptions:
 @dataclass(frozen=True, slots=True)
 class Finalist:
     """A fusion that the search ended with. step : where it was found. drop : of the worst task on
-    the samples that choose, flattered. model : its ONNX, compared with the module. certificate :
-    what it loses, None where it was not certified. refusal : why it is not the answer, or None.
+    the samples that choose, flattered, after `epochs` more than in the search. model : its ONNX,
+    compared with the module. certificate : what it loses. refusal : why it is not the answer, or
+    None.
     """
 
     step: int
@@ -84,6 +85,7 @@ class Finalist:
     module: FusedModule
     model: ModelProto
     drop: float
+    epochs: int
     flops_share: float
     memory_share: float | None
     latency: PairedLatency
@@ -95,8 +97,9 @@ class Finalist:
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """What a search found. best : within the tolerance and the limits, else None. finalists : those
-    that were written, measured and certified, the fastest first. elites : (step, graph) kept at the
-    end. epochs : of fine-tuning in all. evaluations : candidates that were trained.
+    that were written, measured and certified, up to the best. elites : (step, graph) kept at the
+    end. epochs : of fine-tuning in the search, without those of finalists. evaluations : how many
+    candidates were trained.
     """
 
     method: MethodName

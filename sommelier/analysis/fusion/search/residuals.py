@@ -55,7 +55,8 @@ class Residuals:
         block, source = module.graph.blocks[guest], module.graph.blocks[host].makes
         sized = resized(self._exits[host], source, block.takes, module.opset, module.image)
         a, b = feature_rows(sized, self._reads(guest), block.takes, 0, rows=ROWS)
-        return least_squares(a, b, shifted=True).residual
+        shifted = all(absorber.bias is not None for absorber in block.absorbers)
+        return least_squares(a, b, shifted=shifted).residual
 
     def _reads(self, node: NodeId) -> Tensor:
         """What a block of the original models reads."""

@@ -98,7 +98,8 @@ def search(
         study = Study(models, lessons, options, costs, module)
         kept = None if folder is None else StateFolder(folder, _key(study))
         state, stopped = _steps(study, kept, on_step, cancelled)
-        return _result(study, state, stopped)
+        ended = (lambda: True) if stopped == "cancelled" else cancelled
+        return _result(study, state, stopped, ended)
 
 
 def _steps(
@@ -138,10 +139,12 @@ def _after(study: Study, state: State, outcome: Outcome) -> State:
         accepted = passed and share < state.share
         if passed:
             elite = Elite(state.step, graph, arrays(module), share, drop)
-            following = replace(state, idle=0).with_elite(elite)
+            blamed = {e: n for e, n in state.blamed.items() if e not in outcome.edges}
+            following = replace(state, idle=0, blamed=blamed).with_elite(elite)
         elif outcome.failed:
             failed = {**state.failed, f"step {state.step}": graph.capacity}
-            following = replace(following, failed=failed)
+            blamed = {**state.blamed, **{e: state.blamed.get(e, 0) + 1 for e in outcome.edges}}
+            following = replace(following, failed=failed, blamed=blamed)
         following = replace(following, last_drop=drop)
     tried = state.tried if outcome.key is None else state.tried | {outcome.key}
     step = _record(study, state, outcome, accepted)
@@ -167,8 +170,8 @@ def _record(study: Study, state: State, outcome: Outcome, accepted: bool | None)
     )  # fmt: skip
 
 
-def _result(study: Study, state: State, stopped: Stopped) -> SearchResult:
-    found = finalists(study, state)
+def _result(study: Study, state: State, stopped: Stopped, cancelled: Cancelled) -> SearchResult:
+    found = finalists(study, state, cancelled=cancelled)
     return SearchResult(
         method=study.options.method,
         best=next((f for f in found if f.refusal is None), None),

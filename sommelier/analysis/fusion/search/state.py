@@ -46,7 +46,8 @@ class State:
     """A search between two steps. best : the cheapest elite so far, kept when the list forgets it.
 
     tried : keys of candidates that were trained. failed : capacities of what lost too much, by
-    step. idle : steps without an elite since the last one. last_drop : of the last candidate.
+    step. blamed : how often what reads what (`Outcome.edges`) was part of such a failure since it
+    was last part of an elite. idle : steps since the last elite. last_drop : of the last candidate.
     """
 
     step: int = 0
@@ -58,6 +59,7 @@ class State:
     best: Elite | None = None
     tried: frozenset[str] = frozenset()
     failed: Mapping[str, Capacity] = field(default_factory=dict)
+    blamed: Mapping[str, int] = field(default_factory=dict)
     trace: tuple[FusionStep, ...] = ()
 
     @property
@@ -123,7 +125,7 @@ class StateFolder:
             content["step"], content["epochs"], content["elapsed_ms"], content["idle"],
             content["last_drop"], tuple(elites[step] for step in content["elites"]),
             None if content["best"] is None else elites[content["best"]],
-            frozenset(content["tried"]), failed,
+            frozenset(content["tried"]), failed, content["blamed"],
             tuple(FusionStep(**step) for step in content["trace"]),
         )  # fmt: skip
 
@@ -171,6 +173,7 @@ def _plain(state: State) -> dict[str, Any]:
         "elites": [elite.step for elite in state.elites],
         "best": None if state.best is None else state.best.step,
         "tried": sorted(state.tried),
+        "blamed": dict(state.blamed),
         "failed": {name: asdict(capacity) for name, capacity in state.failed.items()},
         "trace": [asdict(step) for step in state.trace],
     }

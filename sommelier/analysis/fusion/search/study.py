@@ -29,7 +29,7 @@ class Outcome:
 
     base : step of the elite it was made from, None for the originals. predicted : its worst drop
     before training. key : under which it counts as tried. failed : it lost so much that what
-    shares more is not worth trying.
+    shares more is not worth trying. edges : what reads what that its base does not.
     """
 
     action: str
@@ -42,6 +42,7 @@ class Outcome:
     epochs: int = 0
     key: str | None = None
     failed: bool = False
+    edges: tuple[str, ...] = ()
     reason: str | None = None
 
 
@@ -88,9 +89,9 @@ class Study:
         weights = {n: torch.from_numpy(np.array(value)) for n, value in elite.weights.items()}
         return FusedModule.restored(elite.graph, self.models, weights)
 
-    def quick_drop(self, module: FusedModule) -> float:
-        """Of the worst task on a part of the `select` samples."""
-        rows = self.lessons.splits.select[:QUICK]
+    def drop(self, module: FusedModule, most: int | None = None) -> float:
+        """Of the worst task on the `select` samples, or the first `most` of them."""
+        rows = self.lessons.splits.select[:most]
         device = self.options.training.device
         outputs = answer(module, self.lessons.inputs_of(rows), device=device)
         return max(judged.drop for judged in self.lessons.judge(outputs, rows))
