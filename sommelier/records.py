@@ -323,8 +323,8 @@ class Lineage:
     """That a model comes from another one, and how that is known.
 
     relation : 'host', 'donor' (of a graft), 'fused from', 'identical weights', 'quantised',
-    'fine-tuned', 'unrelated'. provenance : 'built' (we made it), 'verified' (the weights are equal),
-    'evidence' (their distance speaks for it) or 'declared'.
+    'fine-tuned', 'unrelated'. provenance : 'built' (we made it), 'verified' (the weights are
+    equal), 'evidence' (their distance speaks for it) or 'declared'.
     detail : JSON; the recipe of a hybrid, or the evidence.
     """
 
