@@ -10,8 +10,10 @@ import pytest
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     import torch
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with threadpool_limits(1):
+        yield
     torch.set_num_threads(before)

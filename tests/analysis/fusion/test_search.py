@@ -222,7 +222,9 @@ def test_a_search_that_was_killed_goes_on_to_the_same_result(
     keep(study, tmp_path)
     root = Path(__file__).parents[3]
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=root,
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=subprocess.PIPE,
+        text=True, cwd=root,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     )  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:
