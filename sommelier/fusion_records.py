@@ -1,7 +1,10 @@
-"""Frozen values of fusions: several models made one, what their tasks lost, how it was found."""
+"""Frozen values of fusions: several models made one, what their tasks lost, how it was found, and
+what could be made one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -103,3 +106,53 @@ class FusionStep:
     elapsed_ms: float | None = None
     accepted: bool | None = None
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FusionCost:
+    """What one run at batch 1 costs, of one model, of several one after the other, or of a fusion.
+
+    flops and params are exact; memory (weights and the most that is alive of features at once) and
+    latency_ms are estimates, None when unknown.
+    """
+
+    flops: float
+    params: float
+    memory: float | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankedFusion:
+    """A way to share computation that was not trained: a row of SELECT FUSIONS.
+
+    shares : what reads what it did not read in its own model, 'speaker_net 3 reads digit_net 2'.
+    promise : what fusions are ranked by, more is better. risk : linear residuals along the task
+    that loses most (0 none, 1 a block's whole features); drop : predicted for the worst task after
+    fine-tuning, a fraction. Both are estimates, None without samples.
+    """
+
+    shares: tuple[str, ...]
+    cost: FusionCost
+    promise: float
+    risk: float | None = None
+    drop: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FusionRanking:
+    """What could be made of some models, the most promising first, without training.
+
+    together : the models one after the other, by the same estimate as the fusions; alone : each of
+    them, by name in the question. basis : of the latencies, 'operator table', 'measured originals',
+    or 'FLOPs' where none is known. samples : inputs on which risks and drops were predicted, 0 for
+    none. considered : ways to share that were looked at, of which `fusions` are the best.
+    """
+
+    fusions: tuple[RankedFusion, ...]
+    together: FusionCost
+    alone: Mapping[str, FusionCost]
+    basis: str
+    samples: int = 0
+    considered: int = 0
+    notes: tuple[str, ...] = ()
