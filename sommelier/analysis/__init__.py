@@ -7,8 +7,9 @@ Usable as a library, without a database: the functions below take ONNX files and
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sommelier.analysis.lazy import attach
 
 if TYPE_CHECKING:
     from sommelier.analysis.differences import compare_layers, weight_lineage
@@ -37,13 +38,4 @@ __all__ = [
     "weight_lineage",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Loads a function with what it needs on first use."""
-    if name in _HOMES:
-        return getattr(import_module(f"sommelier.analysis.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'sommelier.analysis' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = attach(__name__, _HOMES)

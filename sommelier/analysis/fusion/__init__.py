@@ -10,8 +10,9 @@ onnxruntime are loaded by what needs them only. Source: GMorph; algorithms.md F.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sommelier.analysis.lazy import attach
 
 if TYPE_CHECKING:
     from sommelier.analysis.fusion.abs_graph import (
@@ -155,13 +156,4 @@ __all__ = [
     "to_onnx",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Loads a name with what it needs on first use."""
-    if name in _HOMES:
-        return getattr(import_module(f"sommelier.analysis.fusion.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'sommelier.analysis.fusion' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = attach(__name__, _HOMES)

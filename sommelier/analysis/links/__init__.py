@@ -9,8 +9,9 @@ are loaded by what needs them only. Source: algorithms.md E.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sommelier.analysis.lazy import attach
 
 if TYPE_CHECKING:
     from sommelier.analysis.links.collecting import CollectedTokens, TokenCollector, best_boxes
@@ -108,13 +109,4 @@ __all__ = [
     "train_vectors",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Loads a name with what it needs on first use."""
-    if name in _HOMES:
-        return getattr(import_module(f"sommelier.analysis.links.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'sommelier.analysis.links' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = attach(__name__, _HOMES)

@@ -6,8 +6,9 @@ fusion within a tolerance. torch and onnxruntime are loaded by what needs them o
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sommelier.analysis.lazy import attach
 
 if TYPE_CHECKING:
     from sommelier.analysis.fusion.search.costs import Cost, CostModel
@@ -45,13 +46,4 @@ __all__ = [
     "search",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Loads a name with what it needs on first use."""
-    if name in _HOMES:
-        return getattr(import_module(f"sommelier.analysis.fusion.search.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'sommelier.analysis.fusion.search' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = attach(__name__, _HOMES)
