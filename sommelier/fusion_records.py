@@ -4,7 +4,6 @@ what could be made one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -144,14 +143,14 @@ class FusionRanking:
     """What could be made of some models, the most promising first, without training.
 
     together : the models one after the other, by the same estimate as the fusions; alone : each of
-    them, by name in the question. basis : of the latencies, 'operator table', 'measured originals',
+    them, in their order. basis : of the latencies, 'operator table', 'measured originals',
     or 'FLOPs' where none is known. samples : inputs on which risks and drops were predicted, 0 for
     none. considered : ways to share that were looked at, of which `fusions` are the best.
     """
 
     fusions: tuple[RankedFusion, ...]
     together: FusionCost
-    alone: Mapping[str, FusionCost]
+    alone: tuple[FusionCost, ...]
     basis: str
     samples: int = 0
     considered: int = 0
