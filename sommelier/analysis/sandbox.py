@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any, ParamSpec, Self, TypeVar
 
 from sommelier.analysis import sandbox_messages as messages
-from sommelier.errors import AnalysisError, WorkerCrashedError, WorkerTimeoutError
+from sommelier.errors import AnalysisError, CancelledError, WorkerCrashedError, WorkerTimeoutError
 from sommelier.units import Dimension, format_value
 
 P = ParamSpec("P")
@@ -54,7 +54,10 @@ class Sandbox:
         time_limit_s: float = 60.0,
         memory_limit_bytes: int | None = 4 * 10**9,
         threads: int = 1,
+        cancelled: Callable[[], bool] = bool,
     ) -> None:
+        """cancelled : asked many times a second while a call runs, which then ends."""
+        self._cancelled = cancelled
         self.time_limit_s = time_limit_s
         self.memory_limit_bytes = memory_limit_bytes
         self.threads = threads
@@ -79,8 +82,8 @@ class Sandbox:
 
         function : importable by name; arguments and result are pickled.
         Raises WorkerTimeoutError past the time limit, WorkerCrashedError if the child dies or
-        runs out of memory, AnalysisError for exceptions that are not Sommelier's own. After each
-        of the first two the next call starts a new child.
+        runs out of memory, CancelledError once it is cancelled, AnalysisError for exceptions that
+        are not Sommelier's own. After each of the first three the next call starts a new child.
         """
         request = messages.encode_call(function, args, kwargs, self.time_limit_s)
         process = self._running()
@@ -145,6 +148,8 @@ class Sandbox:
             try:
                 answer = self._answers.get(timeout=POLL_S)
             except queue.Empty:
+                if self._cancelled():
+                    raise CancelledError("cancelled while a model was running") from None
                 if time.monotonic() > deadline:
                     raise WorkerTimeoutError(
                         f"no answer within {format_value(self.time_limit_s * 1e3, Dimension.TIME)}"

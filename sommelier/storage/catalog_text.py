@@ -107,6 +107,28 @@ class TextTable(FusionTable):
             raise _explained(predicate, error) from error
         return {n for n, unknown in rows if not unknown}, {n for n, unknown in rows if unknown}
 
+    def value_masks(
+        self, predicate: TextPredicate, values: Sequence[str | None]
+    ) -> tuple[list[int], list[int]]:
+        """The places of values for which a predicate is true, and of those that are NULL.
+
+        As `text_mask`, for text that is not in the database; HAS looks into words joined by ', '.
+        """
+        condition, parameters, nullable = _compiled(
+            predicate, "m.value", "string_split(m.value, ', ')"
+        )
+        is_null = "m.value IS NULL" if nullable else "false"
+        sql = (
+            f"SELECT m.place - 1, {is_null} FROM (SELECT unnest(v) AS value,"
+            " generate_subscripts(v, 1) AS place FROM (SELECT ?::VARCHAR[] AS v)) m"
+            f" WHERE ({condition}) OR {is_null} ORDER BY 1"
+        )
+        try:
+            rows = self._database.rows(sql, [list(values), *parameters])
+        except Exception as error:
+            raise _explained(predicate, error) from error
+        return [p for p, unknown in rows if not unknown], [p for p, unknown in rows if unknown]
+
     def text_columns(
         self, names: Sequence[str], ids: Iterable[str] | None = None
     ) -> dict[str, list[Any]]:

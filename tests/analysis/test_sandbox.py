@@ -21,6 +21,7 @@ from sommelier.analysis import sandbox_messages as messages
 from sommelier.analysis.sandbox import Sandbox
 from sommelier.errors import (
     AnalysisError,
+    CancelledError,
     RejectedModelError,
     WorkerCrashedError,
     WorkerTimeoutError,
@@ -117,6 +118,21 @@ def test_a_function_that_hangs_is_ended_at_the_limit() -> None:
         assert child is not None
         assert not psutil.pid_exists(child)
         box.time_limit_s = 20
+        assert box.call(double, 4) == 8
+
+
+def test_a_call_ends_soon_after_it_is_cancelled() -> None:
+    cancelled = threading.Event()
+    with Sandbox(time_limit_s=60, cancelled=cancelled.is_set) as box:
+        box.call(double, 1)
+        child, start = box.pid, time.monotonic()
+        threading.Timer(0.3, cancelled.set).start()
+        with pytest.raises(CancelledError):
+            box.call(sleep, 60)
+        assert 0.3 <= time.monotonic() - start < 5
+        assert child is not None
+        assert not psutil.pid_exists(child)
+        cancelled.clear()
         assert box.call(double, 4) == 8
 
 

@@ -145,3 +145,24 @@ def test_what_cannot_be_asked_is_said(
 ) -> None:
     with pytest.raises(BinderError, match=message):
         catalog.text_mask(predicate)
+
+
+@pytest.mark.parametrize(
+    ("operator", "values"),
+    [
+        ("=", ("it's",)), ("!=", ("it's",)), (">", ("I",)), ("like", ("%a%",)),
+        ("ilike", ("%IMAGE%",)), ("regexp", ("[0-9]",)), ("in", ("it's", "")), ("is_null", ()),
+    ],
+)  # fmt: skip
+def test_values_outside_the_database_are_judged_as_those_inside(
+    catalog: Catalog, operator: str, values: tuple[str, ...]
+) -> None:
+    inside = catalog.text_mask(TextPredicate("task", operator, values))
+    outside = catalog.value_masks(TextPredicate("shares", operator, values), TASKS)
+    assert outside == (inside.true_rows.tolist(), inside.null_rows.tolist())
+
+
+def test_has_looks_into_values_joined_by_commas(catalog: Catalog) -> None:
+    found = catalog.value_masks(TextPredicate("shares", "has_any", ("b",)), ("a, b", "ab", None))
+    assert found == ([0], [])
+    assert catalog.value_masks(TextPredicate("shares", "=", ("a",)), ()) == ([], [])
