@@ -351,17 +351,27 @@ class AnalysisTask:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A statement that takes long: its tasks, and how far it is."""
+    """A statement that takes long: its tasks, and how far it is.
+
+    reason : why it ended as it did, or what came of it. progress : the share that is done, of its
+    tasks or of what a background job does now; None = unknown. doing : that, in words. process :
+    the id of the process that runs it, or ran it.
+    """
 
     id: int
     statement: str
-    state: str  # running, done, cancelled, interrupted
+    state: str  # running, done, failed, cancelled, interrupted
     total: int
     done: int
     failed: int
     skipped: int
     started_at: datetime
     finished_at: datetime | None = None
+    background: bool = False
+    progress: float | None = None
+    doing: str | None = None
+    reason: str | None = None
+    process: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from sommelier.analysis import datasets
 from sommelier.analysis.answers import ModelAnswers
+from sommelier.analysis.computing import check_device
 from sommelier.analysis.differences.lineage import LineageEvidence, weight_lineage
 from sommelier.analysis.execution import RunRequest, answer_items, open_model, open_session
 from sommelier.analysis.inspection import Inspection, inspect
 from sommelier.analysis.metrics import interchangeable
 from sommelier.analysis.model_inputs import tensor_spec
-from sommelier.analysis.norms import require_device
 from sommelier.analysis.segments import (
     Forms,
     Segment,
@@ -108,7 +108,8 @@ def study_pair(request: PairRequest) -> PairStudy:
 
     Raises AnalysisError when the host cannot be run on the probes, or the device is not there.
     """
-    require_device(request.device)
+    if request.device != "cpu":  # which needs no torch
+        check_device(request.device)
     both = forms(request.run.model_path, request.donor_path)
     found = segments_of(both)
     weights = _lineage(request)

@@ -41,6 +41,7 @@ class Catalog(TextTable):
         self.directory = directory
         self._opened: Opened | None = None
         self._closed = False
+        self._published_notes = 0
 
     @classmethod
     def open(cls, path: Path | str, *, read_only: bool = False) -> Catalog:
@@ -120,27 +121,44 @@ class Catalog(TextTable):
         """Stop what other threads of this process are asking; they raise CancelledError."""
         self._database.interrupt()
 
+    def spared(self) -> contextlib.AbstractContextManager[None]:
+        """`interrupt` does not reach the calling thread inside the block: a background job."""
+        return self._database.spared()
+
+    def steady(self) -> contextlib.AbstractContextManager[None]:
+        """No other thread changes the catalog inside the block: an answer of several reads."""
+        return self._database.steady()
+
     # ---- other processes
 
     def publish(self) -> bool:
         """Make what is committed visible to readers in other processes; True if that was needed.
 
         Costs a checkpoint and a copy of the file; nothing when nothing changed, inside a
-        transaction, in memory or read-only. A copy that fails is logged: the data are safe without.
+        transaction of this thread (those of others are waited for), in memory or read-only. A copy that fails is logged: the data are safe without.
         Raises DatabaseCorruptError if the file was damaged while it was open.
         """
-        if self._opened is None or self._opened.file is None or self._database.in_transaction:
-            return False
-        published = self._opened.published
-        if published is not None and published.generation == self.generation:
+        if self._opened is None or self._opened.file is None:
             return False
         try:
-            return self._opened.publish()
+            with self._database.steady():
+                return not self._database.in_transaction and self._publish(self._opened)
         except DatabaseCorruptError:
             raise
         except (OSError, StorageError) as error:
             logger.warning("no snapshot for readers could be made: %s", error)
             return False
+
+    def _publish(self, opened: Opened) -> bool:
+        state = self.generation, self._database.notes
+        if opened.published is not None and state == (
+            opened.published.generation, self._published_notes,
+        ):  # fmt: skip
+            return False
+        made = opened.publish()
+        if made:
+            self._published_notes = state[1]
+        return made
 
     def close(self) -> None:
         """Publish what changed and release the file. A second call does nothing."""

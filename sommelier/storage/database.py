@@ -23,6 +23,7 @@ import duckdb
 from sommelier.errors import ReadOnlyError, StorageError
 from sommelier.storage.faults import translated
 from sommelier.storage.literals import bind
+from sommelier.storage.spared import SparedThreads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,7 +61,9 @@ class Database:
         self._path = Path(path)
         self._named = named or self._path
         self.generation = 0
+        self.notes = 0  # how often `note` was called
         self._lock = threading.RLock()
+        self._spared = SparedThreads()
         self._depth = 0
         self._writes = 0
         self._touched: set[str] = set()
@@ -78,17 +81,17 @@ class Database:
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query; each `?` in it stands for a value, see literals.py."""
-        with self._lock, self._translated("read the catalog"):
+        with self._turn(), self._translated("read the catalog"):
             return self._ask(sql, values).fetchall()
 
     def row(self, sql: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
         """The first row of a query, or None."""
-        with self._lock, self._translated("read the catalog"):
+        with self._turn(), self._translated("read the catalog"):
             return self._ask(sql, values).fetchone()
 
     def columns(self, sql: str, values: Sequence[object] = ()) -> dict[str, NDArray[Any]]:
         """The columns of a query as numpy arrays; one with NULLs is a masked array."""
-        with self._lock, self._translated("read the catalog"):
+        with self._turn(), self._translated("read the catalog"):
             found = self._ask(sql, values).fetchnumpy()
         return cast("dict[str, NDArray[Any]]", found)  # a Categorical only for ENUM columns
 
@@ -106,7 +109,7 @@ class Database:
                 f"cannot {doing}: the database was opened read-only",
                 hint="open it without read_only",
             )
-        with self._lock:
+        with self._turn():
             if self._depth:
                 with self._joined():
                     yield
@@ -171,6 +174,15 @@ class Database:
                 self._raw.unregister("incoming")
         self._changed(*(name for sql in statements for name in _TABLES_WRITTEN.findall(sql)))
 
+    def note(self, statement: Executable) -> None:
+        """Execute a statement that counts as no change: what nobody keeps in memory, as progress.
+
+        Outside a transaction it is one of its own.
+        """
+        with self.transaction("note progress"), self._translated("note progress"):
+            self._alchemy().execute(statement)
+            self.notes += 1
+
     def alchemy(self) -> Connection:
         """The SQLAlchemy connection over this database, for migrations."""
         self._must_be_writing()
@@ -210,13 +222,13 @@ class Database:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether the calling thread, or another one, is inside a transaction."""
+        """Whether a transaction is open; in a `steady` block, one of the calling thread."""
         return self._depth > 0
 
     @contextlib.contextmanager
     def steady(self) -> Iterator[None]:
         """No other thread changes anything inside the block."""
-        with self._lock:
+        with self._turn():
             yield
 
     def checkpoint(self) -> None:
@@ -229,7 +241,8 @@ class Database:
         """A second connection to the same database that `interrupt` reaches too."""
         with self._lock:
             cursor = self._raw.cursor()
-            self._cursors.add(cursor)
+            if threading.get_ident() not in self._spared:
+                self._cursors.add(cursor)
         try:
             yield cursor
         finally:
@@ -238,9 +251,17 @@ class Database:
             cursor.close()
 
     def interrupt(self) -> None:
-        """Stop what other threads are executing; they raise CancelledError. Takes no lock."""
-        for connection in (self._raw, *tuple(self._cursors)):
-            connection.interrupt()
+        """Stop what other threads are executing; they raise CancelledError.
+
+        It waits for nobody's turn, and passes over threads that are `spared`.
+        """
+        self._spared.interrupt(self._raw.interrupt)
+        for cursor in tuple(self._cursors):
+            cursor.interrupt()
+
+    def spared(self) -> contextlib.AbstractContextManager[None]:
+        """`interrupt` does not reach the calling thread inside the block."""
+        return self._spared.this_thread()
 
     def close(self) -> None:
         """Close the file. A second call does nothing."""
@@ -255,6 +276,11 @@ class Database:
         return error_while_open(self._path, self._named, found, doing)
 
     # ---- inside
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self._lock, self._spared:
+            yield
 
     def _translated(self, doing: str) -> contextlib.AbstractContextManager[None]:
         return translated(doing, self.damage)

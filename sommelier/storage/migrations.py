@@ -91,6 +91,21 @@ def add_fusions(connection: Connection) -> None:
     METADATA.create_all(connection, tables=FUSION_TABLES, checkfirst=True)
 
 
+def add_background_jobs(connection: Connection) -> None:
+    """7: what jobs in the background do now, how far they are, and what came of them."""
+    columns = (
+        ("background", "BOOLEAN"),
+        ("process", "INTEGER"),
+        ("doing", "VARCHAR"),
+        ("progress", "DOUBLE"),
+        ("reason", "VARCHAR"),
+    )
+    for name, kind in columns:
+        connection.exec_driver_sql(
+            f"ALTER TABLE store.jobs ADD COLUMN IF NOT EXISTS {name} {kind}"
+        )
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     create_tables,
     name_database,
@@ -98,6 +113,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     add_segments,
     add_links,
     add_fusions,
+    add_background_jobs,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

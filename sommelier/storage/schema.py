@@ -374,6 +374,11 @@ JOBS = Table(
     Column("state", String, nullable=False),
     Column("started_at", DateTime, nullable=False),
     Column("finished_at", DateTime),
+    Column("background", Boolean),
+    Column("process", Integer),  # that runs it
+    Column("doing", String),
+    Column("progress", Double),
+    Column("reason", String),
 )
 
 TASKS = Table(

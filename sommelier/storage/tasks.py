@@ -6,6 +6,7 @@ same statement after a crash, or a second time, skips it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,7 +37,9 @@ _TASK = "SELECT key, job_id, aspect, model_id, parameters, state, reason, attemp
 _JOB = """
     SELECT j.id, j.statement, j.state, count(t.key), count(*) FILTER (t.state = 'done'),
         count(*) FILTER (t.state = 'failed'), count(*) FILTER (t.state = 'skipped'),
-        j.started_at, j.finished_at
+        j.started_at, j.finished_at, coalesce(j.background, false),
+        coalesce(j.progress, count(t.key) FILTER (t.state NOT IN ('pending', 'running'))
+            / nullif(count(t.key), 0)), j.doing, j.reason, j.process
     FROM store.jobs j LEFT JOIN store.tasks t ON t.job_id = j.id
     {where} GROUP BY ALL ORDER BY j.id"""
 
@@ -59,10 +62,12 @@ class TaskQueue:
     def __init__(self, catalog: Catalog) -> None:
         self._database = catalog.database
 
-    def start_job(self, statement: str, tasks: Iterable[AnalysisTask]) -> Job:
+    def start_job(
+        self, statement: str, tasks: Iterable[AnalysisTask], *, background: bool = False
+    ) -> Job:
         """A new running job. The tasks' job_id is set; one whose key is done becomes skipped.
 
-        Of two tasks with the same key the first is kept.
+        Of two tasks with the same key the first is kept. background : statements go on beside it.
         """
         from sommelier.storage.schema import JOBS, TASKS
 
@@ -75,6 +80,11 @@ class TaskQueue:
                 "state": "running",
                 "started_at": now(),
                 "finished_at": None,
+                "background": background,
+                "process": os.getpid(),
+                "doing": None,
+                "progress": None,
+                "reason": None,
             }
             self._database.insert(JOBS, [row])
             self._database.insert(TASKS, self._task_rows(job_id, tasks))
@@ -112,11 +122,24 @@ class TaskQueue:
                 .values(state=state, reason=reason)
             )
 
-    def finish_job(self, job_id: int, state: str = "done") -> Job:
-        """The job after it ended: done, cancelled or interrupted. Running tasks become pending."""
+    def finish_job(self, job_id: int, state: str = "done", reason: str | None = None) -> Job:
+        """The job after it ended: done, failed, cancelled or interrupted.
+
+        Running tasks become pending. reason : why, or what came of it.
+        """
         with self._database.transaction("finish a job"):
-            _end_job(self._database, job_id, state, now())
+            _end_job(self._database, job_id, state, now(), reason)
             return self.job(job_id)
+
+    def note_progress(self, job_id: int, doing: str, share: float | None) -> None:
+        """Keep what a running job does now and how far that is.
+
+        It counts as no change of the catalog: no index is read anew for it.
+        """
+        from sommelier.storage.schema import JOBS
+
+        running = JOBS.update().where(JOBS.c.id == job_id, JOBS.c.state == "running")
+        self._database.note(running.values(doing=doing, progress=share))
 
     def job(self, job_id: int) -> Job:
         """One job and how far it is. Raises UnknownNameError."""
@@ -196,20 +219,27 @@ def interrupt_running_jobs(database: Database) -> int:
 
     When they ended is not known.
     """
-    stale = database.rows("SELECT id FROM store.jobs WHERE state = 'running'")
+    stale = database.rows("SELECT id, process FROM store.jobs WHERE state = 'running'")
     if stale:
         with database.transaction("mark interrupted jobs"):
-            for (job_id,) in stale:
-                _end_job(database, job_id, "interrupted", None)
+            for job_id, process in stale:
+                which = "" if process is None else f" {process}"
+                why = f"process{which} ended while it ran"
+                _end_job(database, job_id, "interrupted", None, why)
     return len(stale)
 
 
-def _end_job(database: Database, job_id: int, state: str, at: datetime | None) -> None:
+def _end_job(
+    database: Database, job_id: int, state: str, at: datetime | None, reason: str | None
+) -> None:
     from sommelier.storage.schema import JOBS, TASKS
 
     running = TASKS.update().where(TASKS.c.job_id == job_id, TASKS.c.state == "running")
     database.write(running.values(state="pending"))
-    database.write(JOBS.update().where(JOBS.c.id == job_id).values(state=state, finished_at=at))
+    ended: dict[str, object] = {"state": state, "finished_at": at, "reason": reason, "doing": None}
+    if state == "done":
+        ended["progress"] = 1.0
+    database.write(JOBS.update().where(JOBS.c.id == job_id).values(ended))
 
 
 def _task(row: tuple[Any, ...]) -> AnalysisTask:

@@ -161,7 +161,13 @@ VIEWS: dict[str, str] = {
     "jobs": """
     SELECT j.id, j.statement, j.state, count(t.key) AS total,
         count(*) FILTER (t.state = 'done') AS done, count(*) FILTER (t.state = 'failed') AS failed,
-        count(*) FILTER (t.state = 'skipped') AS skipped, j.started_at, j.finished_at
+        count(*) FILTER (t.state = 'skipped') AS skipped, j.started_at, j.finished_at,
+        coalesce(j.background, false) AS background,
+        coalesce(j.progress, count(t.key) FILTER (t.state NOT IN ('pending', 'running'))
+            / nullif(count(t.key), 0)) AS progress,
+        j.doing, j.reason,
+        epoch_ms(if(j.state = 'running', get_current_timestamp(), NULL))
+            - epoch_ms(j.started_at) AS running_ms, j.process
     FROM store.jobs j LEFT JOIN store.tasks t ON t.job_id = j.id
     GROUP BY ALL ORDER BY j.id""",
     "job_tasks": """

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sommelier.analysis.bounds.spectral_layers import Chain, chain
 from sommelier.analysis.bounds.spectral_measures import Measurements, forward, jacobians
+from sommelier.analysis.computing import torch_threads
 from sommelier.analysis.segments.normalising import normal_form
 from sommelier.analysis.torch_graph import to_torch
 from sommelier.analysis.torch_graph.module import TorchGraph
@@ -41,13 +42,9 @@ def measured(
     layers, net, size = _prepared(model, inputs, settings)
     batches = _Batches(inputs, size, settings)
     report = _Reporter(progress, batches.total)
-    before = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
-    try:
+    with torch_threads(settings.threads):
         found, logits = _forward_pass(net, layers, batches, report)
         _jacobian_pass(net, found, batches, report, started)
-    finally:
-        torch.set_num_threads(before)
     return found, logits
 
 

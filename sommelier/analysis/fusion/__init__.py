@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         teach,
     )
     from sommelier.analysis.fusion.drawing import (
+        as_json,
         drawn,
     )
     from sommelier.analysis.fusion.extrapolation import (
@@ -103,6 +104,7 @@ _HOMES = {
     "Splits": "lessons",
     "align": "merging",
     "answer": "distillation",
+    "as_json": "drawing",
     "certify": "certifying",
     "divide": "lessons",
     "drawn": "drawing",
@@ -142,6 +144,7 @@ __all__ = [
     "Splits",
     "align",
     "answer",
+    "as_json",
     "certify",
     "divide",
     "drawn",

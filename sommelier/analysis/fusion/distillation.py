@@ -8,7 +8,7 @@ Source: paper 001, section 5.2; algorithms.md F.4.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sommelier.analysis.computing import Cancelled, check_device, torch_threads
 from sommelier.analysis.fusion.extrapolation import Predictor, predict
 from sommelier.analysis.fusion.lessons import Lessons
 from sommelier.analysis.links.training import (
     TrainingOptions,
     batches,
-    check_device,
-    training_threads,
 )
 from sommelier.errors import AnalysisError, CancelledError
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from sommelier.analysis.fusion.losses import Loss, LossName
 
 Array = NDArray[Any]
-Cancelled = Callable[[], bool]
 Stop = Literal["epochs", "reached", "out of reach", "diverged"]
 
 RUN_BATCH = 256  # samples answered at once
@@ -151,7 +149,7 @@ def fine_tune(
     module has its best state so far.
     """
     check_device(options.device)
-    with training_threads(options.threads), _on(module, options.device):
+    with torch_threads(options.threads), _on(module, options.device):
         training = _Training(module, lessons, options)
         try:
             stopped = training.run(cancelled)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
+from sommelier.analysis.computing import Cancelled, check_device
 from sommelier.analysis.links.formats import LinkAnswers
 from sommelier.analysis.links.judging import (
     FittedLink,
@@ -18,7 +19,7 @@ from sommelier.analysis.links.judging import (
 )
 from sommelier.analysis.links.linear import fit_linear
 from sommelier.analysis.links.screening import Screen
-from sommelier.analysis.links.training import Cancelled, check_device, stop_if, train_vectors
+from sommelier.analysis.links.training import stop_if, train_vectors
 from sommelier.errors import AnalysisError, MissingDependencyError
 
 __all__ = ["FittedLink", "LinkOptions", "fit_links"]

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sommelier.analysis.computing import torch_threads
 from sommelier.analysis.links.features import Features, Readout
 from sommelier.analysis.links.formats import AnswerFormat
 from sommelier.analysis.links.networks import Architecture, Method
@@ -21,7 +22,6 @@ from sommelier.analysis.links.sequences import (
     SequenceWriter,
     until_end,
 )
-from sommelier.analysis.links.training import training_threads
 from sommelier.errors import AnalysisError
 
 Array = NDArray[Any]
@@ -66,7 +66,7 @@ class SequenceLink:
 
         A sample the source has no answer to (NaN) gets the answer to an average source.
         """
-        with training_threads(1):
+        with torch_threads(1):
             return np.concatenate([self._answers(part) for part in self._parts(values)])
 
     def scores(self, values: Array) -> Singles:
@@ -75,7 +75,7 @@ class SequenceLink:
         Behind the end token the end token is certain; a token that no training sample has is
         impossible. Raises AnalysisError where the target is a vector.
         """
-        with training_threads(1):
+        with torch_threads(1):
             return np.concatenate([self._scores(part) for part in self._parts(values)])
 
     def inputs(self, values: Array) -> Tensor:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sommelier.analysis.computing import Cancelled, torch_threads
 from sommelier.analysis.links.features import Features, Readout
 from sommelier.analysis.links.formats import LinkAnswers
 from sommelier.analysis.links.networks import hidden_units
@@ -39,12 +40,10 @@ from sommelier.analysis.links.sequences import (
 )
 from sommelier.analysis.links.splits import Split, answered
 from sommelier.analysis.links.training import (
-    Cancelled,
     EarlyStopping,
     TrainingOptions,
     batches,
     stop_if,
-    training_threads,
 )
 from sommelier.errors import AnalysisError
 
@@ -77,7 +76,7 @@ def train_sequence(
         _Lesson.of(link, source.rows(part), target.rows(part), options.device)
         for part in (rows.train, rows.validation)
     ]
-    with training_threads(options.threads):
+    with torch_threads(options.threads):
         best = _descend(lessons[0], lessons[1], options, cancelled)
     if best.states[0] is not None:
         nn.utils.vector_to_parameters(best.states[0], link.network.parameters())

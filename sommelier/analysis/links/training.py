@@ -8,8 +8,7 @@ if it were trained alone. Source: paper 000, section "Black-Box Model Linking"; 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import isfinite
@@ -18,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sommelier.analysis.computing import Cancelled, check_device, torch_threads
 from sommelier.analysis.links.features import Features, Readout
 from sommelier.analysis.links.formats import LinkAnswers
 from sommelier.analysis.links.networks import Layer, VectorLink, hidden_units
 from sommelier.analysis.links.splits import Split, answered
-from sommelier.errors import AnalysisError, CancelledError, MissingDependencyError
+from sommelier.errors import CancelledError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from sommelier.analysis.links.perceptrons import Shape
 
 Array = NDArray[Any]
-Cancelled = Callable[[], bool]
 
 GROUP_NUMBERS = 2**23  # parameters of a group: 130 MB with all that an optimiser keeps of them
 PADDING = 2  # links train together while the widest source is at most this many times the narrowest
@@ -119,36 +118,6 @@ def batches(samples: int, options: TrainingOptions) -> Iterator[list[Tensor]]:
         yield list(torch.tensor_split(order, count))
 
 
-def check_device(name: str) -> None:
-    """Raises MissingDependencyError without torch, AnalysisError where it lacks the device."""
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingDependencyError(
-            "training a network needs torch", hint="pip install 'sommelier-db[torch]'"
-        ) from error
-    kind, _, place = name.partition(":")
-    count = torch.cuda.device_count() if kind == "cuda" else int(kind == "cpu")
-    if not (place or "0").isdigit() or int(place or 0) >= count:
-        cards = [f"cuda:{card}" for card in range(torch.cuda.device_count())]
-        raise AnalysisError(
-            f"there is no device '{name}' to train on", hint=f"one of {', '.join(['cpu', *cards])}"
-        )
-
-
-@contextmanager
-def training_threads(threads: int) -> Iterator[None]:
-    """Lets torch use so many threads, and as many as before afterwards."""
-    import torch
-
-    usual = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(usual)
-
-
 def stop_if(cancelled: Cancelled) -> None:
     """Raises CancelledError if the user asked for it."""
     if cancelled():
@@ -217,7 +186,7 @@ def _train(
 ) -> list[VectorLink]:
     started = time.perf_counter()
     parts = [group.batch(part, options.device) for part in (rows.train, rows.validation)]
-    with training_threads(options.threads):
+    with torch_threads(options.threads):
         best = _descend(group, parts, options, cancelled)
     seconds = (time.perf_counter() - started) / len(group.sources)
     return [

@@ -16,7 +16,6 @@ from sommelier.analysis.norms.convolutions import (
 from sommelier.analysis.norms.estimates import lower_estimate
 from sommelier.analysis.norms.matrices import matrix_norm, matrix_norms
 from sommelier.analysis.norms.values import Norm, Request, Window
-from sommelier.analysis.norms.weights import require_device
 
 __all__ = [
     "EFFORT",
@@ -30,7 +29,6 @@ __all__ = [
     "many",
     "matrix_norm",
     "matrix_norms",
-    "require_device",
     "residual_norm",
     "window_norm",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sommelier.errors import AnalysisError, first_line
+from sommelier.errors import AnalysisError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,20 +27,6 @@ def load_torch() -> ModuleType:
             hint="pip install 'sommelier-db[torch]'",
         ) from error
     return torch
-
-
-def require_device(device: str) -> None:
-    """Nothing, where torch can compute on the device. Raises AnalysisError with the reason."""
-    if device == "cpu":
-        return
-    torch = load_torch()
-    try:
-        torch.empty(0, device=device)
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        reason = first_line(error).rstrip(".")
-        raise AnalysisError(
-            f"there is no device '{device}' for torch here ({reason}); device = 'cpu' works"
-        ) from error
 
 
 def tensor_of(weight: Any) -> Tensor:

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from sommelier.analysis.computing import torch_threads
 from sommelier.analysis.fusion import Blocks, FusedModule, Lessons, Splits, answer, divide
 from sommelier.analysis.fusion.blocks import linearised_together
-from sommelier.analysis.links.training import training_threads
 from tests.analysis.fusion.nets import Vgg, export
 from tests.analysis.fusion.toys import logits
 
@@ -110,7 +110,7 @@ def train(net: torch.nn.Module, x: Array, y: Array, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     inputs, truth = torch.from_numpy(x), torch.from_numpy(y)
     optimiser = torch.optim.Adam(net.parameters(), lr=5e-3)
-    with training_threads(1):
+    with torch_threads(1):
         for _ in range(EPOCHS):
             for batch in torch.randperm(len(x), generator=draw).split(64):
                 optimiser.zero_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -14,6 +15,7 @@ from sommelier.analysis.fusion import (
     MutationKind,
     NodeId,
     Pair,
+    as_json,
     drawn,
 )
 from sommelier.errors import AnalysisError
@@ -228,6 +230,19 @@ def test_a_graph_is_drawn_as_a_tree() -> None:
         "  digit2 0-3 (Conv, Head) -> 24x8x8 .. 2",
         "107K parameters (5.45K shared), 10.4 MFLOPs",
     ]
+
+
+def test_a_graph_that_was_kept_as_json_is_drawn_as_before() -> None:
+    graph = _graph("digits").mutate(_pair("0.2", "1.3")).mutate(_pair("0.1", "0.3"))
+    content = json.loads(as_json(graph))
+    assert drawn(as_json(graph)) == drawn(graph)
+    assert content["tasks"] == list(graph.tasks)
+    adapters = sum(n["adapter"]["params"] for n in content["nodes"] if n["adapter"])
+    assert sum(n["params"] for n in content["nodes"]) + adapters == graph.params
+    met: set[tuple[int, int]] = set()
+    for node in content["nodes"]:
+        assert node["parent"] is None or tuple(node["parent"]) in met
+        met.add((node["task"], node["op"]))
 
 
 def test_features_are_similar_when_one_dimension_is_the_same() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sommelier.analysis.bounds import Verdict
+from sommelier.analysis.computing import torch_threads
 from sommelier.analysis.fusion import (
     FineTuning,
     FusedModule,
@@ -24,7 +25,6 @@ from sommelier.analysis.fusion import (
     linearised_together,
     to_onnx,
 )
-from sommelier.analysis.links.training import training_threads
 from tests.analysis.fusion.nets import Vgg, export
 from tests.analysis.fusion.permuting import answers
 from tests.analysis.fusion.toys import logits
@@ -56,7 +56,7 @@ def _trained(net: nn.Module, x: Array, y: Array, seed: int) -> nn.Module:
     draw = torch.Generator().manual_seed(seed)
     inputs, truth = torch.from_numpy(x), torch.from_numpy(y)
     optimiser = torch.optim.Adam(net.parameters(), lr=5e-3)
-    with training_threads(1):
+    with torch_threads(1):
         for batch in (
             b for _ in range(15) for b in torch.randperm(len(x), generator=draw).split(64)
         ):

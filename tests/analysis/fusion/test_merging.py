@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 from torch import nn
 
+from sommelier.analysis.computing import torch_threads
 from sommelier.analysis.fusion.hidden_units import untied
 from sommelier.analysis.fusion.merging import align, merge
-from sommelier.analysis.links.training import training_threads
 from sommelier.errors import AnalysisError
 from tests.analysis.fusion.permuting import FAMILIES, answers, exported, inputs_of, shuffled
 from tests.factories import conv_classifier, mlp_classifier, tiny_classifier
@@ -94,7 +94,7 @@ class _Digits:
         draw = torch.Generator().manual_seed(seed)
         x, y = torch.from_numpy(self.inputs[self.train]), torch.from_numpy(labels[self.train])
         optimiser = torch.optim.Adam(net.parameters(), lr=2e-3)
-        with training_threads(1):
+        with torch_threads(1):
             for batch in (
                 b for _ in range(epochs) for b in torch.randperm(1200, generator=draw).split(64)
             ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 
@@ -28,11 +27,9 @@ from sommelier.analysis.links.training import (
     TrainingOptions,
     _groups,
     batches,
-    check_device,
     train_vectors,
-    training_threads,
 )
-from sommelier.errors import AnalysisError, CancelledError, MissingDependencyError
+from sommelier.errors import CancelledError
 
 from .vector_answers import certain, classes, labels, numbers, pair, rows_of, with_values, xor
 
@@ -286,34 +283,6 @@ def test_a_cancelled_training_ends_between_epochs():
     calls = iter([False, False, True])
     with pytest.raises(CancelledError):
         train_vectors([source], target, rows_of(target), TrainingOptions(), lambda: next(calls))
-
-
-def test_torch_gets_its_threads_back():
-    usual = torch.get_num_threads()
-
-    def failing():
-        with training_threads(usual + 3):
-            assert torch.get_num_threads() == usual + 3
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        failing()
-    assert torch.get_num_threads() == usual
-
-
-def test_a_device_that_is_not_there_is_named_with_those_that_are():
-    check_device("cpu")
-    for name in ("cuda:99", "tpu", "cpu:7"):
-        with pytest.raises(AnalysisError, match=f"no device '{name}'") as caught:
-            check_device(name)
-        assert "cpu" in caught.value.hint
-
-
-def test_without_torch_the_command_that_installs_it_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingDependencyError) as caught:
-        check_device("cpu")
-    assert caught.value.hint == "pip install 'sommelier-db[torch]'"
 
 
 def test_hidden_units_are_twice_the_outputs_within_limits():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from sommelier.analysis.fusion.distillation import Cancelled
+from sommelier.analysis.computing import Cancelled
 from sommelier.analysis.fusion.filtering import RuleFilter
 from sommelier.analysis.fusion.search.gain_first import random_pass
 from sommelier.analysis.fusion.search.options import Formula

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.analysis.bounds import Verdict
+from sommelier.analysis.computing import Cancelled
 from sommelier.analysis.execution import open_session
 from sommelier.analysis.fusion.certifying import Certificate, certify
-from sommelier.analysis.fusion.distillation import RUN_BATCH, Cancelled, fine_tune
+from sommelier.analysis.fusion.distillation import RUN_BATCH, fine_tune
 from sommelier.analysis.fusion.generator import to_onnx
 from sommelier.analysis.fusion.lessons import Lessons
 from sommelier.analysis.fusion.module import FusedModule

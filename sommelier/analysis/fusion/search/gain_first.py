@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sommelier.analysis.computing import Cancelled
 from sommelier.analysis.fusion.abs_graph import AbsGraph, Pair
-from sommelier.analysis.fusion.distillation import Cancelled
 from sommelier.analysis.fusion.filtering import RuleFilter
 from sommelier.analysis.fusion.module import FusedModule
 from sommelier.analysis.fusion.search.residuals import Residuals

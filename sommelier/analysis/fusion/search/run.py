@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from sommelier.analysis.computing import Cancelled, check_device, torch_threads
 from sommelier.analysis.fusion.blocks import Blocks
-from sommelier.analysis.fusion.distillation import Cancelled
 from sommelier.analysis.fusion.lessons import Lessons
 from sommelier.analysis.fusion.module import FusedModule
 from sommelier.analysis.fusion.search.annealing import Annealing
@@ -30,7 +30,6 @@ from sommelier.analysis.fusion.search.options import (
 from sommelier.analysis.fusion.search.shared_trunk import AllShared
 from sommelier.analysis.fusion.search.state import Elite, State, StateFolder
 from sommelier.analysis.fusion.search.study import Outcome, Study, arrays, texts
-from sommelier.analysis.links.training import check_device, training_threads
 from sommelier.errors import AnalysisError, CancelledError
 from sommelier.fusion_records import FusionStep
 
@@ -87,7 +86,7 @@ def search(
     search.
     """
     check_device(options.training.device)
-    with training_threads(options.training.threads):
+    with torch_threads(options.training.threads):
         module = FusedModule.original(models)
         if lessons.tasks != len(module.outputs):
             raise AnalysisError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sommelier.analysis.fusion.distillation import Cancelled
+from sommelier.analysis.computing import Cancelled
 from sommelier.analysis.fusion.search.ranking import all_shared
 from sommelier.analysis.fusion.search.state import State
 from sommelier.analysis.fusion.search.study import Outcome, Study, seed_of

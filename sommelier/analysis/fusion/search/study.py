@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sommelier.analysis.computing import Cancelled
 from sommelier.analysis.fusion.abs_graph import AbsGraph, NodeId, Pair
 from sommelier.analysis.fusion.blocks import Blocks
-from sommelier.analysis.fusion.distillation import Cancelled, FineTuning, answer, fine_tune
+from sommelier.analysis.fusion.distillation import FineTuning, answer, fine_tune
 from sommelier.analysis.fusion.lessons import Lessons
 from sommelier.analysis.fusion.module import FusedModule
 from sommelier.analysis.fusion.search.costs import CostModel
