@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sommelier.units import Dimension, format_value
 
 if TYPE_CHECKING:
-    from sommelier.analysis.fusion.abs_graph import Adapter, AbsGraph
+    from sommelier.analysis.fusion.abs_graph import AbsGraph, Adapter
 
 Place = tuple[int, int]  # task, place of a block in its model
 
