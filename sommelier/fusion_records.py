@@ -111,12 +111,12 @@ class FusionStep:
 class FusionCost:
     """What one run at batch 1 costs, of one model, of several one after the other, or of a fusion.
 
-    flops and params are exact; memory (weights and the most that is alive of features at once) and
-    latency_ms are estimates, None when unknown.
+    None when unknown. Of a fusion flops and params are exact; memory (weights and the most that is
+    alive of features at once) and latency_ms are estimates.
     """
 
-    flops: float
-    params: float
+    flops: float | None
+    params: float | None
     memory: float | None = None
     latency_ms: float | None = None
 
@@ -146,6 +146,7 @@ class FusionRanking:
     them, in their order. basis : of the latencies, 'operator table', 'measured originals',
     or 'FLOPs' where none is known. samples : inputs on which risks and drops were predicted, 0 for
     none. considered : ways to share that were looked at, of which `fusions` are the best.
+    dataset : whose inputs the samples are.
     """
 
     fusions: tuple[RankedFusion, ...]
@@ -154,4 +155,5 @@ class FusionRanking:
     basis: str
     samples: int = 0
     considered: int = 0
+    dataset: str | None = None
     notes: tuple[str, ...] = ()
