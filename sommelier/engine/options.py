@@ -63,6 +63,16 @@ PLAN_OPTIONS: dict[str, Kind] = {
 }
 """What USING takes after SELECT PLAN."""
 
+FUSIONS_OPTIONS: dict[str, Kind] = {
+    "dataset": str,
+    "samples": int,
+    "seed": int,
+    "device": str,
+    "candidates": int,
+}
+"""What USING takes after SELECT FUSIONS. samples : inputs that predictions are made from. device :
+whose latencies. candidates : how many of the most promising are looked at by the conditions."""
+
 SETTINGS: dict[str, Kind] = {
     **{name: kind for name, kind in SELECT_OPTIONS.items() if name not in ("seed", "datasets")},
     "generalization": ("on", "off"),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.engine import wording
 from sommelier.engine.plan import AllOf, AnyOf, Compare, Condition, Constant
-from sommelier.engine.predicates import Block, evaluate, numbers
+from sommelier.engine.predicates import Block, Columns, evaluate, numbers
 from sommelier.units import Dimension, format_value
 
 Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,30 @@ def nearest(condition: Condition, block: Block) -> Relaxation | None:
     change = abs(value - bound) / (abs(bound) or 1.0)
     text = f"{wording.value_text(condition.left)} {condition.operator} {_written(condition, value)}"
     return Relaxation(int(block.row_numbers[at]), change, text)
+
+
+def single_changes(
+    conditions: Sequence[Condition],
+    without: Callable[[tuple[Condition, ...]], Rows],
+    columns: Columns,
+) -> list[Relaxation]:
+    """For each condition the change of it alone that admits some row, the smallest change first.
+
+    without : the rows that satisfy these conditions alone, the others left out. A text reads 'with
+    memory < 90 MB', or 'without ...' where no other bound would help.
+    """
+    found = []
+    for number, condition in enumerate(conditions):
+        rows = without(tuple(c for i, c in enumerate(conditions) if i != number))
+        if not len(rows):
+            continue
+        relaxed = nearest(condition, Block(columns, rows))
+        if relaxed is not None:
+            found.append(replace(relaxed, text=f"with {relaxed.text}"))
+        else:
+            text = f"without {wording.condition_text(condition)}"
+            found.append(Relaxation(int(rows[0]), math.inf, text))
+    return sorted(found, key=lambda change: (change.change, change.row))
 
 
 def _joint(condition: AllOf, block: Block) -> Relaxation | None:

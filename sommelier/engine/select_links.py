@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,26 +16,19 @@ from sommelier.engine.link_columns import (
     LinkRows,
     LinkWords,
 )
+from sommelier.engine.listing import bind_listed, in_order, listed, missing
 from sommelier.engine.numbers import Binding
 from sommelier.engine.options import LINKS_OPTIONS, bind_options
-from sommelier.engine.ordering import SortKey, ordered
-from sommelier.engine.outputs import bind_order, bind_shown
+from sommelier.engine.outputs import bind_order
 from sommelier.engine.parameters import Parameters
 from sommelier.engine.plan import (
     Condition,
-    MetricColumn,
     OrderKey,
     OutputColumn,
-    Shown,
-    TextColumn,
-    TextMatch,
-    atoms,
-    leaves,
-    operands,
 )
 from sommelier.engine.planner import row_count
-from sommelier.engine.predicates import Block, evaluate, numbers
-from sommelier.engine.result import ColumnInfo, Table, as_python
+from sommelier.engine.predicates import Block, evaluate
+from sommelier.engine.result import ColumnInfo, Table
 from sommelier.grammar import nodes
 
 if TYPE_CHECKING:
@@ -66,11 +58,9 @@ def select_links(statement: nodes.SelectLinks, session: Session, parameters: Par
     bound = bind_links(statement, session, parameters)
     links = LinkRows(session.facts)
     rows, notes = _kept(bound.where, links)
-    rows = ordered(rows, [_sort_key(key, links) for key in bound.order])
-    columns = [_gathered(column.value, rows, links) for column in bound.columns]
-    found = list(zip(*columns, strict=True))
-    if bound.distinct:
-        found = list(dict.fromkeys(found))
+    found = listed(
+        bound.columns, in_order(rows, bound.order, links), links, distinct=bound.distinct
+    )
     stop = None if bound.limit is None else bound.offset + bound.limit
     shown = found[bound.offset : stop]
     if len(shown) < len(found):
@@ -90,7 +80,9 @@ def bind_links(statement: nodes.SelectLinks, session: Session, parameters: Param
     binding = Binding(scope, "where", vocabulary=words)
     where = None if statement.where is None else bind_condition(statement.where, binding)
     shown = replace(binding, clause="select")
-    columns = tuple(_columns(statement.projection, shown, words))
+    columns = bind_listed(
+        statement.projection, shown, words, default=DEFAULT_COLUMNS, every=LINK_COLUMNS
+    )
     named = replace(binding, clause="order", aliases=columns)
     return LinksPlan(
         columns,
@@ -100,26 +92,6 @@ def bind_links(statement: nodes.SelectLinks, session: Session, parameters: Param
         row_count(statement.limit, scope, "LIMIT"),
         row_count(statement.offset, scope, "OFFSET") or 0,
     )
-
-
-def _columns(
-    projection: tuple[nodes.Projection, ...], binding: Binding, words: LinkWords
-) -> Iterator[OutputColumn]:
-    if not projection:
-        yield from (OutputColumn(name, words.column(name)) for name in DEFAULT_COLUMNS)
-    for item in projection:
-        expression = item.expression
-        if isinstance(expression, nodes.Column) and expression.name == "*":
-            yield from (OutputColumn(name, words.column(name)) for name in LINK_COLUMNS)
-            continue
-        value = bind_shown(expression, binding, item.context)
-        yield OutputColumn(item.alias or _name(expression), value)
-
-
-def _name(node: Any) -> str:
-    from sommelier.grammar.formatter import format_expression
-
-    return node.name.lower() if isinstance(node, nodes.Column) else format_expression(node)
 
 
 # ---- rows
@@ -136,42 +108,16 @@ def _kept(where: Condition | None, links: LinkRows) -> tuple[Rows, list[str]]:
 def _unknown(where: Condition, rows: Rows, links: LinkRows) -> list[str]:
     """A sentence for each column without which some links could not be judged."""
     notes: dict[str, None] = {}
-    for atom in atoms(where):
-        if isinstance(atom, TextMatch):
-            missing = rows[links.text_mask(atom.predicate)[1][rows]]
-            notes |= dict.fromkeys(_missing(atom.predicate.column, missing, links))
-        for value in operands(atom):
-            for leaf in leaves(value):
-                if isinstance(leaf, MetricColumn):
-                    missing = rows[links.column(leaf.key).unknown[rows]]
-                    notes |= dict.fromkeys(_missing(leaf.key.metric, missing, links))
+    for column, lack in missing(where, rows, links):
+        notes[_missing(column, lack, links)] = None
     return list(notes)
 
 
-def _missing(column: str, rows: Rows, links: LinkRows) -> Iterator[str]:
+def _missing(column: str, rows: Rows, links: LinkRows) -> str:
     """'2 links have no performance: not linkable'; the states say why."""
-    if not len(rows):
-        return
     states = Counter(links.states[row] for row in rows)
     told = ", ".join(f"{n} {state}" for state, n in states.items())
     if len(states) == 1:
         told = next(iter(states))
     why = "" if told == "linked" else f": {told}"
-    yield f"{'1 link has' if len(rows) == 1 else f'{len(rows)} links have'} no {column}{why}"
-
-
-def _sort_key(key: OrderKey, links: LinkRows) -> SortKey:
-    value = key.value
-
-    def values(rows: Rows) -> NDArray[Any]:
-        if isinstance(value, TextColumn):
-            return links.rank(value.name, rows)
-        return numbers(value, Block(links, rows))
-
-    return SortKey(values, key.descending, key.nulls_first)
-
-
-def _gathered(value: Shown, rows: Rows, links: LinkRows) -> list[Any]:
-    if isinstance(value, TextColumn):
-        return list(links.text(value.name)[rows])
-    return [as_python(n, value.dimension) for n in numbers(value, Block(links, rows))]
+    return f"{'1 link has' if len(rows) == 1 else f'{len(rows)} links have'} no {column}{why}"

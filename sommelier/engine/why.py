@@ -24,7 +24,7 @@ from sommelier.engine.plan import (
     conjuncts,
 )
 from sommelier.engine.predicates import Block, evaluate, numbers
-from sommelier.engine.relaxation import Relaxation, nearest, rounded
+from sommelier.engine.relaxation import Relaxation, nearest, rounded, single_changes
 from sommelier.engine.result import Report
 from sommelier.engine.rules import optimize
 from sommelier.engine.state import State
@@ -175,27 +175,17 @@ def smallest_relaxation(plan: LogicalPlan, world: World) -> tuple[tuple[str, ...
 
     Each condition is left out in turn; the change is measured as a share of its bound.
     """
-    conditions = [*conjuncts(plan.where), *conjuncts(plan.on)]
-    found: list[tuple[float, int, str]] = []
-    for number, condition in enumerate(conditions):
-        others = tuple(c for i, c in enumerate(conditions) if i != number)
-        rows = _without(plan, others, world)
-        relaxed = nearest(condition, Block(world, rows)) if len(rows) else None
-        if relaxed is not None:
-            found.append((relaxed.change, relaxed.row, f"with {relaxed.text}"))
-        elif len(rows):
-            text = wording.condition_text(condition)
-            found.append((np.inf, int(rows[0]), f"without {text}"))
+    conditions = (*conjuncts(plan.where), *conjuncts(plan.on))
+    found = single_changes(conditions, lambda others: _without(plan, others, world), world)
     corr = _relaxed_corr(plan, world)
     if corr is not None:
-        found.append((corr.change, corr.row, corr.text))
+        found.append(corr)
     if not found:
         return (), "no single condition is at fault: relax several, or ask EXPLAIN ANALYZE"
-    found.sort(key=lambda entry: entry[:2])
+    found.sort(key=lambda change: (change.change, change.row))
     names = world.text("name")
-    best = found[0]
-    misses = tuple(dict.fromkeys(str(names[row]) for _, row, _ in found))[:3]
-    return misses, f"{names[best[1]]} would match {best[2]}"
+    misses = tuple(dict.fromkeys(str(names[change.row]) for change in found))[:3]
+    return misses, f"{names[found[0].row]} would match {found[0].text}"
 
 
 def _without(
