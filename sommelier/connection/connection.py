@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sommelier.connection import comparing
+from sommelier.connection.background import BackgroundJobs
 from sommelier.connection.model import Model
 from sommelier.connection.relation import Relation, keyword_query
 from sommelier.connection.statements import Call, perform
@@ -28,6 +28,7 @@ from sommelier.grammar import nodes
 from sommelier.grammar.builder import QueryBuilder, model_name
 from sommelier.grammar.parser import is_read_only, parse
 from sommelier.metrics import METRICS
+from sommelier.records import Job
 from sommelier.storage.artifacts import ArtifactStore
 from sommelier.storage.catalog import Catalog
 from sommelier.storage.sketches import SketchStore
@@ -66,6 +67,7 @@ class Connection:
         self._closed = False
         self._lock = threading.RLock()
         self._cancelled = threading.Event()
+        self.background = BackgroundJobs(catalog)
         self._published_at = time.monotonic()
         if not catalog.read_only:
             TaskQueue(catalog).interrupt_stale()  # what a killed process left running
@@ -99,9 +101,10 @@ class Connection:
         self, text: str, params: Parameters = None, *, progress: Progress | None = None
     ) -> Outcome:
         """The outcome of one statement of any kind."""
-        with self._timed_parse() as timing:
-            statement = parse(text)
-        return self.run(statement, params, progress=progress, parse_ms=timing["parse"], text=text)
+        started = time.perf_counter()
+        statement = parse(text)
+        parse_ms = (time.perf_counter() - started) * 1e3
+        return self.run(statement, params, progress=progress, parse_ms=parse_ms, text=text)
 
     def run(
         self,
@@ -127,6 +130,7 @@ class Connection:
         params : values for the `?` in the text.
         """
         with self._lock:
+            self.background.note()
             return self.session.sql(text, list(params))
 
     def run_select(
@@ -200,6 +204,25 @@ class Connection:
         )
         return self._table(statement, progress)
 
+    # ---- jobs in the background
+
+    def jobs(self) -> list[Job]:
+        """All jobs of the database, the oldest first: state, progress, what is done now."""
+        return self.background.jobs()
+
+    def wait(
+        self, job_id: int, timeout: float | None = None, *, progress: Progress | None = None
+    ) -> Job:
+        """The job once it has ended, or as it is after `timeout` seconds; its state says which.
+
+        One that failed is answered like others, with the reason; see BackgroundJobs.wait.
+        """
+        return self.background.wait(job_id, timeout, progress=progress)
+
+    def cancel_job(self, job_id: int) -> Job:
+        """The job after CANCEL JOB. Raises UnknownNameError, BinderError if it does not run."""
+        return self.background.cancel(job_id)
+
     # ---- state
 
     @property
@@ -251,7 +274,7 @@ class Connection:
             return self.session.names(kind)
 
     def cancel(self) -> None:
-        """Stops the running statement; safe to call from another thread or a signal handler."""
+        """Stops the running statement, not background jobs; safe from any thread or handler."""
         self._cancelled.set()
         self.catalog.interrupt()
 
@@ -260,7 +283,11 @@ class Connection:
         return self._cancelled.is_set()
 
     def close(self) -> None:
-        """Publishes what changed and releases the file. Closing twice is harmless."""
+        """Publishes what changed and releases the file. Closing twice is harmless.
+
+        Background jobs are asked to stop and given ten seconds for it: they are 'interrupted'.
+        """
+        self.background.close()  # before the lock: it does not wait for the statement that runs
         with self._lock:
             self._closed = True
             self.catalog.close()
@@ -291,6 +318,8 @@ class Connection:
                 answer = comparing.answer(statement, self, known)
                 known.check_all_used()
                 return answer
+        if isinstance(statement, nodes.Show | nodes.CatalogSql):
+            self.background.note()  # SHOW JOBS and the view jobs tell of this moment
         outcome = self.session.answer(statement, params, text=text)
         if isinstance(outcome, Result):
             outcome.timing["parse"] = parse_ms
@@ -303,7 +332,7 @@ class Connection:
         progress: Progress | None,
         text: str | None,
     ) -> Outcome:
-        if self.read_only:
+        if self.read_only and not isinstance(statement, nodes.CancelJob):  # that says who runs it
             raise ReadOnlyError(
                 f"{self.path} is open read-only",
                 hint="connect without read_only=True to change it",
@@ -346,13 +375,6 @@ class Connection:
             provider=provider or "CPUExecutionProvider"
         )
 
-    @contextmanager
-    def _timed_parse(self) -> Iterator[dict[str, float]]:
-        timing: dict[str, float] = {}
-        started = time.perf_counter()
-        yield timing
-        timing["parse"] = (time.perf_counter() - started) * 1e3
-
 
 def _refuse_fusions(statement: nodes.Statement) -> None:
     """Raises BinderError for what the language has and this version cannot answer yet."""
@@ -361,7 +383,7 @@ def _refuse_fusions(statement: nodes.Statement) -> None:
         asked = statement.select
     elif isinstance(statement, nodes.CreateModel):
         asked = statement.recipe
-    fusion = nodes.SelectFusions | nodes.FusionRecipe | nodes.ExplainFusion | nodes.CancelJob
+    fusion = nodes.SelectFusions | nodes.FusionRecipe | nodes.ExplainFusion
     if isinstance(asked, fusion):
         raise BinderError(
             "fusions are not searched for by this version yet",

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sommelier.connection import altering, analyzing, grafting, importing, linking
+from sommelier.connection.background import made_by
 from sommelier.connection.naming import reference_name, underlined
 from sommelier.connection.plain import plain_options
 from sommelier.engine.names import nearest, unknown
-from sommelier.engine.options import bind_options
+from sommelier.engine.options import bind_options, bind_value
 from sommelier.engine.result import ColumnInfo, Table
 from sommelier.errors import BinderError, SommelierError, UnknownNameError
 from sommelier.grammar import nodes
@@ -63,19 +64,25 @@ def perform(statement: nodes.Statement, call: Call) -> Table:
     """The outcome of a state-changing statement, with the time it took."""
     started = time.perf_counter()
     done = _perform(statement, call)
-    row = (done.status, done.name, done.rows, (time.perf_counter() - started) * 1e3)
-    return Table("", _COLUMNS, [row], done.notes, done.failure)
+    columns: tuple[ColumnInfo, ...] = _COLUMNS
+    row: tuple[object, ...] = (
+        done.status, done.name, done.rows, (time.perf_counter() - started) * 1e3,
+    )  # fmt: skip
+    if done.job is not None:
+        columns, row = (*columns, ColumnInfo("job")), (*row, done.job)
+    return Table("", columns, [row], done.notes, done.failure)
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a statement did, before it is timed."""
+    """What a statement did, before it is timed. job : the one that does it in the background."""
 
     status: str
     name: str
     rows: int = 1
     notes: tuple[str, ...] = ()
     failure: SommelierError | None = None
+    job: int | None = None
 
 
 @singledispatch
@@ -206,6 +213,10 @@ def _create_pool(statement: nodes.CreatePool, call: Call) -> Done:
 
 @_perform.register
 def _create_model(statement: nodes.CreateModel, call: Call) -> Done:
+    maker = call.db.background.maker("model", _spelled(statement.name))
+    if maker is not None:
+        with underlined(statement.name.span):
+            raise made_by(maker, "model", _spelled(statement.name))
     exists = _exists(call, statement.name)
     if exists:
         if statement.if_not_exists:
@@ -262,6 +273,22 @@ def _drop(statement: nodes.Drop, call: Call) -> Done:
         with underlined(statement.name.span):
             getattr(catalog, f"drop_{statement.kind}")(name)
     return Done("dropped", name)
+
+
+@_perform.register
+def _cancel_job(statement: nodes.CancelJob, call: Call) -> Done:
+    number = statement.job
+    if isinstance(number, nodes.Parameter):
+        number = bind_value(number, int, call.parameters, name="the number of a job")
+    job_id = int(number)
+    with underlined(statement.span):
+        job = call.db.background.cancel(job_id)
+    if job.state == "running":
+        note = "it was asked to stop and is still leaving things in order"
+        return Done("cancelling", f"job {job_id}", 1, (note,))
+    told = [] if job.state == "cancelled" else ["it ended before it could be stopped"]
+    told += [job.reason] if job.reason else []
+    return Done(job.state, f"job {job_id}", 1, tuple(told))
 
 
 @_perform.register

@@ -110,7 +110,8 @@ class Session:
             if isinstance(statement, nodes.CatalogSql):
                 return self.sql(statement.text)
             known = as_parameters(parameters)
-            table = self.read(statement, known)
+            with self.catalog.steady():
+                table = self.read(statement, known)
             known.check_all_used()
             return table
 
@@ -129,7 +130,7 @@ class Session:
         text: str | None = None,
     ) -> Result:
         """The models that answer a SELECT. overrides : settings for this question only."""
-        with self.located(text):
+        with self._steady(text):
             started = time.perf_counter()
             world = self.world
             bound = self.plan(select, parameters, overrides)
@@ -187,7 +188,7 @@ class Session:
         from sommelier.engine.explain_links import explain_linked
         from sommelier.engine.options import Kind, bind_options
 
-        with self.located(text):
+        with self._steady(text):
             schema: dict[str, Kind] = {"format": ("text", "json"), "analyze": bool}
             options = bind_options(statement.options, schema)
             as_json = options.get("format") == "json"
@@ -218,7 +219,7 @@ class Session:
         """Every condition of the query with the model's value and verdict."""
         from sommelier.engine.why import why
 
-        with self.located(text):
+        with self._steady(text):
             known = as_parameters(parameters)
             bound = self.plan(statement.select, known)
             model = self.scope(statement.select, known, None).model(statement.model)
@@ -306,6 +307,12 @@ class Session:
             misses=misses,
             **supplied,
         )
+
+    @contextmanager
+    def _steady(self, text: str | None) -> Iterator[None]:
+        """`located`, and no job in the background changes the numbering of rows meanwhile."""
+        with self.located(text), self.catalog.steady():
+            yield
 
     @contextmanager
     def located(self, text: str | None) -> Iterator[None]:

@@ -16,6 +16,7 @@ from sommelier.engine.vocabulary import FUNCTIONS
 from sommelier.errors import BinderError
 from sommelier.grammar import nodes
 from sommelier.metrics import METRICS
+from sommelier.storage.rows import now
 from sommelier.units import SPELLINGS, Dimension, format_value
 
 if TYPE_CHECKING:
@@ -174,20 +175,20 @@ def _jobs(session: Session) -> Listed:
     from sommelier.storage.tasks import TaskQueue
 
     rows: Rows = [
-        (j.id, j.state, j.total, j.done, j.failed, j.skipped, j.started_at, _took_ms(j),
-         j.statement)
+        (j.id, j.state, j.progress, j.doing, j.total, j.done, j.failed, j.skipped, j.started_at,
+         _took_ms(j), j.statement, j.reason)
         for j in TaskQueue(session.catalog).jobs()
     ]  # fmt: skip
+    progress = (("progress", Dimension.FRACTION), "now")
     counts = tuple((name, _COUNT) for name in ("total", "done", "failed", "skipped"))
     times = ("started", ("took", Dimension.TIME))
-    return _columns("id", "state", *counts, *times, "statement"), rows
+    return _columns("id", "state", *progress, *counts, *times, "statement", "reason"), rows
 
 
 def _took_ms(job: Job) -> float | None:
-    """How long a job ran; None while it runs, or when a killed one ended."""
-    if job.finished_at is None:
-        return None
-    return (job.finished_at - job.started_at).total_seconds() * 1e3
+    """How long a job ran, or has run until now; None where a killed one has no end."""
+    end = now() if job.state == "running" else job.finished_at
+    return None if end is None else (end - job.started_at).total_seconds() * 1e3
 
 
 def _rejections(session: Session) -> Listed:

@@ -135,7 +135,8 @@ class Catalog(TextTable):
         """Make what is committed visible to readers in other processes; True if that was needed.
 
         Costs a checkpoint and a copy of the file; nothing when nothing changed, inside a
-        transaction of this thread (those of others are waited for), in memory or read-only. A copy that fails is logged: the data are safe without.
+        transaction of this thread (those of others are waited for), in memory or read-only. A copy
+        that fails is logged: the data are safe without.
         Raises DatabaseCorruptError if the file was damaged while it was open.
         """
         if self._opened is None or self._opened.file is None:

@@ -101,9 +101,7 @@ def add_background_jobs(connection: Connection) -> None:
         ("reason", "VARCHAR"),
     )
     for name, kind in columns:
-        connection.exec_driver_sql(
-            f"ALTER TABLE store.jobs ADD COLUMN IF NOT EXISTS {name} {kind}"
-        )
+        connection.exec_driver_sql(f"ALTER TABLE store.jobs ADD COLUMN IF NOT EXISTS {name} {kind}")
 
 
 MIGRATIONS: tuple[Migration, ...] = (

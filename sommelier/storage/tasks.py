@@ -35,13 +35,9 @@ _SETBACK = """
     ORDER BY t.job_id DESC, t.state, t.position LIMIT 1"""
 _TASK = "SELECT key, job_id, aspect, model_id, parameters, state, reason, attempts FROM store.tasks"
 _JOB = """
-    SELECT j.id, j.statement, j.state, count(t.key), count(*) FILTER (t.state = 'done'),
-        count(*) FILTER (t.state = 'failed'), count(*) FILTER (t.state = 'skipped'),
-        j.started_at, j.finished_at, coalesce(j.background, false),
-        coalesce(j.progress, count(t.key) FILTER (t.state NOT IN ('pending', 'running'))
-            / nullif(count(t.key), 0)), j.doing, j.reason, j.process
-    FROM store.jobs j LEFT JOIN store.tasks t ON t.job_id = j.id
-    {where} GROUP BY ALL ORDER BY j.id"""
+    SELECT id, statement, state, total, done, failed, skipped, started_at, finished_at,
+        background, progress, doing, reason, process
+    FROM main.jobs {where} ORDER BY id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +139,7 @@ class TaskQueue:
 
     def job(self, job_id: int) -> Job:
         """One job and how far it is. Raises UnknownNameError."""
-        row = self._database.row(_JOB.format(where="WHERE j.id = ?"), [job_id])
+        row = self._database.row(_JOB.format(where="WHERE id = ?"), [job_id])
         if row is None:
             raise UnknownNameError(f"there is no job {job_id}", hint="SHOW JOBS lists them")
         return Job(*row)

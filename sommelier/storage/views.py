@@ -159,17 +159,20 @@ VIEWS: dict[str, str] = {
     LEFT JOIN store.models m ON m.id = r.model_id
     ORDER BY 1""",
     "jobs": """
-    SELECT j.id, j.statement, j.state, count(t.key) AS total,
-        count(*) FILTER (t.state = 'done') AS done, count(*) FILTER (t.state = 'failed') AS failed,
-        count(*) FILTER (t.state = 'skipped') AS skipped, j.started_at, j.finished_at,
+    SELECT j.id, j.statement, j.state, coalesce(t.total, 0) AS total,
+        coalesce(t.done, 0) AS done, coalesce(t.failed, 0) AS failed,
+        coalesce(t.skipped, 0) AS skipped, j.started_at, j.finished_at,
         coalesce(j.background, false) AS background,
-        coalesce(j.progress, count(t.key) FILTER (t.state NOT IN ('pending', 'running'))
-            / nullif(count(t.key), 0)) AS progress,
+        coalesce(j.progress, (t.done + t.failed + t.skipped) / t.total) AS progress,
         j.doing, j.reason,
-        epoch_ms(if(j.state = 'running', get_current_timestamp(), NULL))
-            - epoch_ms(j.started_at) AS running_ms, j.process
-    FROM store.jobs j LEFT JOIN store.tasks t ON t.job_id = j.id
-    GROUP BY ALL ORDER BY j.id""",
+        coalesce(epoch_ms(j.finished_at), if(j.state = 'running', epoch_ms(now()), NULL))
+            - epoch_ms(j.started_at) AS elapsed_ms, j.process
+    FROM store.jobs j LEFT JOIN (
+        SELECT job_id, count(*) AS total, count(*) FILTER (state = 'done') AS done,
+            count(*) FILTER (state = 'failed') AS failed,
+            count(*) FILTER (state = 'skipped') AS skipped
+        FROM store.tasks GROUP BY job_id) t ON t.job_id = j.id
+    ORDER BY j.id""",
     "job_tasks": """
     SELECT t.job_id, t.aspect, m.name AS model, t.state, t.reason, t.attempts, t.parameters,
         t.model_id, t.key

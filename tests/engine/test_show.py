@@ -16,6 +16,6 @@ def test_jobs_start_to_the_second_in_text_and_exactly_in_data(own_shelf: Session
     assert first["started"] == done.started_at
     assert done.finished_at is not None
     assert first["took"] == (done.finished_at - done.started_at).total_seconds() * 1e3
-    assert running["took"] is None
+    assert running["took"] > 0
     assert f"{done.started_at:%Y-%m-%d %H:%M:%S}  " in str(table)
     assert f"{done.started_at:%S.%f}" not in str(table)
