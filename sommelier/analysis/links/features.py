@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.analysis.links.formats import LEAST_PROBABILITY, Kind, LinkAnswers
+from sommelier.analysis.probabilities import sigmoid, softmax
 from sommelier.errors import AnalysisError
 
 Array = NDArray[Any]
@@ -89,13 +90,12 @@ class Readout:
     def __call__(self, outputs: Array) -> Singles:
         """Natural answers float32 (n, width) from outputs (n, width)."""
         if self.activation == "softmax":
-            raised = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-            return np.asarray(raised / raised.sum(axis=1, keepdims=True), dtype=np.float32)
+            return np.asarray(softmax(outputs), dtype=np.float32)
         if self.activation == "shares":
             shares = np.maximum(outputs, LEAST_PROBABILITY)
             return np.asarray(shares / shares.sum(axis=1, keepdims=True), dtype=np.float32)
         if self.activation == "sigmoid":
-            return np.asarray(0.5 * (1.0 + np.tanh(0.5 * outputs)), dtype=np.float32)
+            return np.asarray(sigmoid(outputs), dtype=np.float32)
         if self.activation == "unit":
             return np.asarray(np.clip(outputs, 0.0, 1.0), dtype=np.float32)
         return np.asarray(outputs * self.scale + self.offset, dtype=np.float32)

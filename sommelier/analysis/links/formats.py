@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.analysis.model_inputs import STATE_NAME
+from sommelier.analysis.probabilities import sigmoid
 from sommelier.errors import AnalysisError
 from sommelier.records import OutputKind, TensorSpec
 
@@ -152,7 +153,7 @@ def natural(raw: Array, format: AnswerFormat) -> LinkAnswers:
         return LinkAnswers(format, _class_probabilities(flat, format))
     found = flat.astype(np.float64)
     if format.kind == "labels":
-        found = _sigmoid(found) if format.form == "logits" else np.clip(found, 0.0, 1.0)
+        found = sigmoid(found) if format.form == "logits" else np.clip(found, 0.0, 1.0)
     return LinkAnswers(format, found.astype(np.float32))
 
 
@@ -371,10 +372,6 @@ def _are_ids(values: Array) -> bool:
 def within_unit(values: Array) -> bool:
     """Whether all numbers but NaN can be probabilities."""
     return bool(np.nanmin(values) >= 0 and np.nanmax(values) <= 1)
-
-
-def _sigmoid(values: Floats) -> Floats:
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)))
 
 
 def _least(dtype: str) -> int:

@@ -18,6 +18,7 @@ from sommelier.analysis.links.formats import (
     AnswerFormat,
     natural,
 )
+from sommelier.analysis.probabilities import sigmoid, softmax
 from sommelier.errors import AnalysisError
 
 Array = NDArray[Any]
@@ -158,10 +159,9 @@ def activated(logits: Floats, format: AnswerFormat) -> Floats:
     if format.kind in ("numbers", "box"):
         return logits
     if format.kind == "labels":
-        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))
+        return sigmoid(logits)
     cells = logits.reshape(*logits.shape[:-1], -1, format.width)
-    raised = np.exp(cells - cells.max(axis=-1, keepdims=True))
-    return np.asarray((raised / raised.sum(axis=-1, keepdims=True)).reshape(logits.shape))
+    return softmax(cells).reshape(logits.shape)
 
 
 def constant_head(format: AnswerFormat, answer: Array) -> Head:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sommelier.analysis.graph import Node
+from sommelier.analysis.probabilities import sigmoid
 from sommelier.analysis.propagation.extension import Array
 from sommelier.analysis.propagation.site import ROUNDING, Bound, Reading, Site
 
@@ -205,10 +206,6 @@ def _peaked(derivative: Callable[[Array], Array], top: float) -> Callable[..., l
     return slopes
 
 
-def _sigmoid(x: Array, _: Site | None = None) -> Array:
-    return np.asarray(0.5 * (1 + np.tanh(x / 2)))
-
-
 def _bell(x: Array) -> Array:
     """The sigmoid's derivative, without the cancellation that would lose its tail."""
     decay = np.exp(-np.abs(x))
@@ -260,12 +257,12 @@ ENCLOSURES: dict[str, Enclosure] = {
     "Neg": _negative,
     "Pow": _power,
     "Identity": lambda operands, _: operands[0],
-    "Sigmoid": _monotone(_sigmoid, _peaked(_bell, 0.25)),
+    "Sigmoid": _monotone(lambda x, _: sigmoid(x), _peaked(_bell, 0.25)),
     "Tanh": _monotone(lambda x, _: np.tanh(x), _peaked(lambda x: 4 * _bell(2 * x), 1.0)),
     "Erf": _monotone(_erf, _peaked(lambda x: 2 / math.sqrt(math.pi) * np.exp(-(x**2)),
                                    2 / math.sqrt(math.pi))),
     "Softplus": _monotone(lambda x, _: np.logaddexp(0, x),
-                          lambda low, high, _: [_sigmoid(low), _sigmoid(high)]),
+                          lambda low, high, _: [sigmoid(low), sigmoid(high)]),
     "Relu": _monotone(lambda x, _: np.maximum(x, 0),
                       lambda low, high, _: _steps(low, high, (0.0, math.inf), 1.0)),
     "HardSigmoid": _hard_sigmoid,

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from sommelier.analysis.probabilities import softmax
 from sommelier.analysis.quality.measure import (
     Array,
     Figure,
@@ -87,8 +88,7 @@ def probabilities(answers: Array) -> Floats:
     total = values.sum(axis=-1, keepdims=True)
     if (finite >= 0).all() and np.allclose(finite.sum(axis=-1), 1.0, atol=1e-3):
         return np.asarray(values / total)
-    shifted = np.exp(values - values.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+    return softmax(values)
 
 
 def _divergence(one: Floats, other: Floats) -> Floats:

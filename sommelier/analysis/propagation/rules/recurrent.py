@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sommelier.analysis.probabilities import sigmoid
 from sommelier.analysis.propagation.extension import Array, Quantity
 from sommelier.analysis.propagation.norm_requests import NormRequest
 from sommelier.analysis.propagation.rules.recurrence import (
@@ -220,7 +221,7 @@ def _rnn_direction(direction: Direction, states: str) -> Callable[[Reading], Sta
 
 
 def _sigmoid(values: Array) -> Array:
-    return np.asarray(0.5 * (1 + np.tanh(values / 2)) + 1e-7)  # float32 gates may round up
+    return sigmoid(values) + 1e-7  # float32 gates may round up
 
 
 def _gate(change: Array, root: float) -> Array:
