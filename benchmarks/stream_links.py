@@ -21,9 +21,10 @@ from benchmarks.streams import FRAMES, Rows, Stream, Watcher
 from sommelier.analysis.execution import open_session
 from sommelier.analysis.links import LinkAnswers, Split, format_of, natural, split
 from sommelier.analysis.links.ensemble import LinkEnsemble
-from sommelier.analysis.links.export import SOURCE, run_onnx
+from sommelier.analysis.links.export import run_onnx
 from sommelier.analysis.links.fitting import FittedLink, LinkOptions, fit_links
 from sommelier.analysis.links.heads import Head
+from sommelier.analysis.links.networks import SOURCE
 from sommelier.analysis.profiling import profile
 from sommelier.records import OutputKind
 

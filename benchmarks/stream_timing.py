@@ -17,8 +17,8 @@ from benchmarks.stream_methods import Outcome
 from sommelier.analysis.execution import open_session
 from sommelier.analysis.links import natural
 from sommelier.analysis.links.ensemble_export import ensemble_onnx
-from sommelier.analysis.links.export import SOURCE
 from sommelier.analysis.links.heads import Head
+from sommelier.analysis.links.networks import SOURCE
 
 Array = NDArray[Any]
 Answers = Mapping[str, Array]

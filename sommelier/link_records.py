@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+PREDICTED, TARGET = "predicted", "target"  # names of the arrays kept of a link: natural answers
+
 
 @dataclass(frozen=True, slots=True)
 class ModelLink:

@@ -8,12 +8,10 @@ again. See docs/links.md.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -21,12 +19,12 @@ from numpy.typing import NDArray
 from sommelier.analysis import datasets
 from sommelier.analysis.alignment import aligned, pairs
 from sommelier.analysis.jobs import AnalysisPlan, open_datasets, task_of
-from sommelier.analysis.link_work import LinkWork, WorkedLink, fit_target
+from sommelier.analysis.link_work import LinkWork, WorkedLink, as_file, fit_target
 from sommelier.analysis.links.formats import LinkAnswers
 from sommelier.analysis.links.splits import least_samples
 from sommelier.analysis.probes import Probes
 from sommelier.errors import AnalysisError
-from sommelier.link_records import ModelLink
+from sommelier.link_records import PREDICTED, TARGET, ModelLink
 from sommelier.records import AnalysisTask, ModelRecord, ProbeSet
 from sommelier.storage.versions import link_id, version_of
 
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from sommelier.storage.catalog import Catalog
 
 LINKS = "links"
-PREDICTED, TARGET = "predicted", "target"  # arrays kept of a link, natural answers to all samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,9 +319,9 @@ class _Teller:
             architecture=fitted.architecture,
             method=worked.method,
             reason=fitted.reason if fitted.state != "linked" else None,
-            screen=None if fitted.screen is None else _known(fitted.screen.predicted),
-            constant=_known(fitted.constant.performance),
-            skill=_known(fitted.skill),
+            screen=None if fitted.screen is None else fitted.screen.predicted,
+            constant=fitted.constant.performance,
+            skill=fitted.skill,
             samples=fitted.training, validation=fitted.validation, held_out=fitted.held_out,
             params=costs.get("params"), flops=costs.get("flops"), memory=costs.get("memory"),
             size=costs.get("size"), latency_ms=costs.get("latency"),
@@ -343,11 +340,6 @@ def _scored(link: ModelLink, score: Score | None) -> ModelLink:
         proved=score.proved, value=score.value, value_low=score.value_low,
         value_high=score.value_high, unit=score.unit,
     )  # fmt: skip
-
-
-def _known(number: float | None) -> float | None:
-    """None instead of NaN."""
-    return None if number is None or number != number else float(number)
 
 
 # ---- keeping
@@ -371,7 +363,8 @@ def keep_links(rooms: Rooms, finding: LinkFinding, probes: Sequence[ProbeSet]) -
             name = rooms.catalog.new_link_name(link.source_ids, link.target_id, link.dataset)
             link = replace(link, name=name)
         if found.onnx is not None:
-            link = replace(link, artifact=_put(rooms, found.onnx))
+            with as_file(found.onnx) as path:
+                link = replace(link, artifact=rooms.artifacts.put(path))
         assert link.probe_set_id is not None, "_identified names the probes"
         arrays = {TARGET: finding.target}  # also without a link: its best constant answer is known
         if found.predicted is not None:
@@ -384,10 +377,3 @@ def _is_linked(catalog: Catalog, link: ModelLink) -> bool:
     """Whether there is a valid link of the same models."""
     alike = catalog.links(target_id=link.target_id, source_id=link.source_ids[0])
     return any(k.source_ids == link.source_ids and k.stale is None for k in alike)
-
-
-def _put(rooms: Rooms, content: bytes) -> str:
-    with tempfile.TemporaryDirectory(prefix="sommelier-link-") as folder:
-        path = Path(folder) / "link.onnx"
-        path.write_bytes(content)
-        return rooms.artifacts.put(path)

@@ -6,7 +6,8 @@ Nothing here talks to a database; link_jobs.py plans the work and keeps what it 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +69,15 @@ def fit_target(work: LinkWork) -> tuple[WorkedLink, ...]:
     return (*singles.values(), _together(work, able))
 
 
+@contextmanager
+def as_file(onnx: bytes) -> Iterator[Path]:
+    """A link's network as a file, until it is not needed any more."""
+    with tempfile.TemporaryDirectory(prefix="sommelier-link-") as folder:
+        path = Path(folder) / "link.onnx"
+        path.write_bytes(onnx)
+        yield path
+
+
 def _together(work: LinkWork, parts: Mapping[str, FittedLink]) -> WorkedLink:
     """The ensemble of links, as one ONNX file that takes every source."""
     from sommelier.analysis.links.ensemble import LinkEnsemble
@@ -101,9 +111,7 @@ def _costs(link: FittedLink) -> dict[str, float]:
     """Static costs of the link's network and the median time of one answer."""
     if link.onnx is None:
         return {}
-    with tempfile.TemporaryDirectory(prefix="sommelier-link-") as folder:
-        path = Path(folder) / "link.onnx"
-        path.write_bytes(link.onnx)
+    with as_file(link.onnx) as path:
         return {**_told(lambda: _static(path)), **_told(lambda: _timed(path))}
 
 

@@ -7,7 +7,6 @@ equation (1); algorithms.md E.3.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sommelier.engine.activation_budget import Group, Limit, bind_budget
 from sommelier.engine.activation_links import Linked, linked_group
 from sommelier.engine.activation_table import plan_table
-from sommelier.engine.names import unknown
+from sommelier.engine.model_group import group_of
 from sommelier.engine.options import PLAN_OPTIONS, bind_options
 from sommelier.engine.parameters import Parameters
 from sommelier.engine.plan import ModelReference
@@ -24,13 +23,13 @@ from sommelier.engine.scope import Scope
 from sommelier.errors import BinderError
 from sommelier.grammar import nodes
 from sommelier.link_records import ActivationPlan, ModelLink, PlannedModel
+from sommelier.storage.rows import known
 
 if TYPE_CHECKING:
     from sommelier.analysis.links.problem import ActivationProblem, Objective
     from sommelier.analysis.links.profiles import Profile
     from sommelier.analysis.links.selection import PredictedModel, Selection
     from sommelier.engine.session import Session
-    from sommelier.records import ModelRecord
 
 _LINK_COSTS = {
     "memory": "memory", "measured_memory": "memory", "size": "size", "params": "params",
@@ -86,7 +85,7 @@ def bind_plan(
     options = bind_options(statement.options, PLAN_OPTIONS, parameters)
     _check_pick(statement.pick)
     scope = _scope(statement, session, parameters)
-    models = _models(statement, session, scope)
+    models = group_of(statement, session, scope)
     limits = bind_budget(statement.on, Group(models, session.world), scope)
     confidence = scope.options.confidence
     linked = linked_group(models, session, scope, confidence=confidence, profile=profile)
@@ -123,13 +122,13 @@ def chosen_plan(question: PlanQuestion, selection: Selection) -> ActivationPlan:
         cost=dict(selection.cost),
         total=dict(selection.total),
         accuracy=selection.accuracy,
-        low=_known(selection.low),
-        high=_known(selection.high),
+        low=known(selection.low),
+        high=known(selection.high),
         proved=selection.proved,
         confidence=question.confidence,
-        skill=_known(selection.skill),
-        upper=_known(selection.upper),
-        gap=_known(selection.gap),
+        skill=known(selection.skill),
+        upper=known(selection.upper),
+        gap=known(selection.gap),
         method=selection.method,
         considered=selection.considered,
         notes=tuple(dict.fromkeys((*question.notes, *selection.notes))),
@@ -172,33 +171,6 @@ def _check_pick(pick: nodes.Pick | None) -> None:
         hint="write PICK MOST ACCURATE, or USING objective = 'skill' for what is gained over"
         " constant answers; costs are limited with ON",
     )
-
-
-def _models(
-    statement: nodes.SelectPlan, session: Session, scope: Scope
-) -> tuple[ModelReference, ...]:
-    """The models of the group; of two of one name with their versions."""
-    if statement.pool is not None:
-        pools = {pool.name: pool for pool in session.catalog.pools()}
-        if statement.pool not in pools:
-            raise unknown("pool", statement.pool, pools, statement.span)
-        ids = list(pools[statement.pool].ids)
-    else:
-        ids = [scope.model(reference).id for reference in statement.models]
-    twice = [id_ for id_, count in Counter(ids).items() if count > 1]
-    records = session.catalog.models(ids)
-    if twice or not ids:
-        named = next((record.name for record in records if record.id in twice), None)
-        raise BinderError(
-            f"pool '{statement.pool}' is empty" if named is None else f"{named} is named twice",
-            span=statement.span,
-        )
-    return tuple(ModelReference(r.id, _name(r, records)) for r in records)
-
-
-def _name(record: ModelRecord, records: Sequence[ModelRecord]) -> str:
-    alike = [other for other in records if other.name == record.name]
-    return record.name if len(alike) == 1 else f"{record.name}@{record.version}"
 
 
 def _problem(
@@ -265,12 +237,7 @@ def _predicted(model: ModelReference, found: PredictedModel, linked: Linked) -> 
         model.id, model.name, False, ids,
         tuple(linked.links[source, model.id].id for source in ids), head,
         performance=found.performance if found.answered else None,
-        low=None if score is None else _known(score.low),
-        high=None if score is None else _known(score.high),
-        skill=_known(found.skill) if found.answered else None,
+        low=None if score is None else known(score.low),
+        high=None if score is None else known(score.high),
+        skill=known(found.skill) if found.answered else None,
     )  # fmt: skip
-
-
-def _known(number: float) -> float | None:
-    """None instead of NaN."""
-    return None if math.isnan(number) else float(number)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sommelier.engine.names import few
 from sommelier.engine.plan import ModelReference
 from sommelier.errors import AnalysisError, BinderError
+from sommelier.link_records import PREDICTED, TARGET
 
 if TYPE_CHECKING:
     from sommelier.analysis.links.ensemble import LinkEnsemble
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from sommelier.link_records import ModelLink
 
 Pair = tuple[str, str]  # ids of source and target
-PREDICTED, TARGET = "predicted", "target"  # arrays kept of a link; see analysis.link_jobs
 
 
 @dataclass(frozen=True, slots=True)

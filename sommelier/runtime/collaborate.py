@@ -19,6 +19,7 @@ from sommelier.analysis.execution import OpenModel, RunRequest, open_model, open
 from sommelier.analysis.links.drift import DriftTest
 from sommelier.analysis.links.formats import PADDING, AnswerFormat, LinkAnswers, as_given, natural
 from sommelier.analysis.links.heads import Head
+from sommelier.analysis.links.networks import SOURCE, TARGET
 from sommelier.analysis.links.profiles import Profile
 from sommelier.analysis.links.reading import DECODED, run_answers, run_block
 from sommelier.analysis.links.scoring import per_sample
@@ -32,7 +33,6 @@ from sommelier.storage.naming import unknown_name
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 BATCH = 64  # inputs a run
-SOURCE, TARGET = "source", "target"  # the ends of a link's ONNX graph
 FALSE_ALARMS = 0.05  # how likely `profile` ever calls for another plan while nothing changed
 
 

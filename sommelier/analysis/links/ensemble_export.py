@@ -14,14 +14,13 @@ from sommelier.analysis.links.export import (
     EXAMPLES,
     IR_VERSION,
     OPSET,
-    SOURCE,
-    TARGET,
     GraphWriter,
     check_alike,
     run_onnx,
 )
 from sommelier.analysis.links.formats import LEAST_PROBABILITY
 from sommelier.analysis.links.heads import Head
+from sommelier.analysis.links.networks import SOURCE, TARGET
 from sommelier.errors import AnalysisError
 
 Array = NDArray[Any]

@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from sommelier.analysis.links.features import FARTHEST, Features, Readout
 from sommelier.analysis.links.formats import LEAST_PROBABILITY, AnswerFormat
-from sommelier.analysis.links.networks import Layer, TrainedLink, VectorLink
+from sommelier.analysis.links.networks import SOURCE, TARGET, Layer, TrainedLink, VectorLink
 from sommelier.errors import AnalysisError, MissingDependencyError, first_line
 
 Array = NDArray[Any]
@@ -24,7 +24,6 @@ Singles = NDArray[np.float32]
 
 OPSET = 17
 IR_VERSION = 8  # of opset 17; both are read by every ONNX Runtime since 1.12
-SOURCE, TARGET = "source", "target"
 EXAMPLES = 64  # samples on which a graph is compared with its link
 RELATIVE = 1e-5  # a rounding of float32 after a few sums
 TOLERANCE = 1e-3  # of a probability, or of a number's standard deviation: sums in another order

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sommelier.analysis.bounds import bound
 from sommelier.analysis.links.formats import LinkAnswers
-from sommelier.analysis.links.networks import Architecture, Method, TrainedLink
+from sommelier.analysis.links.networks import SOURCE, Architecture, Method, TrainedLink
 from sommelier.analysis.links.scoring import (
     Score,
     answer_range,
@@ -156,7 +156,7 @@ class Study:
 
     def judged(self, source: LinkAnswers, tried: Tried, screened: Screen | None) -> FittedLink:
         """The best link on validation samples, judged on held-out ones and exported."""
-        from sommelier.analysis.links.export import SOURCE, run_onnx, to_onnx
+        from sommelier.analysis.links.export import run_onnx, to_onnx
 
         if not tried.links:
             return self.refused(source, tried.problem or "nothing was tried", screened)

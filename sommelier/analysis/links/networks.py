@@ -19,6 +19,7 @@ Singles = NDArray[np.float32]
 Architecture = Literal["vec-to-vec", "seq-to-vec", "vec-to-seq", "seq-to-seq"]
 Method = Literal["linear", "network"]
 
+SOURCE, TARGET = "source", "target"  # the ends of a link's ONNX graph
 LEAST_HIDDEN = 32  # algorithms.md E.1: twice a scalar target would be two units
 MOST_HIDDEN = 2048  # twice 1 000 classes; twice MAX_WIDTH would be 67 million numbers
 

@@ -15,8 +15,6 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from sommelier.analysis.links.export import (
     EXAMPLES,
-    SOURCE,
-    TARGET,
     TOLERANCE,
     GraphWriter,
     check_alike,
@@ -28,6 +26,7 @@ from sommelier.analysis.links.export import (
 )
 from sommelier.analysis.links.formats import AnswerFormat
 from sommelier.analysis.links.heads import outputs_of
+from sommelier.analysis.links.networks import SOURCE, TARGET
 from sommelier.analysis.links.sequence_links import PART, SequenceLink
 from sommelier.analysis.links.sequences import (
     SLOTS,
