@@ -19,7 +19,7 @@ def check_device(name: str) -> None:
         import torch
     except ImportError as error:
         raise MissingDependencyError(
-            "this is computed with torch, which is not installed",
+            "this needs torch, which is not installed",
             hint="pip install 'sommelier-db[torch]'",
         ) from error
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sommelier.engine import wording
-from sommelier.engine.activation import PlanQuestion, bind_plan
+from sommelier.engine.activation import PlanQuestion, bind_plan, choose
 from sommelier.engine.activation_table import METHODS, share
 from sommelier.engine.explain import json_report
 from sommelier.engine.names import few
@@ -23,7 +24,7 @@ from sommelier.metrics import METRICS
 from sommelier.units import format_value
 
 if TYPE_CHECKING:
-    from sommelier.analysis.links.selection import Selection
+    from sommelier.analysis.links.selection import Method, Selection
     from sommelier.engine.session import Session
 
 _LEGEND = (
@@ -31,7 +32,7 @@ _LEGEND = (
     " predicted from them; P = (1 + P1 - P2) / (w cost), the paper's activation probability"
 )
 _BEST = 12  # links that are listed; SELECT LINKS has all
-_CHOICES = (
+_CHOICES: tuple[tuple[Method, str], ...] = (
     ("paper greedy", "the paper's greedy"),
     ("greedy", "greedy, repaired"),
     ("auto", ""),
@@ -100,10 +101,14 @@ def _links_report(bound: LinksPlan, count: int) -> Report:
 def _plan_report(question: PlanQuestion) -> Report:
     from sommelier.analysis.links.selection import select
 
-    choices = {
-        method: select(question.problem, question.objective, method=method)  # type: ignore[arg-type]  # words of Method
+    problem, objective = question.problem, question.objective
+    best = choose(question)
+    choices: dict[Method, Selection] = {
+        method: select(problem, objective, method=method, upper=best.upper)
         for method, _ in _CHOICES
+        if method != "auto"
     }
+    choices["auto"] = best
     models, links = _models(question), _links(question)
     notes = list(dict.fromkeys((*question.notes, *choices["auto"].notes)))
     lines = [
@@ -179,7 +184,7 @@ def _model_lines(question: PlanQuestion, models: list[dict[str, Any]]) -> list[s
     return grid(["model", "P", "P1", "P2", *metrics], rows)
 
 
-def _choice_lines(choices: dict[str, Selection]) -> list[str]:
+def _choice_lines(choices: Mapping[Method, Selection]) -> list[str]:
     rows = []
     for method, name in _CHOICES:
         found = choices[method]

@@ -100,12 +100,14 @@ def select(
     objective: Objective = "accuracy",
     *,
     method: Method = "auto",
+    upper: float = math.nan,
 ) -> Selection:
     """The plan of the highest objective under the budgets.
 
     method 'auto' : exact with up to 12 models that fit the budgets alone, milp with up to 80,
-    greedy beyond; the others are for comparison. Raises AnalysisError for an unknown objective or
-    method.
+    greedy beyond; the others are for comparison. upper : what no plan exceeds, where that is known
+    from another method; a greedy one has to solve for it. Raises AnalysisError for an unknown
+    objective or method.
     """
     if objective not in OBJECTIVES:
         raise AnalysisError(
@@ -118,8 +120,8 @@ def select(
     name = _usual(problem) if method == "auto" else method
     found = METHODS[name](problem, objective)
     if math.isnan(found.upper) and fits(problem, found.best.cost):
-        upper = max(upper_bound(problem, objective), found.best.value)
-        found = Found(found.best, upper, found.considered)
+        bound = upper_bound(problem, objective) if math.isnan(upper) else upper
+        found = Found(found.best, max(bound, found.best.value), found.considered)
     return _selection(problem, found, objective, name)
 
 
