@@ -327,14 +327,14 @@ def write_twin(twin: ModelProto, folder: Path) -> Path:
 
 def hybrid_facts(host: ModelRecord, donor: ModelRecord) -> dict[str, object]:
     """What is declared of a hybrid: it does the host's task under the licences of both."""
-    licences = {host.license, donor.license}
-    known = [name for name in (host.license, donor.license) if name is not None]
-    facts = {
-        "task": host.task,
-        "family": host.family,
-        "license": None if None in licences else " AND ".join(dict.fromkeys(known)),
-    }
+    facts = {"task": host.task, "family": host.family, "license": joint_license((host, donor))}
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def joint_license(records: Sequence[ModelRecord]) -> str | None:
+    """The licences of all, under which what is made of them stands; None where one is unknown."""
+    known = [record.license for record in records if record.license is not None]
+    return " AND ".join(dict.fromkeys(known)) if len(known) == len(records) else None
 
 
 def definition_of(segment: Segment) -> str:
