@@ -14,10 +14,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from sommelier.analysis.execution import open_session
 from sommelier.analysis.links.features import FARTHEST, Features, Readout
 from sommelier.analysis.links.formats import LEAST_PROBABILITY, AnswerFormat
 from sommelier.analysis.links.networks import SOURCE, TARGET, Layer, TrainedLink, VectorLink
-from sommelier.errors import AnalysisError, MissingDependencyError, first_line
+from sommelier.errors import AnalysisError, first_line
 
 Array = NDArray[Any]
 Singles = NDArray[np.float32]
@@ -133,17 +134,8 @@ def write_readout(graph: GraphWriter, readout: Readout, outputs: str) -> None:
 
 def run_onnx(model: bytes, inputs: Mapping[str, Array]) -> list[Array]:
     """All outputs of a model in ONNX Runtime. Raises AnalysisError where it cannot be run."""
+    session = open_session(model, 1)
     try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError(
-            "exporting a link needs ONNX Runtime", hint="pip install 'sommelier-db[cpu]'"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         return [np.asarray(output) for output in session.run(None, dict(inputs))]
     except Exception as error:  # its own tree of errors is not public
         raise AnalysisError(
