@@ -47,6 +47,7 @@ class BackgroundJob:
         self.makes = makes
         self.step: tuple[str, int, int | None, str | None] | None = None
         self.ended = threading.Event()
+        self.thread: threading.Thread | None = None
         self._stop: StopReason | None = None
         self._tell = tell
 
@@ -107,10 +108,11 @@ class BackgroundJobs:
             if not self._running:
                 atexit.register(self.close)  # a program that ends without closing
             self._running[job.id] = job
+            job.thread = threading.Thread(
+                target=self._run, args=(job, work), name=f"job {job.id}", daemon=True
+            )
+            job.thread.start()
         self._catalog.publish()
-        threading.Thread(
-            target=self._run, args=(job, work), name=f"job {job.id}", daemon=True
-        ).start()
         return job.id
 
     def cancel(self, job_id: int, *, timeout: float = STOP_S) -> Job:
@@ -203,8 +205,8 @@ class BackgroundJobs:
             job.stop("interrupted")
         until = time.monotonic() + timeout
         for job in left:
-            job.ended.wait(max(0.0, until - time.monotonic()))
-        for job in left:
+            if job.thread is not None:  # to its end: a thread inside DuckDB crashes an exit
+                job.thread.join(max(0.0, until - time.monotonic()))
             self._end(job, "interrupted", "it did not stop in time when the connection closed")
         atexit.unregister(self.close)
 
@@ -223,18 +225,20 @@ class BackgroundJobs:
 
     def _end(self, job: BackgroundJob, state: str, said: str) -> None:
         """Keep how a job ended; once, by its thread or by who does not wait for that any longer."""
-        with self._turn:
-            if self._running.get(job.id) is not job:
-                return
-            try:
-                self._note(job)
-                self._queue.finish_job(job.id, state, said)
-            finally:
-                del self._running[job.id]
-                self._kept.pop(job.id, None)
-                self._ended.append(job.id)
-                job.ended.set()
-        self._catalog.publish()
+        try:
+            with self._turn:
+                if self._running.get(job.id) is not job:
+                    return
+                try:
+                    self._note(job)
+                    self._queue.finish_job(job.id, state, said)
+                finally:
+                    del self._running[job.id]
+                    self._kept.pop(job.id, None)
+                    self._ended.append(job.id)
+            self._catalog.publish()
+        finally:
+            job.ended.set()
 
     def _note_now_and_then(self, job: BackgroundJob) -> None:
         _, since = self._kept.get(job.id, (None, time.monotonic()))
