@@ -157,3 +157,16 @@ class FusionRanking:
     considered: int = 0
     dataset: str | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FusionBlocks:
+    """How models are cut, before any of them runs.
+
+    blocks : of each model, in their order. pairs : (host, guest, count) by places of models: how
+    many blocks of the guest could read what some block of the host reads; guest and host may be
+    the same model, of which blocks are then left out.
+    """
+
+    blocks: tuple[int, ...]
+    pairs: tuple[tuple[int, int, int], ...]

@@ -1,5 +1,5 @@
 """COMPARE, DIFF and SHOW DISAGREEMENTS: what the catalog knows of two models, and what running them
-side by side shows.
+side by side shows. SELECT FUSIONS, which runs several at once, is answered by ranking_fusions.
 
 They only read the database; models are run in the sandbox.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sommelier.analysis.differences import Disagreement, Disagreements, LayerReport
     from sommelier.analysis.layer_study import LayerStudy
     from sommelier.analysis.probes import Probes
-    from sommelier.connection.connection import Connection
+    from sommelier.connection.connection import Connection, Progress
     from sommelier.storage.candidates import PairAgreement
 
 LAYER_OPTIONS: dict[str, Kind] = {
@@ -43,15 +43,24 @@ def runs_models(statement: nodes.Statement) -> bool:
     """Whether a statement that only reads is answered here."""
     if isinstance(statement, nodes.Show):
         return statement.what == "disagreements"
-    return isinstance(statement, nodes.Compare)
+    asked = statement.select if isinstance(statement, nodes.Explain) else statement
+    return isinstance(asked, nodes.Compare | nodes.SelectFusions)
 
 
-def answer(statement: nodes.Statement, db: Connection, parameters: Parameters) -> Table | Report:
-    """The answer to COMPARE, DIFF or SHOW DISAGREEMENTS."""
+def answer(
+    statement: nodes.Statement,
+    db: Connection,
+    parameters: Parameters,
+    progress: Progress | None = None,
+) -> Table | Report:
+    """The answer to a statement of `runs_models`."""
     if isinstance(statement, nodes.Show):
         return disagreements(statement, db, parameters)
-    assert isinstance(statement, nodes.Compare)
-    return compare(statement, db, parameters)
+    if isinstance(statement, nodes.Compare):
+        return compare(statement, db, parameters)
+    from sommelier.connection.ranking_fusions import rank
+
+    return rank(statement, db, parameters, progress)
 
 
 # ---- COMPARE and DIFF

@@ -121,7 +121,7 @@ class Connection:
             _refuse_fusions(statement)
             _ = self.session  # refuses a closed connection before anything is written
             if is_read_only(statement):
-                return self._read(statement, params, parse_ms=parse_ms, text=text)
+                return self._read(statement, params, progress, parse_ms=parse_ms, text=text)
             return self._write(statement, params, progress, text)
 
     def sql(self, text: str, params: Sequence[Any] = ()) -> Table:
@@ -310,12 +310,18 @@ class Connection:
     # ---- inside
 
     def _read(
-        self, statement: nodes.Statement, params: Parameters, *, parse_ms: float, text: str | None
+        self,
+        statement: nodes.Statement,
+        params: Parameters,
+        progress: Progress | None,
+        *,
+        parse_ms: float,
+        text: str | None,
     ) -> Outcome:
         if comparing.runs_models(statement):
             with self.session.located(text):
                 known = as_parameters(params)
-                answer = comparing.answer(statement, self, known)
+                answer = comparing.answer(statement, self, known, progress)
                 known.check_all_used()
                 return answer
         if isinstance(statement, nodes.Show | nodes.CatalogSql):
@@ -378,13 +384,7 @@ class Connection:
 
 def _refuse_fusions(statement: nodes.Statement) -> None:
     """Raises BinderError for what the language has and this version cannot answer yet."""
-    asked: object = statement
-    if isinstance(statement, nodes.Explain):
-        asked = statement.select
-    elif isinstance(statement, nodes.CreateModel):
-        asked = statement.recipe
-    fusion = nodes.SelectFusions | nodes.FusionRecipe | nodes.ExplainFusion
-    if isinstance(asked, fusion):
+    if isinstance(getattr(statement, "recipe", None), nodes.FusionRecipe):
         raise BinderError(
             "fusions are not searched for by this version yet",
             span=statement.span,

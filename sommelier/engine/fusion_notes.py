@@ -70,9 +70,10 @@ def broken_note(limits: Condition, within: Truth, size: int) -> Iterator[str]:
         yield f"{broken} of {size} fusions {verb} ON {wording.condition_text(limits)}"
 
 
-def unknown_notes(condition: Condition, rows: FusionRows, group: FusionGroup) -> Iterator[str]:
-    """A sentence for each column without which fusions could not be judged."""
-    undecided = np.flatnonzero(evaluate(condition, Block(rows)).unknown)
+def unknown_notes(
+    condition: Condition, undecided: NDArray[np.int64], rows: FusionRows, group: FusionGroup
+) -> Iterator[str]:
+    """A sentence for each column without which these fusions could not be judged."""
     for column, lack in missing(condition, undecided, rows):
         count = "1 fusion has" if len(lack) == 1 else f"{len(lack)} fusions have"
         yield f"{count} no {column}{_remedy(column, group)}"

@@ -73,6 +73,9 @@ FUSIONS_OPTIONS: dict[str, Kind] = {
 """What USING takes after SELECT FUSIONS. samples : inputs that predictions are made from. device :
 whose latencies. candidates : how many of the most promising are looked at by the conditions."""
 
+EXPLAIN_OPTIONS: dict[str, Kind] = {"format": ("text", "json"), "analyze": bool}
+"""What stands in the parentheses after EXPLAIN."""
+
 SETTINGS: dict[str, Kind] = {
     **{name: kind for name, kind in SELECT_OPTIONS.items() if name not in ("seed", "datasets")},
     "generalization": ("on", "off"),

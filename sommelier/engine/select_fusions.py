@@ -165,10 +165,11 @@ def choose_fusions(question: FusionsQuestion, ranking: FusionRanking) -> Table:
         rows.feasible = _verdicts(within)
         kept &= within.true
         notes += broken_note(limits, within, rows.size)
-        notes += unknown_notes(limits, rows, group)
+        notes += unknown_notes(limits, np.flatnonzero(within.unknown), rows, group)
     if question.where is not None:
-        kept &= evaluate(question.where, Block(rows)).true
-        notes += unknown_notes(question.where, rows, group)
+        truth = evaluate(question.where, Block(rows))
+        notes += unknown_notes(question.where, np.flatnonzero(kept & truth.unknown), rows, group)
+        kept &= truth.true
     places = in_order(np.flatnonzero(kept), question.order, rows)
     found = listed(question.columns, places, rows, distinct=question.distinct)
     if not found:

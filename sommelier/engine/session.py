@@ -186,11 +186,10 @@ class Session:
         from sommelier.engine.corr_notes import training_notes
         from sommelier.engine.explain import explain_analyzed, explain_plan
         from sommelier.engine.explain_links import explain_linked
-        from sommelier.engine.options import Kind, bind_options
+        from sommelier.engine.options import EXPLAIN_OPTIONS, bind_options
 
         with self._steady(text):
-            schema: dict[str, Kind] = {"format": ("text", "json"), "analyze": bool}
-            options = bind_options(statement.options, schema)
+            options = bind_options(statement.options, EXPLAIN_OPTIONS)
             as_json = options.get("format") == "json"
             if not isinstance(statement.select, nodes.Select):
                 run = statement.analyze or bool(options.get("analyze"))
