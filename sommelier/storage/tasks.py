@@ -213,8 +213,9 @@ class TaskQueue:
 def interrupt_running_jobs(database: Database) -> int:
     """Mark the running jobs of a database that nobody writes as interrupted; how many there were.
 
-    When they ended is not known.
+    When they ended is not known. The searches for fusions that they were are marked too.
     """
+    _interrupt_searches(database)
     stale = database.rows("SELECT id, process FROM store.jobs WHERE state = 'running'")
     if stale:
         with database.transaction("mark interrupted jobs"):
@@ -223,6 +224,17 @@ def interrupt_running_jobs(database: Database) -> int:
                 why = f"process{which} ended while it ran"
                 _end_job(database, job_id, "interrupted", None, why)
     return len(stale)
+
+
+def _interrupt_searches(database: Database) -> None:
+    from sommelier.storage.fusion_schema import FUSIONS
+
+    if not database.rows("SELECT id FROM store.fusions WHERE state = 'searching' LIMIT 1"):
+        return
+    why = "the process ended while it searched; the same statement goes on"
+    searching = FUSIONS.update().where(FUSIONS.c.state == "searching")
+    with database.transaction("mark interrupted searches"):
+        database.write(searching.values(state="interrupted", reason=why))
 
 
 def _end_job(

@@ -185,7 +185,10 @@ def _result(study: Study, state: State, stopped: Stopped, cancelled: Cancelled) 
 
 
 def _key(study: Study) -> str:
-    """A hash of everything that decides the steps: models, samples, costs and options."""
+    """A hash of everything that decides the steps: models, samples, costs and options.
+
+    The budget does not count: given more of it, the same search goes on.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for task, blocks in study.models.items():
         digest.update(task.encode() + blocks.model.SerializeToString(deterministic=True))
@@ -193,6 +196,8 @@ def _key(study: Study) -> str:
     splits = (lessons.splits.fine_tune, lessons.splits.select, lessons.splits.certify)
     for array in (*lessons.inputs, *lessons.answers, *lessons.truths, *splits):
         digest.update(b"-" if array is None else array.tobytes())
-    decisive = replace(study.options, runs=1, confidence=0.5, upper_end=False)
+    decisive = replace(
+        study.options, runs=1, confidence=0.5, upper_end=False, budget_s=1, epochs=None, steps=None
+    )
     digest.update(repr((lessons.formats, decisive, sorted(study.costs.block_ms.items()))).encode())
     return digest.hexdigest()

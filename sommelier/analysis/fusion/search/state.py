@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.analysis.fusion.abs_graph import AbsGraph, Capacity
-from sommelier.errors import AnalysisError
+from sommelier.errors import AnalysisError, first_line
 from sommelier.fusion_records import FusionStep
 
 Weights = Mapping[str, NDArray[Any]]
@@ -116,7 +117,12 @@ class StateFolder:
                 f"{self.folder} holds the search of other models, samples or options",
                 hint="continue it with what it was begun with, or choose another folder",
             )
-        return self._restored(content, original)
+        try:
+            return self._restored(content, original)
+        except (KeyError, TypeError, ValueError, OSError, EOFError, BadZipFile) as error:
+            raise AnalysisError(
+                f"{self.folder} cannot be read: {first_line(error)}", hint="delete it"
+            ) from error
 
     def _restored(self, content: Mapping[str, Any], original: AbsGraph) -> State:
         elites = {e["step"]: self._elite(e, original) for e in content["kept"]}
