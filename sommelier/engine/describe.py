@@ -82,6 +82,7 @@ def _model(reference: nodes.ModelRef, session: Session) -> Facts:
         ("note", record.note),
         *_failures(record.id, session),
         *describe_links.of_model(record.id, session),
+        *_fusion(record, session),
     ]
     for row in profile_rows(session, record.id):
         metric, value, provenance, method, device, batch, percentile, dataset, interval, date = row
@@ -121,6 +122,16 @@ def _failures(model_id: str, session: Session) -> Facts:
         return []
     word = "last failure" if found.state == "failed" else "last skipped"
     return [(word, f"{found.aspect}: {found.reason}")]
+
+
+def _fusion(record: ModelRecord, session: Session) -> Facts:
+    """Of a fused model what it was made of, and where all of that is told."""
+    found = session.catalog.fusions(model_id=record.id)
+    if not found:
+        return []
+    parts = ", ".join(task.name for task in found[0].tasks)
+    stale = "" if found[0].stale is None else f"; stale: {found[0].stale}"
+    return [("fused from", f"{parts}{stale} (EXPLAIN FUSION {record.name})")]
 
 
 def _kind(kind: str, inferred: bool) -> str:

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sommelier.engine.facts import Facts
+from sommelier.engine.fusion_columns import FUSION_COLUMNS
 from sommelier.engine.link_columns import LINK_COLUMNS
-from sommelier.engine.options import LINKS_OPTIONS, PLAN_OPTIONS, SELECT_OPTIONS, SETTINGS
+from sommelier.engine.options import (
+    FUSIONS_OPTIONS,
+    LINKS_OPTIONS,
+    PLAN_OPTIONS,
+    SELECT_OPTIONS,
+    SETTINGS,
+)
 from sommelier.engine.vocabulary import ANSWER_TEXTS
 from sommelier.metrics import ANSWER_COLUMNS, METRICS, TEXT_COLUMNS
 from sommelier.units import SPELLINGS
@@ -14,7 +21,8 @@ from sommelier.units import SPELLINGS
 
 def names(kind: str, facts: Facts) -> list[str]:
     """Every name of a kind: model, metric, column, unit, device, dataset, task, source, pool,
-    view, label, option, setting, link, plan, fusion, link_column, links_option, plan_option.
+    view, label, option, setting, link, plan, fusion, link_column, links_option, plan_option,
+    fusion_column, fusions_option.
 
     Raises KeyError for another kind.
     """
@@ -58,7 +66,7 @@ _KINDS: dict[str, Callable[[Facts], list[str]]] = {
     "links_option": lambda _: list(LINKS_OPTIONS),
     "plan_option": lambda _: list(PLAN_OPTIONS),
     "link_column": lambda _: list(LINK_COLUMNS),
-    "fusion_column": lambda _: [],  # what fusions answer to is not answered yet
-    "fusions_option": lambda _: [],
+    "fusions_option": lambda _: list(FUSIONS_OPTIONS),
+    "fusion_column": lambda _: list(FUSION_COLUMNS),
     "fusion_option": lambda _: [],
 }

@@ -111,9 +111,12 @@ class Session:
                 return self.sql(statement.text)
             known = as_parameters(parameters)
             with self.catalog.steady():
-                table = self.read(statement, known)
+                if isinstance(statement, nodes.ExplainFusion):
+                    answer: Table | Report = self.explain_fusion(statement, known)
+                else:
+                    answer = self.read(statement, known)
             known.check_all_used()
-            return table
+            return answer
 
     def read(self, statement: nodes.Statement, parameters: Parameters) -> Table:
         """The answer to SHOW, DESCRIBE or the catalog's part of COMPARE."""
@@ -224,6 +227,12 @@ class Session:
             model = self.scope(statement.select, known, None).model(statement.model)
             known.check_all_used()
             return why(bound, model, self.world, negated=statement.negated)
+
+    def explain_fusion(self, statement: nodes.ExplainFusion, parameters: Parameters) -> Report:
+        """What a fused model shares, what its tasks lost, and how it was found."""
+        from sommelier.engine.explain_fusion import explain_fusion
+
+        return explain_fusion(statement, self, parameters)
 
     def sql(self, text: str, parameters: list[Any] | None = None) -> Table:
         """Rows of read-only SQL over the catalog's views."""

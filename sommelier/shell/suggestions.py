@@ -27,6 +27,7 @@ _QUOTED_KINDS = ("device", "dataset", "task", "label")  # the language writes th
 _WORDS = (
     *("unit", "metric", "column", "option"),
     *("link_column", "link_option", "links_option", "plan_option"),
+    *("fusion_column", "fusion_option", "fusions_option"),
 )
 _PATH_COMMANDS = ("read", "output", "once", "log", "open", "i", "o", "c", "L")
 _SWITCHES = ("timer", "timing", "bail", "pager")
