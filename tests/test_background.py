@@ -115,6 +115,7 @@ def test_show_jobs_tells_of_this_moment(db: Connection) -> None:
     took = row["took"]
     assert isinstance(took, float)
     ((doing, elapsed, background),) = db.sql("SELECT doing, elapsed_ms, background FROM jobs").rows
+    assert isinstance(elapsed, int)
     assert (doing, background) == ("training 3/12 candidate 7", True)
     assert elapsed >= took - 1
     assert db.jobs()[0].doing == doing
@@ -315,7 +316,7 @@ def test_a_name_that_a_running_job_will_give_is_taken(db: Connection) -> None:
         db.background.start("again", Search(), makes=("model", "m"))
     db.catalog.add_model(plain_model("a"))
     with pytest.raises(BinderError, match=f"being made by job {number}") as refused:
-        db.execute("CREATE MODEL m AS GRAFT a INTO a AT SEGMENT s")
+        db.execute("CREATE MODEL m AS GRAFT a INTO a AT SEGMENT 's'")
     assert refused.value.span is not None
     work.go.set()
     db.wait(number, SOON)

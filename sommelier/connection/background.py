@@ -193,6 +193,15 @@ class BackgroundJobs:
         for job in tuple(self._running.values()):
             self._note(job)
 
+    def __len__(self) -> int:
+        """How many run now."""
+        return len(self._running)
+
+    def stop(self) -> None:
+        """Ask all jobs to stop, as CANCEL JOB does, and wait for none; for signal handlers."""
+        for job in tuple(self._running.values()):
+            job.stop("cancelled")
+
     def close(self, timeout: float = STOP_S) -> None:
         """Ask all jobs to stop and give them `timeout` seconds together; no more can be started.
 

@@ -192,6 +192,7 @@ def _run(options: argparse.Namespace, config: ShellConfig) -> int:
 
         return run_shell(config, _parameters(options.param or []), quiet=options.quiet)
     from sommelier.shell.console import Console
+    from sommelier.shell.jobs import finish
     from sommelier.shell.session import LeaveShell, ShellSession
 
     console = Console(color=config.color)
@@ -199,14 +200,17 @@ def _run(options: argparse.Namespace, config: ShellConfig) -> int:
     session.quiet = options.quiet
     if options.output:
         console.output(options.output)
+    left: int | None = None
     try:
-        _run_scripts(session, options)
-    except LeaveShell as leave:
-        return leave.code
+        try:
+            _run_scripts(session, options)
+        except LeaveShell as leave:
+            left = leave.code
+        finish(session)
     finally:
         session.close()
     sys.stdout.flush()
-    return session.exit_code
+    return session.exit_code if left is None else left
 
 
 def _run_scripts(session: ShellSession, options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sommelier.errors import CancelledError, SommelierError
-from sommelier.shell import saved
+from sommelier.shell import jobs, saved
 from sommelier.shell.config import FORMATS, switch
 from sommelier.shell.exits import ExitCode
 from sommelier.shell.scripts import read_script
@@ -221,7 +221,10 @@ def _schema(session: ShellSession, name: str) -> None:
 
 
 def _open(session: ShellSession, path: str) -> None:
-    session.open(_one_path(path, ".open PATH"))
+    file = _one_path(path, ".open PATH")
+    if not jobs.may_leave(session):
+        return
+    session.open(file)
     mode = " (read-only)" if session.connection.read_only else ""
     session.console.talk(f"{session.connection.path}{mode}")
 

@@ -16,6 +16,7 @@ from prompt_toolkit.output import ColorDepth, Output
 
 from sommelier.errors import SommelierError
 from sommelier.grammar.parser import is_complete
+from sommelier.shell import jobs
 from sommelier.shell.config import ShellConfig, history_path, private_file
 from sommelier.shell.console import Console
 from sommelier.shell.exits import ExitCode
@@ -83,19 +84,25 @@ class Repl:
         session.ask = self._ask
 
     def run(self) -> int:
-        """Reads, runs, shows, until the person leaves; returns the exit code."""
+        """Reads, runs, shows, until the person leaves; returns the exit code.
+
+        Who wants to leave background jobs is asked; the second time in a row it is meant.
+        """
+        insists = False
         while True:
+            jobs.announce(self.session)
             try:
                 default, self.session.next_input = self.session.next_input or "", None
                 text = self._prompt.prompt(default=default)
                 self._answer(text)
+                insists = False
             except KeyboardInterrupt as interrupt:
                 if type(interrupt) is not KeyboardInterrupt:
                     raise  # AbandonedError: leave at once
-            except EOFError:
-                return ExitCode.OK
-            except LeaveShell as leave:
-                return leave.code
+            except (EOFError, LeaveShell) as leaving:
+                if insists or jobs.may_leave(self.session):
+                    return leaving.code if isinstance(leaving, LeaveShell) else ExitCode.OK
+                insists = True
 
     def _answer(self, text: str) -> None:
         self.session.run(read_script(text))
@@ -118,6 +125,8 @@ class Repl:
         if session.is_open and session.connection.read_only:
             details.insert(0, "read-only")
         details += [f"${name}" for name in session.parameters]
+        if session.is_open and (count := len(session.connection.background)):
+            details.append(f"{count} job{'' if count == 1 else 's'} running")
         details += ["Tab completes", ".help"]
         return [
             ("class:bottom-toolbar.strong", f" {visible(_database(session))}"),

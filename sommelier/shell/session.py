@@ -211,7 +211,7 @@ class ShellSession:
                     announce=lambda: bar.say(paint(_CANCELLING, "note", self.console.talk_colour)),
                 )
         except AbandonedError:
-            self._connection = None  # busy for good: closing it would wait for the statement
+            self.abandon()
             raise
 
     def _hint(self, error: ParameterError | ReadOnlyError, text: str) -> str | None:
@@ -278,6 +278,10 @@ class ShellSession:
     def set(self, **changes: Any) -> None:
         """Changes settings for the rest of the session."""
         self.config = replace(self.config, **changes)
+
+    def abandon(self) -> None:
+        """Leaves the connection open: it is busy, and closing would wait. The process ends now."""
+        self._connection = None
 
     def close(self) -> None:
         """Closes the database and the files of .output and .log."""

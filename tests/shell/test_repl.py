@@ -262,11 +262,11 @@ def test_the_lexer_loses_no_character() -> None:
 class Terminal:
     """The shell on a pseudo-terminal of its own."""
 
-    def __init__(self, *arguments: str, cwd: Path) -> None:
+    def __init__(self, *arguments: str, cwd: Path, command: tuple[str, ...] = COMMAND) -> None:
         self.end, inside = pty.openpty()
         self.text = ""
         self.process = subprocess.Popen(
-            [*COMMAND, *arguments],
+            [*command, *arguments],
             stdin=inside,
             stdout=inside,
             stderr=inside,
