@@ -118,7 +118,6 @@ class Connection:
         """The outcome of a parsed statement."""
         with self._lock:
             self._cancelled.clear()
-            _refuse_fusions(statement)
             _ = self.session  # refuses a closed connection before anything is written
             if is_read_only(statement):
                 return self._read(statement, params, progress, parse_ms=parse_ms, text=text)
@@ -379,16 +378,6 @@ class Connection:
     def _load(self, model_id: str, provider: str | None) -> Any:
         return Model(self, self.catalog.model(model_id)).load(
             provider=provider or "CPUExecutionProvider"
-        )
-
-
-def _refuse_fusions(statement: nodes.Statement) -> None:
-    """Raises BinderError for what the language has and this version cannot answer yet."""
-    if isinstance(getattr(statement, "recipe", None), nodes.FusionRecipe):
-        raise BinderError(
-            "fusions are not searched for by this version yet",
-            span=statement.span,
-            hint="sommelier.analysis.fusion has their parts for Python",
         )
 
 

@@ -13,7 +13,7 @@ from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sommelier.connection import altering, analyzing, grafting, importing, linking
+from sommelier.connection import altering, analyzing, fusing, grafting, importing, linking
 from sommelier.connection.background import made_by
 from sommelier.connection.naming import reference_name, underlined
 from sommelier.connection.plain import plain_options
@@ -228,6 +228,9 @@ def _create_model(statement: nodes.CreateModel, call: Call) -> Done:
                 hint="CREATE OR REPLACE MODEL replaces it",
             )
     replaced = call.resolve(statement.name) if statement.or_replace and exists else None
+    if isinstance(statement.recipe, nodes.FusionRecipe):
+        status, notes, job = fusing.create_fusion(statement, call, replaced)
+        return Done(status, _spelled(statement.name), 1 if job is None else 0, notes, job=job)
     name, notes = grafting.create_hybrid(statement, call, replaced)
     return Done("created", name, 1, notes)
 

@@ -1,0 +1,433 @@
+"""CREATE MODEL ... AS FUSION OF: what is searched for, the search itself, and what is kept of it.
+
+A fusion's row is in the catalog before its search begins, its steps as they come, and the model
+with everything that is known of it in one transaction at the end. What the search needs to go on
+after a kill is in a folder beside the database; it is removed once the outcome is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sommelier.analysis.fusion.distillation import FineTuning
+from sommelier.analysis.fusion.search.options import SearchOptions
+from sommelier.analysis.fusion_data import DataOptions, FusionData, fusion_data
+from sommelier.analysis.fusion_keeping import keep_model, original_latencies
+from sommelier.analysis.fusion_limits import CostLimit
+from sommelier.analysis.fusion_requests import CANCEL, STEPS, FusionFinding, SearchRequest
+from sommelier.analysis.fusion_work import search_fusion
+from sommelier.analysis.sandbox import MODEL_BYTES, Sandbox
+from sommelier.errors import (
+    AnalysisError,
+    CancelledError,
+    SommelierError,
+    StorageError,
+    WorkerCrashedError,
+    WorkerTimeoutError,
+)
+from sommelier.fusion_records import FusedModel, FusionStep, FusionTask
+from sommelier.storage.versions import fusion_id, version_of
+from sommelier.units import Dimension, format_value
+
+if TYPE_CHECKING:
+    from sommelier.analysis.workers import Progress, Rooms
+    from sommelier.records import ModelRecord
+    from sommelier.storage.catalog import Catalog
+
+METHODS = (
+    "auto", "gain first", "annealing", "random", "all shared", "merged weights", "equal layers",
+)  # fmt: skip
+"""How a fusion is found. 'auto': averaged weights where the models are of one architecture, and if
+these lose too much, the search that reaches most in the least time."""
+
+BUDGET_S = 600.0  # of a search, where neither time nor epochs nor steps are given
+UNLIMITED_S = 7 * 86_400.0  # of a search whose budget is no time
+FINISHING_S = 1800.0  # of what follows on a search: training on, certifying, measuring
+FOLDER = "fusions"
+POLL_S = 0.2
+UNTRAINED = ("merged weights", "equal layers")
+
+
+@dataclass(frozen=True, slots=True)
+class FusionOptions:
+    """What is asked of a fusion. tolerance : what each task may lose, a fraction.
+
+    budget_s, epochs, steps : the search ends with the first; all None: BUDGET_S. time_limit_s : of
+    the whole statement, None: the budget and what follows. device : of training.
+    """
+
+    method: str = "auto"
+    tolerance: float = 0.01
+    upper_end: bool = False
+    confidence: float = 0.95
+    limits: tuple[CostLimit, ...] = ()
+    budget_s: float | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    data: DataOptions = field(default_factory=DataOptions)
+    threads: int = 1
+    device: str = "cpu"
+    time_limit_s: float | None = None
+    memory_limit_bytes: float = 2 * MODEL_BYTES
+
+    @property
+    def search(self) -> SearchOptions:
+        """As the search takes them; limits are told to it once costs are known."""
+        budget = self.budget_s
+        if budget is None and self.epochs is None and self.steps is None:
+            budget = BUDGET_S
+        return SearchOptions(
+            tolerance=self.tolerance, upper_end=self.upper_end, budget_s=budget,
+            epochs=self.epochs, steps=self.steps, seed=self.data.seed, confidence=self.confidence,
+            training=FineTuning(device=self.device, threads=self.threads),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class FusionRequest:
+    """fusion : the row as it is when the search begins. replaced : the model of that name, which
+    goes once the new one is there. version : of the new model."""
+
+    fusion: FusedModel
+    data: FusionData
+    options: FusionOptions
+    version: str | None = None
+    replaced: ModelRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """Why to stop. cancelled : the best so far is finished and kept. closing : at once."""
+
+    cancelled: Callable[[], bool] = bool
+    closing: Callable[[], bool] = bool
+
+
+def plan_fusion(
+    catalog: Catalog,
+    models: Sequence[ModelRecord],
+    options: FusionOptions,
+    *,
+    name: str,
+    version: str | None = None,
+    replaced: ModelRecord | None = None,
+) -> FusionRequest:
+    """What will be searched for; nothing is run.
+
+    Raises AnalysisError for models that cannot be fused, for no data to learn from, and for options
+    that make no search; DatasetError for data that cannot be read.
+    """
+    if options.method not in METHODS:
+        raise AnalysisError(f"there is no method '{options.method}'", hint=", ".join(METHODS))
+    data = fusion_data(catalog, models, options.data)
+    search = options.search
+    if data.probes is None and options.method != "equal layers":
+        raise AnalysisError(
+            f"a fusion learns from data: {data.notes[0]}",
+            hint="REGISTER DATASET d FROM 'file.npz' (labels are not needed), or FOR MEMORY, which"
+            " needs none",
+        )
+    tasks = tuple(
+        FusionTask(record.id, task, version_of(record))
+        for record, task in zip(data.records, data.tasks, strict=True)
+    )
+    fusion = FusedModel(
+        id="", name=name, state="searching", tasks=tasks,
+        method=options.method if options.method in UNTRAINED else "search",
+        options=_decisive(options, data), drop_threshold=options.tolerance,
+        confidence=options.confidence, dataset=data.dataset,
+        probe_set_id=None if data.probes is None else data.probes.record.id,
+        seed=options.data.seed,
+        budget_ms=None if search.budget_s is None else search.budget_s * 1e3, device="cpu",
+    )  # fmt: skip
+    return FusionRequest(replace(fusion, id=fusion_id(fusion)), data, options, version, replaced)
+
+
+def _decisive(options: FusionOptions, data: FusionData) -> str:
+    """What decides how a search comes out, but its budget, as JSON."""
+    decides: dict[str, Any] = {
+        "method": options.method,
+        "upper_end": options.upper_end,
+        "limits": [asdict(limit) for limit in options.limits],
+        "samples": data.samples,
+        "probe_set_id": None if data.probes is None else data.probes.record.id,
+        "labels": options.data.labels,
+        "device": options.device,
+    }
+    return json.dumps(decides, sort_keys=True)
+
+
+# ---- the search
+
+
+def run_fusion(
+    rooms: Rooms,
+    request: FusionRequest,
+    *,
+    job_id: int | None = None,
+    progress: Progress,
+    stopping: Stopping = Stopping(),
+) -> tuple[FusedModel, tuple[str, ...]]:
+    """The fusion that became a model, and what the user should know besides.
+
+    When cancelled, the best so far. Raises AnalysisError when nothing within the threshold and
+    limits was found, with what came closest; CancelledError when it was cancelled before anything
+    was; StorageError when something could not be kept. The fusion's row says the same.
+    """
+    run = _Run(
+        rooms, replace(request, fusion=replace(request.fusion, job_id=job_id)), progress, stopping
+    )
+    return run.whole()
+
+
+@dataclass(slots=True)
+class _Run:
+    """One search while it runs."""
+
+    rooms: Rooms
+    request: FusionRequest
+    progress: Progress
+    stopping: Stopping
+    steps: list[FusionStep] = field(default_factory=list)
+    read: int = 0  # bytes of the file of steps
+    resumed: bool = False
+
+    @property
+    def folder(self) -> Path:
+        digest = self.request.fusion.id.rpartition(":")[2]
+        return self.rooms.catalog.directory / FOLDER / digest
+
+    def whole(self) -> tuple[FusedModel, tuple[str, ...]]:
+        catalog, fusion = self.rooms.catalog, self.request.fusion
+        self._open_folder()
+        if not self.resumed and catalog.fusions(id_=fusion.id):
+            catalog.drop_fusion(fusion.id)  # its steps are those of another time
+        catalog.add_fusion(fusion)
+        try:
+            finding = self._found()
+            kept = self._kept(finding)
+        except (WorkerCrashedError, WorkerTimeoutError) as error:  # more time or memory may help
+            self._settle("interrupted", error.message)
+            raise
+        except CancelledError as error:
+            closing = self.stopping.closing()
+            self._settle("interrupted" if closing else "cancelled", error.message)
+            raise
+        except StorageError as error:
+            with contextlib.suppress(SommelierError):  # what could not be kept was the database
+                self._settle("failed", error.message)
+            raise
+        except SommelierError as error:
+            self._settle("failed", error.message)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        except BaseException:
+            self._settle("interrupted", "it was interrupted; the same statement goes on")
+            raise
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if kept.state == "none found":
+            raise self._nothing(finding)
+        notes = [*self.request.data.notes, *finding.notes]
+        if self.resumed:
+            notes.append("went on with the search that was begun before")
+        return kept, tuple(notes)
+
+    def _settle(self, state: str, reason: str) -> None:
+        self.rooms.catalog.add_fusion(replace(self.request.fusion, state=state, reason=reason))
+
+    def _open_folder(self) -> None:
+        self._sweep()
+        try:
+            self.resumed = self.folder.exists()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / CANCEL).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"a search needs the folder {self.folder}: {error.strerror or error}",
+                hint="nothing was begun; free some space, or allow writing there",
+            ) from error
+
+    def _sweep(self) -> None:
+        """Removes folders of searches that nothing goes on with."""
+        unfinished = {
+            fusion.id.rpartition(":")[2]
+            for fusion in self.rooms.catalog.fusions()
+            if fusion.state in ("searching", "interrupted", "cancelled", "failed")
+        }
+        for left in self.folder.parent.glob("*"):
+            if left.name not in unfinished and left != self.folder:
+                shutil.rmtree(left, ignore_errors=True)
+
+    # ---- the child
+
+    def _found(self) -> FusionFinding:
+        """What the search came to. Raises CancelledError when it was stopped with nothing."""
+        options, data = self.request.options, self.request.data
+        with self._sandbox() as sandbox:
+            latencies = None
+            table: tuple[Any, ...] = ()
+            if options.method != "equal layers":
+                self.progress("measuring", 0, len(data.records), None)
+                latencies = original_latencies(self.rooms, data, sandbox)
+                table = tuple(self.rooms.catalog.operator_costs("cpu"))
+            asked = SearchRequest(
+                data, self.request.fusion.name, self.folder, options.method, options.search,
+                options.limits, table, latencies,
+            )  # fmt: skip
+            with ThreadPoolExecutor(1) as pool:
+                future = pool.submit(sandbox.call, search_fusion, asked)
+                try:
+                    self._watch(future)
+                except BaseException:
+                    sandbox.close()
+                    raise
+            finding = future.result()
+        if finding.path is None and finding.stopped == "cancelled":
+            raise CancelledError(
+                f"the search was cancelled: {finding.closest}",
+                hint="no model was made; the same statement goes on from there",
+            )
+        return finding
+
+    def _sandbox(self) -> Sandbox:
+        options = self.request.options
+        limit = options.time_limit_s
+        if limit is None:
+            budget = options.search.budget_s
+            limit = UNLIMITED_S if budget is None else budget + FINISHING_S
+        return Sandbox(
+            time_limit_s=limit, memory_limit_bytes=int(options.memory_limit_bytes),
+            threads=options.threads,
+        )  # fmt: skip
+
+    def _watch(self, future: Future[FusionFinding]) -> None:
+        """Until the child is done: its steps are kept, and the user's wish to end is handed on."""
+        started, told = time.monotonic(), False
+        while not future.done():
+            pressed = _pressed(future)
+            if pressed and told:
+                raise KeyboardInterrupt
+            if self.stopping.closing():
+                raise CancelledError(
+                    "the search was interrupted", hint="the same statement goes on from there"
+                )
+            if (pressed or self.stopping.cancelled()) and not told:
+                (self.folder / CANCEL).touch()
+                told = True
+            self._keep_steps()
+            self._tell(time.monotonic() - started, finishing=told)
+        self._keep_steps()
+
+    def _keep_steps(self) -> None:
+        """Whole lines that were written since."""
+        try:
+            with (self.folder / STEPS).open("rb") as stream:
+                stream.seek(self.read)
+                written = stream.read()
+        except FileNotFoundError:
+            return
+        whole = written[: written.rfind(b"\n") + 1]
+        new = [FusionStep(**json.loads(line)) for line in whole.splitlines()]
+        if not new:
+            return
+        try:
+            self.rooms.catalog.add_fusion_steps(self.request.fusion.id, new)
+        except CancelledError:  # the statement's cancellation met this write; the next one has them
+            return
+        self.read += len(whole)
+        self.steps += new
+
+    def _tell(self, elapsed_s: float, *, finishing: bool) -> None:
+        search = self.request.options.search
+        done, total = int(elapsed_s), None if search.budget_s is None else int(search.budget_s)
+        if search.epochs is not None:
+            done, total = sum(step.epochs for step in self.steps), search.epochs
+        elif search.steps is not None:
+            done, total = len(self.steps), search.steps
+        if total is not None:
+            done = min(done, total)
+        self.progress("finishing" if finishing else "searching", done, total, best_of(self.steps))
+
+    # ---- keeping
+
+    def _kept(self, finding: FusionFinding) -> FusedModel:
+        """The fusion as it is now; with a model, everything that is known of it, in one step."""
+        catalog = self.rooms.catalog
+        fusion = _with_finding(self.request.fusion, finding)
+        if finding.path is None:
+            with catalog.transaction():
+                catalog.add_fusion(fusion)
+                catalog.add_fusion_steps(fusion.id, finding.trace)
+            return fusion
+        self.progress("keeping", 0, 1, fusion.name)
+        return keep_model(self.rooms, self.request, fusion, finding)
+
+    def _nothing(self, finding: FusionFinding) -> AnalysisError:
+        data, options = self.request.data, self.request.options
+        asked = f"within {options.tolerance:.2%} of accuracy"
+        if options.limits:
+            asked += " and the limits"
+        if options.method == "equal layers":
+            asked = "that shares equal layers"
+        return AnalysisError(
+            f"no fusion of {', '.join(data.tasks)} {asked} was found: {finding.closest}",
+            hint=finding.advice,
+        )
+
+
+def _pressed(future: Future[FusionFinding]) -> bool:
+    """Waits a moment; whether Ctrl-C was pressed in it, which nobody else had a handler for."""
+    try:
+        wait([future], timeout=POLL_S)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def best_of(steps: Sequence[FusionStep]) -> str | None:
+    """The best so far in a few words; None before anything was accepted."""
+    accepted = [step for step in steps if step.accepted]
+    if not accepted:
+        return f"{len(steps)} tried, none good enough" if steps else None
+    best = accepted[-1]
+    flops = "" if best.flops is None else f"{format_value(best.flops, Dimension.FLOPS)}, "
+    return f"best {flops}drop {best.drop_measured or 0.0:.1%}"
+
+
+def _with_finding(fusion: FusedModel, finding: FusionFinding) -> FusedModel:
+    """The row as the search ended, without its model."""
+    training, selection, held_out = finding.samples
+    cost, base = finding.cost, finding.base
+    found = finding.path is not None
+    told: Mapping[str, Any] = {} if cost is None else {
+        "params": cost.params, "flops": cost.flops, "memory": cost.memory,
+        "latency_ms": cost.latency_ms,
+    }  # fmt: skip
+    reason = finding.told if found else f"{finding.closest}; {finding.advice}"
+    if found and finding.stopped == "cancelled":
+        reason = "cancelled: the best so far was finished and kept"
+    return replace(
+        fusion, state="fused" if found else "none found", tasks=_named(fusion, finding),
+        method=finding.method, reason=reason, graph=finding.graph, training=training,
+        selection=selection, held_out=held_out, elapsed_ms=finding.elapsed_ms,
+        evaluations=finding.evaluations, base_params=base.params, base_flops=base.flops,
+        base_memory=base.memory, base_latency_ms=base.latency_ms, created_at=datetime.now(UTC),
+        **told,
+    )  # fmt: skip
+
+
+def _named(fusion: FusedModel, finding: FusionFinding) -> tuple[FusionTask, ...]:
+    """What each task lost, under the names and versions that the search began with."""
+    return tuple(
+        replace(lost, name=task.name, version=task.version)
+        for task, lost in zip(fusion.tasks, finding.tasks, strict=True)
+    )
