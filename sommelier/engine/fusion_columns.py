@@ -32,6 +32,7 @@ COSTS: dict[str, tuple[str, Dimension]] = {
 }
 """What ON may limit: the field of a FusionCost and what it measures."""
 
+RISK_DIGITS = 3  # after the point: it is an estimate that only ranks
 _SHARE = "_share"  # of what the models cost together
 FUSION_NUMBERS: dict[str, Dimension] = {
     "fusion": Dimension.COUNT,
@@ -51,9 +52,9 @@ FUSION_COLUMNS: tuple[str, ...] = (
 """Every column, in the order of `*`."""
 
 DEFAULT_COLUMNS: tuple[str, ...] = (
-    *("fusion", "shares", "latency", "latency_share", "flops_share", "memory_share"),
-    *("accuracy_drop", "risk"),
+    *("fusion", "shares", "latency", "latency_share", "flops", "memory", "accuracy_drop", "risk"),
 )
+"""Without a projection."""
 
 
 class FusionWords:
@@ -183,7 +184,7 @@ class FusionRows:
         if name == "fusion":
             return np.arange(1, self.size + 1, dtype=np.float64)
         if name == "risk":
-            return _floats([fusion.risk for fusion in found])
+            return np.round(_floats([fusion.risk for fusion in found]), RISK_DIGITS)
         if name == "accuracy_drop":
             return _floats([fusion.drop for fusion in found])
         if name == "speedup":

@@ -38,11 +38,6 @@ def estimate_notes(group: FusionGroup, ranking: FusionRanking) -> Iterator[str]:
         yield "nothing was trained, and without samples accuracy_drop and risk are unknown"
     yield latency_note(group, ranking.basis)
     yield f"one after the other the models cost {amounts(ranking.together)}"
-    if ranking.fusions:
-        yield (
-            "'b 3 reads a 2': block 3 of b takes the features of block 2 of a instead of its own;"
-            " blocks count from 0"
-        )
 
 
 def latency_note(group: FusionGroup, basis: str) -> str:
@@ -53,6 +48,14 @@ def latency_note(group: FusionGroup, basis: str) -> str:
             " FOR LATENCY"
         )
     return f"latency is an estimate for '{group.device}' at batch 1, {BASES[basis]}"
+
+
+def shares_note(rows: FusionRows, place: int) -> str:
+    """What one fusion shares, in full, for tables are narrow; and how that is read."""
+    return (
+        f"fusion {place + 1}: {rows.text('shares')[place]} ('b 3 reads a 2': block 3 of b takes"
+        " the features of block 2 of a instead of its own; blocks count from 0)"
+    )
 
 
 def amounts(cost: FusionCost) -> str:

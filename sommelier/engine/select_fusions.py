@@ -27,6 +27,7 @@ from sommelier.engine.fusion_notes import (
     broken_note,
     closest_note,
     estimate_notes,
+    shares_note,
     unknown_notes,
 )
 from sommelier.engine.listing import bind_listed, in_order, listed
@@ -172,7 +173,9 @@ def choose_fusions(question: FusionsQuestion, ranking: FusionRanking) -> Table:
         kept &= truth.true
     places = in_order(np.flatnonzero(kept), question.order, rows)
     found = listed(question.columns, places, rows, distinct=question.distinct)
-    if not found:
+    if len(places):
+        notes.insert(0, shares_note(rows, int(places[0])))
+    else:
         notes += closest_note(question.where, limits, rows)
     shown, cut = _shown(found, question)
     described = tuple(ColumnInfo(c.name, c.value.dimension) for c in question.columns)
