@@ -172,6 +172,16 @@ def test_no_plan_exceeds_its_upper_bound(method: Method, objective: Objective) -
         assert (costs <= problem.limits * (1 + 1e-9)).all()
 
 
+@pytest.mark.parametrize("method", ["greedy", "paper greedy"])
+def test_a_bound_that_is_known_already_says_what_solving_for_it_would(method: Method) -> None:
+    problem = _random(5)
+    best = select(problem)
+    found = select(problem, method=method, upper=best.upper)
+    again = select(problem, method=method)
+    assert (found.value, found.activated) == (again.value, again.activated)
+    np.testing.assert_equal((found.upper, found.gap), (again.upper, again.gap))
+
+
 def test_the_table_of_seven_boxes_comes_out_in_kind() -> None:
     """algorithms.md E.3: paper greedy <= repaired greedy <= exact, and it exceeds a budget of 2."""
     values = []
