@@ -256,8 +256,9 @@ class Connection:
         """Names of one kind, for completion and suggestions.
 
         kind : model, metric, dataset, device, task, pool, view, label, option, setting, connector,
-        link, plan, link_column, and options of statements: links_option (SELECT LINKS),
-        plan_option (SELECT PLAN), link_option (CREATE LINK, ANALYZE ... FOR LINKS).
+        link, plan, fusion, link_column, fusion_column, and options of statements: links_option
+        (SELECT LINKS), plan_option (SELECT PLAN), link_option (CREATE LINK, ANALYZE ... FOR LINKS),
+        fusions_option (SELECT FUSIONS), fusion_option (CREATE MODEL ... AS FUSION OF).
         """
         if kind == "metric":
             return list(METRICS)
@@ -265,6 +266,10 @@ class Connection:
             from sommelier.connection.linking import LINK_OPTIONS
 
             return list(LINK_OPTIONS)
+        if kind == "fusion_option":
+            from sommelier.connection.fusing import FUSION_OPTIONS
+
+            return list(FUSION_OPTIONS)
         if kind == "connector":
             from sommelier.connectors.registry import connector_names
 

@@ -68,5 +68,4 @@ _KINDS: dict[str, Callable[[Facts], list[str]]] = {
     "link_column": lambda _: list(LINK_COLUMNS),
     "fusions_option": lambda _: list(FUSIONS_OPTIONS),
     "fusion_column": lambda _: list(FUSION_COLUMNS),
-    "fusion_option": lambda _: [],
 }
