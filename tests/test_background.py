@@ -375,14 +375,18 @@ import sys, threading
 from sommelier.connection import connect
 db = connect(sys.argv[1])
 def work(job):
+    from concurrent.futures import ThreadPoolExecutor
     job.progress("training", 1, 4)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(search, job).result()
+def search(job):
     print("begun", flush=True)
     while not job.cancelled():
         threading.Event().wait(0.01)
     from sommelier.errors import CancelledError
     raise CancelledError("stopped when the program ended")
 db.background.start("CREATE MODEL m AS FUSION OF a, b ASYNC", work)
-if sys.argv[2] == "stay":
+if sys.argv[2] == "stay":  # else Python waits for the executor at its end
     threading.Event().wait()
 """
 
@@ -412,3 +416,22 @@ def test_a_program_that_ends_without_closing_stops_its_jobs_first(path: Path) ->
     with connect(path) as db:
         (job,) = db.jobs()
         assert (job.state, job.reason) == ("interrupted", "stopped when the program ended")
+
+
+def test_closing_counts_more_than_a_cancellation(path: Path) -> None:
+    """A cancelled search finishes what it has; one whose database closes must not."""
+    begun = threading.Event()
+
+    def finishing(job: BackgroundJob) -> str:
+        begun.set()
+        while job.stop_reason != "interrupted":
+            threading.Event().wait(0.01)
+        raise CancelledError("closing")
+
+    db = connect(path)
+    number = db.background.start("finishing", finishing)
+    assert begun.wait(SOON)
+    assert db.background.cancel(number, timeout=0.0).state == "running"
+    db.close()
+    with connect(path, read_only=True) as again:
+        assert again.jobs()[0].state == "interrupted"

@@ -11,6 +11,7 @@ import atexit
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Literal
 
@@ -68,8 +69,9 @@ class BackgroundJob:
         return self._stop
 
     def stop(self, reason: StopReason) -> None:
-        """Ask the work to stop; the first reason counts."""
-        self._stop = self._stop or reason
+        """Ask the work to stop; that the connection closes counts more than a cancellation."""
+        if self._stop != "interrupted":
+            self._stop = reason
 
 
 Work = Callable[[BackgroundJob], str]
@@ -88,6 +90,7 @@ class BackgroundJobs:
         self._ended: list[int] = []
         self._turn = threading.RLock()
         self._closed = False
+        self._minds_exit = False
 
     # ---- one job
 
@@ -105,8 +108,7 @@ class BackgroundJobs:
             row = self._queue.start_job(statement, (), background=True)
             job = BackgroundJob(row, makes, self._note_now_and_then)
             self._kept[job.id] = (None, time.monotonic())
-            if not self._running:
-                atexit.register(self.close)  # a program that ends without closing
+            self._mind_exit()
             self._running[job.id] = job
             job.thread = threading.Thread(
                 target=self._run, args=(job, work), name=f"job {job.id}", daemon=True
@@ -217,9 +219,21 @@ class BackgroundJobs:
             if job.thread is not None:  # to its end: a thread inside DuckDB crashes an exit
                 job.thread.join(max(0.0, until - time.monotonic()))
             self._end(job, "interrupted", "it did not stop in time when the connection closed")
-        atexit.unregister(self.close)
 
     # ---- inside
+
+    def _mind_exit(self) -> None:
+        """Have `close` called where a program ends without it.
+
+        Python waits for the threads of executors before it calls what atexit was told, and a job
+        may use some; concurrent.futures has the same hook, and the youngest comes first.
+        """
+        if not self._minds_exit:
+            import concurrent.futures.thread  # noqa: F401 - its hook has to be older than ours
+
+            register = getattr(threading, "_register_atexit", atexit.register)
+            register(_close, weakref.ref(self))
+            self._minds_exit = True
 
     def _run(self, job: BackgroundJob, work: Work) -> None:
         with self._catalog.spared():
@@ -284,6 +298,12 @@ class BackgroundJobs:
         )
 
 
+def _close(jobs: weakref.ref[BackgroundJobs]) -> None:
+    open_yet = jobs()
+    if open_yet is not None:
+        open_yet.close()
+
+
 def made_by(job_id: int, kind: str, name: str) -> BinderError:
     """The error for a name that a running job will give to what it makes."""
     return BinderError(
@@ -294,13 +314,11 @@ def made_by(job_id: int, kind: str, name: str) -> BinderError:
 
 def _outcome(job: BackgroundJob, error: BaseException) -> tuple[str, str]:
     """(state, reason) of a job whose work raised `error`."""
-    ends = not threading.main_thread().is_alive()  # then executors and sandboxes give up as well
-    reason = job.stop_reason or ("interrupted" if ends else None)
     if isinstance(error, CancelledError):
         said = f"{error.message}; {error.hint}" if error.hint else error.message
-        return reason or "cancelled", said
-    if reason is not None:
-        return reason, f"stopped: {error}"
+        return job.stop_reason or "cancelled", said
+    if job.stop_reason is not None:  # what gave up first, as a sandbox that was closed
+        return job.stop_reason, f"stopped: {error}"
     if isinstance(error, SommelierError):
         return "failed", error.message
     logger.info("job %d failed", job.id, exc_info=error)
