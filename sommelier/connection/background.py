@@ -33,7 +33,8 @@ Progress = Callable[[str, int, int | None, str | None], None]
 StopReason = Literal["cancelled", "interrupted"]
 
 NOTE_EVERY_S = 5.0  # readers of another process see a job at most this much later
-STOP_S = 10.0  # how long a job may take to stop; a search writes what it has before it does
+STOP_S = 10.0  # how long a job may take to stop when its connection closes
+CANCEL_S = 2.0  # how long CANCEL JOB waits to say what became of it; finishing may take longer
 LOOK_EVERY_S = 0.1  # how often a wait passes on progress
 
 
@@ -117,7 +118,7 @@ class BackgroundJobs:
         self._catalog.publish()
         return job.id
 
-    def cancel(self, job_id: int, *, timeout: float = STOP_S) -> Job:
+    def cancel(self, job_id: int, *, timeout: float = CANCEL_S) -> Job:
         """The job after it was asked to stop and given `timeout` seconds for it.
 
         One that is 'running' still then is about to stop; one that was faster is 'done'. Raises

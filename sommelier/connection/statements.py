@@ -289,9 +289,7 @@ def _cancel_job(statement: nodes.CancelJob, call: Call) -> Done:
     if job.state == "running":
         note = "it was asked to stop and is still leaving things in order"
         return Done("cancelling", f"job {job_id}", 1, (note,))
-    told = [] if job.state == "cancelled" else ["it ended before it could be stopped"]
-    told += [job.reason] if job.reason else []
-    return Done(job.state, f"job {job_id}", 1, tuple(told))
+    return Done(job.state, f"job {job_id}", 1, (job.reason,) if job.reason else ())
 
 
 @_perform.register
