@@ -6,12 +6,15 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sommelier.analysis import datasets
 from sommelier.analysis.aspects import Finding, Subject, Truth, sketch_task
 from sommelier.analysis.fusion_data import FusionData
 from sommelier.analysis.fusion_outcomes import outputs_of
 from sommelier.analysis.latency import measure
 from sommelier.analysis.links.formats import CLASS_KINDS
+from sommelier.analysis.metrics import Correctness, accuracy_measurements
 from sommelier.analysis.probes import Probes, dataset_probes
 from sommelier.analysis.sandbox import MODEL_BYTES, MODEL_SECONDS, Sandbox
 from sommelier.errors import AnalysisError, StorageError, UnknownNameError
@@ -81,7 +84,8 @@ def keep_model(
         if request.replaced is not None and request.replaced.id != record.id:
             catalog.drop_model(request.replaced.id)
         kept = catalog.add_model(record).record
-        catalog.add_measurements([*inspection.measurements, *latency, *answers.measurements])
+        accuracy = _held_out_accuracy(fusion, request.data, record.id)
+        catalog.add_measurements([*inspection.measurements, *latency, *accuracy])
         if inspection.profile is not None:
             catalog.add_profile(inspection.profile)
         if answers.sketch is not None and probes is not None:
@@ -154,6 +158,18 @@ def _check_unchanged(catalog: Catalog, request: FusionRequest) -> None:
             f"another model was called '{fusion.name}' while its fusion was searched for",
             hint="the search is kept: rename that model, then the same statement goes on",
         )
+
+
+def _held_out_accuracy(fusion: FusedModel, data: FusionData, model_id: str) -> list[Measurement]:
+    """Of the first task, whose classes questions compare: on what it did not learn from."""
+    task, labels = fusion.tasks[0], data.labels[0]
+    if labels is None or task.metric != "accuracy" or task.baseline is None or task.drop is None:
+        return []
+    right = round((task.baseline - task.drop) * task.samples)
+    found = Correctness(first=np.arange(task.samples) < right, among_five=None)
+    return accuracy_measurements(
+        found, model_id=model_id, dataset=labels.dataset, method="held-out probes"
+    )
 
 
 def _answers(

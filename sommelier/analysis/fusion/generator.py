@@ -148,8 +148,9 @@ class _Writer:
             else:
                 self.stored[name] = _renamed_tensor(stored, name)
         nodes = [renamed(node, name_of) for node in model.graph.node]
-        for i, node in enumerate(nodes):
-            node.name = self._name(task, "/".join(p for p in (prefix, node.name or str(i)) if p))
+        for node in nodes:  # a made tensor's name is the only one that every node is sure to have
+            said = "/".join(part for part in (prefix, node.name) if part)
+            node.name = self._name(task, said) if node.name else next(filter(None, node.output))
         return nodes
 
     def _name(self, task: int, name: str) -> str:
