@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +70,8 @@ def perform(statement: nodes.Statement, call: Call) -> Table:
     )  # fmt: skip
     if done.job is not None:
         columns, row = (*columns, ColumnInfo("job")), (*row, done.job)
+        where = f"job {done.job} runs in the background: SHOW JOBS, CANCEL JOB {done.job}"
+        done = replace(done, notes=(where, *done.notes))
     return Table("", columns, [row], done.notes, done.failure)
 
 

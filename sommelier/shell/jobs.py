@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sommelier.shell.exits import ExitCode
 from sommelier.shell.interrupt import AbandonedError, run_cancellable
 from sommelier.shell.progress import ProgressBar
-from sommelier.shell.terminal import fit, paint, terminal_width, visible
+from sommelier.shell.terminal import fit, paint, terminal_width, visible, wrap
 from sommelier.units import Dimension, format_value
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def announce(session: ShellSession) -> list[Job]:
         style = _STYLES.get(job.state, "hint")
         session.console.talk(fit(ended(job), terminal_width()), style)
         if job.reason:
-            session.console.talk(f"    {visible(job.reason)}")
+            session.console.talk(wrap(f"  {visible(job.reason)}", terminal_width()))
     return jobs
 
 

@@ -84,7 +84,7 @@ def test_a_job_that_ended_is_announced_before_the_next_prompt_and_once(
     own.connection.wait(number, SOON)
     assert typed(own, ENTER + CTRL_D) == 0
     assert said().count(f"[{number}] done in ") == 1
-    assert said().endswith(f": {STATEMENT}\n    1.8x faster\n")
+    assert said().endswith(f": {STATEMENT}\n  1.8x faster\n")
 
 
 def test_a_script_waits_for_its_jobs(own: ShellSession, said: Said) -> None:
