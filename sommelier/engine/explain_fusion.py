@@ -6,7 +6,7 @@ From the catalog alone; searches that run, failed or found nothing are told as w
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +35,6 @@ STATES = {
     "searching": "the search runs: SHOW JOBS tells how far it is, CANCEL JOB stops it",
     "interrupted": "what was found so far is kept, and the same statement goes on with it",
     "cancelled": "it was stopped; the same statement goes on with it",
-    "none found": "nothing was within the threshold and the limits",
-    "failed": "it ended with an error",
 }
 _COSTS = (
     ("latency", "latency_ms", Dimension.TIME),
@@ -44,6 +42,7 @@ _COSTS = (
     ("memory", "memory", Dimension.BYTES),
     ("params", "params", Dimension.COUNT),
 )
+_ELSEWHERE = ("device", "probe_set_id", "samples")  # options that other lines tell
 _NAME = 10  # columns before what is told
 
 
@@ -198,7 +197,7 @@ def _cost_lines(fusion: FusedModel) -> list[str]:
         rows.append(
             [name + device, format_value(own, dimension), format_value(base, dimension), part]
         )
-    if not rows:
+    if not any(getattr(fusion, field) is not None for _, field, _ in _COSTS):
         return []
     return ["", *grid(["cost", "fused", "models together", "share"], rows)]
 
@@ -219,24 +218,38 @@ def _data(fusion: FusedModel) -> str:
 
 
 def _search(fusion: FusedModel) -> str:
-    spent = format_value(fusion.elapsed_ms, Dimension.TIME) if fusion.elapsed_ms else "unknown time"
-    allowed = f" of {format_value(fusion.budget_ms, Dimension.TIME)}" if fusion.budget_ms else ""
-    trained = f"{fusion.evaluations} candidate{'' if fusion.evaluations == 1 else 's'} trained"
-    told = [trained, f"{spent}{allowed}", f"seed {fusion.seed}"]
+    told = []
+    if fusion.evaluations:
+        count = "1 candidate" if fusion.evaluations == 1 else f"{fusion.evaluations} candidates"
+        told.append(f"{count} trained")
+    if fusion.elapsed_ms is not None:
+        most = fusion.budget_ms
+        allowed = "" if most is None else f" of {format_value(most, Dimension.TIME)}"
+        told.append(f"{format_value(fusion.elapsed_ms, Dimension.TIME)}{allowed}")
+    told.append(f"seed {fusion.seed}")
     if fusion.job_id is not None:
         told.append(f"job {fusion.job_id}")
-    options = [f"{name} {_option(value)}" for name, value in _options(fusion).items()]
-    return "; ".join([", ".join(told), *([", ".join(options)] if options else [])])
+    return ", ".join([*told, *(f"{name} {text}" for name, text in _options(fusion).items())])
 
 
-def _options(fusion: FusedModel) -> dict[str, Any]:
-    """The options that were stated."""
+def _options(fusion: FusedModel) -> dict[str, str]:
+    """The options that were stated and are not told elsewhere."""
     found: dict[str, Any] = json.loads(fusion.options or "{}")
-    return {name: value for name, value in found.items() if value not in (None, [], {}, "")}
+    limits = [_limit(limit) for limit in found.pop("limits", None) or ()]
+    told = {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in found.items()
+        if name not in _ELSEWHERE and value not in (None, False, "auto", fusion.method)
+    }
+    return told | ({"ON": " AND ".join(limits)} if limits else {})
 
 
-def _option(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _limit(limit: Mapping[str, Any]) -> str:
+    """As ON says it; of : a model, None for all together."""
+    dimension = next(dimension for name, _, dimension in _COSTS if name == limit["metric"])
+    most = format_value(limit["most"], dimension if limit["absolute"] else Dimension.FRACTION)
+    whose = "" if limit["of"] is None else f" OF {limit['of']}"
+    return f"{limit['metric']} {'<' if limit['strict'] else '<='} {most}{whose}"
 
 
 def _as_data(fusion: FusedModel, steps: Sequence[FusionStep]) -> dict[str, Any]:
