@@ -18,7 +18,7 @@ class Vgg(nn.Module):
     """
 
     def __init__(
-        self, widths: Sequence[int], classes: int, *, channels: int, side: int, hidden: int
+        self, widths: Sequence[int], *, hidden: int, side: int, channels: int, classes: int
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -46,7 +46,7 @@ class Resnet(nn.Module):
     """
 
     def __init__(
-        self, widths: Sequence[int], depths: Sequence[int], classes: int, *, channels: int
+        self, widths: Sequence[int], depths: Sequence[int], *, channels: int, classes: int
     ) -> None:
         super().__init__()
         stem = [*_normalised(channels, widths[0], 3, 2), nn.ReLU()]
@@ -67,8 +67,8 @@ class Vit(nn.Module):
     """Patches as tokens, encoder layers with normalisation first, and the mean of all tokens."""
 
     def __init__(
-        self, width: int, depth: int, heads: int, classes: int, *, channels: int, side: int,
-        patch: int,
+        self, width: int, depth: int, heads: int, *, patch: int, side: int, channels: int,
+        classes: int,
     ) -> None:  # fmt: skip
         super().__init__()
         self.embed = nn.Conv2d(channels, width, patch, patch)

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,8 +29,9 @@ from benchmarks.fusion_networks import POOL, Resnet, Vgg, Vit
 from benchmarks.link_tasks import alone, recordings
 from benchmarks.tuned_networks import ANIMALS, export
 from sommelier.analysis.fusion.blocks import Blocks, linearised_together
+from sommelier.analysis.fusion.distillation import answer
 from sommelier.analysis.fusion.lessons import Lessons, Splits
-from sommelier.analysis.fusion.search.finishing import outputs
+from sommelier.analysis.fusion.module import FusedModule
 from sommelier.analysis.links.formats import AnswerFormat
 
 Floats = NDArray[np.float32]
@@ -37,19 +39,24 @@ Labels = NDArray[np.int64]
 Indices = NDArray[np.int64]
 Data = Literal["spoken digits", "pictures"]
 
+Network = Callable[..., nn.Module]  # of `channels` and `classes`
+
 SIDE = 32
 BATCH = 64
 KINDS = (0, 1, 2, 3, 3, 3, 4, 3, 3, 0)  # the kind of each class of CIFAR-10
 CHANNELS: Mapping[Data, int] = {"spoken digits": 1, "pictures": 3}
 CLASSES = {"digit": 10, "speaker": 6, "accent": 4, "animal": 2, "kind": 5, "class": 10}
-SHARES = (0.4, 0.1, 0.25, 0.25)  # taught, select, certify, test
+SHARES: Mapping[Data, tuple[float, float, float, float]] = {
+    "spoken digits": (0.4, 0.1, 0.25, 0.25),
+    "pictures": (0.4, 0.06, 0.27, 0.27),
+}  # taught, select, certify, test; of 3 000 and of 10 000 samples
 NOISE = 0.4  # on spoken digits, which are too easy without: a standard deviation of theirs
 SHIFT = 2  # pixels by which a batch is moved at most while originals are trained
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A suite before its models are trained. networks : by task, of (channels, classes).
+    """A suite before its models are trained. networks : by task.
 
     epochs, rate : of training the originals. samples : at most, of all four parts together.
     lessons : how many of those that train the originals fused models see.
@@ -57,7 +64,7 @@ class Recipe:
 
     name: str
     data: Data
-    networks: Mapping[str, Callable[[int, int], nn.Module]]
+    networks: Mapping[str, Network]
     epochs: int = 8
     rate: float = 3e-3
     samples: int = 10_000
@@ -91,23 +98,16 @@ class Suite:
         return lessons.judge(tuple(a[self.test] for a in lessons.answers), self.test)[task].score
 
 
-def _vgg(*widths: int, hidden: int) -> Callable[[int, int], nn.Module]:
-    return lambda channels, classes: Vgg(
-        widths, classes, channels=channels, side=SIDE, hidden=hidden
-    )
+def _vgg(*widths: int, hidden: int) -> Network:
+    return partial(Vgg, widths, hidden=hidden, side=SIDE)
 
 
-def _resnet(widths: Sequence[int], depths: Sequence[int]) -> Callable[[int, int], nn.Module]:
-    return lambda channels, classes: Resnet(widths, depths, classes, channels=channels)
-
-
-def _vit(width: int, depth: int, heads: int, patch: int) -> Callable[[int, int], nn.Module]:
-    return lambda channels, classes: Vit(
-        width, depth, heads, classes, channels=channels, side=SIDE, patch=patch
-    )
+def _vit(width: int, depth: int, heads: int, patch: int) -> Network:
+    return partial(Vit, width, depth, heads, patch=patch, side=SIDE)
 
 
 _SMALL_VGG = _vgg(12, POOL, 24, 24, POOL, 48, 48, POOL, hidden=48)
+_TINY_VGG = _vgg(8, POOL, 16, POOL, 32, POOL, hidden=32)
 _VGG_13 = _vgg(
     64, 64, POOL, 128, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL, hidden=512
 )
@@ -127,13 +127,16 @@ SMALL = (
     ),
     Recipe(
         "2 ResNet", "pictures",
-        {"class": _resnet((16, 32, 64), (2, 2, 2)), "animal": _resnet((24, 48, 96), (1, 1, 1))},
+        {
+            "class": partial(Resnet, (16, 32, 64), (2, 2, 2)),
+            "animal": partial(Resnet, (24, 48, 96), (1, 1, 1)),
+        },
         rate=1e-2,
     ),
     Recipe(
         "ResNet + VGG", "pictures",
         {
-            "kind": _resnet((16, 32, 64), (1, 2, 2)),
+            "kind": partial(Resnet, (16, 32, 64), (1, 2, 2)),
             "class": _vgg(16, POOL, 32, 32, 32, POOL, 64, 64, POOL, hidden=64),
         },
     ),
@@ -142,6 +145,9 @@ SMALL = (
         {"digit": _vit(64, 4, 4, 8), "speaker": _vit(48, 4, 4, 8)}, epochs=40, rate=2e-3,
     ),
 )  # fmt: skip
+QUICK = (
+    Recipe("2 small VGG", "spoken digits", {"digit": _TINY_VGG, "speaker": _TINY_VGG}, 5, 1e-2),
+)
 FULL = (
     Recipe(
         "3 VGG-13", "spoken digits",
@@ -150,8 +156,8 @@ FULL = (
     Recipe(
         "ResNet-34 + ResNet-18", "pictures",
         {
-            "class": _resnet((64, 128, 256, 512), (3, 4, 6, 3)),
-            "animal": _resnet((64, 128, 256, 512), (2, 2, 2, 2)),
+            "class": partial(Resnet, (64, 128, 256, 512), (3, 4, 6, 3)),
+            "animal": partial(Resnet, (64, 128, 256, 512), (2, 2, 2, 2)),
         },
         epochs=15, rate=1e-3, lessons=4_000,
     ),
@@ -165,7 +171,7 @@ FULL = (
 def made(recipe: Recipe, seed: int, *, device: str = "cpu", cache: Path | None = None) -> Suite:
     """The suite with its originals trained, or read from the cache, a folder that may be empty."""
     name, x, labels = samples(recipe.data, recipe.samples, seed)
-    taught, select, certify, test = _parts(len(x), seed)
+    taught, select, certify, test = _parts(len(x), SHARES[recipe.data], seed)
     start, trained_any, models = time.perf_counter(), False, {}
     for place, (task, network) in enumerate(recipe.networks.items()):
         kept = None if cache is None else cache / f"{_key(recipe, task, name, seed)}.onnx"
@@ -180,14 +186,15 @@ def made(recipe: Recipe, seed: int, *, device: str = "cpu", cache: Path | None =
             onnx.save(models[task], kept)
     seconds = time.perf_counter() - start if trained_any else 0.0
     splits = Splits(np.sort(taught[: recipe.lessons]), select, certify)
+    blocks = linearised_together(models)
     lessons = Lessons(
         (x,),
-        tuple(outputs(model, (x,))[0] for model in models.values()),
+        answer(FusedModule.original(blocks), (x,), device=device),
         tuple(AnswerFormat("classes", CLASSES[task], "logits") for task in models),
         tuple(labels[task] for task in models),
         splits,
     )
-    return Suite(recipe.name, name, models, linearised_together(models), lessons, test, seconds)
+    return Suite(recipe.name, name, models, blocks, lessons, test, seconds)
 
 
 def samples(data: Data, most: int, seed: int) -> tuple[str, Floats, dict[str, Labels]]:
@@ -233,16 +240,16 @@ def _synthetic(y: Labels, rng: np.random.Generator) -> Floats:
     return (x / x.std()).astype(np.float32)
 
 
-def _parts(n: int, seed: int) -> list[Indices]:
+def _parts(n: int, shares: Sequence[float], seed: int) -> list[Indices]:
     """Taught in random order; select, certify and test sorted."""
     order = np.random.default_rng([seed, 6]).permutation(n)
-    ends = np.round(n * np.cumsum(SHARES[:-1])).astype(int)
+    ends = np.round(n * np.cumsum(shares[:-1])).astype(int)
     taught, *others = np.split(order, ends)
     return [taught, *(np.sort(part) for part in others)]
 
 
 def _original(
-    build: Callable[[int, int], nn.Module],
+    build: Network,
     rows: tuple[Floats, Labels],
     recipe: Recipe,
     seed: int,
@@ -251,7 +258,7 @@ def _original(
     """A network trained on samples and labels."""
     x, y = (torch.from_numpy(part).to(device) for part in rows)
     with alone(seed) as shuffle:
-        network = build(x.shape[1], int(rows[1].max()) + 1).to(device)
+        network = build(channels=x.shape[1], classes=int(rows[1].max()) + 1).to(device)
         steps = recipe.epochs * (len(x) // BATCH)
         optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=steps)
@@ -270,8 +277,9 @@ def _original(
 def _key(recipe: Recipe, task: str, data: str, seed: int) -> str:
     """Changes with everything that decides an original's weights: its architecture too."""
     with alone(0):
-        network = recipe.networks[task](CHANNELS[recipe.data], CLASSES[task])
+        network = recipe.networks[task](channels=CHANNELS[recipe.data], classes=CLASSES[task])
     decisive: tuple[Any, ...] = (
-        recipe.epochs, recipe.rate, recipe.samples, SHARES, seed, data, task, str(network)
+        recipe.epochs, recipe.rate, recipe.samples, SHARES[recipe.data][0], seed, data, task,
+        str(network),
     )  # fmt: skip
     return hashlib.blake2b(repr(decisive).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,176 @@
+"""One search for a fusion, what it cost, and what the fusion found is worth on the test samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from benchmarks.fusion_suites import Suite
+from sommelier.analysis.fusion.distillation import FineTuning
+from sommelier.analysis.fusion.search import (
+    Finalist,
+    Latencies,
+    SearchOptions,
+    paired_latency,
+    search,
+)
+from sommelier.analysis.fusion.search.finishing import certificate
+from sommelier.fusion_records import FusionStep
+
+RUNS = 200  # paired runs that latency is measured with
+ANNEALING = "plain annealing"
+ITERATIONS = 200  # of plain annealing; GMorph 6.1
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What every search may use. epochs : of fine-tuning, of all candidates together.
+
+    iterations : of plain annealing, which has no other budget. training : of one candidate.
+    """
+
+    epochs: int
+    iterations: int
+    training: FineTuning
+    tolerances: tuple[float, ...] = (0.0, 0.01, 0.02)
+    runs: int = RUNS
+
+
+class Point(NamedTuple):
+    """A fusion that a search found better than those before. share : of the originals' latency, as
+    predicted. epochs, seconds : spent until then; the latter of the processor."""
+
+    share: float
+    epochs: int
+    seconds: float
+
+
+class Loss(NamedTuple):
+    """What a task loses on the test samples, a fraction, and where that lies at 95 % (Tango)."""
+
+    task: str
+    drop: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A search that is over. epochs, seconds : without those of the finalists.
+
+    refused : why finalists were not the answer. The rest is of the answer, and of the originals
+    where there is none: certified : the worst drop on the samples that certify. losses : of all
+    tasks on the test samples.
+    """
+
+    method: str
+    tolerance: float
+    points: tuple[Point, ...]
+    epochs: int
+    seconds: float
+    refused: tuple[str, ...]
+    found: bool = False
+    speedup: float = 1.0
+    low: float = 1.0
+    high: float = 1.0
+    original_ms: float = float("nan")
+    fused_ms: float = float("nan")
+    flops_share: float = 1.0
+    certified: float = 0.0
+    losses: tuple[Loss, ...] = ()
+
+    @property
+    def worst(self) -> Loss:
+        return max(self.losses, key=lambda loss: loss.drop)
+
+    @property
+    def best(self) -> Point:
+        """What the search ended with, before anything was certified."""
+        return self.points[-1] if self.points else Point(1.0, self.epochs, self.seconds)
+
+    def reaching(self, share: float) -> Point | None:
+        """The first point at least as good."""
+        return next((point for point in self.points if point.share <= share), None)
+
+
+def runs(
+    suite: Suite, latencies_ms: Mapping[str, float], effort: Effort, *, seed: int
+) -> Iterator[Run]:
+    """Every method at every tolerance, with the same epochs."""
+    for tolerance in effort.tolerances:
+        for method in ("gain first", "all shared", "random"):
+            asked = SearchOptions(
+                method=method, tolerance=tolerance, epochs=effort.epochs, seed=seed,
+                training=effort.training, runs=effort.runs,
+            )  # fmt: skip
+            yield run(suite, latencies_ms, asked)
+
+
+def plain_annealing(
+    suite: Suite, latencies_ms: Mapping[str, float], effort: Effort, tolerance: float, *, seed: int
+) -> Run:
+    """As the paper does it: random maps, the released code's probability of elites, and no budget
+    but the iterations."""
+    asked = SearchOptions(
+        method="annealing", tolerance=tolerance, steps=effort.iterations, seed=seed,
+        training=effort.training, initialise="random", formula="released", runs=effort.runs,
+    )  # fmt: skip
+    return run(suite, latencies_ms, asked, name=ANNEALING)
+
+
+def run(
+    suite: Suite, latencies_ms: Mapping[str, float], options: SearchOptions, name: str | None = None
+) -> Run:
+    """One search. latencies_ms : of the originals, by task."""
+    total, start = sum(latencies_ms.values()), time.process_time()
+    points: list[Point] = []
+    epochs, seconds = 0, 0.0
+
+    def spent(step: FusionStep) -> None:
+        nonlocal epochs, seconds
+        epochs, seconds = epochs + (step.epochs or 0), time.process_time() - start
+        if step.accepted and step.latency_ms is not None:
+            points.append(Point(step.latency_ms / total, epochs, seconds))
+
+    found = search(
+        suite.blocks, suite.lessons, options, on_step=spent,
+        latencies=Latencies(originals_ms=latencies_ms),
+    )  # fmt: skip
+    refused = tuple(f.refusal for f in found.finalists if f.refusal is not None)
+    spending = (name or options.method, options.tolerance, tuple(points), epochs, seconds, refused)
+    if found.best is None:
+        return Run(*spending)
+    return _judged(suite, found.best, spending)
+
+
+def original_latencies(suite: Suite, runs: int) -> dict[str, float]:
+    """Milliseconds at batch 1, by task, the models taking turns."""
+    feed = {"image": suite.lessons.inputs[0][:1]}
+    (first, *others), found = suite.models.items(), {}
+    for task, model in others:
+        pair = paired_latency([(first[1], feed)], (model, feed), runs=runs)
+        found |= {first[0]: pair.original_ms, task: pair.fused_ms}
+    return {task: found[task] for task in suite.models}
+
+
+def _judged(
+    suite: Suite,
+    best: Finalist,
+    spending: tuple[str, float, Sequence[Point], int, float, tuple[str, ...]],
+) -> Run:
+    assert best.certificate is not None
+    tested = certificate(suite.tested, best.model, 0.95)
+    losses = []
+    for task, drop in zip(suite.models, tested.drops, strict=True):
+        shown = drop.displayed or drop.interval
+        losses.append(Loss(task, drop.drop, shown.low, shown.high))
+    latency = best.latency
+    method, tolerance, points, epochs, seconds, refused = spending
+    return Run(
+        method, tolerance, tuple(points), epochs, seconds, refused, True, latency.speedup,
+        1 / (latency.high or latency.share), 1 / (latency.low or latency.share),
+        latency.original_ms, latency.fused_ms, best.flops_share, best.certificate.worst.drop,
+        tuple(losses),
+    )  # fmt: skip
