@@ -101,6 +101,15 @@ def test_every_method_finds_something_in_easy_cases_and_repeats_it(
     assert _same(first, second)
 
 
+def test_without_filters_whatever_is_drawn_is_trained(study: Digits) -> None:
+    free = replace(SHORT, method="annealing", epochs=None, steps=6, filtered=False)
+    found = _run(study, replace(free, training=replace(TRAINING, epochs=1)))
+    assert found.evaluations == 6
+    flops = [step.flops for step in found.trace]
+    fastest = [min(flops[:i], default=float("inf")) for i in range(6)]
+    assert any(f >= best for f, best in zip(flops, fastest, strict=True))  # a filter refuses those
+
+
 def test_other_seeds_go_other_ways(study: Digits) -> None:
     pairs = [
         [s.pair for s in _run(study, replace(SHORT, seed=seed, method="random", steps=1)).trace]

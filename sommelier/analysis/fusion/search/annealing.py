@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 from sommelier.analysis.computing import Cancelled
+from sommelier.analysis.fusion.abs_graph import AbsGraph
 from sommelier.analysis.fusion.filtering import RuleFilter
 from sommelier.analysis.fusion.search.gain_first import random_pass
 from sommelier.analysis.fusion.search.options import Formula
@@ -34,7 +35,7 @@ class Annealing:
         return state.idle >= IDLE or bool(state.trace and state.trace[-1].action == "filtered")
 
     def step(self, state: State, cancelled: Cancelled) -> Outcome:
-        """Trains one random candidate that no rule refuses, as long as the tuning allows."""
+        """Trains one random candidate, which no rule refuses, as long as the tuning allows."""
         study = self.study
         rng, seed = draws(study, state), seed_of(study, state)
         rules = RuleFilter(state.failed)
@@ -44,11 +45,7 @@ class Annealing:
                 study.module.graph if base is None else base.graph, rng, PAIRS
             )
             fresh = bool(pairs) and graph.signature not in state.tried
-            if (
-                fresh
-                and study.costs.share(graph) < state.share
-                and rules.refusal(graph.capacity) is None
-            ):
+            if fresh and (not study.options.filtered or self._promising(graph, state, rules)):
                 break
         else:
             return Outcome("filtered", reason="nothing faster is left to try")
@@ -59,6 +56,10 @@ class Annealing:
             action, graph, module, pairs, None if base is None else base.step, drop, None, epochs,
             graph.signature, failed=drop > study.tolerance,
         )  # fmt: skip
+
+    def _promising(self, graph: AbsGraph, state: State, rules: RuleFilter) -> bool:
+        faster = self.study.costs.share(graph) < state.share
+        return faster and rules.refusal(graph.capacity) is None
 
     def _base(self, state: State, draw: float, which: float) -> Elite | None:
         """A random elite, or None for the original models."""

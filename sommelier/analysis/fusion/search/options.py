@@ -33,8 +33,10 @@ class SearchOptions:
     end of the certified interval. limits : relative to the originals. budget_s, epochs, steps : the
     search ends with the first that is used up; at least one is needed, and only the last two give
     the same result again. training : of every candidate; its tolerance and seed are set by the
-    search. formula : how annealing chooses elites. samples : inputs that maps are fitted on.
-    runs : paired runs that the latency is measured with.
+    search. formula : how annealing chooses elites. filtered : annealing and random sampling skip
+    what is not predicted to be faster and what shares more than a failure; False trains whatever
+    is drawn, as GMorph's Algorithm 1. samples : inputs that maps are fitted on. runs : paired runs
+    that the latency is measured with.
     """
 
     method: MethodName = "gain first"
@@ -48,6 +50,7 @@ class SearchOptions:
     training: FineTuning = field(default_factory=FineTuning)
     initialise: Initialisation = "least_squares"
     formula: Formula = "corrected"
+    filtered: bool = True
     samples: int = 128
     confidence: float = 0.95
     runs: int = 50
