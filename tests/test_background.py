@@ -233,6 +233,7 @@ def test_cancel_job_answers_what_became_of_it(db: Connection) -> None:
     (job,) = db.jobs()
     assert job.state == "cancelled"
     assert "stopped" in (job.reason or "")
+    assert db.background.ended() == []  # who cancelled it knows
 
 
 def test_the_number_of_a_job_may_be_a_parameter(db: Connection) -> None:
@@ -272,7 +273,7 @@ def test_what_cannot_be_cancelled_says_why(db: Connection, path: Path) -> None:
             reader.wait(number)
     work.go.set()
     db.wait(number, SOON)
-    with pytest.raises(BinderError, match=f"job {number} is done since"):
+    with pytest.raises(BinderError, match=rf"job {number} has ended \(done at"):
         db.cancel_job(number)
     waited_for = db.background._queue.start_job("ANALYZE ALL", ())
     with pytest.raises(BinderError, match="not one in the background"):

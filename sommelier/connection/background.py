@@ -129,7 +129,9 @@ class BackgroundJobs:
         if job is None:
             raise self._not_cancellable(self.job(job_id))
         job.stop("cancelled")
-        job.ended.wait(timeout)
+        if job.ended.wait(timeout):
+            with self._turn:  # the caller is told: nothing is left to announce
+                self._ended = [number for number in self._ended if number != job_id]
         return self.job(job_id)
 
     def wait(
@@ -283,9 +285,9 @@ class BackgroundJobs:
 
     def _not_cancellable(self, row: Job) -> SommelierError:
         if row.state != "running":
-            at = f" since {row.finished_at:%Y-%m-%d %H:%M:%S} UTC" if row.finished_at else ""
+            at = f" at {row.finished_at:%Y-%m-%d %H:%M:%S} UTC" if row.finished_at else ""
             return BinderError(
-                f"job {row.id} is {row.state}{at}: there is nothing to cancel",
+                f"job {row.id} has ended ({row.state}{at}): there is nothing to cancel",
                 hint="SHOW JOBS says what runs",
             )
         if self._catalog.read_only:
