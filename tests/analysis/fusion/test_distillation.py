@@ -15,7 +15,7 @@ from sommelier.errors import AnalysisError, CancelledError
 from tests.analysis.fusion.toys import FEATURES, TwoLinear, TwoTasks, lessons, logits, numbers
 
 FORMATS = (logits(3), logits(4))
-LONG = FineTuning(epochs=40, learning_rate=0.02, predictor=None)
+LONG = FineTuning(epochs=40, batch=64, learning_rate=0.02, predictor=None)
 
 
 @pytest.fixture(scope="module")
