@@ -44,12 +44,13 @@ Ids = NDArray[np.int32]
 class DataOptions:
     """dataset : whose items are the inputs; None: one that all models can answer. labels : datasets
     with the labels, one a model in order, as 'd1, -, d3'; None: the labels of the inputs' dataset
-    where they are of a model's classes. samples : None for at most MOST_SAMPLES."""
+    where they are of a model's classes. samples : None for as many as there are, at most `most`."""
 
     dataset: str | None = None
     labels: str | None = None
     samples: int | None = None
     seed: int = 0
+    most: int = MOST_SAMPLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +254,7 @@ def _drawn(
 ) -> Probes:
     samples = options.samples
     if samples is None:
-        samples = min(len(items), MOST_SAMPLES, max(1, MOST_BYTES // _item_bytes(items, model)))
+        samples = min(len(items), options.most, max(1, MOST_BYTES // _item_bytes(items, model)))
         if samples < len(items):
             notes.append(f"{samples} of {len(items)} items of '{items.record.name}' are used")
     return dataset_probes(items, samples=samples, seed=options.seed)

@@ -85,8 +85,9 @@ def _data(statement: nodes.SelectFusions, question: FusionsQuestion, db: Connect
     records = db.catalog.models([model.id for model in question.group.models])
     options = DataOptions(
         dataset=given.get("dataset"),
-        samples=given.get("samples") or SAMPLES,
+        samples=given.get("samples"),
         seed=given.get("seed") or 0,
+        most=SAMPLES,
     )
     with underlined(statement.span):
         return fusion_data(db.catalog, records, options)
