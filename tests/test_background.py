@@ -263,6 +263,8 @@ def test_what_cannot_be_cancelled_says_why(db: Connection, path: Path) -> None:
             reader.execute(f"CANCEL JOB {number}")
         with pytest.raises(BinderError, match=f"run by process {os.getpid()}"):
             reader.wait(number)
+        with pytest.raises(ReadOnlyError):
+            reader.execute("CREATE MODEL m AS FUSION OF a, b ASYNC")
     work.go.set()
     db.wait(number, SOON)
     with pytest.raises(BinderError, match=rf"job {number} has ended \(done at"):

@@ -247,7 +247,8 @@ class BackgroundJobs:
             try:
                 self._end(job, state, said)
             except SommelierError:
-                logger.debug("job %d ended after its database was closed", job.id, exc_info=True)
+                level = logging.DEBUG if self._closed else logging.WARNING
+                logger.log(level, "how job %d ended could not be kept", job.id, exc_info=True)
 
     def _end(self, job: BackgroundJob, state: str, said: str) -> None:
         """Keep how a job ended; once, by its thread or by who does not wait for that any longer."""
