@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from benchmarks.fusion_suites import Suite
@@ -111,11 +111,12 @@ def runs(
 def plain_annealing(
     suite: Suite, latencies_ms: Mapping[str, float], effort: Effort, tolerance: float, *, seed: int
 ) -> Run:
-    """As the paper does it: random maps, the released code's probability of elites, and no budget
-    but the iterations."""
+    """GMorph's Algorithm 1: random maps, the released code's probability of elites, every candidate
+    trained until it is good enough or its epochs are over, and no budget but the iterations."""
     asked = SearchOptions(
         method="annealing", tolerance=tolerance, steps=effort.iterations, seed=seed,
-        training=effort.training, initialise="random", formula="released", runs=effort.runs,
+        training=replace(effort.training, predictor=None), initialise="random", formula="released",
+        filtered=False, runs=effort.runs,
     )  # fmt: skip
     return run(suite, latencies_ms, asked, name=ANNEALING)
 
@@ -148,7 +149,8 @@ def run(
 def original_latencies(suite: Suite, runs: int) -> dict[str, float]:
     """Milliseconds at batch 1, by task, the models taking turns."""
     feed = {"image": suite.lessons.inputs[0][:1]}
-    (first, *others), found = suite.models.items(), {}
+    first, *others = suite.models.items()
+    found: dict[str, float] = {}
     for task, model in others:
         pair = paired_latency([(first[1], feed)], (model, feed), runs=runs)
         found |= {first[0]: pair.original_ms, task: pair.fused_ms}
