@@ -1,0 +1,83 @@
+"""`balanced`: the time that is left is shared with those who wait."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from sommelier.errors import BinderError
+from sommelier.runtime.policy import (
+    NO_MODEL,
+    Decision,
+    PoolState,
+    Rejection,
+    Request,
+    decision,
+    fastest,
+)
+
+DEVIATIONS = 2.0  # runtime.md 6: a model fits if its mean and two deviations do
+
+FITS = "the most accurate that fits ({bound}) in {budget}, its share with {waiting} waiting"
+NONE_FITS = "none fits in {budget}, its share with {waiting} waiting: the fastest"
+
+
+def shared_ms(
+    request: Request, pool: PoolState, now_ms: float, *, headroom: float, enough_ms: float
+) -> float:
+    """How long the request may run if all behind it run as long and none is to be late.
+
+    The least over itself and the j-th behind it (from 1) of its slack / (1 + j / servers), where
+    the slack is what is left of `headroom` times its budget. The search ends early below
+    `enough_ms`, where the exact value no longer matters. Source: runtime.md 6.
+    """
+    arrived = request.arrived_ms
+    share = (request.deadline_ms - arrived) * headroom + arrived - now_ms
+    rounds, step = 1.0, 1.0 / pool.servers
+    for behind in pool.waiting:
+        rounds += step
+        arrived = behind.arrived_ms
+        slack = ((behind.deadline_ms - arrived) * headroom + arrived - now_ms) / rounds
+        if slack < share:
+            share = slack
+            if share < enough_ms:
+                break
+    return share
+
+
+def checked_headroom(headroom: float) -> None:
+    """Raises BinderError unless it is a share in (0, 1]."""
+    if not 0 < headroom <= 1:
+        raise BinderError(
+            f"headroom is {headroom:g}", hint="write the share of the SLA to spend, 0 to 100 %"
+        )
+
+
+@dataclass(slots=True)
+class Balanced:
+    """The most accurate model that fits in this request's share of the time, else the fastest.
+
+    headroom : share of the SLA that may be spent; less is faster and less accurate. deviations :
+    how many are added to a model's mean.
+    """
+
+    headroom: float = 1.0
+    deviations: float = DEVIATIONS
+    name: str = field(default="balanced", init=False)
+
+    def __post_init__(self) -> None:
+        checked_headroom(self.headroom)
+        if not 0 <= self.deviations < math.inf:
+            raise BinderError(f"deviations is {self.deviations:g}", hint="write 0 or more")
+
+    def choose(self, request: Request, pool: PoolState, now_ms: float) -> Decision | Rejection:
+        if not pool.models:
+            return NO_MODEL
+        quick = fastest(pool.models)
+        share = shared_ms(
+            request, pool, now_ms, headroom=self.headroom, enough_ms=quick.latency.mean_ms
+        )
+        for model in pool.models:
+            if model.latency.mean_ms + self.deviations * model.latency.std_ms <= share:
+                return decision(self.name, FITS, model, share, pool)
+        return decision(self.name, NONE_FITS, quick, share, pool)

@@ -1,0 +1,175 @@
+"""Policies that weigh accuracy by the chance to be on time.
+
+Source: algorithms.md H.3 (chance constraint, Thompson sampling) and H.4 (drift plus penalty).
+Probabilities are estimates: log-normal latencies, by the posterior of `LatencyEstimate`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from random import Random
+
+from sommelier.errors import BinderError
+from sommelier.runtime.policies.balanced import checked_headroom, shared_ms
+from sommelier.runtime.policy import (
+    NO_MODEL,
+    Decision,
+    PooledModel,
+    PoolState,
+    Rejection,
+    Request,
+    decision,
+    fastest,
+)
+from sommelier.runtime.telemetry import normal_cdf
+
+SLA_PROB = 0.9  # algorithms.md H.3: .85 to .95 are within .2 points of each other
+HOPELESS = 1e-3  # algorithms.md H.3: below it no model counts as able to be on time
+PENALTY = 0.24  # algorithms.md H.4's V = 15 ms s, in units of its SLA of 250 ms squared
+DRIFT_HOPELESS = 0.05  # algorithms.md H.4
+
+SURE = "the most accurate that is on time with {probability}, in {budget} with {waiting} waiting"
+LIKELY = "the best accuracy times chance ({probability}) in {budget} with {waiting} waiting"
+LATE = "no model is likely to take less than {budget}: the fastest"
+NO_LATENCY = "no latency is known yet: the least accurate, which may be the fastest"
+PRICED = (
+    "the best accuracy times chance ({probability}) in {budget}, less what its {mean} cost others"
+)
+
+
+def _checked_share(knob: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise BinderError(f"{knob} is {value:g}", hint="write a share between 0 and 100 %")
+
+
+@dataclass(slots=True)
+class ChanceConstrained:
+    """The most accurate model that is on time with `sla_prob`; where none is, the one with the
+    best accuracy times chance.
+
+    sla_prob : 1 leaves only accuracy times chance. thompson : believe a draw from what is known of
+    each mean, so that a model that was slow once is tried again. shared : the time is this
+    request's share with those who wait, as in `balanced`; otherwise all that is left of its own.
+    reject_below : where the best chance is less, reject instead of answering late. headroom : as
+    in `balanced`.
+    """
+
+    sla_prob: float = SLA_PROB
+    thompson: bool = True
+    shared: bool = False
+    headroom: float = 1.0
+    reject_below: float = 0.0
+    seed: int = 0
+    name: str = field(default="chance_constrained", init=False)
+    _random: Random = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _checked_share("sla_prob", self.sla_prob)
+        _checked_share("reject_below", self.reject_below)
+        checked_headroom(self.headroom)
+        self._random = Random(self.seed)
+
+    def choose(self, request: Request, pool: PoolState, now_ms: float) -> Decision | Rejection:
+        if not pool.models:
+            return NO_MODEL
+        quick = fastest(pool.models)
+        if self.shared:
+            budget = shared_ms(
+                request, pool, now_ms, headroom=self.headroom, enough_ms=quick.latency.mean_ms
+            )
+        else:
+            arrived = request.arrived_ms
+            budget = (request.deadline_ms - arrived) * self.headroom + arrived - now_ms
+        if budget <= 0:
+            return self._hopeless(quick, budget, pool, 0.0)
+        model, probability, sure = self._best(pool, math.log(budget))
+        if model is None or probability < max(HOPELESS, self.reject_below):
+            return self._hopeless(quick, budget, pool, probability)
+        if model.latency.probability(budget) < HOPELESS:  # only the draw made it look able
+            model = max(pool.models, key=lambda m: _known(m.latency.probability(budget)))
+        return decision(self.name, SURE if sure else LIKELY, model, budget, pool, probability)
+
+    def _best(self, pool: PoolState, log_budget: float) -> tuple[PooledModel | None, float, bool]:
+        """The choice, its chance, and whether that satisfies the constraint."""
+        best, chance, most = None, 0.0, -1.0
+        gauss = self._random.gauss if self.thompson else None
+        observations = pool.telemetry.observations
+        for model in pool.models:
+            latency = model.latency
+            mean = latency.log_mean
+            if gauss is not None:
+                mean += gauss(0.0, 1.0) * latency.uncertainty(observations)
+            probability = normal_cdf((log_budget - mean) / latency.log_std)
+            if probability >= self.sla_prob:
+                return model, probability, True
+            worth = model.accuracy * probability
+            if worth > most:
+                best, chance, most = model, probability, worth
+        return best, chance, False
+
+    def _hopeless(
+        self, quick: PooledModel, budget: float, pool: PoolState, probability: float
+    ) -> Decision | Rejection:
+        if self.reject_below:
+            return Rejection(504, f"no model is likely to answer within {budget:.3g} ms")
+        rule = LATE if quick.latency.mean_ms == quick.latency.mean_ms else NO_LATENCY
+        return decision(self.name, rule, quick, budget, pool, probability)
+
+
+@dataclass(slots=True)
+class DriftPlusPenalty:
+    """The model of the best accuracy times chance, less what its time costs those who wait.
+
+    The price of time grows with the backlog: score = A P - (W / SLA) (mean / SLA) / penalty, where
+    W is how long the requests behind need by what models take now. penalty : V of the literature
+    (Neely 2010) without unit; more weighs accuracy higher and lets the queue grow longer. Time in
+    the queue is bounded for every load that the fastest model bears. reject_below : below this
+    chance a request is rejected rather than answered late.
+    """
+
+    penalty: float = PENALTY
+    reject_below: float = DRIFT_HOPELESS
+    name: str = field(default="drift_plus_penalty", init=False)
+
+    def __post_init__(self) -> None:
+        _checked_share("reject_below", self.reject_below)
+        if not 0 < self.penalty < math.inf:
+            raise BinderError(f"penalty is {self.penalty:g}", hint="write a number above 0")
+
+    def choose(self, request: Request, pool: PoolState, now_ms: float) -> Decision | Rejection:
+        if not pool.models:
+            return NO_MODEL
+        budget = request.deadline_ms - now_ms
+        sla = request.deadline_ms - request.arrived_ms
+        price = self._price(request, pool, now_ms, sla)
+        best, chance, most = None, 0.0, -math.inf
+        log_budget = math.log(budget) if budget > 0 else -math.inf
+        for model in pool.models:
+            latency = model.latency
+            probability = normal_cdf((log_budget - latency.log_mean) / latency.log_std)
+            score = model.accuracy * probability - price * latency.mean_ms
+            if score > most and probability >= HOPELESS:
+                best, chance, most = model, probability, score
+        if best is None or chance < self.reject_below:
+            return self._hopeless(budget, pool, chance)
+        return decision(self.name, PRICED, best, budget, pool, chance)
+
+    def _price(self, request: Request, pool: PoolState, now_ms: float, sla: float) -> float:
+        """Of one ms, in accuracy."""
+        if not 0 < sla < math.inf:
+            return 0.0
+        backlog = (now_ms - request.arrived_ms) / pool.servers
+        return max(backlog, 0.0) / (sla * sla * self.penalty)
+
+    def _hopeless(self, budget: float, pool: PoolState, chance: float) -> Decision | Rejection:
+        quick = fastest(pool.models)
+        if quick.latency.mean_ms != quick.latency.mean_ms:
+            return decision(self.name, NO_LATENCY, quick, budget, pool)
+        if self.reject_below:
+            return Rejection(504, f"no model is likely to answer within {budget:.3g} ms")
+        return decision(self.name, LATE, quick, budget, pool, chance)
+
+
+def _known(probability: float) -> float:
+    return -1.0 if probability != probability else probability
