@@ -107,18 +107,3 @@ def test_names_serve_completion(db: sm.Connection) -> None:
     assert "folder" in db.names("connector")
     assert "memory" in db.names("metric")
     assert db.names("view") == ["small"]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "SELECT FUSIONS OF a, b ON latency < 60%",
-        "EXPLAIN SELECT FUSIONS OF a, b",
-        "CREATE MODEL both AS FUSION OF a, b WITHIN 1% USING seed = 7",
-        "EXPLAIN FUSION both",
-        "CANCEL JOB 7",
-    ],
-)
-def test_what_is_not_answered_yet_is_said_so(text: str) -> None:
-    with sm.connect(":memory:") as db, pytest.raises(BinderError, match="not searched for"):
-        db.execute(text)
