@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from sommelier.engine.explain import json_report
 from sommelier.engine.fusion_trace import trace_lines
 from sommelier.engine.names import unknown
+from sommelier.engine.options import bind_options
 from sommelier.engine.parameters import Parameters
 from sommelier.engine.rendering import grid
 from sommelier.engine.result import Report
@@ -51,8 +53,9 @@ def explain_fusion(
 ) -> Report:
     """All that is known of one fusion, in words; `data` has the same in base units, with all steps.
 
-    Raises UnknownNameError for a name that no fusion has.
+    Raises UnknownNameError for a name that no fusion has, BinderError for options but the format.
     """
+    options = bind_options(statement.options, {"format": ("text", "json")}, parameters)
     found = _found(statement, session, parameters)
     fusion, others = found[0], found[1:]
     steps = session.catalog.fusion_steps(fusion.id)
@@ -70,7 +73,8 @@ def explain_fusion(
     for other in others:
         why = f": {other.reason}" if other.reason else ""
         lines.append(f"note: another search of this name is '{other.state}'{why}")
-    return Report(tuple(lines), _as_data(fusion, steps))
+    report = Report(tuple(lines), _as_data(fusion, steps))
+    return json_report(report.data) if options.get("format") == "json" else report
 
 
 # ---- which one

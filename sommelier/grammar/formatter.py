@@ -169,7 +169,8 @@ def _(node: nodes.ExplainWhy) -> str:
 
 @format.register
 def _(node: nodes.ExplainFusion) -> str:
-    return f"EXPLAIN FUSION {format(node.model)}"
+    options = f" ({_list(node.options)})" if node.options else ""
+    return f"EXPLAIN{options} FUSION {format(node.model)}"
 
 
 @format.register

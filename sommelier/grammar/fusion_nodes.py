@@ -36,9 +36,10 @@ class SelectFusions(Statement):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ExplainFusion(Statement):
-    """`EXPLAIN FUSION model`."""
+    """`EXPLAIN [(options)] FUSION model`."""
 
     model: ModelRef | Parameter
+    options: tuple[Option, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

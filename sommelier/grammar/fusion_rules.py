@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sommelier.errors import ParserError
 from sommelier.grammar import nodes
 from sommelier.grammar.expression_rules import Children, span_of
 from sommelier.grammar.link_rules import LinkRules
@@ -30,7 +31,15 @@ class FusionRules(LinkRules):
         )
 
     def explain_fusion(self, children: Children) -> nodes.ExplainFusion:
-        return nodes.ExplainFusion(children[2], span=span_of(children))
+        _explain, _open, options, _close, _fusion, model = children
+        for option in options or ():
+            if not isinstance(option, nodes.Option):  # the word ANALYZE
+                raise ParserError(
+                    "EXPLAIN FUSION reads what the search has kept: there is nothing to run",
+                    span=span_of([option]),
+                    hint="write EXPLAIN FUSION m, or EXPLAIN (FORMAT json) FUSION m",
+                )
+        return nodes.ExplainFusion(model, tuple(options or ()), span=span_of(children))
 
     def create_model(self, children: Children) -> nodes.CreateModel:
         _create, or_, _replace, _model, if_, _not, exists, name, _as, made = children

@@ -13,7 +13,7 @@ import pytest
 from sommelier.analysis.fusion import AbsGraph, NodeId, Pair, as_json, drawn
 from sommelier.engine.result import Report, Table
 from sommelier.engine.session import Session
-from sommelier.errors import UnknownNameError
+from sommelier.errors import BinderError, ParserError, UnknownNameError
 from sommelier.fusion_records import FusedModel, FusionStep
 from sommelier.grammar.parser import parse
 from sommelier.records import Preprocessing
@@ -145,7 +145,12 @@ def test_data_are_the_record_in_base_units(shelf: Shelf) -> None:
         k: v for k, v in asdict(kept).items() if k not in left_out
     }
     assert data["options"] == OPTIONS
-    assert json.loads(json.dumps(data))["created_at"] == data["created_at"]
+    written = shelf.ask("EXPLAIN (FORMAT json) FUSION m")
+    assert json.loads("\n".join(written.lines)) == json.loads(json.dumps(data))
+    with pytest.raises(ParserError, match="there is nothing to run"):
+        shelf.ask("EXPLAIN (ANALYZE) FUSION m")
+    with pytest.raises(BinderError, match="unknown option 'seed'"):
+        shelf.ask("EXPLAIN (seed = 1) FUSION m")
 
 
 @pytest.mark.parametrize(

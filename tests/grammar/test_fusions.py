@@ -69,6 +69,10 @@ def fusion(text: str) -> n.FusionRecipe:
         ),
         ("EXPLAIN FUSION m@2", n.ExplainFusion(n.ModelRef("m", "2"))),
         ("EXPLAIN FUSION $m", n.ExplainFusion(n.Parameter("m"))),
+        (
+            "EXPLAIN (format = 'json') FUSION m",
+            n.ExplainFusion(n.ModelRef("m"), (n.Option("format", n.Text("json")),)),
+        ),
         ("EXPLAIN SELECT FUSIONS OF a", n.Explain(n.SelectFusions(models=(A,)))),
         ("CANCEL JOB 7", n.CancelJob(7)),
         ("CANCEL JOB $job", n.CancelJob(n.Parameter("job"))),
