@@ -6,6 +6,7 @@ are perceptrons whose hidden layers hold all of it, so much can be shared and li
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,24 @@ def write_nets(folder: Path) -> dict[str, Path]:
             {"digit": 96, "speaker": 64, "accent": 48}.items(), start=1
         )
     }
+
+
+def write_random_net(path: Path, *, seed: int, width: int = 32, classes: int = 4) -> Path:
+    """x -> three hidden layers with ReLU and random weights: no two of these share what they see,
+    so fusing them takes training, and loses something."""
+    rng = np.random.default_rng(seed)
+    sizes = [FEATURES, width, width, width, classes]
+    weights: dict[str, Floats] = {}
+    nodes, given = [], "x"
+    for i, (before, after) in enumerate(pairwise(sizes)):
+        scale = np.sqrt(2 / before)
+        weights[f"w{i}"] = (scale * rng.normal(size=(before, after))).astype(np.float32)
+        weights[f"b{i}"] = np.zeros(after, np.float32)
+        made = "scores" if i == len(sizes) - 2 else f"h{i}"
+        nodes.append(helper.make_node("Gemm", [given, f"w{i}", f"b{i}"], [made]))
+        given = f"r{i}"
+        if made != "scores":
+            nodes.append(helper.make_node("Relu", [made], [given]))
+    return save_model(
+        path, nodes, {"x": (FLOAT, ["n", FEATURES])}, {"scores": (FLOAT, ["n", classes])}, weights
+    )

@@ -213,8 +213,9 @@ class _Run:
             catalog.drop_fusion(fusion.id)  # its steps are those of another time
         catalog.add_fusion(fusion)
         try:
-            finding = self._found()
-            kept = self._kept(finding)
+            with self._sandbox() as sandbox:
+                finding = self._found(sandbox)
+                kept = self._kept(finding, sandbox)
         except (WorkerCrashedError, WorkerTimeoutError) as error:  # more time or memory may help
             self._settle("interrupted", error.message)
             raise
@@ -269,34 +270,38 @@ class _Run:
 
     # ---- the child
 
-    def _found(self) -> FusionFinding:
+    def _found(self, sandbox: Sandbox) -> FusionFinding:
         """What the search came to. Raises CancelledError when it was stopped with nothing."""
-        options, data = self.request.options, self.request.data
-        with self._sandbox() as sandbox:
-            latencies = None
-            table: tuple[Any, ...] = ()
-            if options.method != "equal layers":
-                self.progress("measuring", 0, len(data.records), None)
-                latencies = original_latencies(self.rooms, data, sandbox)
-                table = tuple(self.rooms.catalog.operator_costs("cpu"))
-            asked = SearchRequest(
-                data, self.request.fusion.name, self.folder, options.method, options.search,
-                options.limits, table, latencies,
-            )  # fmt: skip
-            with ThreadPoolExecutor(1) as pool:
-                future = pool.submit(sandbox.call, search_fusion, asked)
-                try:
-                    self._watch(future)
-                except BaseException:
-                    sandbox.close()
-                    raise
-            finding = future.result()
+        asked = self._asked(sandbox)
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(sandbox.call, search_fusion, asked)
+            try:
+                self._watch(future)
+            except BaseException:
+                sandbox.close()
+                raise
+        finding = future.result()
         if finding.path is None and finding.stopped == "cancelled":
             raise CancelledError(
                 f"the search was cancelled: {finding.closest}",
                 hint="no model was made; the same statement goes on from there",
             )
         return finding
+
+    def _asked(self, sandbox: Sandbox) -> SearchRequest:
+        options, data = self.request.options, self.request.data
+        asked = SearchRequest(
+            data, self.request.fusion.name, self.folder, options.method, options.search,
+            options.limits,
+        )  # fmt: skip
+        if options.method == "equal layers":
+            return asked
+        self.progress("measuring", 0, len(data.records), None)
+        return replace(
+            asked,
+            latencies_ms=original_latencies(self.rooms, data, sandbox),
+            operator_costs=tuple(self.rooms.catalog.operator_costs("cpu")),
+        )
 
     def _sandbox(self) -> Sandbox:
         options = self.request.options
@@ -355,11 +360,12 @@ class _Run:
             done, total = len(self.steps), search.steps
         if total is not None:
             done = min(done, total)
-        self.progress("finishing" if finishing else "searching", done, total, best_of(self.steps))
+        phase = "finishing" if finishing or done == total else "searching"
+        self.progress(phase, done, total, best_of(self.steps))
 
     # ---- keeping
 
-    def _kept(self, finding: FusionFinding) -> FusedModel:
+    def _kept(self, finding: FusionFinding, sandbox: Sandbox) -> FusedModel:
         """The fusion as it is now; with a model, everything that is known of it, in one step."""
         catalog = self.rooms.catalog
         fusion = _with_finding(self.request.fusion, finding)
@@ -369,7 +375,7 @@ class _Run:
                 catalog.add_fusion_steps(fusion.id, finding.trace)
             return fusion
         self.progress("keeping", 0, 1, fusion.name)
-        return keep_model(self.rooms, self.request, fusion, finding)
+        return keep_model(self.rooms, self.request, fusion, finding, sandbox)
 
     def _nothing(self, finding: FusionFinding) -> AnalysisError:
         data, options = self.request.data, self.request.options

@@ -16,7 +16,6 @@ from sommelier.analysis.latency import measure
 from sommelier.analysis.links.formats import CLASS_KINDS
 from sommelier.analysis.metrics import Correctness, accuracy_measurements
 from sommelier.analysis.probes import Probes, dataset_probes
-from sommelier.analysis.sandbox import MODEL_BYTES, MODEL_SECONDS, Sandbox
 from sommelier.errors import AnalysisError, StorageError, UnknownNameError
 from sommelier.fusion_records import FusedModel
 from sommelier.records import Lineage, Measurement, ModelRecord, OutputKind, Provenance
@@ -25,6 +24,7 @@ from sommelier.storage.versions import version_of
 if TYPE_CHECKING:
     from sommelier.analysis.fusion_jobs import FusionRequest
     from sommelier.analysis.fusion_requests import FusionFinding
+    from sommelier.analysis.sandbox import Sandbox
     from sommelier.analysis.workers import Rooms
     from sommelier.storage.catalog import Catalog
 
@@ -62,7 +62,11 @@ def _known_latency(measurements: list[Measurement]) -> float | None:
 
 
 def keep_model(
-    rooms: Rooms, request: FusionRequest, fusion: FusedModel, finding: FusionFinding
+    rooms: Rooms,
+    request: FusionRequest,
+    fusion: FusedModel,
+    finding: FusionFinding,
+    sandbox: Sandbox,
 ) -> FusedModel:
     """The fusion with its model, which is in the catalog with everything known of it, or is not.
 
@@ -75,9 +79,8 @@ def keep_model(
     key = rooms.artifacts.put(finding.path)
     record = replace(fused_record(inspection.record, request), artifact=key)
     path = rooms.artifacts.path(key)
-    with Sandbox(time_limit_s=MODEL_SECONDS, memory_limit_bytes=MODEL_BYTES) as sandbox:
-        latency = sandbox.call(measure, path, model_id=record.id)
-        answers, probes = _answers(rooms.catalog, Subject(record, path), request.data, sandbox)
+    latency = sandbox.call(measure, path, model_id=record.id)
+    answers, probes = _answers(rooms.catalog, Subject(record, path), request.data, sandbox)
     catalog = rooms.catalog
     with catalog.transaction():
         _check_unchanged(catalog, request)
