@@ -49,10 +49,11 @@ class FineTuning:
     """How a fused model is fine-tuned. epochs : the most.
 
     batch : None for 16 to 64, so that an epoch has 64 steps if it can. learning_rate : None for
-    0.2 over the median width of the layers, at most 0.005. loss, weights : of every task ('auto': by its kind of answer; None: equal weights). tolerance :
-    the drop on the `select` samples at which training ends, for the worst task, a fraction; None
-    trains all `epochs`. predictor : gives up where it says that the tolerance is out of reach; None
-    never does. every : epochs between two measurements; the paper measures every 5 or 2.
+    0.2 over the median width of the layers, at most 0.005. loss, weights : of every task ('auto':
+    by its kind of answer; None: equal weights). tolerance : the drop on the `select` samples at
+    which training ends, for the worst task, a fraction; None trains all `epochs`. predictor : gives
+    up where it says that the tolerance is out of reach; None never does. every : epochs between two
+    measurements; the paper measures every 5 or 2.
     """
 
     epochs: int = 16
