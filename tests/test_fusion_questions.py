@@ -123,6 +123,16 @@ def test_limits_on_latency_are_held_against_predictions_for_the_device(
     assert all(row["speedup"] == pytest.approx(1 / row["latency_share"]) for row in rows)  # type: ignore[operator]  # a number
 
 
+def test_what_the_models_cost_together_is_said_the_same_everywhere(db: sm.Connection) -> None:
+    def memory(lines: tuple[str, ...]) -> str:
+        (line,) = [line for line in lines if "memory" in line and "after the other" in line]
+        return line.split("memory ")[1].split(",")[0]
+
+    table = db.execute(f"SELECT FUSIONS {OF}")
+    assert isinstance(table, Table)
+    assert memory(table.notes) == memory(told(db, f"EXPLAIN SELECT FUSIONS {OF}").lines)
+
+
 def test_without_data_risk_is_unknown_and_says_so(tmp_path: Path) -> None:
     with filled(tmp_path, data=False) as db:
         table = db.execute(f"SELECT FUSIONS risk, accuracy_drop, flops_share {OF}")

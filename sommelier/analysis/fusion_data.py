@@ -255,7 +255,7 @@ def _drawn(
     samples = options.samples
     if samples is None:
         samples = min(len(items), options.most, max(1, MOST_BYTES // _item_bytes(items, model)))
-        if samples < len(items):
+        if samples < len(items) and options.most >= MOST_SAMPLES:  # else the caller chose so
             notes.append(f"{samples} of {len(items)} items of '{items.record.name}' are used")
     return dataset_probes(items, samples=samples, seed=options.seed)
 

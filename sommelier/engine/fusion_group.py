@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sommelier.engine.fusion_columns import COSTS, cost_of
 from sommelier.engine.model_group import group_of
 from sommelier.engine.plan import ModelReference
 from sommelier.engine.scope import Scope
@@ -29,21 +28,18 @@ class FusionGroup:
     """Two models or more. device : where their latencies are known; None where nowhere.
 
     alone : what each costs by the catalog, in their order; latency on `device` at batch 1.
+    together : one after the other, None where it is unknown of one. Memory is that of all weights
+    and of the activations of the model that needs most.
     """
 
     models: tuple[ModelReference, ...]
     device: str | None
     alone: tuple[FusionCost, ...]
+    together: FusionCost
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(model.name for model in self.models)
-
-    @property
-    def together(self) -> FusionCost:
-        """What they cost one after the other; None where it is unknown of one."""
-        sums = {name: sum_of([cost_of(cost, name) for cost in self.alone]) for name in COSTS}
-        return FusionCost(sums["flops"], sums["params"], sums["memory"], sums["latency"])
 
     @property
     def latencies_ms(self) -> tuple[float, ...] | None:
@@ -65,12 +61,20 @@ def fusion_group(statement: nodes.SelectFusions, session: Session, scope: Scope)
     rows = scope.facts.resources.rows([model.id for model in models])
     device = _device(rows, scope, statement)
     costs = [_known(name, device, rows, scope) for name in ("flops", "params", "memory", "latency")]
+    weights, peaks = (_known(name, device, rows, scope) for name in ("size", "activation_memory"))
+    flops, params, _, latency = (_sum(values) for values in costs)
+    memory = _sum(
+        [_sum(weights), None if None in peaks else max(p for p in peaks if p is not None)]
+    )
     return FusionGroup(
-        models, device, tuple(FusionCost(*values) for values in zip(*costs, strict=True))
+        models,
+        device,
+        tuple(FusionCost(*values) for values in zip(*costs, strict=True)),
+        FusionCost(flops, params, memory, latency),
     )
 
 
-def sum_of(values: Sequence[float | None]) -> float | None:
+def _sum(values: Sequence[float | None]) -> float | None:
     """None where one of them is unknown."""
     known = [value for value in values if value is not None]
     return math.fsum(known) if len(known) == len(values) else None

@@ -30,14 +30,13 @@ def estimate_notes(group: FusionGroup, ranking: FusionRanking) -> Iterator[str]:
     """That all is predicted, from what, and what the models cost without fusion."""
     if ranking.samples:
         data = f" of '{ranking.dataset}'" if ranking.dataset else ""
-        yield (
-            "nothing was trained: accuracy_drop and risk are estimates"
-            f" from {ranking.samples} samples{data}"
-        )
+        predicted = any(fusion.drop is not None for fusion in ranking.fusions)
+        told = "accuracy_drop and risk are estimates" if predicted else "risk is an estimate"
+        yield f"nothing was trained: {told} from {ranking.samples} samples{data}"
     else:
         yield "nothing was trained, and without samples accuracy_drop and risk are unknown"
     yield latency_note(group, ranking.basis)
-    yield f"one after the other the models cost {amounts(ranking.together)}"
+    yield f"by the same estimates the models, one after the other, cost {amounts(ranking.together)}"
 
 
 def latency_note(group: FusionGroup, basis: str) -> str:
@@ -79,12 +78,14 @@ def unknown_notes(
     """A sentence for each column without which these fusions could not be judged."""
     for column, lack in missing(condition, undecided, rows):
         count = "1 fusion has" if len(lack) == 1 else f"{len(lack)} fusions have"
-        yield f"{count} no {column}{_remedy(column, group)}"
+        yield f"{count} no {column}{_remedy(column, rows.ranking, group)}"
 
 
-def _remedy(column: str, group: FusionGroup) -> str:
+def _remedy(column: str, ranking: FusionRanking, group: FusionGroup) -> str:
     if column.startswith("latency") or column == "speedup":
         return f": ANALYZE {', '.join(group.names)} FOR LATENCY"
+    if column in ("accuracy_drop", "risk") and ranking.samples:
+        return ": nothing predicts it for them"
     if column in ("accuracy_drop", "risk"):
         return ": it is predicted from samples of a dataset that all the models can answer"
     return ""

@@ -19,7 +19,7 @@ from sommelier.analysis.operator_timing import ModelTimes, OperatorTime
 from sommelier.analysis.operators import OperatorTable, estimate
 from sommelier.analysis.profiling import profile
 from sommelier.errors import AnalysisError
-from tests.analysis.fusion.models import in_blocks, samples
+from tests.analysis.fusion.models import in_blocks, protos, samples
 
 FAMILIES = ["vgg", "cnn", "vit", "bert"]
 
@@ -52,6 +52,14 @@ def test_costs_are_those_of_the_written_model(family: str) -> None:
         assert found.cost.memory_bytes == pytest.approx(memory, rel=0.35)  # an estimate
         assert found.flops_share == pytest.approx(costs.share(found.graph))
         assert found.latency_share is None
+
+
+def test_models_one_after_the_other_need_all_weights_and_the_highest_peak_of_one() -> None:
+    costs = CostModel.of(in_blocks("digits"))
+    truths = [profile(model) for model in protos("digits").values()]
+    peaks = [truth.peak_activation_bytes or 0 for truth in truths]
+    memory = sum(truth.weight_bytes for truth in truths) + max(peaks)
+    assert costs.cost(costs.original).memory_bytes == pytest.approx(memory, rel=0.02)
 
 
 def test_a_table_predicts_what_it_predicts_for_the_written_model(table: OperatorTable) -> None:

@@ -89,6 +89,14 @@ class CostModel:
             return graph.flops / max(self.original.flops, 1.0)
         return (self._latency_ms(graph) or 0.0) / max(sum(self.block_ms.values()), 1e-12)
 
+    def relative(self, graph: AbsGraph) -> tuple[float, float | None]:
+        """FLOPs and memory relative to the originals; None for a memory that is unknown."""
+        cost, whole = self.cost(graph), self.cost(self.original)
+        memory = None
+        if cost.memory_bytes is not None and whole.memory_bytes:
+            memory = cost.memory_bytes / whole.memory_bytes
+        return cost.flops / max(whole.flops, 1.0), memory
+
     def _latency_ms(self, graph: AbsGraph) -> float | None:
         if not self.block_ms:
             return None
@@ -101,7 +109,7 @@ class CostModel:
 
     def _peak(self, graph: AbsGraph) -> int | None:
         """The most bytes alive: features that others still read, and a block's inside."""
-        order = list(graph.nodes)
+        order = _depth_first(graph)
         last = {node: i for i, child in enumerate(order) if (node := graph.parents[child])}
         highest = 0
         for i, node in enumerate(order):
@@ -112,6 +120,16 @@ class CostModel:
             alive = {n for n in order[:i] if last.get(n, -1) >= i and n != parent}
             highest = max(highest, inside + sum(_bytes(graph.blocks[n]) for n in alive))
         return highest
+
+
+def _depth_first(graph: AbsGraph) -> list[NodeId]:
+    """Parents before children, branch after branch: the originals run one after the other, so
+    that the most alive at once is that of the one that needs most."""
+    found, waiting = [], list(reversed(graph.children.get(None, ())))
+    while waiting:
+        found.append(waiting.pop())
+        waiting += reversed(graph.children.get(found[-1], ()))
+    return found
 
 
 def _bytes(block: Block) -> int:
