@@ -33,21 +33,7 @@ def explain_fusions(
     samples, dataset : what predictions would be made from, 0 and None for nothing. basis : as in
     FusionRanking. found : the answer and the milliseconds it took, of EXPLAIN ANALYZE.
     """
-    group = question.group
-    stages: Stages = [
-        ("models", _models(question, blocks)),
-        ("pairs", _pairs(question, blocks)),
-        ("data", [_data(samples, dataset)]),
-        ("costs", [f"{amounts(group.together)}, one after the other", latency_note(group, basis)]),
-    ]
-    stages += [(name, _conditions(part)) for name, part in _clauses(question) if part is not None]
-    order = wording.order_text(question.order) if question.order else "the most promising first"
-    most = MOST_ROWS if question.limit is None else question.limit
-    since = f" from row {question.offset + 1}" if question.offset else ""
-    names = ", ".join(column.name for column in question.columns)
-    if question.distinct:
-        stages.append(("distinct", [names]))
-    stages += [("order", [order]), ("limit", [f"{most}{since}"]), ("columns", [names])]
+    stages = _stages(question, blocks, _data(samples, dataset), basis)
     told = [*notes, *question.binding.scope.notes]
     data: dict[str, Any] = {
         "plan": [{"stage": name, "detail": details} for name, details in stages],
@@ -56,7 +42,7 @@ def explain_fusions(
         "samples": samples,
         "dataset": dataset,
         "basis": basis,
-        "device": group.device,
+        "device": question.group.device,
     }
     lines = [
         f"{name if place == 0 else '':<8} {detail}"
@@ -72,8 +58,24 @@ def explain_fusions(
     return Report((*lines, *(f"note: {note}" for note in told)), {**data, "notes": told})
 
 
-def _clauses(question: FusionsQuestion) -> tuple[tuple[str, Condition | None], ...]:
-    return ("on", question.limits), ("where", question.where)
+def _stages(question: FusionsQuestion, blocks: FusionBlocks, data: str, basis: str) -> Stages:
+    """What is compared, then the clauses, each with its lines."""
+    group = question.group
+    stages: Stages = [
+        ("models", _models(question, blocks)),
+        ("pairs", _pairs(question, blocks)),
+        ("data", [data]),
+        ("costs", [f"{amounts(group.together)}, one after the other", latency_note(group, basis)]),
+    ]
+    clauses = (("on", question.limits), ("where", question.where))
+    stages += [(name, _conditions(part)) for name, part in clauses if part is not None]
+    names = ", ".join(column.name for column in question.columns)
+    if question.distinct:
+        stages.append(("distinct", [names]))
+    order = wording.order_text(question.order) if question.order else "the most promising first"
+    most = MOST_ROWS if question.limit is None else question.limit
+    since = f" from row {question.offset + 1}" if question.offset else ""
+    return [*stages, ("order", [order]), ("limit", [f"{most}{since}"]), ("columns", [names])]
 
 
 def _conditions(condition: Condition) -> list[str]:
