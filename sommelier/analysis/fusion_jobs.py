@@ -1,4 +1,4 @@
-"""CREATE MODEL ... AS FUSION OF: what is searched for, the search itself, and what is kept of it.
+"""CREATE MODEL ... AS FUSION OF: the search while it runs, and what is kept of it.
 
 A fusion's row is in the catalog before its search begins, its steps as they come, and the model
 with everything that is known of it in one transaction at the end. What the search needs to go on
@@ -13,19 +13,16 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sommelier.analysis.fusion.distillation import FineTuning
-from sommelier.analysis.fusion.search.options import SearchOptions
-from sommelier.analysis.fusion_data import DataOptions, FusionData, fusion_data
 from sommelier.analysis.fusion_keeping import keep_model, original_latencies
-from sommelier.analysis.fusion_limits import CostLimit
+from sommelier.analysis.fusion_plans import FusionRequest
 from sommelier.analysis.fusion_requests import CANCEL, STEPS, FusionFinding, SearchRequest
 from sommelier.analysis.fusion_work import search_fusion
-from sommelier.analysis.sandbox import MODEL_BYTES, Sandbox
+from sommelier.analysis.sandbox import Sandbox
 from sommelier.errors import (
     AnalysisError,
     CancelledError,
@@ -35,73 +32,15 @@ from sommelier.errors import (
     WorkerTimeoutError,
 )
 from sommelier.fusion_records import FusedModel, FusionStep, FusionTask
-from sommelier.storage.versions import fusion_id, version_of
 from sommelier.units import Dimension, format_value
 
 if TYPE_CHECKING:
     from sommelier.analysis.workers import Progress, Rooms
-    from sommelier.records import ModelRecord
-    from sommelier.storage.catalog import Catalog
 
-METHODS = (
-    "auto", "gain first", "annealing", "random", "all shared", "merged weights", "equal layers",
-)  # fmt: skip
-"""How a fusion is found. 'auto': averaged weights where the models are of one architecture, and if
-these lose too much, the search that reaches most in the least time."""
-
-BUDGET_S = 600.0  # of a search, where neither time nor epochs nor steps are given
 UNLIMITED_S = 7 * 86_400.0  # of a search whose budget is no time
 FINISHING_S = 1800.0  # of what follows on a search: training on, certifying, measuring
 FOLDER = "fusions"
 POLL_S = 0.2
-UNTRAINED = ("merged weights", "equal layers")
-
-
-@dataclass(frozen=True, slots=True)
-class FusionOptions:
-    """What is asked of a fusion. tolerance : what each task may lose, a fraction.
-
-    budget_s, epochs, steps : the search ends with the first; all None: BUDGET_S. time_limit_s : of
-    the whole statement, None: the budget and what follows. device : of training.
-    """
-
-    method: str = "auto"
-    tolerance: float = 0.01
-    upper_end: bool = False
-    confidence: float = 0.95
-    limits: tuple[CostLimit, ...] = ()
-    budget_s: float | None = None
-    epochs: int | None = None
-    steps: int | None = None
-    data: DataOptions = field(default_factory=DataOptions)
-    threads: int = 1
-    device: str = "cpu"
-    time_limit_s: float | None = None
-    memory_limit_bytes: float = 2 * MODEL_BYTES
-
-    @property
-    def search(self) -> SearchOptions:
-        """As the search takes them; limits are told to it once costs are known."""
-        budget = self.budget_s
-        if budget is None and self.epochs is None and self.steps is None:
-            budget = BUDGET_S
-        return SearchOptions(
-            tolerance=self.tolerance, upper_end=self.upper_end, budget_s=budget,
-            epochs=self.epochs, steps=self.steps, seed=self.data.seed, confidence=self.confidence,
-            training=FineTuning(device=self.device, threads=self.threads),
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class FusionRequest:
-    """fusion : the row as it is when the search begins. replaced : the model of that name, which
-    goes once the new one is there. version : of the new model."""
-
-    fusion: FusedModel
-    data: FusionData
-    options: FusionOptions
-    version: str | None = None
-    replaced: ModelRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,63 +49,6 @@ class Stopping:
 
     cancelled: Callable[[], bool] = bool
     closing: Callable[[], bool] = bool
-
-
-def plan_fusion(
-    catalog: Catalog,
-    models: Sequence[ModelRecord],
-    options: FusionOptions,
-    *,
-    name: str,
-    version: str | None = None,
-    replaced: ModelRecord | None = None,
-) -> FusionRequest:
-    """What will be searched for; nothing is run.
-
-    Raises AnalysisError for models that cannot be fused, for no data to learn from, and for options
-    that make no search; DatasetError for data that cannot be read.
-    """
-    if options.method not in METHODS:
-        raise AnalysisError(f"there is no method '{options.method}'", hint=", ".join(METHODS))
-    data = fusion_data(catalog, models, options.data)
-    search = options.search
-    if data.probes is None and options.method != "equal layers":
-        raise AnalysisError(
-            f"a fusion learns from data: {data.notes[0]}",
-            hint="REGISTER DATASET d FROM 'file.npz' (labels are not needed), or FOR MEMORY, which"
-            " needs none",
-        )
-    tasks = tuple(
-        FusionTask(record.id, task, version_of(record))
-        for record, task in zip(data.records, data.tasks, strict=True)
-    )
-    fusion = FusedModel(
-        id="", name=name, state="searching", tasks=tasks,
-        method=options.method if options.method in UNTRAINED else "search",
-        options=_decisive(options, data), drop_threshold=options.tolerance,
-        confidence=options.confidence, dataset=data.dataset,
-        probe_set_id=None if data.probes is None else data.probes.record.id,
-        seed=options.data.seed,
-        budget_ms=None if search.budget_s is None else search.budget_s * 1e3, device="cpu",
-    )  # fmt: skip
-    return FusionRequest(replace(fusion, id=fusion_id(fusion)), data, options, version, replaced)
-
-
-def _decisive(options: FusionOptions, data: FusionData) -> str:
-    """What decides how a search comes out, but its budget, as JSON."""
-    decides: dict[str, Any] = {
-        "method": options.method,
-        "upper_end": options.upper_end,
-        "limits": [asdict(limit) for limit in options.limits],
-        "samples": data.samples,
-        "probe_set_id": None if data.probes is None else data.probes.record.id,
-        "labels": options.data.labels,
-        "device": options.device,
-    }
-    return json.dumps(decides, sort_keys=True)
-
-
-# ---- the search
 
 
 def run_fusion(

@@ -22,7 +22,7 @@ from sommelier.records import Lineage, Measurement, ModelRecord, OutputKind, Pro
 from sommelier.storage.versions import version_of
 
 if TYPE_CHECKING:
-    from sommelier.analysis.fusion_jobs import FusionRequest
+    from sommelier.analysis.fusion_plans import FusionRequest
     from sommelier.analysis.fusion_requests import FusionFinding
     from sommelier.analysis.sandbox import Sandbox
     from sommelier.analysis.workers import Rooms

@@ -43,7 +43,7 @@ class RankRequest:
 class SearchRequest:
     """What is searched for, and in which folder.
 
-    name : of the model that it becomes. method : one of fusion_jobs.METHODS. options : of the
+    name : of the model that it becomes. method : one of fusion_plans.METHODS. options : of the
     search; its limits are those of `limits`. operator_costs, latencies_ms : as of RankRequest.
     """
 

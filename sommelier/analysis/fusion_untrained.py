@@ -76,16 +76,19 @@ def equal_layers(request: SearchRequest) -> FusionFinding:
     return replace(finding, tasks=exact, base=base, cost=cost, path=path, inspection=inspection)
 
 
-def merged_weights(request: SearchRequest, taught: Taught, options: SearchOptions) -> FusionFinding:
+def merged_weights(
+    request: SearchRequest, taught: Taught, options: SearchOptions, together: FusionCost
+) -> FusionFinding:
     """The models with one averaged trunk and their own heads, if it meets what is asked.
 
-    Without path where it does not: `closest` says why, and `notes` what it lost.
+    together : what the models cost one after the other. Without path where it does not: `closest`
+    says why, and `notes` what it lost.
     """
     from sommelier.analysis.fusion.merging import merge
 
     data, lessons = request.data, taught.lessons
     finding = FusionFinding(
-        "merged weights", tasks_of(data, None, None), base_of(data), samples=split_sizes(lessons),
+        "merged weights", tasks_of(data, None, None), together, samples=split_sizes(lessons),
         advice="models that were trained apart have to be trained to share: leave out the method",
     )  # fmt: skip
     try:

@@ -118,7 +118,7 @@ def search_fusion(request: SearchRequest) -> FusionFinding:
         study = _Study.of(request)
         merged = None
         if request.method in ("auto", "merged weights"):
-            merged = merged_weights(request, study.taught, study.limited)
+            merged = merged_weights(request, study.taught, study.limited, study.together)
             if merged.path is not None or request.method == "merged weights":
                 return replace(merged, notes=(*study.taught.notes, *merged.notes))
         return study.searched(merged)
@@ -152,12 +152,16 @@ def _as_begun(request: SearchRequest) -> SearchRequest:
 
 @dataclass(frozen=True)
 class _Study:
-    """A search's models, lessons and options, ready to begin. limited : options with limits."""
+    """A search's models, lessons and options, ready to begin. limited : options with limits.
+
+    together : what the models cost one after the other.
+    """
 
     request: SearchRequest
     models: dict[str, Blocks]
     taught: Any
     limited: SearchOptions
+    together: FusionCost
 
     @classmethod
     def of(cls, request: SearchRequest) -> _Study:
@@ -173,7 +177,8 @@ class _Study:
         if request.latencies_ms is not None:  # measured is better than estimated
             together = replace(together, latency_ms=sum(request.latencies_ms.values()))
         limits = shares_of(request.limits, alone, together)
-        return cls(request, models, taught, replace(request.options, limits=limits))
+        limited = replace(request.options, limits=limits)
+        return cls(request, models, taught, limited, together)
 
     def searched(self, merged: FusionFinding | None) -> FusionFinding:
         """The finding of the search proper. merged : what averaging weights came to before."""
@@ -197,7 +202,6 @@ class _Study:
     def _found(self, result: Any, notes: tuple[str, ...]) -> FusionFinding:
         from sommelier.analysis.fusion.drawing import as_json
         from sommelier.analysis.fusion_outcomes import (
-            base_of,
             closest_of,
             kept_model,
             split_sizes,
@@ -212,7 +216,7 @@ class _Study:
         )
         certificate = None if nearest is None else nearest.certificate
         finding = FusionFinding(
-            "search", tasks_of(request.data, self.taught, certificate), base_of(request.data),
+            "search", tasks_of(request.data, self.taught, certificate), self.together,
             result.stopped, trace=result.trace, samples=split_sizes(self.taught.lessons),
             evaluations=result.evaluations, elapsed_ms=result.elapsed_ms,
             notes=(*self.taught.notes, *notes),

@@ -15,8 +15,8 @@ from sommelier.storage.tasks import TaskQueue
 from sommelier.units import Dimension, format_value
 
 if TYPE_CHECKING:
-    from sommelier.analysis.fusion_jobs import FusionOptions, FusionRequest
     from sommelier.analysis.fusion_limits import CostLimit
+    from sommelier.analysis.fusion_plans import FusionOptions, FusionRequest
     from sommelier.connection.background import BackgroundJob
     from sommelier.connection.connection import Connection
     from sommelier.connection.statements import Call
@@ -58,7 +58,7 @@ def create_fusion(
     names, limits and options that do not fit, AnalysisError for models that cannot be fused and
     when no fusion was found that is within what was asked.
     """
-    from sommelier.analysis.fusion_jobs import plan_fusion
+    from sommelier.analysis.fusion_plans import plan_fusion
 
     recipe = statement.recipe
     assert isinstance(recipe, nodes.FusionRecipe), "a graft is made elsewhere"
@@ -115,19 +115,11 @@ def _options(
     notes: list[str],
 ) -> FusionOptions:
     from sommelier.analysis.fusion_data import DataOptions
-    from sommelier.analysis.fusion_jobs import BUDGET_S, FusionOptions
+    from sommelier.analysis.fusion_plans import BUDGET_S, FusionOptions
 
     given = call.options(statement.options, FUSION_OPTIONS)
     _check(given, statement)
-    method = given.get("method", "auto").replace("_", " ")
-    if recipe.memory_only:
-        if method not in ("auto", "equal layers"):
-            raise BinderError(
-                "FOR MEMORY keeps equal layers once and searches for nothing",
-                span=statement.span,
-                hint="leave out FOR MEMORY, or the method",
-            )
-        method = "equal layers"
+    method = _method(given, recipe, statement)
     untrained = method in ("equal layers", "merged weights")
     if not untrained and not {"budget", "epochs", "steps"} & set(given):
         notes.append(f"budget {BUDGET_S / 60:.0f} min: USING budget = 20min gives more")
@@ -150,6 +142,21 @@ def _options(
         None if limit is None else limit / 1e3,
         given.get("memory_limit", usual.memory_limit_bytes),
     )
+
+
+def _method(
+    given: Mapping[str, Any], recipe: nodes.FusionRecipe, statement: nodes.CreateModel
+) -> str:
+    method: str = given.get("method", "auto").replace("_", " ")
+    if not recipe.memory_only:
+        return method
+    if method not in ("auto", "equal layers"):
+        raise BinderError(
+            "FOR MEMORY keeps equal layers once and searches for nothing",
+            span=statement.span,
+            hint="leave out FOR MEMORY, or the method",
+        )
+    return "equal layers"
 
 
 def _check(given: Mapping[str, Any], statement: nodes.CreateModel) -> None:

@@ -163,7 +163,8 @@ class AbsGraph:
 
     @cached_property
     def nodes(self) -> Mapping[NodeId, AbsNode]:
-        """All blocks that are left, parents before children."""
+        """All blocks that are left, parents before children, one branch after the other: so, run in
+        this order, the fewest features are alive at once."""
         found = {}
         waiting = list(self.children.get(None, ()))
         while waiting:
@@ -173,7 +174,7 @@ class AbsGraph:
                 *node, block.op_type, block.input_shape, block.output_shape, block.capacity,
                 block.flops, self.parents[node], below,
             )  # fmt: skip
-            waiting.extend(below)
+            waiting[:0] = below
         return found
 
     @cached_property
