@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from sommelier.analysis.bounds.across_datasets import AcrossDatasets, across_datasets
 from sommelier.analysis.bounds.anytime import Decision, anytime_limits, decide
-from sommelier.analysis.bounds.betting import betting_limits
+from sommelier.analysis.bounds.betting import betting_limits, shown_below
 from sommelier.analysis.bounds.bootstrap import bootstrap
 from sommelier.analysis.bounds.dispatch import Kind, MethodName, bound, methods
 from sommelier.analysis.bounds.intervals import Interval
@@ -53,6 +53,7 @@ __all__ = [
     "paired_betting_limits",
     "paired_cp_limits",
     "samples_needed",
+    "shown_below",
     "split",
     "tango_limits",
     "wilson_limits",

@@ -52,6 +52,20 @@ def betting_limits(
     )
 
 
+def shown_below(values: ArrayLike, limit: float, alpha: float) -> NDArray[np.bool_]:
+    """Whether the mean of each row is shown to be below `limit`, in (0, 1), at risk `alpha`.
+
+    values (rows, n) in [0, 1]. True where the upper end of `betting_limits` is at most the limit,
+    but for rounding; a 64th of its cost.
+    """
+    if not (0 < alpha < 1 and 0 < limit < 1):
+        raise AnalysisError(f"alpha {alpha:g} and limit {limit:g} lie strictly between 0 and 1")
+    room = 1 - checked_values(values)
+    if room.shape[-1] == 0:
+        return np.zeros(len(room), dtype=np.bool_)
+    return _rich(room, _bets(room, alpha), np.full(len(room), 1 - limit), alpha)
+
+
 def shuffled(counts: dict[float, int], *, seed: int = 0) -> Floats:
     """Samples with these counts per value, float64 (n,), in a random order.
 
@@ -71,12 +85,18 @@ def _lower(x: Floats, alpha: float) -> Floats:
     rejected, accepted = np.zeros(len(x)), np.ones(len(x))  # nobody gets rich on "more than 1"
     for _ in range(HALVINGS):
         middle = (rejected + accepted) / 2
-        stake = np.minimum(bets, LARGEST_STAKE / middle[:, None])
-        stake *= x - middle[:, None]
-        capital = np.cumsum(np.log1p(stake, out=stake), axis=1, out=stake).max(axis=1)
-        rich = capital >= np.log(1 / alpha) + ROUNDING
+        rich = _rich(x, bets, middle, alpha)
         rejected, accepted = np.where(rich, middle, rejected), np.where(rich, accepted, middle)
     return rejected
+
+
+def _rich(x: Floats, bets: Floats, mean: Floats, alpha: float) -> NDArray[np.bool_]:
+    """Whether who bets that rows (rows, n) exceed `mean` (rows,) ever multiplies his capital by
+    1 / alpha."""
+    stake = np.minimum(bets, LARGEST_STAKE / mean[:, None])
+    stake *= x - mean[:, None]
+    capital = np.cumsum(np.log1p(stake, out=stake), axis=1, out=stake).max(axis=1)
+    return np.asarray(capital >= np.log(1 / alpha) + ROUNDING)
 
 
 def _bets(x: Floats, alpha: float) -> Floats:

@@ -12,6 +12,7 @@ from sommelier.analysis.bounds import (
     betting_limits,
     bound,
     hoeffding_limits,
+    shown_below,
 )
 from sommelier.analysis.bounds.betting import shuffled
 from sommelier.errors import AnalysisError
@@ -142,3 +143,13 @@ def test_counts_become_samples_in_a_random_order_that_is_always_the_same():
 def test_losses_outside_the_unit_interval_are_refused(values):
     with pytest.raises(AnalysisError):
         betting_limits(values, 0.05)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_mean_is_shown_below_what_its_upper_betting_limit_is_below(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.beta(1, 4 + 30 * rng.uniform(), size=(6, 150))
+    _, high = betting_limits(values, 0.1)
+    for limit in np.linspace(0.02, 0.6, 30):
+        certain = np.abs(high - limit) > 1e-6
+        assert (shown_below(values, limit, 0.1) == (high <= limit))[certain].all()

@@ -1,0 +1,157 @@
+"""A student for the classes that come most, with one class 'other' for all the rest.
+
+It is distilled from the teacher's probabilities on inputs as they come, so it needs no labels;
+where there are some, they are learned beside. Its last class tells what to send on. What gains is
+that class and not the energy: route by `popular`, the largest probability of a popular class, which
+sent on 28 % of the inputs where the paper's rule (energy, and 'other' is sent on) needs 36 % and a
+general student 54 % (algorithms.md G.3). A threshold needs samples the student was not trained on.
+Source: EBJR sections 2.4 and 5.8; Hinton et al. 2015 (soft targets).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sommelier.analysis.cascades.members import Member
+from sommelier.analysis.cascades.scores import free_energy, popular
+from sommelier.analysis.probabilities import softmax
+from sommelier.errors import AnalysisError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+SOFTNESS = 2.0  # temperature of the targets: algorithms.md G.3
+LABELS_SHARE = 0.5  # of the loss, where labels are given
+BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a student learns: passes over the inputs, Adam's rate (falling to 0), a seed."""
+
+    epochs: int = 20
+    rate: float = 3e-3
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialisedStudent:
+    """network : the trained torch module, inputs (n, ...) -> logits (n, len(classes) + 1), the last
+    for 'other'. classes : the teacher's class of each other output."""
+
+    network: nn.Module = field(repr=False)
+    classes: tuple[int, ...]
+
+    def logits(self, inputs: ArrayLike) -> Floats:
+        """Its answers (n, len(classes) + 1)."""
+        import torch
+
+        given = torch.from_numpy(np.ascontiguousarray(inputs, dtype=np.float32))
+        with torch.no_grad():
+            parts = [self.network(part) for part in torch.split(given, 1024)]
+        return np.asarray(torch.cat(parts).numpy(), dtype=np.float64)
+
+    def member(self, name: str, inputs: ArrayLike, *, flops: float | None = None) -> Member:
+        """Its answers as a member of a cascade: classes of the teacher, never 'other'.
+
+        Scores: `popular`, and `paper`, the energy of the popular classes, NaN where 'other' is the
+        likeliest (EBJR equations 16 and 17).
+        """
+        logits = self.logits(inputs)
+        known = logits[:, :-1]
+        ids = np.asarray(self.classes, dtype=np.int64)[known.argmax(axis=1)]
+        other = logits[:, -1] > known.max(axis=1)
+        scores = {
+            "popular": popular(softmax(logits)),
+            "paper": np.where(other, np.nan, -free_energy(known)),
+        }
+        return Member(name, ids, scores, flops)
+
+
+def specialise(
+    network: nn.Module,
+    inputs: ArrayLike,
+    teacher: ArrayLike,
+    classes: Sequence[int],
+    *,
+    labels: ArrayLike | None = None,
+    training: Training = Training(),
+) -> SpecialisedStudent:
+    """The network trained to answer `classes` as the teacher does, and 'other' for the rest.
+
+    network : inputs (n, ...) float32 -> logits (n, len(classes) + 1); it is trained in place.
+    teacher : its logits, or logarithms of its probabilities (n, all classes). labels : (n,), class
+    numbers of the teacher, or None to learn from the teacher alone. Deterministic by its seed.
+    Raises AnalysisError where these do not fit together.
+    """
+    import torch
+    from torch.nn import functional
+
+    given = np.ascontiguousarray(inputs, dtype=np.float32)
+    logits = np.asarray(teacher, dtype=np.float64)
+    _check(given, logits, classes)
+    targets = torch.from_numpy(grouped(softmax(logits / SOFTNESS), classes).astype(np.float32))
+    truth = None if labels is None else torch.from_numpy(_renumbered(labels, classes))
+
+    def loss(answers: Tensor, rows: Tensor) -> Tensor:
+        soft = functional.log_softmax(answers / SOFTNESS, dim=1)
+        distilled = functional.kl_div(soft, targets[rows], reduction="batchmean") * SOFTNESS**2
+        if truth is None:
+            return distilled
+        taught = functional.cross_entropy(answers, truth[rows])
+        return LABELS_SHARE * taught + (1 - LABELS_SHARE) * distilled
+
+    _train(network, torch.from_numpy(given), loss, training)
+    return SpecialisedStudent(network, tuple(int(one) for one in classes))
+
+
+def grouped(probabilities: Floats, classes: Sequence[int]) -> Floats:
+    """Probabilities (n, len(classes) + 1): of these classes, and of all others together."""
+    own = probabilities[:, list(classes)]
+    rest = np.clip(1 - own.sum(axis=1, keepdims=True), 0.0, 1.0)
+    return np.concatenate([own, rest], axis=1)
+
+
+def _train(network: nn.Module, inputs: Tensor, loss: Any, training: Training) -> None:
+    import torch
+
+    shuffle = torch.Generator().manual_seed(training.seed)
+    optimiser = torch.optim.Adam(network.parameters(), lr=training.rate)
+    steps = training.epochs * -(-len(inputs) // BATCH)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    network.train()
+    for _ in range(training.epochs):
+        for rows in torch.split(torch.randperm(len(inputs), generator=shuffle), BATCH):
+            optimiser.zero_grad()
+            loss(network(inputs[rows]), rows).backward()
+            optimiser.step()
+            decay.step()
+    network.eval()
+
+
+def _renumbered(labels: ArrayLike, classes: Sequence[int]) -> NDArray[np.int64]:
+    """Positions in `classes`, len(classes) for all other labels."""
+    truth = np.asarray(labels, dtype=np.int64)
+    found = np.full(len(truth), len(classes), dtype=np.int64)
+    for position, one in enumerate(classes):
+        found[truth == one] = position
+    return found
+
+
+def _check(inputs: Array, teacher: Floats, classes: Sequence[int]) -> None:
+    if teacher.ndim != 2 or len(teacher) != len(inputs) or not len(inputs):
+        raise AnalysisError(f"answers of shape {list(teacher.shape)} to {len(inputs)} inputs")
+    wide = teacher.shape[1]
+    if not 0 < len(set(classes)) == len(classes) < wide or not all(0 <= c < wide for c in classes):
+        raise AnalysisError(
+            f"classes {', '.join(map(str, classes)) or 'none'} of a teacher of {wide}",
+            hint="choose different ones, fewer than the teacher has",
+        )
