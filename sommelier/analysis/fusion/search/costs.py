@@ -109,7 +109,7 @@ class CostModel:
 
     def _peak(self, graph: AbsGraph) -> int | None:
         """The most bytes alive: features that others still read, and a block's inside."""
-        order = _depth_first(graph)
+        order = list(graph.nodes)  # branch after branch, as they run
         last = {node: i for i, child in enumerate(order) if (node := graph.parents[child])}
         highest = 0
         for i, node in enumerate(order):
@@ -120,16 +120,6 @@ class CostModel:
             alive = {n for n in order[:i] if last.get(n, -1) >= i and n != parent}
             highest = max(highest, inside + sum(_bytes(graph.blocks[n]) for n in alive))
         return highest
-
-
-def _depth_first(graph: AbsGraph) -> list[NodeId]:
-    """Parents before children, branch after branch: the originals run one after the other, so
-    that the most alive at once is that of the one that needs most."""
-    found, waiting = [], list(reversed(graph.children.get(None, ())))
-    while waiting:
-        found.append(waiting.pop())
-        waiting += reversed(graph.children.get(found[-1], ()))
-    return found
 
 
 def _bytes(block: Block) -> int:
