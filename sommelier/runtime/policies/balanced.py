@@ -23,24 +23,28 @@ NONE_FITS = "none fits in {budget}, its share with {waiting} waiting: the fastes
 
 
 def shared_ms(
-    request: Request, pool: PoolState, now_ms: float, *, headroom: float, enough_ms: float
+    request: Request, pool: PoolState, now_ms: float, *, headroom: float, quick_ms: float
 ) -> float:
     """How long the request may run if all behind it run as long and none is to be late.
 
     The least over itself and the j-th behind it (from 1) of its slack / (1 + j / servers), where
-    the slack is what is left of `headroom` times its budget. The search ends early below
-    `enough_ms`, where the exact value no longer matters. Source: runtime.md 6.
+    the slack is what is left of `headroom` times its budget. quick_ms : what the fastest model
+    takes. Requests that would be late even so are left out but for that time, and the search ends
+    once the share is below it, where its exact value no longer matters. Source: runtime.md 6.
     """
     arrived = request.arrived_ms
     share = (request.deadline_ms - arrived) * headroom + arrived - now_ms
-    rounds, step = 1.0, 1.0 / pool.servers
+    rounds, step, lost = 1.0, 1.0 / pool.servers, 0.0
     for behind in pool.waiting:
+        deadline, arrived = behind.deadline_ms, behind.arrived_ms
+        if deadline - now_ms < quick_ms:
+            lost += quick_ms * step
+            continue
         rounds += step
-        arrived = behind.arrived_ms
-        slack = ((behind.deadline_ms - arrived) * headroom + arrived - now_ms) / rounds
+        slack = ((deadline - arrived) * headroom + arrived - now_ms - lost) / rounds
         if slack < share:
             share = slack
-            if share < enough_ms:
+            if share < quick_ms:
                 break
     return share
 
@@ -75,7 +79,7 @@ class Balanced:
             return NO_MODEL
         quick = fastest(pool.models)
         share = shared_ms(
-            request, pool, now_ms, headroom=self.headroom, enough_ms=quick.latency.mean_ms
+            request, pool, now_ms, headroom=self.headroom, quick_ms=quick.latency.mean_ms
         )
         for model in pool.models:
             if model.latency.mean_ms + self.deviations * model.latency.std_ms <= share:

@@ -24,7 +24,7 @@ from sommelier.runtime.policy import (
 )
 from sommelier.runtime.telemetry import normal_cdf
 
-SLA_PROB = 0.9  # algorithms.md H.3: .85 to .95 are within .2 points of each other
+SLA_PROB = 0.95  # algorithms.md H.3: .85 to .95 are within .2 points of each other
 HOPELESS = 1e-3  # algorithms.md H.3: below it no model counts as able to be on time
 PENALTY = 0.24  # algorithms.md H.4's V = 15 ms s, in units of its SLA of 250 ms squared
 DRIFT_HOPELESS = 0.05  # algorithms.md H.4
@@ -46,7 +46,7 @@ def _checked_share(knob: str, value: float) -> None:
 @dataclass(slots=True)
 class ChanceConstrained:
     """The most accurate model that is on time with `sla_prob`; where none is, the one with the
-    best accuracy times chance.
+    best accuracy times chance; where none has a chance, the fastest.
 
     sla_prob : 1 leaves only accuracy times chance. thompson : believe a draw from what is known of
     each mean, so that a model that was slow once is tried again. shared : the time is this
@@ -57,7 +57,7 @@ class ChanceConstrained:
 
     sla_prob: float = SLA_PROB
     thompson: bool = True
-    shared: bool = False
+    shared: bool = True
     headroom: float = 1.0
     reject_below: float = 0.0
     seed: int = 0
@@ -76,7 +76,7 @@ class ChanceConstrained:
         quick = fastest(pool.models)
         if self.shared:
             budget = shared_ms(
-                request, pool, now_ms, headroom=self.headroom, enough_ms=quick.latency.mean_ms
+                request, pool, now_ms, headroom=self.headroom, quick_ms=quick.latency.mean_ms
             )
         else:
             arrived = request.arrived_ms
@@ -84,10 +84,11 @@ class ChanceConstrained:
         if budget <= 0:
             return self._hopeless(quick, budget, pool, 0.0)
         model, probability, sure = self._best(pool, math.log(budget))
-        if model is None or probability < max(HOPELESS, self.reject_below):
-            return self._hopeless(quick, budget, pool, probability)
-        if model.latency.probability(budget) < HOPELESS:  # only the draw made it look able
+        if model is None or model.latency.probability(budget) < HOPELESS:  # a draw misled, or all
             model = max(pool.models, key=lambda m: _known(m.latency.probability(budget)))
+            probability, sure = _known(model.latency.probability(budget)), False
+        if probability < max(HOPELESS, self.reject_below):
+            return self._hopeless(quick, budget, pool, max(probability, 0.0))
         return decision(self.name, SURE if sure else LIKELY, model, budget, pool, probability)
 
     def _best(self, pool: PoolState, log_budget: float) -> tuple[PooledModel | None, float, bool]:
@@ -95,15 +96,16 @@ class ChanceConstrained:
         best, chance, most = None, 0.0, -1.0
         gauss = self._random.gauss if self.thompson else None
         observations = pool.telemetry.observations
+        enough = self.sla_prob if self.sla_prob < 1 else math.inf
         for model in pool.models:
             latency = model.latency
             mean = latency.log_mean
             if gauss is not None:
                 mean += gauss(0.0, 1.0) * latency.uncertainty(observations)
             probability = normal_cdf((log_budget - mean) / latency.log_std)
-            if probability >= self.sla_prob:
+            if probability >= enough:
                 return model, probability, True
-            worth = model.accuracy * probability
+            worth = _worth(model) * probability
             if worth > most:
                 best, chance, most = model, probability, worth
         return best, chance, False
@@ -122,10 +124,9 @@ class DriftPlusPenalty:
     """The model of the best accuracy times chance, less what its time costs those who wait.
 
     The price of time grows with the backlog: score = A P - (W / SLA) (mean / SLA) / penalty, where
-    W is how long the requests behind need by what models take now. penalty : V of the literature
-    (Neely 2010) without unit; more weighs accuracy higher and lets the queue grow longer. Time in
-    the queue is bounded for every load that the fastest model bears. reject_below : below this
-    chance a request is rejected rather than answered late.
+    W is how long the request has waited: first come first, the backlog that it found. penalty : V
+    of the literature (Neely 2010) without unit; more weighs accuracy higher and lets the queue grow
+    longer. reject_below : below this chance a request is rejected rather than answered late.
     """
 
     penalty: float = PENALTY
@@ -148,7 +149,7 @@ class DriftPlusPenalty:
         for model in pool.models:
             latency = model.latency
             probability = normal_cdf((log_budget - latency.log_mean) / latency.log_std)
-            score = model.accuracy * probability - price * latency.mean_ms
+            score = _worth(model) * probability - price * latency.mean_ms
             if score > most and probability >= HOPELESS:
                 best, chance, most = model, probability, score
         if best is None or chance < self.reject_below:
@@ -160,7 +161,7 @@ class DriftPlusPenalty:
         if not 0 < sla < math.inf:
             return 0.0
         backlog = (now_ms - request.arrived_ms) / pool.servers
-        return max(backlog, 0.0) / (sla * sla * self.penalty)
+        return max(backlog, 0.0) / sla / sla / self.penalty
 
     def _hopeless(self, budget: float, pool: PoolState, chance: float) -> Decision | Rejection:
         quick = fastest(pool.models)
@@ -169,6 +170,11 @@ class DriftPlusPenalty:
         if self.reject_below:
             return Rejection(504, f"no model is likely to answer within {budget:.3g} ms")
         return decision(self.name, LATE, quick, budget, pool, chance)
+
+
+def _worth(model: PooledModel) -> float:
+    """Its accuracy; an unknown one is worth nothing."""
+    return model.accuracy if model.accuracy == model.accuracy else 0.0
 
 
 def _known(probability: float) -> float:

@@ -1,0 +1,244 @@
+"""Queues with exact limits, admission, expiry and turns, against brute force."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sommelier.errors import BinderError
+from sommelier.runtime.policies import routing_policy
+from sommelier.runtime.policy import Decision, PooledModel, Rejection, Request
+from sommelier.runtime.queueing import Order, QueueRules, RequestQueue
+from sommelier.runtime.scheduling import Scheduler, Turn
+from sommelier.runtime.telemetry import Telemetry
+
+LADDER = (("big", 0.95, 10.0), ("small", 0.90, 1.0))
+requests = st.builds(
+    lambda due, priority: Request(0.0, due, priority),
+    st.sampled_from([1.0, 2.0, 5.0, math.inf]),
+    st.integers(0, 2),
+)
+
+
+def scheduler(
+    rules: QueueRules | None = None, *, policy: str = "balanced", servers: int = 1
+) -> Scheduler:
+    telemetry = Telemetry()
+    models = [PooledModel(n, a, telemetry.profile(n, ms, 0.04 * ms)) for n, a, ms in LADDER]
+    return Scheduler(routing_policy(policy), models, telemetry, rules=rules, servers=servers)
+
+
+def started(turn: Turn | None) -> Decision:
+    assert turn is not None
+    assert isinstance(turn.answer, Decision)
+    return turn.answer
+
+
+@pytest.mark.parametrize("order", ["edf", "fifo"])
+@settings(max_examples=60, deadline=None)
+@given(coming=st.lists(requests, max_size=20), leaving=st.lists(st.integers(0, 19), max_size=5))
+def test_a_queue_serves_in_the_order_of_a_sorted_list(
+    order: Order, coming: list[Request], leaving: list[int]
+) -> None:
+    queue = RequestQueue(order)
+    for request in coming:
+        ahead = queue.ahead_of(request)
+        queue.add(request)
+        assert queue.waiting[ahead] is request
+    gone = [coming[at] for at in set(leaving) if at < len(coming)]
+    for request in gone:
+        assert queue.remove(request)
+        assert not queue.remove(request)
+    kept = [request for request in coming if request not in gone]
+    kept.sort(key=lambda r: (r.priority, r.deadline_ms if order == "edf" else 0.0))  # stable
+    assert queue.next_expiry_ms() == min((r.deadline_ms for r in kept), default=math.inf)
+    assert [queue.take() for _ in range(len(queue))] == kept
+
+
+@settings(max_examples=60, deadline=None)
+@given(coming=st.lists(requests, max_size=20), now=st.sampled_from([0.5, 1.0, 3.0, 5.0]))
+def test_exactly_those_whose_deadline_has_come_expire(coming: list[Request], now: float) -> None:
+    queue = RequestQueue()
+    for request in coming:
+        queue.add(request)
+    expired = queue.take_expired(now)
+    assert set(expired) == {request for request in coming if request.deadline_ms <= now}
+    assert len(queue) == len(coming) - len(expired)
+    assert queue.next_expiry_ms() > now
+    assert list(queue.waiting) == [queue.take() for _ in range(len(queue))]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7])
+def test_the_limit_of_the_queue_is_exact_and_does_not_count_running_requests(limit: int) -> None:
+    serving = scheduler(QueueRules(limit=limit))
+    running = Request(0.0)
+    assert serving.submit(running, 0.0) is None
+    started(serving.next_turn(0.0))
+    for _ in range(limit):
+        assert serving.submit(Request(0.0), 0.0) is None
+    refused = serving.submit(Request(0.0), 0.0)
+    assert refused is not None
+    assert refused.status == 429
+    assert f"{limit} requests wait" in refused.reason
+    assert refused.retry_after_ms is not None
+    assert refused.retry_after_ms > 0
+
+
+def test_admission_refuses_what_would_be_late_behind_the_others() -> None:
+    """One request runs until 10; n wait and take 1 each; then 1 + 2 x .04: late from 11.08 + n."""
+    serving = scheduler()
+    serving.submit(Request(0.0, 15.0), 0.0)
+    assert started(serving.next_turn(0.0)).model == "big"
+    for _ in range(3):
+        assert serving.submit(Request(0.0, 14.08), 0.0) is None
+    late = serving.submit(Request(0.0, 14.08 - 0.01), 0.0)  # earlier deadline: none before it
+    assert late is None
+    refused = serving.submit(Request(0.0, 14.5), 0.0)  # four before it: 15.08
+    assert refused is not None
+    assert refused.status == 429
+    assert refused.retry_after_ms == pytest.approx(0.58)
+
+
+def test_after_the_time_to_retry_an_equal_request_is_accepted() -> None:
+    serving = scheduler()
+    serving.submit(Request(0.0, 12.0), 0.0)
+    started(serving.next_turn(0.0))
+    refused = serving.submit(Request(0.0, 5.0), 0.0)
+    assert refused is not None
+    assert refused.retry_after_ms is not None
+    later = refused.retry_after_ms + 1e-9
+    assert serving.submit(Request(later, later + 5.0), later) is None
+
+
+def test_a_deadline_no_model_can_meet_is_refused_without_a_time_to_retry() -> None:
+    refused = scheduler().submit(Request(0.0, 1.05), 0.0)
+    assert refused is not None
+    assert (refused.status, refused.retry_after_ms) == (429, None)
+    assert "fastest model needs 1.08 ms" in refused.reason
+
+
+def test_without_admission_and_expiry_a_late_request_is_still_answered() -> None:
+    serving = scheduler(QueueRules(admission=False, expire=False))
+    assert serving.submit(Request(0.0, 0.5), 0.0) is None
+    assert serving.next_timer_ms() == math.inf
+    assert serving.expire(9.0) == []
+    assert started(serving.next_turn(9.0)).model == "small"
+
+
+def test_a_waiting_request_expires_at_its_deadline_and_the_timer_says_when() -> None:
+    serving = scheduler(QueueRules(admission=False))
+    serving.submit(Request(0.0), 0.0)
+    started(serving.next_turn(0.0))
+    waits, patient = Request(0.0, 4.0), Request(0.0, 40.0)
+    serving.submit(patient, 0.0)
+    serving.submit(waits, 0.0)
+    assert serving.next_timer_ms() == 4.0
+    assert serving.expire(3.99) == []
+    (expired,) = serving.expire(4.0)
+    assert expired.request is waits
+    assert isinstance(expired.answer, Rejection)
+    assert expired.answer.status == 504
+    assert serving.next_timer_ms() == 40.0
+
+
+def test_a_request_whose_deadline_has_come_is_not_started() -> None:
+    serving = scheduler(QueueRules(admission=False))
+    serving.submit(Request(0.0, 2.0), 0.0)
+    turn = serving.next_turn(2.0)
+    assert turn is not None
+    assert isinstance(turn.answer, Rejection)
+    assert serving.idle == 1
+    refused = serving.submit(Request(0.0, 2.0), 2.0)
+    assert refused is not None
+    assert refused.status == 504
+
+
+def test_no_more_requests_run_than_there_are_servers() -> None:
+    serving = scheduler(servers=2)
+    for _ in range(3):
+        serving.submit(Request(0.0), 0.0)
+    first, second = serving.next_turn(0.0), serving.next_turn(0.0)
+    assert first is not None
+    assert second is not None
+    assert serving.next_turn(0.0) is None
+    serving.finished(first, 10.0, 10.0)
+    assert started(serving.next_turn(10.0))
+    assert serving.next_turn(10.0) is None
+
+
+def test_what_ran_is_learned_and_what_failed_is_not() -> None:
+    serving = scheduler()
+    for execution in (12.0, None):
+        serving.submit(Request(0.0), 0.0)
+        turn = serving.next_turn(0.0)
+        assert turn is not None
+        serving.finished(turn, execution, 12.0)
+    big = serving.models[0].latency
+    assert (big.samples, big.mean_ms) == (1, pytest.approx(10.2))
+    assert serving.telemetry.observations == 1
+
+
+def test_smaller_priorities_are_served_first_and_deadlines_within_them() -> None:
+    serving = scheduler()
+    asked = [Request(0.0, 90.0, 1), Request(0.0, 50.0, 2), Request(0.0, 80.0, 1), Request(0.0)]
+    for request in asked:
+        serving.submit(request, 0.0)
+    served = []
+    for at in range(4):
+        turn = serving.next_turn(float(at))
+        assert turn is not None
+        served.append(asked.index(turn.request))
+        serving.finished(turn, 1.0, at + 1.0)
+    assert served == [3, 2, 0, 1]
+
+
+def test_a_least_accuracy_leaves_only_the_models_that_reach_it() -> None:
+    serving = scheduler(QueueRules(admission=False, expire=False))
+    serving.submit(Request(0.0, 0.5, min_accuracy=0.94), 0.0)
+    assert started(serving.next_turn(0.0)).model == "big"
+    refused = serving.submit(Request(0.0, min_accuracy=0.99), 0.0)
+    assert refused is not None
+    assert refused.status == 503
+    assert "0.99" in refused.reason
+
+
+def test_a_cancelled_request_no_longer_waits() -> None:
+    serving = scheduler()
+    request = Request(0.0, 50.0)
+    serving.submit(request, 0.0)
+    assert serving.cancel(request)
+    assert not serving.cancel(request)
+    assert serving.next_turn(0.0) is None
+
+
+def test_models_may_be_replaced_while_one_runs() -> None:
+    serving = scheduler()
+    serving.submit(Request(0.0, 100.0), 0.0)
+    serving.submit(Request(0.0, 100.0), 0.0)
+    running = serving.next_turn(0.0)
+    assert running is not None
+    serving.models = serving.models[1:]
+    serving.finished(running, 10.0, 10.0)
+    assert started(serving.next_turn(10.0)).model == "small"
+
+
+def test_an_empty_pool_accepts_nothing() -> None:
+    serving = scheduler()
+    serving.models = ()
+    refused = serving.submit(Request(0.0), 0.0)
+    assert refused is not None
+    assert refused.status == 503
+
+
+@pytest.mark.parametrize("rules", [{"limit": 0}, {"order": "lifo"}])
+def test_rules_that_serve_nobody_are_refused(rules: dict[str, int]) -> None:
+    with pytest.raises(BinderError):
+        QueueRules(**rules)  # type: ignore[arg-type]  # what a statement might hold
+
+
+def test_no_server_is_refused() -> None:
+    with pytest.raises(BinderError):
+        scheduler(servers=0)
