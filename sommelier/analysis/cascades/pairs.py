@@ -61,15 +61,7 @@ def search_pairs(
     Cost: members x scores x teachers x n additions. Raises AnalysisError for unknown teachers.
     """
     checked(members)
-    known = {one.name for one in members}
-    if missing := set(teachers or ()) - known:
-        raise AnalysisError(f"no answers of {', '.join(sorted(missing))}")
-    if target.loss == "loss" or (target.loss == "accuracy drop") != (labels is not None):
-        given = "without labels" if labels is None else "with labels"
-        raise AnalysisError(
-            f"pairs cannot be searched for a {target.loss} {given}",
-            hint="a disagreement needs none, an accuracy drop needs them",
-        )
+    _check_question(members, target, teachers, labels)
     asked = [one for one in members if teachers is None or one.name in teachers]
     tried = [
         (student, name, above)
@@ -103,6 +95,23 @@ def pareto(pairs: Sequence[CascadePair], quality: Sequence[float]) -> tuple[Casc
             front.append(pairs[i])
             reached = quality[i]
     return tuple(front)
+
+
+def _check_question(
+    members: Sequence[Member],
+    target: Target,
+    teachers: Collection[str] | None,
+    labels: ArrayLike | None,
+) -> None:
+    known = {one.name for one in members}
+    if missing := set(teachers or ()) - known:
+        raise AnalysisError(f"no answers of {', '.join(sorted(missing))}")
+    if target.loss == "loss" or (target.loss == "accuracy drop") != (labels is not None):
+        given = "without labels" if labels is None else "with labels"
+        raise AnalysisError(
+            f"pairs cannot be searched for a {target.loss} {given}",
+            hint="a disagreement needs none, an accuracy drop needs them",
+        )
 
 
 def _above(student: Member, members: Sequence[Member]) -> list[Member]:
