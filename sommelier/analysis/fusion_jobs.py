@@ -106,8 +106,7 @@ class _Run:
             self._settle("interrupted" if closing else "cancelled", error.message)
             raise
         except StorageError as error:
-            with contextlib.suppress(SommelierError):  # what could not be kept was the database
-                self._settle("failed", error.message)
+            self._settle("failed", error.message)
             raise
         except SommelierError as error:
             self._settle("failed", error.message)
@@ -125,7 +124,9 @@ class _Run:
         return kept, tuple(notes)
 
     def _settle(self, state: str, reason: str) -> None:
-        self.rooms.catalog.add_fusion(replace(self.request.fusion, state=state, reason=reason))
+        """Keeps how it ended; where even that fails, what went wrong first is what is told."""
+        with contextlib.suppress(SommelierError):
+            self.rooms.catalog.add_fusion(replace(self.request.fusion, state=state, reason=reason))
 
     def _open_folder(self) -> None:
         self._sweep()

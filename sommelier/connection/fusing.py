@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sommelier.connection.naming import underlined
@@ -276,7 +277,8 @@ def _waited_for(
         state = "failed" if isinstance(error, SommelierError) else "interrupted"
         if isinstance(error, CancelledError):
             state = "cancelled"
-        tasks.finish_job(job.id, state, getattr(error, "message", None))
+        with suppress(SommelierError):  # what went wrong first is what is told
+            tasks.finish_job(job.id, state, getattr(error, "message", None))
         raise
     tasks.finish_job(job.id, "done", _said(fused))
     return fused, notes

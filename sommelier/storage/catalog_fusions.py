@@ -61,9 +61,11 @@ class FusionTable(LinkTable):
             row = {name: known(getattr(fusion, name)) for name in (*_COLUMNS, "name")}
             row["created_at"] = utc(fusion.created_at) or now()
             self._database.upsert(FUSIONS, [row])
-            tasks = FUSION_TASKS.c
-            self._database.write(FUSION_TASKS.delete().where(tasks.fusion_id == fusion.id))
-            self._database.insert(FUSION_TASKS, self._task_rows(fusion))
+            # not deleted and inserted: where the disk is full, DuckDB ends the process over it
+            tasks, rows = FUSION_TASKS.c, self._task_rows(fusion)
+            left_over = (tasks.fusion_id == fusion.id) & (tasks.position >= len(rows))
+            self._database.write(FUSION_TASKS.delete().where(left_over))
+            self._database.upsert(FUSION_TASKS, rows)
 
     def fusions(
         self, *, name: str | None = None, id_: str | None = None, model_id: str | None = None
