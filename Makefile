@@ -46,6 +46,7 @@ bench: $(READY)    ## every benchmark, quick settings
 	$(BIN)/python -m benchmarks.segments --quick
 	$(BIN)/python -m benchmarks.links --quick
 	$(BIN)/python -m benchmarks.collaborative --quick
+	$(BIN)/python -m benchmarks.fusion --quick
 
 notebooks: $(READY) ## run every notebook as it stands
 	$(BIN)/python -m pytest -o addopts= --nbmake --nbmake-timeout=600 --overwrite notebooks

@@ -231,13 +231,14 @@ def _synthetic(y: Labels, rng: np.random.Generator) -> Floats:
         np.kron(rng.normal(size=(count, 3, SIDE // 4, SIDE // 4)), np.ones((4, 4)))
         for count in (10, max(KINDS) + 1)
     ]
-    x = patterns[0][y] + patterns[1][np.array(KINDS)[y]]
+    x = (patterns[0][y] + patterns[1][np.array(KINDS)[y]]).astype(np.float32)
     for axis in (2, 3):
         shift = rng.integers(-2, 3, len(y))
         places = (np.arange(SIDE) + shift[:, None]) % SIDE  # (n, side)
         x = np.take_along_axis(x, np.expand_dims(places, (1, 5 - axis)), axis)
-    x += rng.normal(scale=3.0, size=x.shape)
-    return (x / x.std()).astype(np.float32)
+    x += 3 * rng.standard_normal(x.shape, dtype=np.float32)
+    found: Floats = x / x.std()
+    return found
 
 
 def _parts(n: int, shares: Sequence[float], seed: int) -> list[Indices]:
