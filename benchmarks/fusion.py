@@ -120,12 +120,14 @@ def measured(
             text, found = made_ready.result()
             latencies.append(found)
             print(text, flush=True)
-        pairs = list(zip(recipes, latencies, strict=True))
-        annealing = [pool.submit(_annealed, *pair, *given) for pair in pairs]  # the longest first
-        searches = [pool.submit(_searched, *pair, *given) for pair in pairs]
         every = []
-        for recipe, ours, theirs in zip(recipes, searches, annealing, strict=True):
-            every.append(Findings(recipe.name, *ours.result(), theirs.result()))
+        started = [
+            (recipe.name, pool.submit(_searched, recipe, found, *given),
+             pool.submit(_annealed, recipe, found, *given))
+            for recipe, found in zip(recipes, latencies, strict=True)
+        ]  # fmt: skip
+        for name, ours, theirs in started:
+            every.append(Findings(name, *ours.result(), theirs.result()))
             print(runs_table(every[-1]), flush=True)
         return every
 
@@ -186,7 +188,11 @@ def runs_table(found: Findings) -> str:
     """What every method found at every threshold."""
     rows: list[tuple[Cell, ...]] = []
     for run in (*found.runs, found.annealing):
-        spent = (run.epochs, f"{run.epochs * found.lessons / 1e3:.0f}", f"{run.seconds:.0f}")
+        epochs = run.epochs + run.finishing
+        spent = (
+            f"{run.epochs} + {run.finishing}", f"{epochs * found.lessons / 1e3:.0f}",
+            f"{run.seconds:.0f}",
+        )  # fmt: skip
         name = f"{100 * run.tolerance:g} % {run.method}"
         if not run.found:
             rows.append((name, "-", "1", "-", "-", "-", len(run.refused), *spent))

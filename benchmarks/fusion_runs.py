@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from sommelier.analysis.fusion.search import (
 from sommelier.analysis.fusion.search.finishing import certificate
 from sommelier.fusion_records import FusionStep
 
+CONFIDENCE = 0.95  # of what is lost on the test samples
 RUNS = 200  # paired runs that latency is measured with
 ANNEALING = "plain annealing"
 ITERATIONS = 200  # of plain annealing; GMorph 6.1
@@ -58,7 +59,7 @@ class Loss(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A search that is over. epochs, seconds : without those of the finalists.
+    """A search that is over. epochs, seconds : of the search; finishing : epochs of its finalists.
 
     refused : why finalists were not the answer. The rest is of the answer, and of the originals
     where there is none: certified : the worst drop on the samples that certify. losses : of all
@@ -70,6 +71,7 @@ class Run:
     points: tuple[Point, ...]
     epochs: int
     seconds: float
+    finishing: int
     refused: tuple[str, ...]
     found: bool = False
     speedup: float = 1.0
@@ -139,11 +141,12 @@ def run(
         suite.blocks, suite.lessons, options, on_step=spent,
         latencies=Latencies(originals_ms=latencies_ms),
     )  # fmt: skip
-    refused = tuple(f.refusal for f in found.finalists if f.refusal is not None)
-    spending = (name or options.method, options.tolerance, tuple(points), epochs, seconds, refused)
-    if found.best is None:
-        return Run(*spending)
-    return _judged(suite, found.best, spending)
+    spent_all = Run(
+        name or options.method, options.tolerance, tuple(points), epochs, seconds,
+        sum(finalist.epochs for finalist in found.finalists),
+        tuple(f.refusal for f in found.finalists if f.refusal is not None),
+    )  # fmt: skip
+    return spent_all if found.best is None else _judged(suite, found.best, spent_all)
 
 
 def original_latencies(suite: Suite, runs: int) -> dict[str, float]:
@@ -157,22 +160,18 @@ def original_latencies(suite: Suite, runs: int) -> dict[str, float]:
     return {task: found[task] for task in suite.models}
 
 
-def _judged(
-    suite: Suite,
-    best: Finalist,
-    spending: tuple[str, float, Sequence[Point], int, float, tuple[str, ...]],
-) -> Run:
+def _judged(suite: Suite, best: Finalist, spent: Run) -> Run:
+    """The run with what its answer is worth."""
     assert best.certificate is not None
-    tested = certificate(suite.tested, best.model, 0.95)
+    tested = certificate(suite.tested, best.model, CONFIDENCE)
     losses = []
     for task, drop in zip(suite.models, tested.drops, strict=True):
         shown = drop.displayed or drop.interval
         losses.append(Loss(task, drop.drop, shown.low, shown.high))
     latency = best.latency
-    method, tolerance, points, epochs, seconds, refused = spending
-    return Run(
-        method, tolerance, tuple(points), epochs, seconds, refused, True, latency.speedup,
-        1 / (latency.high or latency.share), 1 / (latency.low or latency.share),
-        latency.original_ms, latency.fused_ms, best.flops_share, best.certificate.worst.drop,
-        tuple(losses),
+    return replace(
+        spent, found=True, speedup=latency.speedup, low=1 / (latency.high or latency.share),
+        high=1 / (latency.low or latency.share), original_ms=latency.original_ms,
+        fused_ms=latency.fused_ms, flops_share=best.flops_share,
+        certified=best.certificate.worst.drop, losses=tuple(losses),
     )  # fmt: skip

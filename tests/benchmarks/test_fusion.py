@@ -52,7 +52,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
 
 def _run(method: str, *points: Point, speedup: float = 1.0, tolerance: float = 0.01) -> Run:
     last = points[-1] if points else Point(1.0, 60, 60.0)
-    return Run(method, tolerance, points, last.epochs, last.seconds, (), speedup > 1,
+    return Run(method, tolerance, points, last.epochs, last.seconds, 0, (), speedup > 1,
                speedup, losses=(Loss("digit", 0.005, 0.0, 0.01),))  # fmt: skip
 
 
