@@ -137,7 +137,11 @@ def test_an_answer_stays_as_it_was_when_models_go(own_shelf: Session) -> None:
     before = ask("SELECT MODELS name, memory, equivalence, provenance CORR resnet50").fetchall()
     own_shelf.catalog.drop_model(SPECIMENS[1].id)
     assert len(ask("SELECT MODELS CORR resnet50")) == 6
-    assert result.fetchall() == before
+    for row, earlier in zip(result.fetchall(), before, strict=True):
+        # bounds are solved by bisection before scipy is loaded, by scipy afterwards
+        (name, memory, equivalence, provenance), bound = row, earlier[2]
+        assert (name, memory, provenance) == (earlier[0], earlier[1], earlier[3])
+        assert equivalence == pytest.approx(bound, rel=1e-13)
 
 
 def test_a_view_follows_and_may_not_contain_itself(own_shelf: Session) -> None:
