@@ -24,6 +24,7 @@ Predictor = Literal["power law", "convergence rate"]
 Case = Literal[
     "fitted",  # nothing unusual
     "falling",  # the scores do not rise; the best so far is the prediction
+    "accelerating",  # the last steps grow: no law of diminishing returns yet, all is possible
     "plateau",  # the last two scores are equal: no logarithm of their difference
     "no rate",  # neighbouring differences are equal or zero: the rate is 0/0 or x/0
     "oscillating",  # differences change their sign, which the rate does not see
@@ -77,6 +78,9 @@ def _power_law(points: Sequence[tuple[int, float]], at: int, samples: int) -> Pr
     higher a curve ends that explains the scores as well within the noise of one of them.
     """
     epochs, scores = (np.array(side, dtype=np.float64) for side in zip(*points, strict=True))
+    slopes = np.diff(scores[-3:]) / np.diff(epochs[-3:])
+    if slopes[-1] > slopes[0] > 0 and scores[-1] - scores[0] > 2 / sqrt(samples):
+        return Prediction(float(scores.max()), 1.0, "accelerating")
     shape = -((1 + epochs) ** -RATES[:, None])  # (rates, points)
     centred = shape - shape.mean(axis=1, keepdims=True)
     height = centred @ (scores - scores.mean()) / (centred**2).sum(axis=1)

@@ -109,6 +109,13 @@ def test_what_is_equal_has_no_risk_and_comes_first() -> None:
     assert best.risk == pytest.approx(0.0, abs=1e-3)
     assert best.flops_share == pytest.approx(0.5, abs=0.01)
     assert best.promise == max(c.promise for c in found)
+    assert best.drop == pytest.approx(0.0, abs=1e-4)
+    for one in found:
+        assert one.drop is not None
+        assert 0 <= one.drop <= 0.07
+        assert one.lost <= 1
+    riskier = [(a, b) for a in found for b in found if a.lost == b.lost and a.risk < b.risk]
+    assert all(a.drop <= b.drop for a, b in riskier)
 
 
 def test_feasible_candidates_come_first_and_unknown_ones_before_the_others() -> None:
@@ -119,7 +126,7 @@ def test_feasible_candidates_come_first_and_unknown_ones_before_the_others() -> 
     assert all(c.feasible is (c.flops_share <= 0.5) for c in found)
     assert {c.feasible for c in candidates(models, limits=Limits(latency=0.5))} == {None}
     assert len({c.graph.signature for c in found}) == len(found)
-    assert all(c.risk is None for c in found)
+    assert all(c.risk is None and c.drop is None for c in found)
 
 
 def test_the_beam_meets_every_cheaper_graph_one_mutation_away() -> None:

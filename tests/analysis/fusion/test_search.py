@@ -24,9 +24,9 @@ from tests.analysis.fusion.digit_tasks import Digits, digits, keep
 
 TRAINING = FineTuning(learning_rate=2e-3)
 SHORT = SearchOptions(
-    epochs=6,
+    epochs=12,
     steps=4,
-    tolerance=0.4,
+    tolerance=0.7,
     seed=3,
     training=replace(TRAINING, epochs=2),
     samples=64,
@@ -62,7 +62,7 @@ def _same(a: SearchResult, b: SearchResult) -> bool:
 
 
 def test_gain_first_is_half_as_fast_again_within_one_point(study: Digits) -> None:
-    options = SearchOptions(tolerance=0.01, epochs=15, seed=1, training=TRAINING, samples=256)
+    options = SearchOptions(tolerance=0.01, epochs=24, seed=1, samples=256)
     found = search(study.models, study.labelled, options)
     best = found.best
     assert best is not None
@@ -77,7 +77,7 @@ def test_gain_first_is_half_as_fast_again_within_one_point(study: Digits) -> Non
         best.certificate.drops, study.labelled.judge(answers, rows), strict=True
     ):
         assert task.drop == pytest.approx(given.drop, abs=1e-12)
-    assert found.epochs <= options.epochs + TRAINING.epochs
+    assert found.epochs + sum(f.epochs for f in found.finalists) <= options.epochs
     _check_exported(best.model, best.module, study.labelled)
 
 
@@ -136,7 +136,7 @@ def test_limits_are_respected(study: Digits) -> None:
     assert found.best.latency.share <= 0.95
     nothing = _run(study, replace(SHORT, steps=1, limits=Limits(flops=0.001)))
     assert nothing.best is None
-    assert nothing.elites
+    assert not nothing.finalists
     slow = _run(study, replace(SHORT, steps=1, limits=Limits(latency=0.001)))
     assert slow.best is None
     assert all("of the originals' time" in f.refusal for f in slow.finalists)
@@ -200,7 +200,7 @@ def test_an_interrupt_while_training_costs_one_step(study: Digits, whole: Search
 
     def interrupt() -> bool:
         calls.append(1)
-        if len(calls) == 9:
+        if len(calls) == 16:
             raise KeyboardInterrupt
         return False
 

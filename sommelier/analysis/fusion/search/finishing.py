@@ -2,14 +2,16 @@
 
 The fastest elite comes first, and slower ones stand by, for what was chosen by a score may lose
 more elsewhere; the first that is within the limits and the tolerance ends it. Elites were trained
-until they met the search's tolerance, so a finalist is trained on. All their certificates hold
-together.
+until they met the search's tolerance, so a finalist is trained on, within the budget. All their
+certificates hold together.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +34,7 @@ from sommelier.errors import CancelledError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-FINALISTS = 3
+FINALISTS = 4
 SLOWER = 1.15  # predicted cost over that of the finalist before
 PROBES = 8  # samples on which the written model is compared with the module
 
@@ -44,11 +46,41 @@ def finalists(study: Study, state: State, *, cancelled: Cancelled = bool) -> tup
     """
     chosen = _chosen(study, state)
     found: list[Finalist] = []
-    for elite in chosen:
-        found.append(_certified(study, _written(study, elite, cancelled), len(chosen)))
+    spent, start = state, time.perf_counter()
+    for place, elite in enumerate(chosen):
+        passed = state.elapsed_ms + (time.perf_counter() - start) * 1e3
+        share = _Share(study, replace(spent, elapsed_ms=passed), place == len(chosen) - 1)
+        found.append(_certified(study, _written(study, elite, share, cancelled), len(chosen)))
+        spent = replace(spent, epochs=spent.epochs + found[-1].epochs)
         if found[-1].refusal is None:
             break
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one finalist may use of the budget that is left: half of it, the last one all."""
+
+    study: Study
+    spent: State
+    last: bool
+
+    @property
+    def epochs(self) -> int:
+        options = self.study.options
+        most = options.training.epochs
+        if options.epochs is None:
+            return most
+        left = max(0, options.epochs - self.spent.epochs)
+        return min(most, left if self.last else -(-left // 2))
+
+    @property
+    def seconds(self) -> float:
+        budget = self.study.options.budget_s
+        if budget is None:
+            return math.inf
+        left = max(0.0, budget - self.spent.elapsed_ms / 1e3)
+        return left if self.last else left / 2
 
 
 def outputs(model: ModelProto, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
@@ -63,38 +95,31 @@ def outputs(model: ModelProto, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[
 
 
 def _chosen(study: Study, state: State) -> list[Elite]:
-    """The fastest and at most two more, each SLOWER than the one before.
+    """The fastest and a few more, each SLOWER than the one before.
 
-    The limit on FLOPs is exact and known before; so is the one on memory, an estimate anyway.
+    The limit on FLOPs is exact and known before; so is the one on memory, an estimate anyway. What
+    is predicted to miss the limit on latency comes last, for predictions err.
     """
     exact = replace(study.options.limits, latency=None)
     found: list[Elite] = []
-    for elite in sorted(state.kept, key=lambda e: (e.share, e.drop, e.step)):
-        flops, memory = _shares(study, elite)
+    ranked = sorted(state.kept, key=lambda e: (not study.within(e.graph), e.share, e.drop, e.step))
+    for elite in ranked:
+        flops, memory = study.costs.relative(elite.graph)
         usable = exact.allow(latency=None, flops=flops, memory=memory)
         if usable and (not found or elite.share >= SLOWER * found[-1].share):
             found.append(elite)
     return found[:FINALISTS]
 
 
-def _shares(study: Study, elite: Elite) -> tuple[float, float | None]:
-    """Of FLOPs and of memory, relative to the originals."""
-    cost, whole = study.costs.cost(elite.graph), study.costs.cost(study.costs.original)
-    memory = None
-    if cost.memory_bytes is not None and whole.memory_bytes:
-        memory = cost.memory_bytes / whole.memory_bytes
-    return cost.flops / max(whole.flops, 1.0), memory
-
-
-def _written(study: Study, elite: Elite, cancelled: Cancelled) -> Finalist:
+def _written(study: Study, elite: Elite, share: _Share, cancelled: Cancelled) -> Finalist:
     module = study.restored(elite)
     drop, epochs = elite.drop, 0
-    if not cancelled():
-        drop, epochs = _polished(study, module, elite.step, cancelled)
+    if not cancelled() and share.epochs and share.seconds:
+        drop, epochs = _polished(study, module, elite.step, share, cancelled)
     rows = study.lessons.splits.select[:PROBES]
     probes = study.lessons.inputs_of(rows)
     model = to_onnx(module, probes)
-    flops, memory = _shares(study, elite)
+    flops, memory = study.costs.relative(elite.graph)
     latency = _latency(study, model, [given[:1] for given in probes])
     limit = study.options.limits.latency
     refusal = None
@@ -107,13 +132,16 @@ def _written(study: Study, elite: Elite, cancelled: Cancelled) -> Finalist:
 
 
 def _polished(
-    study: Study, module: FusedModule, step: int, cancelled: Cancelled
+    study: Study, module: FusedModule, step: int, share: _Share, cancelled: Cancelled
 ) -> tuple[float, int]:
-    """(drop, epochs) after as many epochs as a candidate may have, with the best state kept."""
-    training = study.options.training
-    asked = replace(training, tolerance=None, seed=study.options.seed + step)
+    """(drop, epochs) after its share of the budget, with the best state kept."""
+    training, end = study.options.training, time.perf_counter() + share.seconds
+    seed = study.options.seed + step
+    asked = replace(training, tolerance=None, epochs=share.epochs, seed=seed)
     try:
-        curve = fine_tune(module, study.lessons, asked, cancelled=cancelled)
+        curve = fine_tune(
+            module, study.lessons, asked, cancelled=lambda: cancelled() or time.perf_counter() > end
+        )
     except (CancelledError, KeyboardInterrupt):  # the module has its best state so far
         return study.drop(module), 0
     return curve.best.drop, curve.trained

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BEAM = 12
 RISK_WEIGHT = 3.0  # of a residual against a gain; algorithms.md F.5
 SAMPLES = 128  # inputs on which residuals are fitted
+DROP, RISKIEST = 0.035, 2.0  # calibrated: see Candidate.drop
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,9 @@ class Candidate:
 
     flops_share, memory_share, latency_share : relative to the originals; latency is None when
     nothing is known about it, else an estimate from `basis`. risk : residuals along the task that
-    loses most (0 none, 1 a block's whole features); None without samples. feasible : within the
-    limits that were asked for, None when one cannot be judged.
+    loses most (0 none, 1 a block's whole features); None without samples. lost : of the weights of
+    a task's own model, how many fewer it has now, for the task where that is most; 0 to 1. feasible
+    : within the limits that were asked for, None when one cannot be judged.
     """
 
     graph: AbsGraph
@@ -44,6 +46,7 @@ class Candidate:
     memory_share: float | None
     latency_share: float | None
     risk: float | None
+    lost: float
     feasible: bool | None
 
     @property
@@ -55,6 +58,20 @@ class Candidate:
         """What it is ranked by: what it saves, discounted for its risk."""
         share = self.flops_share if self.latency_share is None else self.latency_share
         return promise(share, self.risk or 0.0)
+
+    @property
+    def drop(self) -> float | None:
+        """Accuracy that the worst task is expected to lose after twelve epochs of fine-tuning, a
+        fraction; an estimate, None without samples.
+
+        0.035 x risk, at most 2, x the share of its weights that the leanest task has lost. Fitted
+        to 36 fusions of three small suites (three VGG, two VGG, two ViT; digits and spoken digits):
+        it is off by 0.9 pp in the median, by more than 4.6 pp in a tenth, and orders them with a
+        Spearman correlation of 0.38 only, for most lose next to nothing and a few collapse.
+        """
+        if self.risk is None:
+            return None
+        return DROP * min(self.risk, RISKIEST) * self.lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +179,13 @@ def _risks(
 
 def _candidate(graph: AbsGraph, costs: CostModel, risk: float | None, limits: Limits) -> Candidate:
     cost, whole = costs.cost(graph), costs.cost(costs.original)
-    flops = cost.flops / max(whole.flops, 1.0)
-    memory = latency = None
-    if cost.memory_bytes is not None and whole.memory_bytes:
-        memory = cost.memory_bytes / whole.memory_bytes
+    flops, memory = costs.relative(graph)
+    latency = None
     if cost.latency_ms is not None and whole.latency_ms:
         latency = cost.latency_ms / whole.latency_ms
+    pairs = zip(graph.capacity.per_task, costs.original.capacity.per_task, strict=True)
+    lost = max(0.0, max(1 - now / max(had, 1) for now, had in pairs))
     feasible = limits.allow(latency=latency, flops=flops, memory=memory)
     return Candidate(
-        graph, shares(graph), cost, costs.basis, flops, memory, latency, risk, feasible
+        graph, shares(graph), cost, costs.basis, flops, memory, latency, risk, lost, feasible
     )

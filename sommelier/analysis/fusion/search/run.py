@@ -108,22 +108,31 @@ def _steps(
     state = (folder.load(study.module.graph) if folder else None) or State()
     method = METHODS[study.options.method](study)
     before, start = state.elapsed_ms, time.perf_counter()
+    seconds = study.options.budget_s
+
+    def over() -> bool:
+        """A candidate that is trained when the time is up is given up."""
+        passed = before / 1e3 + time.perf_counter() - start
+        return seconds is not None and passed >= seconds * study.searching
+
     try:
         while True:
             state = replace(state, elapsed_ms=before + (time.perf_counter() - start) * 1e3)
-            if study.progress(state) >= 1:
+            if study.progress(state) >= study.searching:
                 return state, "budget"
             if method.exhausted(state):
                 return state, "exhausted"
             if cancelled():
                 return state, "cancelled"
-            outcome = method.step(state, cancelled)
+            outcome = method.step(state, lambda: cancelled() or over())
             elapsed = before + (time.perf_counter() - start) * 1e3
             state = _after(study, replace(state, elapsed_ms=elapsed), outcome)
             if folder is not None:
                 folder.save(state)
             on_step(state.trace[-1])
-    except (CancelledError, KeyboardInterrupt):
+    except CancelledError:
+        return state, "budget" if over() and not cancelled() else "cancelled"
+    except KeyboardInterrupt:
         return state, "cancelled"
 
 
@@ -143,7 +152,8 @@ def _after(study: Study, state: State, outcome: Outcome) -> State:
         elif outcome.failed:
             failed = {**state.failed, f"step {state.step}": graph.capacity}
             blamed = {**state.blamed, **{e: state.blamed.get(e, 0) + 1 for e in outcome.edges}}
-            following = replace(following, failed=failed, blamed=blamed)
+            floor = max(state.floor, share) if share < state.share else state.floor
+            following = replace(following, failed=failed, blamed=blamed, floor=floor)
         following = replace(following, last_drop=drop)
     tried = state.tried if outcome.key is None else state.tried | {outcome.key}
     step = _record(study, state, outcome, accepted)

@@ -23,7 +23,7 @@ from sommelier.fusion_records import FusionStep
 
 Weights = Mapping[str, NDArray[Any]]
 
-FORMAT = 1
+FORMAT = 2
 ELITES = 16  # GMorph 4.3.1: what the list holds; the oldest goes first
 STATE = "search.json"
 
@@ -48,7 +48,8 @@ class State:
 
     tried : keys of candidates that were trained. failed : capacities of what lost too much, by
     step. blamed : how often what reads what (`Outcome.edges`) was part of such a failure since it
-    was last part of an elite. idle : steps since the last elite. last_drop : of the last candidate.
+    was last part of an elite. floor : the largest share of what has failed and was cheaper than the
+    incumbent; 0 for none. idle : steps since the last elite. last_drop : of the last candidate.
     """
 
     step: int = 0
@@ -61,6 +62,7 @@ class State:
     tried: frozenset[str] = frozenset()
     failed: Mapping[str, Capacity] = field(default_factory=dict)
     blamed: Mapping[str, int] = field(default_factory=dict)
+    floor: float = 0.0
     trace: tuple[FusionStep, ...] = ()
 
     @property
@@ -132,6 +134,7 @@ class StateFolder:
             content["last_drop"], tuple(elites[step] for step in content["elites"]),
             None if content["best"] is None else elites[content["best"]],
             frozenset(content["tried"]), failed, content["blamed"],
+            content["floor"],
             tuple(FusionStep(**step) for step in content["trace"]),
         )  # fmt: skip
 
@@ -180,6 +183,7 @@ def _plain(state: State) -> dict[str, Any]:
         "best": None if state.best is None else state.best.step,
         "tried": sorted(state.tried),
         "blamed": dict(state.blamed),
+        "floor": state.floor,
         "failed": {name: asdict(capacity) for name, capacity in state.failed.items()},
         "trace": [asdict(step) for step in state.trace],
     }

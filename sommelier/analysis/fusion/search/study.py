@@ -22,6 +22,8 @@ from sommelier.analysis.fusion.search.state import Elite, State, Weights
 
 QUICK = 256  # samples on which a candidate is judged before training
 BASES = 6  # modules kept in memory
+RESERVE = 0.25  # of a budget of epochs or seconds, for the training of finalists
+TURNS = 3  # candidates that a small budget of epochs is divided among, at least
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,32 @@ class Study:
         curve = fine_tune(module, self.lessons, asked, cancelled=cancelled)
         return curve.best.drop, curve.trained, curve.stopped
 
+    @cached_property
+    def searching(self) -> float:
+        """How much of the budget there is for the search; what is left trains finalists."""
+        options = self.options
+        return 1.0 if options.epochs is None and options.budget_s is None else 1 - RESERVE
+
     def left(self, state: State) -> int:
         """Epochs that may still be trained for one candidate."""
         most = self.options.training.epochs
         if self.options.epochs is None:
             return most
-        return max(0, min(most, self.options.epochs - state.epochs))
+        whole = round(self.options.epochs * self.searching)
+        return max(1, min(most, -(-whole // TURNS), whole - state.epochs))
+
+    def within(self, graph: AbsGraph) -> bool:
+        """Whether it is predicted to be within the limits, as far as that is known."""
+        limits, costs = self.options.limits, self.costs
+        flops, memory = costs.relative(graph)
+        latency = costs.share(graph) if costs.block_ms else None
+        return limits.allow(latency=latency, flops=flops, memory=memory) is not False
+
+    @property
+    def limited(self) -> bool:
+        """Whether limits were asked for."""
+        limits = self.options.limits
+        return any(x is not None for x in (limits.latency, limits.flops, limits.memory))
 
     def progress(self, state: State) -> float:
         """How much of the budget is used, 0 to 1."""
