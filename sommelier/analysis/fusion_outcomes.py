@@ -118,7 +118,7 @@ def closest_of(result: SearchResult, options: SearchOptions) -> tuple[str, str]:
     refused = [f for f in result.finalists if f.refusal is not None]
     if refused:
         least = min(refused, key=lambda f: (f.verdict is None, f.drop))
-        told = f"the fusion of step {least.step} {least.refusal}"
+        told = f"the best candidate, of step {least.step}: {least.refusal}"
         limit = options.limits.latency
         if limit is not None and least.latency.share > limit:
             return told, f"allow ON latency < {least.latency.share * 1.05:.0%}, or a larger budget"
