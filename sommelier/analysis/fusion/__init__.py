@@ -1,11 +1,12 @@
 """Fusion: several trained models for the same input become one that shares computation (GMorph).
 
-Usable as a library, without a database: `linearised` cuts a model into blocks, `AbsGraph.original`
-puts several models side by side as one tree whose mutations let blocks share features,
-`FusedModule` is the tree as a torch module, `fine_tune` teaches it what the models answer,
-`certify` says what it loses, and `to_onnx` writes it as one model. Without training, `merge`
-averages models of one architecture, and `share_identical` keeps their equal layers once. torch and
-onnxruntime are loaded by what needs them only. Source: GMorph; algorithms.md F.
+Usable as a library, without a database: `exported` writes a torch module as a model, `linearised`
+cuts a model into blocks, `AbsGraph.original` puts several models side by side as one tree whose
+mutations let blocks share features, `FusedModule` is the tree as a torch module, `fine_tune`
+teaches it what the models answer, `certify` says what it loses, and `to_onnx` writes it as one
+model. Without training, `merge` averages models of one architecture, and `share_identical` keeps
+their equal layers once. torch and onnxruntime are loaded by what needs them only. Source: GMorph;
+algorithms.md F.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from sommelier.analysis.fusion.drawing import (
         as_json,
         drawn,
+    )
+    from sommelier.analysis.fusion.exporting import (
+        exported,
     )
     from sommelier.analysis.fusion.extrapolation import (
         Prediction,
@@ -108,6 +112,7 @@ _HOMES = {
     "certify": "certifying",
     "divide": "lessons",
     "drawn": "drawing",
+    "exported": "exporting",
     "fine_tune": "distillation",
     "linearised": "blocks",
     "linearised_together": "blocks",
@@ -148,6 +153,7 @@ __all__ = [
     "certify",
     "divide",
     "drawn",
+    "exported",
     "fine_tune",
     "linearised",
     "linearised_together",
