@@ -1,9 +1,9 @@
 """Thresholds of a cascade with a proved promise, from stored answers of its models.
 
 `calibrate` has two ways, each proved for independent samples (docs/cascades.md):
-* spend: the risk 1 - confidence is divided among stages and candidate scores, the loss among the
-  stages. What a stage loses is at most what it would lose if every input reached it, so the stages
-  do not depend on each other's thresholds and their losses add up.
+* spend: all samples test every candidate, and the risk 1 - confidence is divided among them. The
+  candidates of a student and a teacher are the scores (thresholds.py); those of more models are
+  pairs of a score and a chain, along which all their thresholds fall together (chains.py).
 * split: one half of the samples chooses scores, temperatures and a list of thresholds of all
   stages, from cautious to bold; the other half, which knows nothing of that choice, tests the list
   in its order until one fails (fixed-sequence testing). Nothing needs to be monotone.
@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sommelier.analysis.cascades.chains import FACTORS, lowest
 from sommelier.analysis.cascades.members import Member, checked
 from sommelier.analysis.cascades.paths import Route, answering, passing, path, shares
 from sommelier.analysis.cascades.scores import SCORES
@@ -68,8 +69,8 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class Options:
     """scores : the candidates; a member uses those it has. correction : None spends, but splits
-    where only that is proved (more than two models and an accuracy drop) or where a temperature is
-    fitted. tempered : divide logits by a temperature fitted to the last model's answers."""
+    where a temperature is fitted. tempered : divide logits by a temperature fitted to the last
+    model's answers."""
 
     scores: tuple[str, ...] = SCORES
     correction: Correction | None = None
@@ -133,15 +134,16 @@ def calibrate(
     Raises AnalysisError for answers or losses that do not fit together.
     """
     given = _checked_losses(members, losses, target)
-    correction = options.correction or _correction(members, target, options)
+    correction = options.correction or ("split" if options.tempered else "spend")
     if correction == "split":
         return _split(members, given, target, options, rng or np.random.default_rng(0))
-    if options.tempered or (target.loss == "accuracy drop" and len(members) > 2):
+    if options.tempered:
         raise AnalysisError(
-            "a temperature, or an accuracy drop over more than two models, is not proved by "
-            "dividing the risk",
-            hint="split the samples: Options(correction='split')",
+            "the samples that a temperature was fitted to cannot prove a threshold",
+            hint="split them: Options(correction='split')",
         )
+    if len(members) > 2:
+        return _chained(members, given, target, options)
     return _spend(members, given, target, options)
 
 
@@ -164,24 +166,41 @@ def crossing(
 def _spend(
     members: Sequence[Member], losses: list[Floats], target: Target, options: Options
 ) -> Calibration:
-    stages = len(members) - 1
-    chosen = []
-    for one, lost in zip(members[:-1], losses, strict=True):
-        names = _candidates(one, options)
-        part = _part(target, stages, len(names))
-        found = {
-            name: WITHIN[target.loss](
-                one.score(name), lost, at_most=part.at_most, confidence=part.confidence
-            )
-            for name in names
-        }
-        best = max(names, key=lambda name: found[name].kept)
-        chosen.append((best, 1.0, found[best].value))
-    most = max(len(_candidates(one, options)) for one in members[:-1])
-    part = _part(target, stages, most)
-    enough = needed(part.at_most, part.confidence, loss=target.loss)
-    route = _route(members, chosen)
-    return _promised(members, losses, route, target, (len(members[0]), enough))
+    names = _candidates(members[0], options)
+    alone = _part(target, len(names))
+    found = {
+        name: WITHIN[target.loss](
+            members[0].score(name), losses[0], at_most=alone.at_most, confidence=alone.confidence
+        )
+        for name in names
+    }
+    best = max(names, key=lambda name: found[name].kept)
+    route = _route(members, [(best, 1.0, found[best].value)])
+    return _promised(members, losses, route, target, _enough(members, alone))
+
+
+def _chained(
+    members: Sequence[Member], losses: list[Floats], target: Target, options: Options
+) -> Calibration:
+    asked = [_candidates(one, options) for one in members[:-1]]
+    names = [name for name in asked[0] if all(name in own for own in asked)]
+    if not names:
+        raise AnalysisError(
+            "the models have no score in common that a chain could follow",
+            hint="split the samples: Options(correction='split')",
+        )
+    alone = _part(target, len(names) * len(FACTORS))
+    routes = []
+    for name in names:
+        route = _route(members, [(name, 1.0, inf)] * len(losses))
+        for factor in FACTORS:
+            found = lowest(
+                route.scores, losses, factor=factor,
+                at_most=alone.at_most, confidence=alone.confidence, loss=alone.loss,
+            )  # fmt: skip
+            routes.append(replace(route, thresholds=found))
+    best = min(routes, key=lambda one: one.cost)
+    return _promised(members, losses, best, target, _enough(members, alone))
 
 
 def _split(
@@ -211,15 +230,14 @@ def _split(
     return _promised(testing, held, route, target, (len(order), enough))
 
 
-def _part(target: Target, stages: int, candidates: int) -> Target:
-    """The share of loss and risk that one score of one stage may use."""
-    risk = (1 - target.confidence) / (stages * candidates)
-    return Target(target.at_most / stages, 1 - risk, target.loss)
+def _part(target: Target, candidates: int) -> Target:
+    """The share of the risk that one of several candidates may use."""
+    return replace(target, confidence=1 - (1 - target.confidence) / candidates)
 
 
-def _correction(members: Sequence[Member], target: Target, options: Options) -> Correction:
-    chained = len(members) > 2 and target.loss == "accuracy drop"
-    return "split" if options.tempered or chained else "spend"
+def _enough(members: Sequence[Member], alone: Target) -> tuple[int, int]:
+    """(samples given, samples that let any threshold pass)."""
+    return len(members[0]), needed(alone.at_most, alone.confidence, loss=alone.loss)
 
 
 def _candidates(one: Member, options: Options) -> tuple[str, ...]:

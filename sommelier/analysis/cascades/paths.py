@@ -47,6 +47,11 @@ class Route:
             return (*(0.0 for _ in self.scores), 1.0)
         return tuple(float(cost) for cost in self.flops if cost is not None)
 
+    @property
+    def cost(self) -> float:
+        """The mean cost of an input with these thresholds."""
+        return float(np.cumsum(self.costs)[answering(self.scores, self.thresholds)].mean())
+
 
 def answering(scores: Sequence[Floats], thresholds: Sequence[float]) -> Indices:
     """The stage (n,) that answers each input: the first whose score reaches its threshold."""

@@ -203,15 +203,11 @@ def test_losses_that_do_not_fit_are_refused(
         calibrate(members, losses, target, options=Options(SCORES))
 
 
-def test_an_accuracy_drop_over_three_models_is_not_promised_by_dividing_the_risk() -> None:
-    members, truth = ladder(np.random.default_rng(0), 100, stages=3)
-    with pytest.raises(AnalysisError, match="not proved"):
-        calibrate(
-            members,
-            accuracy_drop(members, truth),
-            Target(0.1, loss="accuracy drop"),
-            options=Options(SCORES, correction="spend"),
-        )
+def test_a_temperature_is_not_fitted_to_the_samples_that_prove() -> None:
+    members, _ = ladder(np.random.default_rng(0), 100)
+    options = Options(SCORES, correction="spend", tempered=True)
+    with pytest.raises(AnalysisError, match="a temperature was fitted"):
+        calibrate(members, disagreement(members), Target(0.1), options=options)
 
 
 def test_a_student_without_scores_is_refused_by_name() -> None:
