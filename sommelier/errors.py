@@ -179,6 +179,20 @@ class AnalysisError(SommelierError):
     title = "Analysis Error"
 
 
+class MemoryBudgetError(SommelierError):
+    """A model does not fit in the memory that serving may use."""
+
+    code = "memory-budget"
+    title = "Memory Budget Error"
+
+
+class InputError(SommelierError):
+    """The inputs of a request do not fit the model that is to answer it."""
+
+    code = "input"
+    title = "Input Error"
+
+
 class WorkerCrashedError(AnalysisError):
     """The worker process died while it ran this model."""
 

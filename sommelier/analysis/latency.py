@@ -109,7 +109,7 @@ def time_model(
 ) -> Timing:
     """Load, warm up and run a model; see `measure`."""
     noise = timer_noise_ms()
-    _give_back_memory()
+    give_back_memory()
     before = _resident_bytes()
     session = open_session(path, settings)
     specs = session_inputs(session)
@@ -156,22 +156,28 @@ def open_session(
         raise MissingDependencyError(
             "measuring models needs ONNX Runtime", hint="pip install 'sommelier-db[cpu]'"
         ) from error
-    provider = _PROVIDERS.get(settings.device.split(":")[0])
+    kind, _, number = settings.device.partition(":")
+    provider = _PROVIDERS.get(kind)
     if provider is None:
         raise AnalysisError(
             f"models cannot be run on '{settings.device}' here", suggestions=("cpu", "cuda")
         )
+    refusal = f"ONNX Runtime cannot use '{settings.device}' on this machine"
+    available = onnxruntime.get_available_providers()
+    if provider not in available:
+        raise AnalysisError(refusal, hint=f"it was built with {', '.join(available)}")
+    place = {"device_id": number} if number and kind != "cpu" else {}
     options = options or onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     model = str(path) if isinstance(path, Path) else path
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=[provider])
+        session = onnxruntime.InferenceSession(model, options, providers=[(provider, place)])
     except Exception as error:
         raise _unless_memory(error, "ONNX Runtime cannot load it") from error
     if session.get_providers()[0] != provider:  # it falls back to the CPU without a word
-        raise AnalysisError(f"ONNX Runtime cannot use '{settings.device}' on this machine")
+        raise AnalysisError(refusal, hint="see its log for why the device did not start")
     return session
 
 
@@ -229,8 +235,8 @@ def _resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _give_back_memory() -> None:
-    """Return freed memory to the system, so that an earlier model's does not hide this one's."""
+def give_back_memory() -> None:
+    """Return freed memory to the system; without it two thirds of a closed session's stay ours."""
     gc.collect()
     if sys.platform.startswith("linux"):
         try:

@@ -6,7 +6,7 @@ Recurrent states and scalars are filled with zeros or with the values a `fill` s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,16 +95,25 @@ def feeds(
             chosen = [start + min(i, count - 1) for i in range(size)]
             yield _synthetic_feed(inputs, probes.record.seed, chosen), count
         return
-    if plan.primary is None or plan.preprocessing is None or probes.indices is None:
-        raise AnalysisError("probes of a dataset need a plan with an input for its items")
-    filled = preprocessing.fills(plan.preprocessing)
+    if probes.indices is None:
+        raise AnalysisError("probes of a dataset need its items' positions")
     for start in range(0, len(probes.indices), batch):
         chosen = probes.indices[start : start + batch].tolist()
-        made = [_prepared(x, plan.primary, plan.preprocessing) for x in items.items(chosen)]
-        count = len(made)
-        made += [made[-1]] * (batch - count if plan.fixed else 0)
-        value = np.stack(made) if plan.batch else made[0]
-        yield _with_auxiliaries(inputs, plan.primary, value, filled), count
+        yield item_feed(inputs, plan, items.items(chosen)), len(chosen)
+
+
+def item_feed(
+    inputs: tuple[TensorSpec, ...], plan: FeedPlan, items: Sequence[preprocessing.Item]
+) -> Feed:
+    """The items as the model takes them, at most `plan.batch`; where its batch axis is fixed, the
+    last one fills it up."""
+    if plan.primary is None or plan.preprocessing is None:
+        raise AnalysisError("items need a plan with an input for them")
+    made = [_prepared(item, plan.primary, plan.preprocessing) for item in items]
+    made += [made[-1]] * (max(1, plan.batch) - len(made) if plan.fixed else 0)
+    value = np.stack(made) if plan.batch else made[0]
+    filled = preprocessing.fills(plan.preprocessing)
+    return _with_auxiliaries(inputs, plan.primary, value, filled)
 
 
 def is_auxiliary(spec: TensorSpec) -> bool:
@@ -125,10 +134,10 @@ def _plan_for(
         chosen = _inferred(item, spec, declared)
     made = _prepared(item, spec, chosen)
     shape = spec.shape
-    if shape is None or _fits(made.shape, shape[1:]):
+    if shape is None or preprocessing.fits(made.shape, shape[1:]):
         size = _batch_size(spec, made, wanted_batch)
         return FeedPlan(spec, chosen, size, _is_fixed(spec))
-    if _fits(made.shape, shape):
+    if preprocessing.fits(made.shape, shape):
         return FeedPlan(spec, chosen, 0, fixed=True)
     raise AnalysisError(
         f"preprocessing makes items of shape {list(made.shape)}, but input {spec} is wanted",
@@ -225,9 +234,3 @@ def _constant(spec: TensorSpec, batch_symbol: Dim, batch: int, value: Any) -> Ar
         raise AnalysisError(
             f"the value declared for input '{spec.name}' does not fit its shape {shape}"
         ) from error
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[Dim, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        not isinstance(dim, int) or dim == size for size, dim in zip(shape, wanted, strict=True)
-    )

@@ -107,8 +107,15 @@ def inferred(item: Item, wanted: TensorSpec, *, batched: bool = True) -> Preproc
     return Preprocessing((*steps, *_value_steps(item, wanted.dtype, steps)), assumed=True)
 
 
+def fits(shape: Sequence[int], wanted: Sequence[Dim]) -> bool:
+    """Whether an array of this shape is one of the wanted; open axes take any length."""
+    return len(shape) == len(wanted) and all(
+        not isinstance(dim, int) or dim == size for size, dim in zip(shape, wanted, strict=True)
+    )
+
+
 def _shape_steps(item: Array, shape: Sequence[Dim]) -> tuple[tuple[str, Arguments], ...] | None:
-    if _fits(item.shape, shape):
+    if fits(item.shape, shape):
         return ()
     if item.ndim == 3 and len(shape) == 3:
         return _image_steps(item, shape)
@@ -155,12 +162,6 @@ def _value_steps(
     if item.dtype == np.uint8 and dtype.startswith("float") and channels_first:
         return (("to_float", {"scale": 1 / 255}), ("cast", {"dtype": dtype}))
     return () if item.dtype.name == dtype else (("cast", {"dtype": dtype}),)
-
-
-def _fits(shape: Sequence[int], wanted: Sequence[Dim]) -> bool:
-    return len(shape) == len(wanted) and all(
-        not isinstance(dim, int) or dim == size for size, dim in zip(shape, wanted, strict=True)
-    )
 
 
 def _pair(entry: Sequence[Any]) -> tuple[str, Arguments]:

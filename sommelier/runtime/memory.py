@@ -20,8 +20,8 @@ class SessionMemory:
 
     loaded_bytes : anonymous ones once it is loaded. run_bytes : what a run of `SessionSettings`'
     batch adds and the session keeps; None where it could not be run. file_bytes : pages of its
-    weights' file, which all sessions of it share. device_bytes : on its accelerator.
-    method : 'anonymous + file pages', 'unique set' or 'size of the file' (a declared guess).
+    weights' file, which all sessions of it share. device_bytes : on its accelerator; where its
+    driver does not tell, the size of the model's files. method : see `method`.
     """
 
     loaded_bytes: int

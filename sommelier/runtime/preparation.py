@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,36 +223,28 @@ def _result(
 def _measured(path: Path, reference: _Reference, size: int, *, optimised: bool) -> SessionMemory:
     """What loading and running adds to this process, which did both before: one-time costs of the
     library are paid already."""
-    device = reference.settings.device
-    with _nothing_left():
-        before, device_before = memory.private_bytes(), memory.device_bytes(device)
-        session = open_session(path, reference.settings, optimised=optimised)
-        give_back_memory()
-        loaded = memory.private_bytes() - before
-        run: int | None = None
-        if reference.feed is not None:
-            del_me = session.run(None, dict(reference.feed))
-            del del_me
-            give_back_memory()
-            run = max(0, memory.private_bytes() - before - max(0, loaded))
-        on_device = 0
-        if not reference.settings.on_cpu:
-            after = memory.device_bytes(device)
-            known = after is not None and device_before is not None
-            on_device = max(0, (after or 0) - (device_before or 0)) if known else size
-        weights = SavedAs(path, prepacked=True).weights
-        mapped = memory.mapped_bytes(weights) if optimised else 0
-        del session
-    return SessionMemory(max(0, loaded), run, mapped, on_device, memory.method())
-
-
-@contextmanager
-def _nothing_left() -> Iterator[None]:
+    settings, feed = reference.settings, reference.feed
     give_back_memory()
-    try:
-        yield
-    finally:
+    before, device_before = memory.private_bytes(), _device_bytes(settings)
+    session = open_session(path, settings, optimised=optimised)
+    give_back_memory()
+    loaded = max(0, memory.private_bytes() - before)
+    run: int | None = None
+    if feed is not None:
+        session.run(None, dict(feed))
         give_back_memory()
+        run = max(0, memory.private_bytes() - before - loaded)
+    on_device = 0
+    if not settings.on_cpu:
+        after = _device_bytes(settings)
+        known = after is not None and device_before is not None
+        on_device = max(0, (after or 0) - (device_before or 0)) if known else size
+    mapped = memory.mapped_bytes(SavedAs(path, prepacked=True).weights) if optimised else 0
+    return SessionMemory(loaded, run, mapped, on_device, memory.method())
+
+
+def _device_bytes(settings: SessionSettings) -> int | None:
+    return None if settings.on_cpu else memory.device_bytes(settings.device)
 
 
 def _remove_others(folder: Path, kept: SavedAs | None) -> None:

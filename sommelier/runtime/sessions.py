@@ -100,8 +100,6 @@ def _save(options: Any, save: SavedAs) -> None:
     options.optimized_model_filepath = str(save.path)
     entry = options.add_session_config_entry
     entry("session.optimized_model_external_initializers_file_name", save.weights.name)
-    entry(
-        "session.optimized_model_external_initializers_min_size_in_bytes", str(INLINE_BYTES)
-    )
+    entry("session.optimized_model_external_initializers_min_size_in_bytes", str(INLINE_BYTES))
     if save.prepacked:
         entry("session.save_external_prepacked_constant_initializers", "1")

@@ -1,4 +1,4 @@
-"""Making a new name in a folder outlive a power cut."""
+"""Making new files, and their names in a folder, outlive a power cut."""
 
 from __future__ import annotations
 
@@ -15,3 +15,9 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_file(file: Path) -> None:
+    """Flush a file's content to disk."""
+    with file.open("rb+") as handle:
+        os.fsync(handle.fileno())

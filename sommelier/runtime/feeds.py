@@ -1,0 +1,144 @@
+"""Whether the inputs of a request fit a model, found out once before it waits for its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sommelier.analysis.model_inputs import is_auxiliary
+from sommelier.analysis.preprocessing import fits
+from sommelier.errors import AnalysisError, InputError
+from sommelier.records import TensorSpec
+from sommelier.storage.naming import nearest
+
+Array = NDArray[Any]
+_KINDS = {"b": 1, "u": 2, "i": 2, "f": 3, "c": 4, "U": 5, "S": 5, "O": 5}  # what holds what
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Inputs that were checked. samples : in them. padded : the batch that the file fixes, where
+    it was filled up by repeating the last sample."""
+
+    tensors: dict[str, Array]
+    samples: int
+    padded: int | None = None
+
+
+class InputCheck:
+    """Checks requests against the inputs of one model."""
+
+    def __init__(self, name: str, inputs: tuple[TensorSpec, ...], batch: int) -> None:
+        """batch : most samples of a request. Raises AnalysisError for types numpy does not have."""
+        self._name = name
+        self._inputs = {spec.name: spec for spec in inputs}
+        self._types = {spec.name: self._numpy_type(spec) for spec in inputs}
+        self._batched = {spec.name: _batch_symbol(spec) for spec in inputs if _is_batched(spec)}
+        self._batch = batch
+
+    def __call__(self, inputs: Mapping[str, Any]) -> Feed:
+        """The inputs as ONNX Runtime takes them. Raises InputError."""
+        for name in inputs:
+            if name not in self._inputs:
+                raise InputError(
+                    f"{self._name} has no input '{name}'",
+                    hint=f"its inputs are {self._wanted()}",
+                    suggestions=tuple(nearest(name, list(self._inputs))),
+                )
+        missing = [name for name in self._inputs if name not in inputs]
+        if missing:
+            raise InputError(
+                f"{self._name} needs {', '.join(missing)}", hint=f"its inputs are {self._wanted()}"
+            )
+        tensors = {name: self._tensor(name, inputs[name]) for name in self._inputs}
+        return Feed(tensors, self._samples(tensors))
+
+    def _tensor(self, name: str, value: Any) -> Array:
+        spec, wanted = self._inputs[name], self._types[name]
+        array = self._array(value, spec, wanted)
+        if spec.shape is not None and not fits(array.shape, spec.shape):
+            raise InputError(
+                f"{self._name}: '{name}' has shape {list(array.shape)}, but {spec} is wanted"
+            )
+        if array.size == 0:
+            raise InputError(f"{self._name}: '{name}' is empty, its shape is {list(array.shape)}")
+        return array
+
+    def _array(self, value: Any, spec: TensorSpec, wanted: np.dtype[Any]) -> Array:
+        if not isinstance(value, np.ndarray):
+            value = self._converted(value, spec, wanted)
+        if wanted.kind == "O":
+            return self._texts(value, spec)
+        if value.dtype != wanted:
+            raise InputError(
+                f"{self._name}: '{spec.name}' is {value.dtype}, but {spec} is wanted",
+                hint=f"give {spec.name}.astype('{spec.dtype}') if that is what you mean",
+            )
+        return np.ascontiguousarray(value) if value.ndim else value
+
+    def _converted(self, value: Any, spec: TensorSpec, wanted: np.dtype[Any]) -> Array:
+        """Lists and numbers as the model's type, unless that would drop what is behind a point."""
+        try:
+            natural = np.asarray(value)
+            if _KINDS.get(natural.dtype.kind, 0) > _KINDS.get(wanted.kind, 0):
+                raise TypeError(f"given are {natural.dtype}")
+            return natural.astype(object) if wanted.kind == "O" else np.array(value, dtype=wanted)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"{self._name}: '{spec.name}' is no array of {spec.dtype}: {error}"
+            ) from error
+
+    def _texts(self, value: Array, spec: TensorSpec) -> Array:
+        texts = value.astype(object) if value.dtype.kind == "U" else value
+        if texts.dtype != object or not all(isinstance(text, str) for text in texts.flat):
+            raise InputError(f"{self._name}: '{spec.name}' is {value.dtype}, but texts are wanted")
+        return texts
+
+    def _samples(self, tensors: Mapping[str, Array]) -> int:
+        """How many samples there are: the common length of the batch axes."""
+        lengths: dict[str, tuple[str, int]] = {}
+        for name, symbol in self._batched.items():
+            found = tensors[name].shape[0]
+            if found > self._batch:
+                raise InputError(
+                    f"{self._name} takes at most {self._batch} samples a request, not {found}",
+                    hint="send several requests, or deploy it with a larger batch",
+                )
+            first, length = lengths.setdefault(symbol, (name, found))
+            if found != length:
+                raise InputError(
+                    f"{self._name}: '{first}' has {length} samples, but '{name}' has {found}"
+                )
+        return next((length for _, length in lengths.values()), 1)
+
+    def _numpy_type(self, spec: TensorSpec) -> np.dtype[Any]:
+        if spec.dtype == "str":
+            return np.dtype(object)
+        try:
+            return np.dtype(spec.dtype)
+        except TypeError as error:
+            raise AnalysisError(
+                f"{self._name} cannot be served: its input {spec} has no type of numpy"
+            ) from error
+
+    def _wanted(self) -> str:
+        return ", ".join(str(spec) for spec in self._inputs.values())
+
+
+def _is_batched(spec: TensorSpec) -> bool:
+    """Whether its first axis is open and counts samples."""
+    return (
+        bool(spec.shape)
+        and not isinstance((spec.shape or (0,))[0], int)
+        and (not is_auxiliary(spec) or len(spec.shape or ()) > 1)
+    )
+
+
+def _batch_symbol(spec: TensorSpec) -> str:
+    """Inputs whose first axes share a name must agree; a nameless one stands for itself."""
+    first = (spec.shape or (None,))[0]
+    return first if isinstance(first, str) and first else f"of {spec.name}"

@@ -1,0 +1,339 @@
+"""Models in memory under a budget: loaded off the request path, unloaded when others need the room.
+
+A model that is not loaded never holds up the caller: `acquire` says None, `request` starts loading,
+`stand_in` names who may answer meanwhile. What a model takes was measured when it was prepared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from sommelier.analysis.latency import give_back_memory
+from sommelier.errors import MemoryBudgetError, SommelierError
+from sommelier.runtime import memory
+from sommelier.runtime.eviction import to_evict
+from sommelier.runtime.pool_entries import (
+    ABSENT,
+    FAILED,
+    LOADING,
+    READY,
+    UNLOADING,
+    Claim,
+    Entry,
+    ModelState,
+    PoolRules,
+    candidates,
+    claim_of,
+    is_idle,
+    no_room,
+    shortage,
+    state_of,
+    used,
+)  # fmt: skip
+from sommelier.runtime.predictor import Predictor, open_predictor
+from sommelier.runtime.session_cache import ServedModel, SessionCache
+from sommelier.runtime.sessions import SessionSettings
+from sommelier.storage.naming import unknown_name
+
+logger = logging.getLogger(__name__)
+
+
+class ModelPool:
+    """The models of a serving process. Safe for threads; close it, or use it as a context manager.
+
+    A lease (`acquire`, `lease`) keeps a model: it is not evicted while it runs.
+    """
+
+    def __init__(
+        self,
+        cache: SessionCache,
+        settings: SessionSettings | None = None,
+        rules: PoolRules | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """clock : seconds."""
+        self.settings = settings or SessionSettings()
+        self.rules = rules or PoolRules()
+        self._cache = cache
+        self._clock = clock
+        self._entries: dict[str, Entry] = {}
+        self._changed = threading.Condition()
+        self._turn = threading.Lock()  # who makes room; taken before _changed
+        self._loaders = ThreadPoolExecutor(self.rules.loaders, thread_name_prefix="model-loader")
+        self._closed = threading.Event()
+        self._watch: threading.Thread | None = None
+
+    def add(self, model: ServedModel) -> None:
+        """Make a model known; nothing is loaded. Raises SommelierError if its name is taken."""
+        with self._changed:
+            known = self._entries.get(model.name)
+            if known is not None and known.model.id != model.id:
+                raise SommelierError(f"the pool has another model named '{model.name}'")
+            if known is None:
+                self._entries[model.name] = Entry(model)
+
+    def remove(self, name: str) -> None:
+        """Unload a model once it is not in use, and forget it."""
+        self.unload(name, reason="it was removed")
+        with self._changed:
+            self._entries.pop(name, None)
+
+    def request(self, name: str) -> Future[None]:
+        """Start loading unless it is loaded or being loaded; done when it is.
+
+        The future raises MemoryBudgetError when there is no room, AnalysisError when it cannot be
+        loaded. Raises UnknownNameError at once.
+        """
+        with self._changed:
+            entry = self._entry(name)
+            if entry.future is not None:
+                return entry.future
+            if entry.state == READY:
+                return _done(None)
+            if entry.error and self._clock() < entry.failed_s + self.rules.retry_s:
+                return _done(entry.error)
+            if self._closed.is_set():
+                return _done(SommelierError("the pool is closed"))
+            entry.future = self._loaders.submit(self._load, entry)
+            self._start_watch()
+            return entry.future
+
+    def load(self, name: str, *, timeout_s: float | None = None) -> None:
+        """Load a model and wait for it. Raises as `request` does, TimeoutError."""
+        self.request(name).result(timeout_s)
+
+    def unload(
+        self, name: str, *, timeout_s: float | None = None, reason: str = "it was unloaded"
+    ) -> bool:
+        """Give a model's memory back once no run uses it; False if it was not loaded.
+
+        A pinned one as well. Raises TimeoutError when it is still in use; then it stays.
+        """
+        with self._changed:
+            entry = self._entry(name)
+            self._changed.wait_for(lambda: not entry.moving, timeout_s)
+            if entry.state != READY:
+                return False
+            entry.state = UNLOADING  # nobody gets it any more
+            if not self._changed.wait_for(lambda: entry.leases == 0, timeout_s):
+                entry.state = READY
+                self._changed.notify_all()
+                raise TimeoutError(f"'{name}' is still in use")
+        self._let_go(entry, reason)
+        return True
+
+    def pin(self, name: str, *, pinned: bool = True) -> None:
+        """Keep a model, once it is loaded: it is neither evicted nor unloaded when idle."""
+        with self._changed:
+            self._entry(name).pinned = pinned
+
+    def acquire(self, name: str) -> Predictor | None:
+        """The model for one run, to be followed by `release`; None if it is not loaded."""
+        with self._changed:
+            self._entry(name).rate.used(self._clock())  # who asks in vain counts too
+            return self._acquired(name)
+
+    def release(self, name: str) -> None:
+        """The end of a run that `acquire` began."""
+        with self._changed:
+            entry = self._entry(name)
+            assert entry.leases > 0, "acquire comes first"
+            entry.leases -= 1
+            entry.used_s = self._clock()
+            if entry.leases == 0:
+                self._changed.notify_all()
+
+    @contextmanager
+    def lease(self, name: str, *, timeout_s: float | None = None) -> Iterator[Predictor]:
+        """The model for a `with` block; loads it, and waits, where it is not loaded."""
+        predictor = self.acquire(name)
+        while predictor is None:
+            self.load(name, timeout_s=timeout_s)  # again, if it was evicted in between
+            predictor = self._acquired(name)
+        try:
+            yield predictor
+        finally:
+            self.release(name)
+
+    def stand_in(self, name: str) -> str | None:
+        """The best model that is loaded and may answer for this one; None if there is none."""
+        with self._changed:
+            for other in self._entry(name).model.stand_ins:
+                entry = self._entries.get(other)
+                if entry is not None and entry.state == READY:
+                    return other
+            return None
+
+    def ready(self) -> tuple[str, ...]:
+        """Names of the models that are loaded, in the order they were added."""
+        with self._changed:
+            return tuple(name for name, e in self._entries.items() if e.state == READY)
+
+    def expire(self) -> tuple[str, ...]:
+        """Unload what was idle for `keep_alive_s`; a thread of the pool calls it from time to
+        time. The names of what was unloaded."""
+        keep = self.rules.keep_alive_s
+        if keep is None:
+            return ()
+        with self._changed:
+            idle = [e for e in self._entries.values() if is_idle(e, keep, self._clock())]
+            for entry in idle:
+                entry.state = UNLOADING
+        for entry in idle:
+            self._let_go(entry, f"nobody used it for {keep:.4g} s (keep_alive)")
+        return tuple(entry.model.name for entry in idle)
+
+    def host_bytes(self) -> int:
+        """Memory of all models that are loaded or being loaded; shared pages count once."""
+        with self._changed:
+            return used(self._entries.values())[0]
+
+    def device_bytes(self) -> int:
+        """The same on the accelerator."""
+        with self._changed:
+            return used(self._entries.values())[1]
+
+    def process_bytes(self) -> int:
+        """What the whole process takes at this moment, by the same method; it is more than the
+        models: the interpreter, requests, answers."""
+        with self._changed:
+            loaded = [e.predictor for e in self._entries.values() if e.predictor is not None]
+        files = {p.prepared.weights for p in loaded if p.prepared.weights is not None}
+        return memory.private_bytes() + sum(memory.mapped_bytes(file) for file in files)
+
+    def states(self) -> tuple[ModelState, ...]:
+        """All models of the pool."""
+        with self._changed:
+            now = self._clock()
+            return tuple(state_of(entry, now) for entry in self._entries.values())
+
+    def close(self) -> None:
+        """Unload everything, once it is not in use."""
+        self._closed.set()
+        self._loaders.shutdown(wait=True, cancel_futures=True)
+        for name in list(self._entries):
+            with self._changed:
+                self._entries[name].future = None  # one that was cancelled never ends
+            self.unload(name, reason="the pool was closed")
+
+    def __enter__(self) -> ModelPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- loading, in a thread of the pool
+
+    def _load(self, entry: Entry) -> None:
+        """Load a model; whatever happens, its entry says so before the future is done."""
+        with self._changed:
+            self._changed.wait_for(lambda: entry.state != UNLOADING)
+            if entry.state == READY:  # an unload gave up, because it was in use
+                entry.future = None
+                return
+            entry.state, entry.reason = LOADING, "it is being prepared"
+        predictor: Predictor | None = None
+        try:
+            prepared = self._cache.prepare(entry.model, self.settings)
+            with self._turn:
+                self._make_room(entry, claim_of(prepared, self.rules.servers))
+            predictor = open_predictor(self._cache, entry.model, self.settings, prepared)
+        except Exception as error:
+            self._failed(entry, error)
+            raise
+        now = self._clock()
+        with self._changed:
+            entry.predictor, entry.how = predictor, predictor.prepared.how
+            entry.reload_ms = predictor.load_ms + (predictor.first_run_ms or 0.0)
+            entry.loaded_s = entry.used_s = now
+            entry.error, entry.reason = None, None
+            entry.state, entry.future = READY, None
+            self._changed.notify_all()
+
+    def _failed(self, entry: Entry, error: Exception) -> None:
+        give_back_memory()
+        full = isinstance(error, MemoryBudgetError)  # may have room at the next request
+        with self._changed:
+            entry.claim = None
+            entry.error = None if full else error
+            entry.failed_s = self._clock()
+            entry.reason = str(error)
+            entry.state, entry.future = ABSENT if full else FAILED, None
+            self._changed.notify_all()
+        logger.warning("%s is not loaded: %s", entry.model.name, error)
+
+    def _make_room(self, entry: Entry, claim: Claim) -> None:
+        """Reserve a model's memory, having evicted as few others as it takes, one at a time.
+
+        Raises MemoryBudgetError, with nothing evicted, when those that may go are not enough.
+        """
+        while True:
+            with self._changed:
+                entries, now = tuple(self._entries.values()), self._clock()
+                short = shortage(entries, claim, self.rules)
+                if short == (0, 0):
+                    entry.claim = claim
+                    return
+                chosen = to_evict(candidates(entries, self.rules, now), *short)
+                if not chosen:
+                    raise no_room(entry.model.name, claim, entries, self.rules, now)
+                victim = self._entries[chosen[0].name]
+                victim.state = UNLOADING
+            told = f"evicted for {entry.model.name}: {chosen[0].reason}, the least of what may go"
+            logger.info("%s %s", victim.model.name, told)
+            self._let_go(victim, told)
+
+    def _let_go(self, entry: Entry, reason: str) -> None:
+        """Close a model in state 'unloading', which nobody uses; its memory is the system's."""
+        predictor, entry.predictor = entry.predictor, None
+        if predictor is not None:
+            predictor.close()
+        give_back_memory()
+        with self._changed:
+            entry.claim = None
+            entry.state, entry.reason = ABSENT, reason
+            self._changed.notify_all()
+
+    # ---- inside
+
+    def _entry(self, name: str) -> Entry:
+        entry = self._entries.get(name)
+        if entry is None:
+            raise unknown_name("model of the pool", name, list(self._entries))
+        return entry
+
+    def _acquired(self, name: str) -> Predictor | None:
+        with self._changed:
+            entry = self._entry(name)
+            if entry.state != READY:
+                return None
+            entry.leases += 1
+            entry.used_s = self._clock()
+            return entry.predictor
+
+    def _start_watch(self) -> None:
+        if self.rules.keep_alive_s is not None and self._watch is None:
+            self._watch = threading.Thread(target=self._expire_often, daemon=True)
+            self._watch.start()
+
+    def _expire_often(self) -> None:
+        assert self.rules.keep_alive_s is not None, "else nobody started this"
+        while not self._closed.wait(max(0.05, self.rules.keep_alive_s / 4)):
+            with contextlib.suppress(SommelierError):
+                self.expire()
+
+
+def _done(error: Exception | None) -> Future[None]:
+    future: Future[None] = Future()
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+    return future

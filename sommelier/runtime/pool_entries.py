@@ -1,0 +1,199 @@
+"""What a pool knows of each model, and what that says about memory; the pool holds the lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from sommelier.errors import MemoryBudgetError
+from sommelier.runtime.eviction import Candidate, UseRate
+from sommelier.runtime.predictor import Predictor
+from sommelier.runtime.session_cache import PreparedModel, ServedModel
+from sommelier.units import Dimension, format_value
+
+ABSENT, LOADING, READY, UNLOADING, FAILED = "absent", "loading", "ready", "unloading", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRules:
+    """What a pool may do.
+
+    host_bytes, device_bytes : of all its models together; None: any. servers : how many runs of
+    one model there may be at the same time, each with memory of its own. keep_alive_s : an unused
+    model is unloaded after so long; None: never. settle_s : a model that was just loaded is not
+    evicted for so long, or two models that do not fit together would evict each other without end.
+    retry_s : a model that could not be loaded is not tried again before. loaders : how many models
+    are prepared at the same time.
+    """
+
+    host_bytes: int | None = None
+    device_bytes: int | None = None
+    servers: int = 1
+    keep_alive_s: float | None = None
+    settle_s: float = 10.0
+    retry_s: float = 30.0
+    loaders: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """A model of the pool, for people and for metrics.
+
+    state : 'absent', 'loading', 'ready', 'unloading' or 'failed'; reason : why it is not ready, in
+    words. how : the recipe by which it is loaded. host_bytes : its own and the pages of its
+    weights, which models of equal content share. leases : runs at this moment. idle_s, load_ms :
+    None while it is not loaded.
+    """
+
+    name: str
+    state: str
+    reason: str | None
+    how: str | None
+    host_bytes: int
+    device_bytes: int
+    leases: int
+    pinned: bool
+    uses_per_s: float
+    idle_s: float | None
+    load_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Memory a model holds from before it is loaded until after it is gone."""
+
+    private_bytes: int
+    device_bytes: int
+    shared: str  # key of the file whose pages are shared
+    shared_bytes: int
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One model of a pool."""
+
+    model: ServedModel
+    state: str = ABSENT
+    reason: str | None = "it was not asked for yet"
+    how: str | None = None
+    predictor: Predictor | None = None
+    future: Future[None] | None = None
+    claim: Claim | None = None
+    leases: int = 0
+    pinned: bool = False
+    rate: UseRate = field(default_factory=UseRate)
+    loaded_s: float = 0.0
+    used_s: float = 0.0
+    reload_ms: float = 0.0
+    error: Exception | None = None
+    failed_s: float = 0.0
+
+    @property
+    def moving(self) -> bool:
+        """Whether it is on its way into memory or out of it."""
+        return self.future is not None or self.state == UNLOADING
+
+
+def claim_of(prepared: PreparedModel, servers: int) -> Claim:
+    """What a model will take, as it was measured when it was prepared."""
+    found = prepared.preparation.memory
+    return Claim(found.private_bytes(servers), found.device_bytes, prepared.key, found.file_bytes)
+
+
+def used(entries: Iterable[Entry], extra: Claim | None = None) -> tuple[int, int]:
+    """(host, device) bytes of all claims; shared pages once."""
+    claims = [entry.claim for entry in entries if entry.claim is not None]
+    claims += [] if extra is None else [extra]
+    shared = {claim.shared: claim.shared_bytes for claim in claims}
+    private = sum(claim.private_bytes for claim in claims)
+    return private + sum(shared.values()), sum(claim.device_bytes for claim in claims)
+
+
+def shortage(entries: Iterable[Entry], claim: Claim, rules: PoolRules) -> tuple[int, int]:
+    """(host, device) bytes by which the budget would be exceeded with one claim more."""
+    host, device = used(entries, claim)
+    return _excess(host, rules.host_bytes), _excess(device, rules.device_bytes)
+
+
+def candidates(entries: Sequence[Entry], rules: PoolRules, now_s: float) -> list[Candidate]:
+    """The models that may be evicted."""
+    sharing: dict[str, int] = {}
+    for entry in entries:
+        if entry.claim is not None:
+            sharing[entry.claim.shared] = sharing.get(entry.claim.shared, 0) + 1
+    found = []
+    for entry in entries:
+        claim = entry.claim
+        if claim is not None and kept_because(entry, rules, now_s) is None:
+            host = claim.private_bytes + claim.shared_bytes // sharing[claim.shared]
+            uses_per_s = entry.rate.per_s(now_s)
+            found.append(
+                Candidate(entry.model.name, host, claim.device_bytes, uses_per_s, entry.reload_ms)
+            )
+    return found
+
+
+def kept_because(entry: Entry, rules: PoolRules, now_s: float) -> str | None:
+    """Why a model may not be evicted; None if it may."""
+    if entry.state != READY:
+        return entry.state
+    if entry.leases:
+        return "in use"
+    if entry.pinned:
+        return "pinned"
+    age = now_s - entry.loaded_s
+    return f"loaded {age:.3g} s ago" if age < rules.settle_s else None
+
+
+def is_idle(entry: Entry, keep_s: float, now_s: float) -> bool:
+    """Whether nobody used a model for so long, and it need not be kept."""
+    unused = entry.state == READY and not entry.leases and not entry.pinned
+    return unused and now_s - entry.used_s >= keep_s
+
+
+def no_room(
+    name: str, claim: Claim, entries: Sequence[Entry], rules: PoolRules, now_s: float
+) -> MemoryBudgetError:
+    """The refusal to load a model, with why the others stay."""
+    needed = _bytes(claim.private_bytes + claim.shared_bytes)
+    missing = " and ".join(
+        f"{_bytes(size)} of {kind} memory"
+        for size, kind in zip(shortage(entries, claim, rules), ("host", "device"), strict=True)
+        if size
+    )
+    kept = [
+        f"{other.model.name} ({why})"
+        for other in entries
+        if other.claim is not None and (why := kept_because(other, rules, now_s)) is not None
+    ]
+    return MemoryBudgetError(
+        f"no room for {name}, which needs {needed}: {missing} are missing",
+        hint=f"kept are {', '.join(kept)}" if kept else "give the pool a larger budget",
+    )
+
+
+def state_of(entry: Entry, now_s: float) -> ModelState:
+    """What people are told of a model."""
+    claim, loaded = entry.claim, entry.state == READY
+    return ModelState(
+        name=entry.model.name,
+        state=entry.state,
+        reason=entry.reason,
+        how=entry.how,
+        host_bytes=0 if claim is None else claim.private_bytes + claim.shared_bytes,
+        device_bytes=0 if claim is None else claim.device_bytes,
+        leases=entry.leases,
+        pinned=entry.pinned,
+        uses_per_s=entry.rate.per_s(now_s),
+        idle_s=now_s - entry.used_s if loaded else None,
+        load_ms=entry.reload_ms if loaded else None,
+    )
+
+
+def _excess(size: int, limit: int | None) -> int:
+    return 0 if limit is None else max(0, size - limit)
+
+
+def _bytes(size: int) -> str:
+    return format_value(size, Dimension.BYTES)
