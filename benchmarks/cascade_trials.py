@@ -90,8 +90,9 @@ def trials(ladder: Ladder, *, draws: int, quick: bool, seed: int) -> Iterator[Tr
     students = bare[:1] if quick else bare[:-1]
     settings = (size, at_most, draws, seed)
     seen = {rule: RULES[rule] for rule in DEFAULTS}
-    for student in students:
-        yield from _cells(ladder, [student, bare[-1]], RULES, "pool", settings)
+    for place, student in enumerate(students):
+        rules = seen if place else RULES
+        yield from _cells(ladder, [student, bare[-1]], rules, "pool", settings)
         yield from _cells(ladder, [student, bare[-1]], seen, "rest", settings)
     three = [bare[0], bare[len(bare) // 2], bare[-1]]
     yield from _cells(ladder, three, CHAINED, "pool", settings)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         calibrate,
         crossing,
         disagreement,
+        ranking,
     )
     from sommelier.analysis.cascades.members import Member, member, top_margin
     from sommelier.analysis.cascades.pairs import CascadePair, pareto, search_pairs
@@ -43,6 +44,7 @@ _HOMES = {
     "calibrate": "calibration",
     "crossing": "calibration",
     "disagreement": "calibration",
+    "ranking": "calibration",
     "Member": "members",
     "member": "members",
     "top_margin": "members",
@@ -85,6 +87,7 @@ __all__ = [
     "member",
     "needed",
     "pareto",
+    "ranking",
     "search_pairs",
     "specialise",
     "top_margin",

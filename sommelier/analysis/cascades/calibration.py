@@ -84,8 +84,7 @@ class Calibration:
     They are of the half that tested the plan, or flattered a little where all samples chose it.
 
     answered : share of inputs each stage answers. loss : mean loss. flops, flops_share : of one
-    input, and as a share of the last model's; None when a model's are unknown. ranking : of each
-    stage but the last, (score, AURC), the best first.
+    input, and as a share of the last model's; None when a model's are unknown.
     """
 
     plan: CascadePlan
@@ -93,7 +92,6 @@ class Calibration:
     loss: float
     flops: float | None
     flops_share: float | None
-    ranking: tuple[tuple[tuple[str, float], ...], ...]
 
 
 def disagreement(members: Sequence[Member]) -> tuple[Floats, ...]:
@@ -160,6 +158,14 @@ def crossing(
     return _described(members, given, _route(members, chosen), None, reason)
 
 
+def ranking(
+    one: Member, losses: ArrayLike, options: Options = Options()
+) -> tuple[tuple[str, float], ...]:
+    """(score, AURC) of a member's scores, the best first: how well they tell its losses (n,)."""
+    areas = [(name, aurc(one.score(name), losses)) for name in _candidates(one, options)]
+    return tuple(sorted(areas, key=lambda area: area[1]))
+
+
 # ---- the two ways
 
 
@@ -215,7 +221,7 @@ def _split(
     choosing, testing = ([one.rows(rows) for one in members] for rows in (first, second))
     chosen = []
     for one, lost in zip(choosing[:-1], losses, strict=True):
-        best = _ranked(one, lost[first], options)[0][0]
+        best = ranking(one, lost[first], options)[0][0]
         warmth = 1.0
         if options.tempered and one.logits is not None:
             warmth = fit_temperature(one.logits, choosing[-1].ids)
@@ -249,11 +255,6 @@ def _candidates(one: Member, options: Options) -> tuple[str, ...]:
             + ("" if one.scores else "sure it is"),
         )
     return names
-
-
-def _ranked(one: Member, lost: Floats, options: Options) -> tuple[tuple[str, float], ...]:
-    areas = [(name, aurc(one.score(name), lost)) for name in _candidates(one, options)]
-    return tuple(sorted(areas, key=lambda area: area[1]))
 
 
 # ---- what is told of a route
@@ -318,12 +319,8 @@ def _described(
         for k, one in enumerate(members[:-1])
     ]  # fmt: skip
     stages.append(CascadeStage(members[-1].name, flops=members[-1].flops))
-    ranking = tuple(
-        _ranked(one, values, Options(tuple(one.scores)))
-        for one, values in zip(members[:-1], losses, strict=True)
-    )
     plan = CascadePlan(tuple(stages), promise, reason)
-    return Calibration(plan, answered, lost, flops, share, ranking)
+    return Calibration(plan, answered, lost, flops, share)
 
 
 def _percentiles(scores: Floats) -> tuple[float, ...]:

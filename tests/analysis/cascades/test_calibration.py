@@ -13,9 +13,11 @@ from sommelier.analysis.cascades.calibration import (
     calibrate,
     crossing,
     disagreement,
+    ranking,
 )
 from sommelier.analysis.cascades.members import Member
 from sommelier.analysis.cascades.paths import Route, answering, path
+from sommelier.analysis.cascades.selection import aurc
 from sommelier.analysis.cascades.thresholds import kept_within, needed
 from sommelier.cascade_records import CascadePlan, expected_flops
 from sommelier.errors import AnalysisError
@@ -83,6 +85,16 @@ def test_the_two_ways_to_choose_a_score_do_what_they_say() -> None:
     split = calibrate(members, lost, target, options=Options(SCORES, correction="split"))
     assert split.plan.promise is not None
     assert split.plan.promise.samples == 400
+
+
+def test_scores_are_ranked_by_how_well_they_tell_what_is_lost() -> None:
+    members, _ = ladder(np.random.default_rng(0), 800)
+    (lost,) = disagreement(members)
+    blind = {**members[0].scores, "doctor": np.zeros(800)}
+    found = ranking(Member("s", members[0].ids, blind, 1.0), lost)
+    assert [name for name, _ in found][-1] == "doctor"
+    assert dict(found)["doctor"] == pytest.approx(lost.mean())
+    assert [area for _, area in found] == sorted(aurc(s, lost) for s in blind.values())
 
 
 def test_too_few_samples_send_everything_on_and_say_how_many_are_needed() -> None:
