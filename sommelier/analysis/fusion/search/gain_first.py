@@ -39,6 +39,7 @@ BEYOND = 1.0  # what being beyond a limit counts
 CLOSE = 0.02  # a drop above the tolerance that more epochs may still mend
 BLAME = 0.3  # what every failure of a map counts
 PAIRS = 2  # most blocks that begin to share in one random child
+FEWEST = 4  # epochs that are worth a candidate once there is an elite
 IDLE = 12  # steps without an elite after which nothing is expected any more
 
 
@@ -85,6 +86,9 @@ class GainFirst:
     def exhausted(self, state: State) -> bool:
         """Whether nothing is expected of further steps; never before limits are met."""
         if state.trace and state.trace[-1].action == "filtered":
+            return True
+        whole = self.study.options.training.epochs
+        if state.best is not None and self.study.left(state) < min(FEWEST, whole):
             return True
         met = state.best is not None and self.study.within(state.best.graph)
         return state.idle >= IDLE and (met or not self.study.limited)

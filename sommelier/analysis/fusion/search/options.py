@@ -28,9 +28,10 @@ Stopped = Literal["budget", "exhausted", "cancelled"]
 class SearchOptions:
     """How a fusion is searched.
 
-    tolerance : what each task may lose, a fraction; half of it while searching, for what is chosen
-    by a score flatters it (algorithms.md F.5). upper_end : the threshold is held against the upper
-    end of the certified interval. limits : relative to the originals. budget_s, epochs, steps : the
+    tolerance : what each task may lose, a fraction; half of it while searching, or two samples, for
+    what is chosen by a score flatters it (algorithms.md F.5). upper_end : the threshold is held
+    against the upper end of the certified interval. limits : relative to the originals, met as
+    predicted before anything is final. budget_s, epochs, steps : the
     search ends with the first that is used up, a quarter of the epochs or seconds being kept for
     finalists; at least one is needed, and only the last two give the same result again. training :
     of every candidate; its tolerance and seed are set by the search. formula : how annealing

@@ -149,11 +149,13 @@ def _after(study: Study, state: State, outcome: Outcome) -> State:
             elite = Elite(state.step, graph, arrays(module), share, drop)
             blamed = {e: n for e, n in state.blamed.items() if e not in outcome.edges}
             following = replace(state, idle=0, blamed=blamed).with_elite(elite)
-        elif outcome.failed:
+        else:
+            floor = max(state.floor, share) if share < state.share else state.floor
+            following = replace(following, floor=floor)
+        if outcome.failed and not passed:
             failed = {**state.failed, f"step {state.step}": graph.capacity}
             blamed = {**state.blamed, **{e: state.blamed.get(e, 0) + 1 for e in outcome.edges}}
-            floor = max(state.floor, share) if share < state.share else state.floor
-            following = replace(following, failed=failed, blamed=blamed, floor=floor)
+            following = replace(following, failed=failed, blamed=blamed)
         following = replace(following, last_drop=drop)
     tried = state.tried if outcome.key is None else state.tried | {outcome.key}
     step = _record(study, state, outcome, accepted)

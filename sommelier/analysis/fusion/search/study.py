@@ -23,6 +23,7 @@ from sommelier.analysis.fusion.search.state import Elite, State, Weights
 QUICK = 256  # samples on which a candidate is judged before training
 BASES = 6  # modules kept in memory
 RESERVE = 0.25  # of a budget of epochs or seconds, for the training of finalists
+CHANCE, MOST_CHANCE = 2.0, 0.005  # samples that a drop of none may be off by, and their share
 TURNS = 3  # candidates that a small budget of epochs is divided among, at least
 
 
@@ -64,8 +65,10 @@ class Study:
 
     @property
     def tolerance(self) -> float:
-        """While searching: half of what is asked for."""
-        return self.options.tolerance / 2
+        """While searching: half of what is asked for, as what is chosen by a score flatters it; but
+        two samples more or less are chance, which training on and a certificate decide."""
+        chance = min(CHANCE / len(self.lessons.splits.select), MOST_CHANCE)
+        return max(self.options.tolerance / 2, chance)
 
     @cached_property
     def inputs(self) -> list[Tensor]:
