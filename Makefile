@@ -47,6 +47,7 @@ bench: $(READY)    ## every benchmark, quick settings
 	$(BIN)/python -m benchmarks.links --quick
 	$(BIN)/python -m benchmarks.collaborative --quick
 	$(BIN)/python -m benchmarks.fusion --quick
+	$(BIN)/python -m benchmarks.cascade --quick
 
 notebooks: $(READY) ## run every notebook as it stands
 	$(BIN)/python -m pytest -o addopts= --nbmake --nbmake-timeout=600 --overwrite notebooks

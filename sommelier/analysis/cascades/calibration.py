@@ -122,7 +122,7 @@ def calibrate(
     options: Options = Options(),
     rng: np.random.Generator | None = None,
 ) -> Calibration:
-    """The cascade that costs least among those whose mean loss is proved to be within the target.
+    """The cheapest of the candidates whose mean loss is proved to be within the target.
 
     members : from the first asked to the one that is trusted, and `losses` (n,) of answering by
     each but the last: `disagreement`, `accuracy_drop`, or graded ones in [0, 1]. The samples are
