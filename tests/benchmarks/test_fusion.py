@@ -160,7 +160,7 @@ def test_where_no_fusion_counts_the_originals_stay(suite: Suite) -> None:
 
 
 def test_plain_annealing_trains_as_many_candidates_as_it_has_iterations(suite: Suite) -> None:
-    effort = Effort(epochs=1, iterations=3, training=FineTuning(epochs=1), runs=10)
+    effort = Effort(epochs=1, iterations=3, plain=FineTuning(epochs=1), runs=10)
     found = plain_annealing(suite, original_latencies(suite, 10), effort, 0.01, seed=0)
     assert found.method == "plain annealing"
     assert found.epochs <= 3
