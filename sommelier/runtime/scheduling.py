@@ -103,12 +103,27 @@ class Scheduler:
             self._running[turn] = now_ms + (expected if expected == expected else 0.0)
         return turn
 
-    def finished(self, turn: Turn, execution_ms: float | None, now_ms: float) -> None:
+    def finished(
+        self,
+        turn: Turn,
+        execution_ms: float | None,
+        now_ms: float,
+        *,
+        device: str = "cpu",
+        batch: int = 1,
+    ) -> None:
         """A server is free again. execution_ms : what the model took; None if it failed or was
-        cancelled, which says nothing about its latency."""
+        cancelled, which says nothing about its latency. device, batch : where and how it ran."""
         del self._running[turn]
         if execution_ms is not None and isinstance(turn.answer, Decision):
-            self.telemetry.record(turn.answer.model, execution_ms, now_ms, queue_ms=turn.waited_ms)
+            self.telemetry.record(
+                turn.answer.model,
+                execution_ms,
+                now_ms,
+                queue_ms=turn.waited_ms,
+                device=device,
+                batch=batch,
+            )
 
     def expire(self, now_ms: float) -> list[Turn]:
         """Those whose deadline came while they waited, each with its Rejection (504)."""

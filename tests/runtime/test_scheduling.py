@@ -181,6 +181,16 @@ def test_what_ran_is_learned_and_what_failed_is_not() -> None:
     assert serving.telemetry.observations == 1
 
 
+def test_a_run_of_another_batch_or_device_is_learned_apart() -> None:
+    serving = scheduler()
+    serving.submit(Request(0.0), 0.0)
+    turn = serving.next_turn(0.0)
+    assert turn is not None
+    serving.finished(turn, 40.0, 40.0, batch=8)
+    assert serving.models[0].latency.samples == 0
+    assert serving.telemetry.estimate("big", batch=8).mean_ms == 40.0
+
+
 def test_smaller_priorities_are_served_first_and_deadlines_within_them() -> None:
     serving = scheduler()
     asked = [Request(0.0, 90.0, 1), Request(0.0, 50.0, 2), Request(0.0, 80.0, 1), Request(0.0)]
