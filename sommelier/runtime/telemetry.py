@@ -7,6 +7,7 @@ lock of their deployment; nothing here is thread safe.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sommelier.errors import BinderError
@@ -21,6 +22,7 @@ FORGET = 0.95  # algorithms.md H.3: weight that earlier samples keep at each new
 STALE = 0.997  # algorithms.md H.3: weight they keep at each request another model answers
 PRIOR_WEIGHT = 5.0  # samples that a measured profile counts for
 LEAST_WEIGHT = 0.5  # however old, a profile is worth half a sample
+COLD_AFTER = 100  # requests of others after which a model begins to be believed as profiled again
 LOG_FLOOR = 0.01  # no machine repeats a time within 1 %, whatever few samples say
 
 
@@ -42,6 +44,7 @@ class LatencyEstimate:
         "log_mean",
         "log_std",
         "mean_ms",
+        "profiled_log_mean",
         "profiled_ms",
         "samples",
         "seen",
@@ -72,6 +75,7 @@ class LatencyEstimate:
         self._run = 0
         self.profiled_ms = math.nan if mean_ms is None else mean_ms
         self._begin(self.profiled_ms, std_ms, PRIOR_WEIGHT)
+        self.profiled_log_mean = self.log_mean
 
     def record(self, ms: float, now_ms: float) -> None:
         """Learn from one execution of `ms` that ended at `now_ms`. What is not above 0 is ignored:
@@ -92,6 +96,13 @@ class LatencyEstimate:
         else:
             self._run = 0
             self._learn(ms)
+
+    def relax(self, share: float) -> None:
+        """Come back to the profile by this share of the way. A model that was slow is not chosen,
+        so nobody would notice that it has recovered; this is how it gets another chance."""
+        if self.profiled_ms == self.profiled_ms:
+            self.mean_ms += share * (self.profiled_ms - self.mean_ms)
+            self.log_mean += share * (self.profiled_log_mean - self.log_mean)
 
     def age_ms(self, now_ms: float) -> float:
         """Time since the last sample; inf before the first."""
@@ -173,6 +184,7 @@ class Telemetry:
         self.observations = 0
         self._estimates: dict[tuple[str, str, int], LatencyEstimate] = {}
         self._queues: dict[tuple[str, str, int], LatencySketch] = {}
+        self._in_turn: Iterator[LatencyEstimate] = iter(())
 
     def estimate(self, model: str, *, device: str = "cpu", batch: int = 1) -> LatencyEstimate:
         """What is believed of this model; one that was never heard of begins as unknown."""
@@ -212,6 +224,7 @@ class Telemetry:
         estimate.record(execution_ms, now_ms)
         estimate.seen = self.observations
         self._queues[model, device, batch].add(queue_ms)
+        self._relax_one()
 
     def cold(self, now_ms: float, *, older_than_ms: float) -> list[tuple[str, str, int]]:
         """(model, device, batch) not run for so long, the longest first; never run comes before.
@@ -228,6 +241,14 @@ class Telemetry:
         return tuple(
             self._row(key, estimate, self._queues[key]) for key, estimate in self._estimates.items()
         )
+
+    def _relax_one(self) -> None:
+        """Let one estimate, each in its turn, forget what is long past: by half in 230 requests."""
+        estimate = next(self._in_turn, None)
+        if estimate is None:
+            self._in_turn = iter(tuple(self._estimates.values()))
+        elif self.observations - estimate.seen >= COLD_AFTER:
+            estimate.relax(1.0 - STALE ** (len(self._estimates) + 1))
 
     @staticmethod
     def _row(

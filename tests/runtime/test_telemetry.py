@@ -128,6 +128,32 @@ def test_doubt_grows_while_others_answer_up_to_half_a_sample() -> None:
     assert estimate.uncertainty(10**6) == pytest.approx(estimate.log_std / math.sqrt(0.5))
 
 
+def test_a_model_that_was_slow_is_believed_as_profiled_again_while_others_answer() -> None:
+    """Half of the way in ln 2 / -ln .997 = 231 requests, after the first hundred."""
+    telemetry = Telemetry()
+    slow, other = telemetry.profile("slow", 10.0, 1.0), telemetry.profile("other", 5.0, 1.0)
+    for _ in range(60):
+        telemetry.record("slow", 40.0, 0.0)
+    before, log_before = slow.mean_ms, slow.log_mean
+    for _ in range(99):
+        telemetry.record("other", 5.0, 0.0)
+    assert slow.mean_ms == before
+    for _ in range(231):
+        telemetry.record("other", 5.0, 0.0)
+    assert slow.mean_ms - 10.0 == pytest.approx((before - 10.0) / 2, rel=0.02)
+    halfway = (log_before + slow.profiled_log_mean) / 2
+    assert slow.log_mean == pytest.approx(halfway, abs=0.02)
+    assert other.mean_ms == 5.0
+
+
+def test_without_a_profile_nothing_is_forgotten() -> None:
+    telemetry = Telemetry()
+    telemetry.record("slow", 40.0, 0.0)
+    for _ in range(500):
+        telemetry.record("other", 5.0, 0.0)
+    assert telemetry.estimate("slow").mean_ms == 40.0
+
+
 def test_queue_time_is_kept_apart_from_execution() -> None:
     telemetry = Telemetry()
     telemetry.profile("a", 5.0, 1.0)
