@@ -61,7 +61,7 @@ from benchmarks.fusion_runs import (
 from benchmarks.fusion_suites import FULL, QUICK, SMALL, Recipe, Suite, made
 from benchmarks.report import Cell, arguments, finish, table
 
-EPOCHS = 60  # of every search but annealing
+EPOCHS = 120  # of every search but annealing
 ANNEALED = 0.01  # the threshold that annealing is run at
 GAIN_FIRST = "gain first"
 METHODS = {"": GAIN_FIRST, "all_shared_": "all shared", "random_": "random"}
