@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Literal
@@ -52,9 +52,6 @@ class CascadePlan:
     stages: tuple[CascadeStage, ...]
     promise: CascadePromise | None = None
     reason: str = ""
-
-    def __iter__(self) -> Iterator[CascadeStage]:
-        return iter(self.stages)
 
     @property
     def thresholds(self) -> tuple[float, ...]:

@@ -180,6 +180,14 @@ def test_what_a_calibration_tells_is_what_its_thresholds_do() -> None:
     assert reached.quantiles[50] == np.quantile(scores[1][stage >= 1], 0.5, method="inverted_cdf")
 
 
+def test_a_cascade_that_costs_more_than_its_last_model_says_so() -> None:
+    members, _ = ladder(np.random.default_rng(0), 900, flops=1.05)
+    found = calibrate(members, disagreement(members), Target(0.05), options=Options(SCORES))
+    assert found.flops_share is not None
+    assert found.flops_share > 1
+    assert found.plan.reason.endswith("it costs more than m1 alone")
+
+
 def test_unknown_flops_stay_unknown_and_a_cascade_is_found_all_the_same() -> None:
     members, _ = ladder(np.random.default_rng(0), 900, stages=3)
     blind = [Member(m.name, m.ids, m.scores, None, m.logits) for m in members]
