@@ -15,17 +15,18 @@ What a search costs is compared at a threshold of 1 % with plain annealing as th
 epochs in batches of 64 a candidate, no early termination, no rules, and no other budget. saving =
 annealing's time until its best fusion / time until gain first has one at least as good, by
 predicted latency, both before anything is certified. Where annealing finds nothing, all its time
-counts; where gain first does not come as far, the saving is 0. Time is that of the processor, of
-one thread. Two searches run at a time, each in a process of its own: with two cores both suffer
-from that alike, and so do the sides of a pair.
+counts; where gain first does not come as far, the saving is 0. `whole` compares both searches from
+beginning to end. Time is that of the processor, of one thread. 200 iterations may take an hour:
+`--patience 6` stops annealing after six times gain first's time. Two searches run at a time, each
+in a process of its own: with two cores both suffer from that alike, and the sides of a pair do.
 
 `--suite small` is for two cores, `--suite full` (VGG-13 x 3, ResNet-34 + ResNet-18, two ViT-Base)
 for a GPU, on which models are trained; its latency is that of ONNX Runtime on the CPU all the same.
 
 Figures: median_speedup_drop0, _drop1, _drop2 (over suites), all_shared_..., random_...;
-search_saving, search_saving_epochs (median); over_threshold (fusions that count and lose
-significantly more than the threshold on test samples); resumed_same (1: a search that was killed
-twice wrote the model of an undisturbed one, bit by bit); and a suite's own speed-ups.
+search_saving, _epochs, _whole (median); over_threshold (fusions that count and lose significantly
+more than the threshold on test samples); resumed_same (1: a search that was killed twice wrote the
+model of an undisturbed one, bit by bit); and a suite's own speed-ups.
 
 Expectations are printed with what was found, and the exit code is 1 if one is not met.
 """
@@ -92,22 +93,25 @@ class Findings:
 
 
 class Saving(NamedTuple):
-    """How many times cheaper gain first is, in time and in epochs; 0 where it finds less."""
+    """How many times cheaper gain first is; 0 where it finds less. seconds, epochs : until it has
+    what annealing ends with. whole : of both searches from beginning to end."""
 
     seconds: float
     epochs: float
+    whole: float
 
 
 def saving(ours: Run, annealing: Run) -> Saving:
     """What the search saves until a fusion as good as annealing's best."""
     if not ours.points:
-        return Saving(0.0, 0.0)
+        return Saving(0.0, 0.0, 0.0)
     best = annealing.best
     point = ours.reaching(best.share) if annealing.points else ours.points[0]
     if point is None:
-        return Saving(0.0, 0.0)
+        return Saving(0.0, 0.0, 0.0)
     # a first child may need no epoch at all
-    return Saving(best.seconds / point.seconds, best.epochs / max(point.epochs, 1))
+    epochs = best.epochs / max(point.epochs, 1)
+    return Saving(best.seconds / point.seconds, epochs, annealing.seconds / ours.seconds)
 
 
 def measured(
@@ -122,16 +126,26 @@ def measured(
             text, found = made_ready.result()
             latencies.append(found)
             print(text, flush=True)
+        places = range(len(recipes))
+        ours = [pool.submit(_searched, recipes[i], latencies[i], *given) for i in places]
+        theirs = [
+            pool.submit(
+                _annealed, recipes[i], latencies[i], *given, _most(ours[i].result(), effort)
+            )
+            for i in places
+        ]
         every = []
-        started = [
-            (recipe.name, pool.submit(_searched, recipe, found, *given),
-             pool.submit(_annealed, recipe, found, *given))
-            for recipe, found in zip(recipes, latencies, strict=True)
-        ]  # fmt: skip
-        for name, ours, theirs in started:
-            every.append(Findings(name, *ours.result(), theirs.result()))
+        for i in places:
+            every.append(Findings(recipes[i].name, *ours[i].result(), theirs[i].result()))
             print(runs_table(every[-1]), flush=True)
         return every
+
+
+def _most(searched: tuple[int, tuple[Run, ...]], effort: Effort) -> float | None:
+    """The seconds that annealing may take beside these searches."""
+    _, found = searched
+    ours = next(r for r in found if (r.method, r.tolerance) == (GAIN_FIRST, ANNEALED))
+    return None if effort.patience is None else effort.patience * ours.seconds
 
 
 def _alone() -> None:
@@ -160,10 +174,15 @@ def _searched(
 
 
 def _annealed(
-    recipe: Recipe, latencies: Mapping[str, float], effort: Effort, seed: int, cache: Path
+    recipe: Recipe,
+    latencies: Mapping[str, float],
+    effort: Effort,
+    seed: int,
+    cache: Path,
+    most_s: float | None,
 ) -> Run:
     suite = made(recipe, seed, device=effort.training.device, cache=cache)
-    found = plain_annealing(suite, latencies, effort, ANNEALED, seed=seed)
+    found = plain_annealing(suite, latencies, effort, ANNEALED, seed=seed, most_s=most_s)
     print(_progress(recipe, found), file=sys.stderr, flush=True)
     return found
 
@@ -227,11 +246,12 @@ def costs_table(found: Sequence[Findings]) -> str:
         reached = "-" if point is None else f"{point.epochs}, {point.seconds:.0f} s"
         rows.append(
             (one.suite, _faster(theirs), f"{theirs.best.epochs}, {theirs.best.seconds:.0f} s",
-             f"{theirs.epochs}, {theirs.seconds:.0f} s", f"{theirs.speedup:.2f}", reached,
-             _faster(ours), f"{ours.epochs}, {ours.seconds:.0f} s", times.seconds, times.epochs)
+             f"{theirs.epochs}, {theirs.seconds:.0f} s{', cut' if theirs.cut else ''}",
+             f"{theirs.speedup:.2f}", reached, _faster(ours),
+             f"{ours.epochs}, {ours.seconds:.0f} s", times.seconds, times.epochs, times.whole)
         )  # fmt: skip
     header = ("suite", "annealing", "until then", "in all", "certified", "gain first as good after",
-              "its best", "in all", "saving", "in epochs")  # fmt: skip
+              "its best", "in all", "saving", "in epochs", "whole")  # fmt: skip
     title = f"cost at {100 * ANNEALED:g} %: predicted speed-up, epochs, seconds of the processor"
     return table(title, header, rows)
 
@@ -250,6 +270,7 @@ def figures_of(found: Sequence[Findings]) -> dict[str, float]:
     pairs = [saving(one.run(GAIN_FIRST, ANNEALED), one.annealing) for one in found]
     figures["search_saving"] = median(pair.seconds for pair in pairs)
     figures["search_saving_epochs"] = median(pair.epochs for pair in pairs)
+    figures["search_saving_whole"] = median(pair.whole for pair in pairs)
     ours = [run for one in found for run in one.runs if run.found and run.method == GAIN_FIRST]
     figures["over_threshold"] = sum(run.worst.low > run.tolerance for run in ours)
     for one in found:
@@ -278,6 +299,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--only", metavar="TEXT", help="suites with TEXT in their names")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="budget of every search")
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help="of plain annealing")
+    parser.add_argument(
+        "--patience", type=float, help="stop plain annealing after so many times gain first's time"
+    )
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep trained originals in DIR")
     return parser
 
@@ -297,8 +321,9 @@ def _asked() -> tuple[Namespace, Sequence[Recipe], Effort]:
     recipes = tuple(recipe for recipe in recipes if (options.only or "") in recipe.name)
     if not recipes:
         parser.error(f"no suite has {options.only!r} in its name")
-    trained = (replace(training, device=device) for training in (PRODUCT, PLAIN))
-    return options, recipes, Effort(options.epochs, options.iterations, *trained)
+    product, plain = (replace(training, device=device) for training in (PRODUCT, PLAIN))
+    effort = Effort(options.epochs, options.iterations, product, plain, patience=options.patience)
+    return options, recipes, effort
 
 
 def main() -> None:

@@ -33,7 +33,8 @@ class Effort:
     """What every search may use. epochs : of fine-tuning, of all candidates together.
 
     iterations : of plain annealing, which has no other budget. training : of one candidate, and
-    plain : of one of plain annealing's.
+    plain : of one of plain annealing's. patience : how many times the processor time of gain first
+    plain annealing may take before it is stopped; None lets it end.
     """
 
     epochs: int
@@ -42,6 +43,7 @@ class Effort:
     plain: FineTuning = PLAIN
     tolerances: tuple[float, ...] = (0.0, 0.01, 0.02)
     runs: int = RUNS
+    patience: float | None = None
 
 
 class Point(NamedTuple):
@@ -66,7 +68,8 @@ class Loss(NamedTuple):
 class Run:
     """A search that is over. epochs, seconds : of the search; finishing : epochs of its finalists.
 
-    refused : why finalists were not the answer. The rest is of the answer, and of the originals
+    refused : why finalists were not the answer. cut : it was stopped before its budget was used.
+    The rest is of the answer, and of the originals
     where there is none: certified : the worst drop on the samples that certify. losses : of all
     tasks on the test samples.
     """
@@ -78,6 +81,7 @@ class Run:
     seconds: float
     finishing: int
     refused: tuple[str, ...]
+    cut: bool = False
     found: bool = False
     speedup: float = 1.0
     low: float = 1.0
@@ -116,22 +120,36 @@ def runs(
 
 
 def plain_annealing(
-    suite: Suite, latencies_ms: Mapping[str, float], effort: Effort, tolerance: float, *, seed: int
+    suite: Suite,
+    latencies_ms: Mapping[str, float],
+    effort: Effort,
+    tolerance: float,
+    *,
+    seed: int,
+    most_s: float | None = None,
 ) -> Run:
     """GMorph's Algorithm 1: random maps, the released code's probability of elites, every candidate
-    trained until it is good enough or its epochs are over, and no budget but the iterations."""
+    trained until it is good enough or its epochs are over, and no budget but the iterations.
+
+    most_s : seconds of the processor after which it is stopped all the same.
+    """
     asked = SearchOptions(
         method="annealing", tolerance=tolerance, steps=effort.iterations, seed=seed,
         training=effort.plain, initialise="random", formula="released", filtered=False,
         runs=effort.runs,
     )  # fmt: skip
-    return run(suite, latencies_ms, asked, name=ANNEALING)
+    return run(suite, latencies_ms, asked, name=ANNEALING, most_s=most_s)
 
 
 def run(
-    suite: Suite, latencies_ms: Mapping[str, float], options: SearchOptions, name: str | None = None
+    suite: Suite,
+    latencies_ms: Mapping[str, float],
+    options: SearchOptions,
+    *,
+    name: str | None = None,
+    most_s: float | None = None,
 ) -> Run:
-    """One search. latencies_ms : of the originals, by task."""
+    """One search. latencies_ms : of the originals, by task. most_s : as plain_annealing's."""
     total, start = sum(latencies_ms.values()), time.process_time()
     points: list[Point] = []
     epochs, seconds = 0, 0.0
@@ -142,14 +160,18 @@ def run(
         if step.accepted and step.latency_ms is not None:
             points.append(Point(step.latency_ms / total, epochs, seconds))
 
+    def late() -> bool:
+        return most_s is not None and time.process_time() - start > most_s
+
     found = search(
-        suite.blocks, suite.lessons, options, on_step=spent,
+        suite.blocks, suite.lessons, options, on_step=spent, cancelled=late,
         latencies=Latencies(originals_ms=latencies_ms),
     )  # fmt: skip
     spent_all = Run(
         name or options.method, options.tolerance, tuple(points), epochs, seconds,
         sum(finalist.epochs for finalist in found.finalists),
         tuple(f.refusal for f in found.finalists if f.refusal is not None),
+        cut=found.stopped == "cancelled",
     )  # fmt: skip
     return spent_all if found.best is None else _judged(suite, found.best, spent_all)
 
