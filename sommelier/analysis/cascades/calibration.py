@@ -319,7 +319,7 @@ def _described(
         for k, one in enumerate(members[:-1])
     ]  # fmt: skip
     stages.append(CascadeStage(members[-1].name, flops=members[-1].flops))
-    if share is not None and share >= 1:
+    if share is not None and share >= 1 and min(route.thresholds) < inf:
         reason += f"; on average it costs more than {members[-1].name} alone"
     plan = CascadePlan(tuple(stages), promise, reason)
     return Calibration(plan, answered, lost, flops, share)
