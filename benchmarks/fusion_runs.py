@@ -81,7 +81,6 @@ class Run:
     seconds: float
     finishing: int
     refused: tuple[str, ...]
-    cut: bool = False
     found: bool = False
     speedup: float = 1.0
     low: float = 1.0
@@ -91,6 +90,7 @@ class Run:
     flops_share: float = 1.0
     certified: float = 0.0
     losses: tuple[Loss, ...] = ()
+    cut: bool = False
 
     @property
     def worst(self) -> Loss:
