@@ -6,9 +6,15 @@ model: 1 725 MiB, runtime.md 4); anonymous memory and the pages of each file onc
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+LARGE_BYTES = 4 * 2**20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 _ROLLUP = Path("/proc/self/smaps_rollup")
 _MAPS = Path("/proc/self/smaps")
@@ -64,6 +70,20 @@ def mapped_bytes(file: Path) -> int:
         elif inside and first == "Rss:":
             total += _kib(line)
     return total
+
+
+def keep_no_large_buffers() -> None:
+    """From now on, buffers of 4 MiB and more go back to the system when they are freed (glibc).
+
+    Of itself glibc learns from the first large buffer to keep the following ones, and malloc_trim
+    reaches the end of the main thread's heap only: a pool's threads would keep up to 64 MB each.
+    For the whole process; other C libraries do as they please.
+    """
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            library = ctypes.CDLL(None)
+            library.mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+            library.mallopt(_M_TRIM_THRESHOLD, LARGE_BYTES // 4)
 
 
 def device_bytes(device: str) -> int | None:

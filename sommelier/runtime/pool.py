@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
-from sommelier.analysis.latency import give_back_memory
+from sommelier.analysis.latency import give_back_memory, trim_memory
 from sommelier.errors import MemoryBudgetError, SommelierError
 from sommelier.runtime import memory
 from sommelier.runtime.eviction import to_evict
@@ -69,6 +69,7 @@ class ModelPool:
         self._loaders = ThreadPoolExecutor(self.rules.loaders, thread_name_prefix="model-loader")
         self._closed = threading.Event()
         self._watch: threading.Thread | None = None
+        memory.keep_no_large_buffers()
 
     def add(self, model: ServedModel) -> None:
         """Make a model known; nothing is loaded. Raises SommelierError if its name is taken."""
@@ -295,7 +296,7 @@ class ModelPool:
         predictor, entry.predictor = entry.predictor, None
         if predictor is not None:
             predictor.close()
-        give_back_memory()
+        trim_memory()  # sessions are in no cycle; gc.collect stops all requests for some 20 ms
         with self._changed:
             entry.claim = None
             entry.state, entry.reason = ABSENT, reason

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from sommelier.analysis import latency, signature
 from sommelier.analysis.latency import RunSettings, give_back_memory
 from sommelier.analysis.synthetic_inputs import synthetic_inputs
-from sommelier.errors import AnalysisError
+from sommelier.errors import AnalysisError, first_line
 from sommelier.runtime import memory
+from sommelier.runtime.alignment import align
 from sommelier.runtime.memory import SessionMemory
 from sommelier.runtime.sessions import SavedAs, SessionSettings, open_session
 from sommelier.storage.artifacts import fingerprint
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Feed = Mapping[str, Array]
 
+RECIPES = ("prepacked", "external")  # the best first
 QUICK_MS = 0.1  # below this, a second thread costs more than it brings (runtime.md 3)
 TIMING = RunSettings(runs=20, warmup=2, budget_s=1.0)
 ROOM = 3  # times the model's size: graph and weights are written twice, prepacked ones are larger
@@ -37,12 +39,16 @@ ROOM = 3  # times the model's size: graph and weights are written twice, prepack
 
 @dataclass(frozen=True, slots=True)
 class PreparationRequest:
-    """id : the content fingerprint the files must have. folder : where to write; None: nowhere."""
+    """id : the content fingerprint the files must have. folder : where to write; None: nowhere.
+
+    recipes : those to try, of RECIPES; without any the model is loaded plainly.
+    """
 
     source: Path
     id: str
     folder: Path | None
     settings: SessionSettings
+    recipes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +74,12 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True)
 class _Reference:
-    """What the model's own file answers. feed : None where no input could be made up."""
+    """What the model's own file answers. runs : inputs with answers, of one sample and of the
+    largest batch, for which kernels differ; () where no input could be made up, and `reason` why.
+    """
 
     settings: SessionSettings
-    feed: Feed | None
-    answers: tuple[Array, ...]
+    runs: tuple[tuple[Feed, tuple[Array, ...]], ...]
     run_ms: float | None
     reason: str | None
 
@@ -95,7 +102,7 @@ def prepare(request: PreparationRequest) -> Preparation:
     barrier, lasting = _barrier(request, reference, size)
     reasons = [barrier] if barrier else []
     if request.folder is not None and barrier is None:
-        for recipe, saved in _saved(request.source, request.folder, reference.settings, reasons):
+        for recipe, saved in _saved(request, request.folder, reference.settings, reasons):
             fault = _fault(saved.path, reference)
             if fault is None:
                 found = _result(recipe, saved.path, reference, reasons, size)
@@ -124,20 +131,23 @@ def _reference(request: PreparationRequest) -> _Reference:
     try:
         feed = warm_up_inputs(session, 1)
     except AnalysisError as error:
-        return _Reference(settings, None, (), None, f"it was not run: {error.message}")
+        return _Reference(settings, (), None, f"it was not run: {error.message}")
     run_ms = float(np.median(latency.run_times_ms(session, feed, TIMING)))
     if run_ms < QUICK_MS:
         settings = replace(settings, threads=1)
+    runs = [(feed, _answers(session, feed))]
     if settings.batch > 1:
         try:
             feed = warm_up_inputs(session, settings.batch)
-            session.run(None, dict(feed))
+            runs.append((feed, _answers(session, feed)))
         except Exception as error:  # ONNX Runtime has no common base class for its errors
             _reraise_memory(error)
             settings = replace(settings, batch=1)
-            feed = warm_up_inputs(session, 1)
-    answers = tuple(np.array(answer) for answer in session.run(None, dict(feed)))
-    return _Reference(settings, feed, answers, run_ms, None)
+    return _Reference(settings, tuple(runs), run_ms, None)
+
+
+def _answers(session: InferenceSession, feed: Feed) -> tuple[Array, ...]:
+    return tuple(np.array(answer) for answer in session.run(None, dict(feed)))
 
 
 def _reraise_memory(error: Exception) -> None:
@@ -159,44 +169,48 @@ def _barrier(
 
 
 def _saved(
-    source: Path, folder: Path, settings: SessionSettings, reasons: list[str]
+    request: PreparationRequest, folder: Path, settings: SessionSettings, reasons: list[str]
 ) -> Iterator[tuple[str, SavedAs]]:
     """(recipe, what was saved by it), the best first; why one was not saved goes to `reasons`.
 
     Prepacked weights are saved only from external ones, so the other recipe comes first.
     """
+    if not request.recipes:
+        return
     external = SavedAs(folder / "external.onnx", prepacked=False)
     prepacked = SavedAs(folder / "prepacked.onnx", prepacked=True)
     try:
-        open_session(source, settings, save=external)
+        open_session(request.source, settings, save=external)
+        align(external)
     except AnalysisError as error:
         reasons.append(f"external: {error.message}")
         return
-    try:
-        open_session(external.path, settings, optimised=True, save=prepacked)
-    except AnalysisError as error:
-        reasons.append(f"prepacked: {error.message}")
-    else:
-        yield "prepacked", prepacked
+    if "prepacked" in request.recipes:
+        try:
+            open_session(external.path, settings, optimised=True, save=prepacked)
+            align(prepacked)
+        except AnalysisError as error:
+            reasons.append(f"prepacked: {error.message}")
+        else:
+            yield "prepacked", prepacked
     yield "external", external
 
 
 def _fault(path: Path, reference: _Reference) -> str | None:
     """Why a saved session is not as good as the model's own file; None if it is."""
-    assert reference.feed is not None, "without inputs nothing is saved"
     try:
         session = open_session(path, reference.settings, optimised=True)
-        answers = session.run(None, dict(reference.feed))
+        found = [_answers(session, feed) for feed, _ in reference.runs]
     except Exception as error:  # ONNX Runtime has no common base class for its errors
         _reraise_memory(error)
-        return str(error).strip().splitlines()[0][:300]
-    if all(_same(a, b) for a, b in zip(answers, reference.answers, strict=True)):
-        return None
-    return "it does not answer what the model's own file does"
+        return first_line(error)
+    for answers, (_, wanted) in zip(found, reference.runs, strict=True):
+        if not all(_same(a, b) for a, b in zip(answers, wanted, strict=True)):
+            return "it does not answer what the model's own file does"
+    return None
 
 
-def _same(answer: Any, wanted: Array) -> bool:
-    found = np.asarray(answer)
+def _same(found: Array, wanted: Array) -> bool:
     if found.dtype != wanted.dtype or found.shape != wanted.shape:
         return False
     if found.dtype == object:
@@ -223,15 +237,15 @@ def _result(
 def _measured(path: Path, reference: _Reference, size: int, *, optimised: bool) -> SessionMemory:
     """What loading and running adds to this process, which did both before: one-time costs of the
     library are paid already."""
-    settings, feed = reference.settings, reference.feed
+    settings = reference.settings
     give_back_memory()
     before, device_before = memory.private_bytes(), _device_bytes(settings)
     session = open_session(path, settings, optimised=optimised)
     give_back_memory()
     loaded = max(0, memory.private_bytes() - before)
     run: int | None = None
-    if feed is not None:
-        session.run(None, dict(feed))
+    if reference.runs:
+        session.run(None, dict(reference.runs[-1][0]))
         give_back_memory()
         run = max(0, memory.private_bytes() - before - loaded)
     on_device = 0

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from sommelier.analysis.sandbox import MODEL_BYTES, MODEL_SECONDS, Sandbox
-from sommelier.errors import AnalysisError, StorageError
+from sommelier.errors import AnalysisError, StorageError, WorkerCrashedError
 from sommelier.records import Preprocessing
 from sommelier.runtime.memory import SessionMemory
-from sommelier.runtime.preparation import Preparation, PreparationRequest, prepare
+from sommelier.runtime.preparation import RECIPES, Preparation, PreparationRequest, prepare
 from sommelier.runtime.sessions import SessionSettings, environment
 from sommelier.storage.artifacts import fingerprint
 from sommelier.storage.durable import sync_file, sync_folder
@@ -170,17 +170,29 @@ class SessionCache:
     def _prepared(
         self, model: ServedModel, settings: SessionSettings, folder: Path | None
     ) -> Preparation:
+        """As a sandbox finds out. A saved session may crash where the model itself does not, so
+        after a crash there is another try with a simpler recipe."""
         with Sandbox(
             time_limit_s=self._time_limit_s,
             memory_limit_bytes=self._memory_limit_bytes,
             threads=settings.threads,
         ) as sandbox:
-            request = PreparationRequest(model.path, model.id, folder, settings)
-            try:
-                return sandbox.call(prepare, request)
-            except AnalysisError as error:
-                kind = type(error)
-                raise kind(f"{model.name}: {error.message}", hint=error.hint) from error
+            tried = range(len(RECIPES) + 1) if folder is not None else [len(RECIPES)]
+            crashes: list[str] = []
+            for start in tried:
+                recipes = RECIPES[start:]
+                request = PreparationRequest(model.path, model.id, folder, settings, recipes)
+                try:
+                    found = sandbox.call(prepare, request)
+                    reasons = [*crashes, *([found.reason] if found.reason else [])]
+                    return replace(found, reason="; ".join(reasons) or None)
+                except WorkerCrashedError as error:
+                    if not recipes:
+                        raise _named(error, model) from error
+                    crashes.append(f"{recipes[0]}: {error.message}")
+                except AnalysisError as error:
+                    raise _named(error, model) from error
+        raise AssertionError("the last try has no recipes")
 
     def _keep(
         self, model: ServedModel, settings: SessionSettings, staging: Path, found: Preparation
@@ -309,6 +321,11 @@ def _key(model: ServedModel, settings: SessionSettings) -> str:
     """Of what decides an entry's content and whether it works here."""
     parts = {"format": FORMAT, "model": model.id, **asdict(settings), **environment()}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _named(error: AnalysisError, model: ServedModel) -> AnalysisError:
+    """The same error with the model's name."""
+    return type(error)(f"{model.name}: {error.message}", hint=error.hint)
 
 
 def _plain(model: ServedModel, key: str, preparation: Preparation) -> PreparedModel:

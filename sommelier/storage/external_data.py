@@ -85,7 +85,7 @@ def extents(model: ModelProto) -> Iterator[Extent]:
     Raises RejectedModelError for a location that check_location refuses, a place that is no number,
     or a length that is not what the tensor's shape and type take.
     """
-    for tensor in _tensors(model):
+    for tensor in tensors(model):
         if tensor.data_location == 1 or tensor.external_data:  # TensorProto.EXTERNAL
             entries = {entry.key: entry.value for entry in tensor.external_data}
             location = entries.get("location", "")
@@ -175,8 +175,11 @@ def _count(entries: dict[str, str], key: str) -> int | None:
     return int(text)
 
 
-def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """All tensors of a model. An explicit stack: a hostile file may nest its subgraphs deeply."""
+def tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """All tensors of a model, subgraphs and functions included, as they lie in it.
+
+    An explicit stack: a hostile file may nest its subgraphs deeply.
+    """
     stack: list[Any] = [model.graph]
     stack.extend(
         step for info in model.training_info for step in (info.initialization, info.algorithm)
