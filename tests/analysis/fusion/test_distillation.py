@@ -9,7 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sommelier.analysis.fusion.distillation import FineTuning, answer, fine_tune, teach
+from sommelier.analysis.fusion.distillation import (
+    HIGHEST_RATE,
+    MEMORY,
+    FineTuning,
+    _Mean,
+    answer,
+    fine_tune,
+    suitable_batch,
+    suitable_rate,
+    teach,
+)
 from sommelier.analysis.fusion.lessons import Lessons, divide
 from sommelier.errors import AnalysisError, CancelledError
 from tests.analysis.fusion.toys import FEATURES, TwoLinear, TwoTasks, lessons, logits, numbers
@@ -211,3 +221,29 @@ class _Cut(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         first, second = self.net(x)
         return (first, second) if torch.is_grad_enabled() else (first, second[:, :3])
+
+
+def test_what_is_kept_is_a_running_mean_and_training_goes_on_from_the_weights() -> None:
+    parameter = nn.Parameter(torch.zeros(3))
+    mean = _Mean([parameter])
+    expected = torch.zeros(3)
+    for step in range(1, 700):
+        with torch.no_grad():
+            parameter += torch.tensor([1.0, -2.0, 0.0])
+        mean.update()
+        expected += (parameter.detach() - expected) * max(9 / (step + 9), 1 - MEMORY)
+    before = parameter.detach().clone()
+    with mean.applied():
+        assert torch.allclose(parameter, expected, rtol=1e-4)
+    assert torch.equal(parameter, before)
+    # what rises by 1 a step is behind by the steps that the mean reaches back
+    assert float(before[0] - expected[0]) == pytest.approx(MEMORY / (1 - MEMORY), rel=0.01)
+
+
+def test_batch_and_rate_suit_the_samples_and_the_width() -> None:
+    assert [suitable_batch(n) for n in (100, 1600, 50_000)] == [16, 25, 64]
+    wide, narrow = (list(nn.Linear(width, width).parameters()) for width in (800, 8))
+    assert suitable_rate(wide) == pytest.approx(0.2 / 800)
+    assert suitable_rate(narrow) == HIGHEST_RATE
+    filters = list(nn.Conv2d(100, 400, 3).parameters())
+    assert suitable_rate(filters) == pytest.approx(0.2 / 100)

@@ -180,3 +180,12 @@ def test_asking_at_every_epoch_kills_few_curves_that_would_arrive(
 def _gives_up(points: list[tuple[int, float]], wanted: float, samples: int) -> bool:
     found = predict(points, 35, samples=samples)
     return found is not None and found.highest < wanted
+
+
+def test_a_curve_that_still_accelerates_is_not_given_up() -> None:
+    slow_start = [(1, 0.10), (2, 0.14), (3, 0.22), (4, 0.38)]
+    found = predict(slow_start, 16, samples=1000)
+    assert found is not None
+    assert (found.case, found.highest >= 1) == ("accelerating", True)
+    noise = [(1, 0.100), (2, 0.101), (3, 0.102), (4, 0.104)]
+    assert predict(noise, 16, samples=1000).highest < 0.5

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +141,25 @@ def test_limits_are_respected(study: Digits) -> None:
     slow = _run(study, replace(SHORT, steps=1, limits=Limits(latency=0.001)))
     assert slow.best is None
     assert all("of the originals' time" in f.refusal for f in slow.finalists)
+
+
+def test_a_limit_decides_what_is_tried(study: Digits) -> None:
+    for limit in (0.2, 0.3):
+        first = _run(study, replace(SHORT, steps=1, limits=Limits(flops=limit))).trace[0]
+        assert first.flops <= 1.1 * limit * AbsGraph.original(study.models).flops
+    free = _run(study, replace(SHORT, steps=1)).trace[0]
+    assert free.flops > 0.3 * AbsGraph.original(study.models).flops
+
+
+def test_a_budget_of_seconds_holds_for_finalists_too(study: Digits) -> None:
+    options = SearchOptions(tolerance=0.3, budget_s=4.0, seed=1, runs=5)
+    start = time.perf_counter()
+    found = search(study.models, study.labelled, options)
+    assert found.stopped == "budget"
+    assert found.elapsed_ms <= 3500  # a quarter is kept, and a step prepares before it trains
+    assert time.perf_counter() - start < 12  # files, latencies and certificates come on top
+    if found.finalists:
+        assert found.finalists[0].drop <= found.finalists[0].certificate.worst.drop + 0.1
 
 
 def test_a_threshold_held_against_the_upper_end_needs_more_samples(study: Digits) -> None:

@@ -26,7 +26,7 @@ from sommelier.analysis.fusion.generator import to_onnx
 from sommelier.analysis.fusion.lessons import Lessons
 from sommelier.analysis.fusion.module import FusedModule
 from sommelier.analysis.fusion.search.options import Finalist
-from sommelier.analysis.fusion.search.state import Elite, State
+from sommelier.analysis.fusion.search.state import SLOWER, Elite, State
 from sommelier.analysis.fusion.search.study import Study
 from sommelier.analysis.fusion.search.timing import PairedLatency, paired_latency
 from sommelier.errors import CancelledError
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 FINALISTS = 4
-SLOWER = 1.15  # predicted cost over that of the finalist before
 PROBES = 8  # samples on which the written model is compared with the module
 
 

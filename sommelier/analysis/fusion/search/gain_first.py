@@ -23,7 +23,7 @@ from sommelier.analysis.fusion.filtering import RuleFilter
 from sommelier.analysis.fusion.module import FusedModule
 from sommelier.analysis.fusion.search.ranking import all_shared, beam, promise
 from sommelier.analysis.fusion.search.residuals import Residuals
-from sommelier.analysis.fusion.search.state import Elite, State
+from sommelier.analysis.fusion.search.state import SLOWER, Elite, State
 from sommelier.analysis.fusion.search.study import QUICK, Outcome, Study, draws, seed_of
 
 INCUMBENT, ELITE = 0.6, 0.2  # how often a random child is theirs; else the originals'
@@ -39,6 +39,9 @@ BEYOND = 1.0  # what being beyond a limit counts
 CLOSE = 0.02  # a drop above the tolerance that more epochs may still mend
 BLAME = 0.3  # what every failure of a map counts
 PAIRS = 2  # most blocks that begin to share in one random child
+LATE = 0.5  # of the search's budget, after which it looks for what may stand by
+STAND_BY = 1.3  # cost of what stands by over what it stands by for
+DEAREST = 0.9  # of the originals' cost
 FEWEST = 4  # epochs that are worth a candidate once there is an elite
 IDLE = 12  # steps without an elite after which nothing is expected any more
 
@@ -102,8 +105,23 @@ class GainFirst:
         best = min(self._fitted(children, seed), key=lambda f: self._difficulty(f, state))
         return self._tried(best, state, seed, cancelled)
 
+    def lacking(self, state: State) -> float | None:
+        """The share of a slower elite that is to stand by, for the fastest may not be certified:
+        one, and two where the tolerance is within chance. None when there are enough, or when it
+        is early."""
+        study = self.study
+        if state.best is None or study.progress(state) < LATE * study.searching:
+            return None
+        slower = [e for e in state.kept if e.share >= SLOWER * state.share]
+        needed = 2 if study.tolerance > study.options.tolerance / 2 else 1
+        wanted = state.share * STAND_BY ** (len(slower) + 1)
+        return wanted if len(slower) < needed and wanted <= DEAREST else None
+
     def wanted(self, state: State) -> float:
         """The share to try next: halfway, by quotients, from what failed to the incumbent."""
+        slower = self.lacking(state)
+        if slower is not None:
+            return slower
         low = max(self.lowest, state.floor)
         if low * CLOSED >= state.share:
             low = REOPENED * state.share
@@ -113,12 +131,13 @@ class GainFirst:
         return min([middle, *asked])
 
     def _children(self, state: State, rng: np.random.Generator) -> list[Child]:
-        """The POOL nearest to what is wanted, of those that are faster, not tried nor refused."""
+        """The POOL nearest to what is wanted, of those fast enough, not tried and not refused."""
         rules = RuleFilter(state.failed)
+        most = state.share / GAIN if self.lacking(state) is None else DEAREST
         drawn = [child for _ in range(DRAWS) if (child := self._drawn(state, rng)) is not None]
         found: dict[str, Child] = {}
         for child in (*self.planned, *drawn):
-            fresh = child.key not in state.tried and child.share * GAIN <= state.share
+            fresh = child.key not in state.tried and child.share <= most
             if fresh and rules.refusal(child.graph.capacity) is None:
                 found.setdefault(child.key, child)
         wanted = self.wanted(state)

@@ -25,6 +25,7 @@ Weights = Mapping[str, NDArray[Any]]
 
 FORMAT = 2
 ELITES = 16  # GMorph 4.3.1: what the list holds; the oldest goes first
+SLOWER = 1.15  # predicted cost of a finalist over that of the one before
 STATE = "search.json"
 
 
