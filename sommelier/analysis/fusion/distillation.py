@@ -4,7 +4,8 @@ Any torch module whose forward gives one tensor per task can be trained; nothing
 was fused. Normalisation statistics and dropout are frozen: the module stays in evaluation mode.
 What is measured and kept are running means of the weights, at a constant rate of learning: as good
 as a rate that falls, and training can end or go on at any epoch (two small ResNets of spoken digits
-on one trunk lose 1.3 pp after 16 epochs, 3.2 pp with a cosine, 1.8 pp with neither).
+on one trunk lose 1.3 pp after 16 epochs, 3.2 pp with a cosine, 1.8 pp with neither; one seed, on
+the samples that choose).
 Source: paper 001, section 5.2; algorithms.md F.4; Izmailov et al. 2018.
 """
 

@@ -62,12 +62,15 @@ class Candidate:
     @property
     def drop(self) -> float | None:
         """Accuracy that the worst task is expected to lose after twelve epochs of fine-tuning, a
-        fraction; an estimate, None without samples.
+        fraction; a weak estimate, None without samples.
 
         0.035 x risk, at most 2, x the share of its weights that the leanest task has lost. Fitted
-        to 36 fusions of three small suites (three VGG, two VGG, two ViT; digits and spoken digits):
-        it is off by 0.9 pp in the median, by more than 4.6 pp in a tenth, and orders them with a
-        Spearman correlation of 0.38 only, for most lose next to nothing and a few collapse.
+        to 36 fusions of three small suites (three VGG, two VGG, two ViT; digits and spoken digits;
+        one seed, one that collapsed left out). On the suite left out of the fit it is off by 1.0 pp
+        in the median and by more than 7.0 pp in a tenth, no better than to predict no drop at all
+        (0.15 and 5.4 pp): most lose next to nothing, few collapse, and nothing known before
+        training tells which. Within a suite it orders them with a Spearman correlation of 0.16 to
+        0.51. ResNets were not among them, and rates of learning were higher than today's.
         """
         if self.risk is None:
             return None
