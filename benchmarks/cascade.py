@@ -6,12 +6,13 @@ draws (cascade_trials.py); all pairs of a zoo searched at once; a specialised st
 (cascade_student.py); what routing an answer costs.
 
 Figures: guarantee_held (of the default calibrations, the smallest share of draws in which the
-promise was kept, over all pairs and the population with a known truth), excess_violations (draws
+promise was kept, over all pairs held against their pool), excess_violations (draws
 beyond what chance allows, of all proved rules), flops_share_at_teacher (of the teacher's FLOPs, at
 its accuracy, by margin, in hindsight; mean over pairs, and one figure a pair), promised_share (the
 same at the promise of the table; mean), pairs_per_second. Exit code 1: a promise was broken more
 often than it says, the pairs do not reach their teachers' accuracy for less than the teachers'
-FLOPs in the mean, or the specialised student does not send on less than the general one.
+FLOPs in the mean, or the specialised student does not send on less than the general one (--quick
+trains one of each, and does not judge them).
 """
 
 from __future__ import annotations
@@ -238,7 +239,7 @@ def _costs(
     missed = []
     if not figures["flops_share_at_teacher"] < 1:
         missed.append("the pairs cost no less than their teachers")
-    if figures["specialised_routed"] >= figures["general_routed"]:
+    if not quick and figures["specialised_routed"] >= figures["general_routed"]:
         missed.append("the specialised student sends on no less than the general one")
     return missed
 
