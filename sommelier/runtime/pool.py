@@ -216,7 +216,7 @@ class ModelPool:
             return tuple(state_of(entry, now) for entry in self._entries.values())
 
     def close(self) -> None:
-        """Unload everything, once it is not in use."""
+        """Unload everything, once it is not in use; what is being prepared is given up."""
         self._closed.set()
         self._loaders.shutdown(wait=True, cancel_futures=True)
         for name in list(self._entries):
@@ -242,7 +242,7 @@ class ModelPool:
             entry.state, entry.reason = LOADING, "it is being prepared"
         predictor: Predictor | None = None
         try:
-            prepared = self._cache.prepare(entry.model, self.settings)
+            prepared = self._cache.prepare(entry.model, self.settings, self._closed.is_set)
             with self._turn:
                 self._make_room(entry, claim_of(prepared, self.rules.servers))
             predictor = open_predictor(self._cache, entry.model, self.settings, prepared)

@@ -194,7 +194,8 @@ def run_bound(
     options: Any = None,
 ) -> list[Array]:
     """Outputs of a run whose tensors are bound to a device, so that each is copied once."""
-    kind, _, number = settings.device.partition(":")
+    number = settings.device.partition(":")[2]
+    kind = "cpu" if settings.on_cpu else "cuda"
     binding = session.io_binding()
     for name, value in tensors.items():
         binding.bind_cpu_input(name, value)

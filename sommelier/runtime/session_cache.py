@@ -17,7 +17,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -104,21 +104,27 @@ class SessionCache:
         self._verified: dict[Path, tuple[int, ...]] = {}
         self._lock = threading.Lock()
 
-    def prepare(self, model: ServedModel, settings: SessionSettings) -> PreparedModel:
+    def prepare(
+        self,
+        model: ServedModel,
+        settings: SessionSettings,
+        cancelled: Callable[[], bool] = bool,
+    ) -> PreparedModel:
         """How to load a model: as the cache has it, else as a sandbox finds out now.
 
-        Raises AnalysisError for a model that does not load or run within the sandbox's limits.
+        cancelled : asked many times a second meanwhile. Raises AnalysisError for a model that does
+        not load or run within the sandbox's limits, CancelledError.
         """
         found = self.find(model, settings)
         if found is not None:
             return found
         try:
             with self._staging() as staging:
-                preparation = self._prepared(model, settings, staging)
+                preparation = self._prepared(model, settings, staging, cancelled)
                 return self._keep(model, settings, staging, preparation)
         except (OSError, StorageError) as error:
             logger.warning("the cache of sessions cannot be used: %s", error)
-            preparation = self._prepared(model, settings, None)
+            preparation = self._prepared(model, settings, None, cancelled)
             reason = f"the cache cannot be used: {error}"
             return _plain(model, _key(model, settings), replace(preparation, reason=reason))
 
@@ -168,7 +174,11 @@ class SessionCache:
     # ---- inside
 
     def _prepared(
-        self, model: ServedModel, settings: SessionSettings, folder: Path | None
+        self,
+        model: ServedModel,
+        settings: SessionSettings,
+        folder: Path | None,
+        cancelled: Callable[[], bool],
     ) -> Preparation:
         """As a sandbox finds out. A saved session may crash where the model itself does not, so
         after a crash there is another try with a simpler recipe."""
@@ -176,6 +186,7 @@ class SessionCache:
             time_limit_s=self._time_limit_s,
             memory_limit_bytes=self._memory_limit_bytes,
             threads=settings.threads,
+            cancelled=cancelled,
         ) as sandbox:
             tried = range(len(RECIPES) + 1) if folder is not None else [len(RECIPES)]
             crashes: list[str] = []

@@ -12,7 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sommelier.errors import AnalysisError, MemoryBudgetError, SommelierError, UnknownNameError
+from sommelier.errors import (
+    AnalysisError,
+    CancelledError,
+    MemoryBudgetError,
+    SommelierError,
+    UnknownNameError,
+)
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.pool_entries import ModelState, PoolRules
 from sommelier.runtime.predictor import Predictor
@@ -262,6 +268,15 @@ def test_a_model_that_cannot_be_loaded_is_not_tried_with_every_request(tmp_path:
         assert not pool.request("bad").done()
 
 
+def test_closing_does_not_wait_for_a_model_that_hangs(tmp_path: Path) -> None:
+    bad = ServedModel.of_file(hanging_model(tmp_path / "bad.onnx"))
+    with pool_of(SessionCache(tmp_path / "c", time_limit_s=300), [bad], PoolRules()) as pool:
+        waiting = pool.request("bad")
+        while state(pool, "bad").state != "loading":
+            time.sleep(0.01)
+    assert isinstance(waiting.exception(0), CancelledError)  # long before the sandbox's limit
+
+
 def test_a_name_is_of_one_model_and_unknown_ones_are_said(
     cache: SessionCache, models: list[ServedModel]
 ) -> None:
@@ -366,8 +381,8 @@ print((memory.private_bytes() - base) / 2**20, pool.host_bytes())
 
 
 def test_a_hundred_loads_and_unloads_leave_nothing(tmp_path: Path) -> None:
-    """A 34 MB model, whose answers are kept: under 10 MiB more than after the first time."""
-    path = mlp_classifier(tmp_path / "m.onnx", hidden=(2048, 2048, 2048))
+    """An 8 MB model, whose answers are kept: under 10 MiB more than after the first time."""
+    path = mlp_classifier(tmp_path / "m.onnx", hidden=(1024, 1024, 1024))
     done = subprocess.run(
         [sys.executable, "-c", CYCLES, str(tmp_path / "c"), str(path)],
         capture_output=True, text=True, timeout=300, check=True,
@@ -375,3 +390,30 @@ def test_a_hundred_loads_and_unloads_leave_nothing(tmp_path: Path) -> None:
     grown, left = done.stdout.split()
     assert float(grown) < 10
     assert left == "0"
+
+
+LIGHT = """
+import sys
+from pathlib import Path
+from sommelier.runtime.pool import ModelPool
+from sommelier.runtime.session_cache import ServedModel, SessionCache
+from sommelier.runtime.sessions import SessionSettings
+with ModelPool(SessionCache(Path(sys.argv[1])), SessionSettings(batch=1)) as pool:
+    pool.add(ServedModel("m", Path(sys.argv[2]), sys.argv[3]))
+    with pool.lease("m") as predictor:
+        predictor.run(predictor.check({"x": [[1.0, 2.0, 3.0, 4.0]]}))
+print(*(name for name in sys.argv[4:] if name in sys.modules))
+"""
+
+
+def test_a_serving_process_loads_neither_torch_nor_what_reads_or_queries_models(
+    cache: SessionCache, models: list[ServedModel]
+) -> None:
+    """onnx and torch stay in the sandbox; there is no database on the request path."""
+    heavy = ("torch", "onnx", "duckdb", "sqlalchemy", "pandas", "scipy", "lark")
+    model = models[0]
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, str(cache.root), str(model.path), model.id, *heavy],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == []
