@@ -46,6 +46,8 @@ bench: $(READY)    ## every benchmark, quick settings
 	$(BIN)/python -m benchmarks.segments --quick
 	$(BIN)/python -m benchmarks.links --quick
 	$(BIN)/python -m benchmarks.collaborative --quick
+	$(BIN)/python -m benchmarks.sla --quick
+	$(BIN)/python -m benchmarks.switching --quick
 	$(BIN)/python -m benchmarks.fusion --quick
 	$(BIN)/python -m benchmarks.cascade --quick
 

@@ -98,7 +98,7 @@ def main() -> None:
         found = simulated(given_ladder(), periods, options.seed)
         product = simulated(given_ladder(), periods, options.seed, rules=QueueRules())
         print_results("our queue: earliest deadline first, admission, expiry", product)
-    print_results(f"burst-v1, {periods} periods, {options.mode}", found)
+        print_results(f"burst-v1, {periods} periods", found)
     figures = compared(found["fixed"], found[OURS])
     missed = misses(figures)
     for line in missed:
