@@ -5,7 +5,8 @@ where there are some, they are learned beside. Its last class tells what to send
 that class and not the energy: route by `popular`, the largest probability of a popular class, which
 sent on 28 % of the inputs where the paper's rule (energy, and 'other' is sent on) needs 36 % and a
 general student 54 % (algorithms.md G.3); in benchmarks.cascade 37, 40 and 43 %, all
-distilled, and nothing gained at a promised disagreement. A threshold needs samples the student did not see.
+distilled, and nothing gained at a promised disagreement. A threshold needs samples that the student
+did not see.
 Source: EBJR sections 2.4 and 5.8; Hinton et al. 2015 (soft targets).
 """
 
