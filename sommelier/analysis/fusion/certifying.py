@@ -32,7 +32,7 @@ OTHER_SIDE: dict[Side, Side] = {"two": "two", "upper": "lower", "lower": "upper"
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """What one task loses, as a fraction; negative for a gain.
+    """What one task loses, as a fraction. drop : negative for a gain.
 
     measure : with labels 'accuracy', or 'score' where answers are right in part; without them
     'agreement' with the teacher, or 'likeness' to it. reference, score : of the teacher and of the
@@ -45,15 +45,12 @@ class Drop:
     measure: Measure
     reference: float
     score: float
+    drop: float
     interval: Interval
     displayed: Interval | None
     lost: int | None
     gained: int | None
     flawless: float
-
-    @property
-    def drop(self) -> float:
-        return self.reference - self.score
 
     def meets(self, tolerance: float, *, upper_end: bool = True) -> Verdict:
         """Whether the drop is at most `tolerance`: its interval's upper end, or else itself.
@@ -133,6 +130,7 @@ def _drop(judged: Judged, bounded: Bounded, side: Side) -> Drop:
         measure=_measure(judged),
         reference=judged.reference,
         score=judged.score,
+        drop=judged.drop,
         interval=_interval(judged, bounded, side),
         displayed=displayed,
         lost=None if counts is None else counts[0],

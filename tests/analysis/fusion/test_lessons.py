@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sommelier.analysis.fusion.lessons import Lessons, divide
+from sommelier.analysis.fusion.lessons import Judged, Lessons, divide
 from sommelier.analysis.links.formats import AnswerFormat
 from sommelier.errors import AnalysisError
 from tests.analysis.fusion.toys import logits, numbers
@@ -51,6 +51,14 @@ def test_without_labels_the_drop_is_the_disagreement_with_the_teacher() -> None:
     [judged] = _lessons(logits(3), teacher, None).judge([fused], np.arange(N))
     assert judged.teacher is None
     assert judged.drop == pytest.approx((teacher.argmax(1) != fused.argmax(1)).mean())
+
+
+@pytest.mark.parametrize("right", [503, 588, 597])
+def test_a_drop_of_exactly_the_threshold_is_within_it(right: int) -> None:
+    """3 of 600 are half of 1 %, however accurate the model is: differences of rounded accuracies
+    lie beyond it for most of them."""
+    fused, teacher = ((np.arange(600) < count).astype(float) for count in (right - 3, right))
+    assert Judged(fused, teacher, graded=False).drop == 3 / 600 == 0.01 / 2
 
 
 def test_the_accuracy_lost_is_at_most_the_disagreement() -> None:
