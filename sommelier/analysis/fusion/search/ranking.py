@@ -122,7 +122,10 @@ def candidates(
     def rank(graph: AbsGraph) -> float:
         return promise(costs.share(graph), risk_of(graph) or 0.0)
 
-    found = [_candidate(graph, costs, risk_of(graph), limits) for graph in beam(costs, rank)]
+    met = beam(costs, rank)
+    if limits == Limits():  # else what is feasible comes first, which only costs tell
+        met = sorted(met, key=lambda graph: (-rank(graph), graph.signature))[:most]
+    found = [_candidate(graph, costs, risk_of(graph), limits) for graph in met]
     order = {True: 0, None: 1, False: 2}
     found.sort(key=lambda c: (order[c.feasible], -c.promise, c.graph.signature))
     return tuple(found[:most])
