@@ -8,14 +8,15 @@ released code's begins at 0.63. Source: GMorph 4.3.1; algorithms.md F.1.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from sommelier.analysis.computing import Cancelled
 from sommelier.analysis.fusion.abs_graph import AbsGraph
 from sommelier.analysis.fusion.filtering import RuleFilter
+from sommelier.analysis.fusion.search.attempts import Child, Proposal
 from sommelier.analysis.fusion.search.gain_first import random_pass
 from sommelier.analysis.fusion.search.options import Formula
 from sommelier.analysis.fusion.search.state import ELITES, Elite, State
-from sommelier.analysis.fusion.search.study import Outcome, Study, draws, seed_of
+from sommelier.analysis.fusion.search.study import Study, draws, seed_of
 
 HIGHEST = 0.95  # an original is drawn now and then to the end
 TEMPERATURE, COOLING = 90.0, 0.99  # GMorph 6.1: initial temperature and its factor a step
@@ -25,7 +26,7 @@ IDLE = 200  # the paper's number of iterations
 
 
 class Annealing:
-    """The steps of one search. elites : False samples from the originals alone."""
+    """What one search proposes. elites : False samples from the originals alone."""
 
     def __init__(self, study: Study, *, elites: bool = True) -> None:
         self.study, self.elites = study, elites
@@ -34,10 +35,16 @@ class Annealing:
         """Whether nothing is expected of further steps."""
         return state.idle >= IDLE or bool(state.trace and state.trace[-1].action == "filtered")
 
-    def step(self, state: State, cancelled: Cancelled) -> Outcome:
-        """Trains one random candidate, which no rule refuses, as long as the tuning allows."""
-        study = self.study
-        rng, seed = draws(study, state), seed_of(study, state)
+    def proposals(self, state: State, count: int) -> list[Proposal]:
+        """The next random candidates, which no rule refuses; fewer where nothing is left."""
+        found: list[Proposal] = []
+        while len(found) < count and (child := self._drawn(state)) is not None:
+            found.append(Proposal((child,), seed_of(self.study, state)))
+            state = replace(state, step=state.step + 1, tried=state.tried | {child.key})
+        return found
+
+    def _drawn(self, state: State) -> Child | None:
+        study, rng = self.study, draws(self.study, state)
         rules = RuleFilter(state.failed)
         for _ in range(DRAWS):
             base = self._base(state, rng.random(), rng.random())
@@ -46,16 +53,8 @@ class Annealing:
             )
             fresh = bool(pairs) and graph.signature not in state.tried
             if fresh and (not study.options.filtered or self._promising(graph, state, rules)):
-                break
-        else:
-            return Outcome("filtered", reason="nothing faster is left to try")
-        module = study.mutated(base, graph, seed)
-        drop, epochs, why = study.train(module, study.left(state), seed, cancelled)
-        action = "stopped early" if why == "out of reach" else "trained"
-        return Outcome(
-            action, graph, module, pairs, None if base is None else base.step, drop, None, epochs,
-            graph.signature, failed=drop > study.tolerance,
-        )  # fmt: skip
+                return Child(base, graph, pairs, graph.signature, study.costs.share(graph))
+        return None
 
     def _promising(self, graph: AbsGraph, state: State, rules: RuleFilter) -> bool:
         faster = self.study.costs.share(graph) < state.share

@@ -13,18 +13,19 @@ algorithms.md F.5, departed from in its rungs of 2 and 8 epochs, which gave up w
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
-from sommelier.analysis.computing import Cancelled
 from sommelier.analysis.fusion.abs_graph import AbsGraph, Pair
 from sommelier.analysis.fusion.filtering import RuleFilter
-from sommelier.analysis.fusion.module import FusedModule
+from sommelier.analysis.fusion.search.attempts import HIGHEST, Child, Proposal
 from sommelier.analysis.fusion.search.ranking import all_shared, beam, promise
 from sommelier.analysis.fusion.search.residuals import Residuals
 from sommelier.analysis.fusion.search.state import SLOWER, Elite, State
-from sommelier.analysis.fusion.search.study import QUICK, Outcome, Study, draws, seed_of
+from sommelier.analysis.fusion.search.study import FEWEST, Study, draws, seed_of
 
 INCUMBENT, ELITE = 0.6, 0.2  # how often a random child is theirs; else the originals'
 DRAWS = 60
@@ -34,7 +35,6 @@ LOWEST = 0.5  # of the cost of the cheapest shared trunk: the first bracket's lo
 REOPENED = 0.7  # of the incumbent's cost: the lower end once the bracket is closed
 CLOSED = 1.1  # the incumbent's cost over the lower end
 NEARNESS = 4.0  # of a cost's distance from the one that is wanted, against a residual
-HIGHEST = 2.0  # residual that counts
 BEYOND = 1.0  # what being beyond a limit counts
 CLOSE = 0.02  # a drop above the tolerance that more epochs may still mend
 BLAME = 0.3  # what every failure of a map counts
@@ -42,39 +42,19 @@ PAIRS = 2  # most blocks that begin to share in one random child
 LATE = 0.5  # of the search's budget, after which it looks for what may stand by
 STAND_BY = 1.3  # cost of what stands by over what it stands by for
 DEAREST = 0.9  # of the originals' cost
-FEWEST = 4  # epochs that are worth a candidate once there is an elite
 IDLE = 12  # steps without an elite after which nothing is expected any more
 
 
-@dataclass(frozen=True)
-class Child:
-    """A graph one mutation pass away from a base.
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a candidate should cost, and the most that it may, as shares."""
 
-    residual : the worst of its new maps, by the originals' features. edges : what reads what that
-    the base does not. key : of base and graph, for it is worth another try from another base.
-    """
-
-    base: Elite | None
-    graph: AbsGraph
-    pairs: tuple[Pair, ...]
     share: float
-    residual: float
-    edges: tuple[str, ...]
-    key: str
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A child with its maps. predicted : the worst drop before training."""
-
-    child: Child
-    module: FusedModule = field(repr=False)
-    residual: float
-    predicted: float
+    most: float
 
 
 class GainFirst:
-    """The steps of one search."""
+    """What one search proposes."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
@@ -91,19 +71,22 @@ class GainFirst:
         if state.trace and state.trace[-1].action == "filtered":
             return True
         whole = self.study.options.training.epochs
-        if state.best is not None and self.study.left(state) < min(FEWEST, whole):
+        if state.best is not None and self._left(state) < min(FEWEST, whole):
             return True
         met = state.best is not None and self.study.within(state.best.graph)
         return state.idle >= IDLE and (met or not self.study.limited)
 
-    def step(self, state: State, cancelled: Cancelled) -> Outcome:
-        """Tries one candidate. Raises CancelledError between batches."""
-        rng, seed = draws(self.study, state), seed_of(self.study, state)
-        children = self._children(state, rng)
-        if not children:
-            return Outcome("filtered", reason="nothing faster is left to try")
-        best = min(self._fitted(children, seed), key=lambda f: self._difficulty(f, state))
-        return self._tried(best, state, seed, cancelled)
+    def proposals(self, state: State, count: int) -> list[Proposal]:
+        """Children to choose from, for every goal its own, the cheapest first; fewer where too few
+        are left."""
+        goals = self.goals(state, count)
+        found = []
+        for place, children in enumerate(self._children(state, goals)):
+            seed = seed_of(self.study, replace(state, step=state.step + place))
+            handicaps = (_far(c, goals[place]) + _blame(c, state) for c in children)
+            if children:
+                found.append(Proposal(tuple(children), seed, tuple(handicaps), CLOSE))
+        return found
 
     def lacking(self, state: State) -> float | None:
         """The share of a slower elite that is to stand by, for the fastest may not be certified:
@@ -117,38 +100,66 @@ class GainFirst:
         wanted = state.share * STAND_BY ** (len(slower) + 1)
         return wanted if len(slower) < needed and wanted <= DEAREST else None
 
-    def wanted(self, state: State) -> float:
-        """The share to try next: halfway, by quotients, from what failed to the incumbent."""
+    def goals(self, state: State, count: int) -> list[Goal]:
+        """What so many candidates should cost: of what is to stand by, if that is lacking; of the
+        others, that they divide the bracket from what failed to the incumbent, by quotients."""
         slower = self.lacking(state)
-        if slower is not None:
-            return slower
+        found = [] if slower is None else [Goal(slower, DEAREST)]
         low = max(self.lowest, state.floor)
         if low * CLOSED >= state.share:
             low = REOPENED * state.share
-        middle = math.sqrt(low * state.share)
         limits = self.study.options.limits
         asked = [limit for limit in (limits.latency, limits.flops) if limit is not None]
-        return min([middle, *asked])
+        sections = count - len(found) + 1
+        for place in range(1, sections):
+            part = 2 * place / sections  # 1 in the middle, where powers are exact
+            section = math.sqrt(low ** (2 - part) * state.share**part)
+            found.append(Goal(min([section, *asked]), state.share / GAIN))
+        return found
 
-    def _children(self, state: State, rng: np.random.Generator) -> list[Child]:
-        """The POOL nearest to what is wanted, of those fast enough, not tried and not refused."""
+    def _children(self, state: State, goals: Sequence[Goal]) -> list[list[Child]]:
+        """For every goal the POOL nearest to it, of those fast enough, not tried and not refused.
+
+        Goals choose in turn, and what one has chosen no other takes from any base.
+        """
+        found = self._fresh(state, max(goal.most for goal in goals), len(goals))
+        rows = [iter(self._ranked(found, goal, state)) for goal in goals]
+        pools: list[list[Child]] = [[] for _ in goals]
+        taken: dict[str, int] = {}
+        for _ in range(POOL):
+            for place, (row, pool) in enumerate(zip(rows, pools, strict=True)):
+                free = (c for c in row if taken.setdefault(c.graph.signature, place) == place)
+                pool.extend(islice(free, 1))
+        return pools
+
+    def _fresh(self, state: State, most: float, rounds: int) -> list[Child]:
+        """What was planned and what is drawn anew, once each."""
         rules = RuleFilter(state.failed)
-        most = state.share / GAIN if self.lacking(state) is None else DEAREST
-        drawn = [child for _ in range(DRAWS) if (child := self._drawn(state, rng)) is not None]
         found: dict[str, Child] = {}
-        for child in (*self.planned, *drawn):
+        for child in (*self.planned, *self._draws(state, rounds)):
             fresh = child.key not in state.tried and child.share <= most
             if fresh and rules.refusal(child.graph.capacity) is None:
                 found.setdefault(child.key, child)
-        wanted = self.wanted(state)
+        return list(found.values())
+
+    def _ranked(self, children: Sequence[Child], goal: Goal, state: State) -> list[Child]:
+        """Those that cost about what is wanted, the best first."""
 
         def distance(child: Child) -> tuple[float, str]:
-            far = NEARNESS * abs(math.log(child.share / wanted))
             beyond = 0.0 if self.study.within(child.graph) else BEYOND
-            return far + beyond + min(child.residual, HIGHEST) + _blame(child, state), child.key
+            risk = min(child.residual, HIGHEST)
+            return _far(child, goal) + beyond + risk + _blame(child, state), child.key
 
-        near = sorted(found.values(), key=lambda c: abs(math.log(c.share / wanted)))[: 16 * POOL]
-        return sorted(near, key=distance)[:POOL]
+        near = sorted((c for c in children if c.share <= goal.most), key=lambda c: _far(c, goal))
+        return sorted(near[: 16 * POOL], key=distance)
+
+    def _draws(self, state: State, rounds: int) -> Iterator[Child]:
+        for place in range(rounds):
+            rng = draws(self.study, replace(state, step=state.step + place))
+            for _ in range(DRAWS):
+                child = self._drawn(state, rng)
+                if child is not None:
+                    yield child
 
     def _drawn(self, state: State, rng: np.random.Generator) -> Child | None:
         base = self._base(state, rng)
@@ -165,7 +176,7 @@ class GainFirst:
         source = "original" if base is None else str(base.step)
         key = f"{source}:{changed.signature}"
         share = self.study.costs.share(changed)
-        return Child(base, changed, pairs, share, residual, edges, key)
+        return Child(base, changed, pairs, key, share, residual, edges)
 
     def _base(self, state: State, rng: np.random.Generator) -> Elite | None:
         draw = rng.random()
@@ -175,34 +186,8 @@ class GainFirst:
             return state.elites[rng.integers(len(state.elites))]
         return None
 
-    def _fitted(self, children: list[Child], seed: int) -> list[Fitted]:
-        """Every child with maps fitted to the features its base has now."""
-        found = []
-        for child in children:
-            module = self.study.mutated(child.base, child.graph, seed)
-            known = [r for r in module.residuals.values() if not math.isnan(r)]
-            residual = max(known, default=child.residual)
-            found.append(Fitted(child, module, residual, self.study.drop(module, QUICK)))
-        return found
-
-    def _difficulty(self, fitted: Fitted, state: State) -> float:
-        """What is far from its goal, or from the cost that is wanted, is the harder."""
-        far = NEARNESS * abs(math.log(fitted.child.share / self.wanted(state)))
-        lost = 2 * max(0.0, fitted.predicted) + min(fitted.residual, HIGHEST) / 2
-        return far + lost + _blame(fitted.child, state)
-
-    def _tried(self, best: Fitted, state: State, seed: int, cancelled: Cancelled) -> Outcome:
-        study, module, child = self.study, best.module, best.child
-        drop, epochs, why = study.train(module, study.left(state), seed, cancelled)
-        left = study.left(replace(state, epochs=state.epochs + epochs)) // 2
-        if study.tolerance < drop <= study.tolerance + CLOSE and left:
-            drop, more, why = study.train(module, left, seed + 1, cancelled)
-            epochs += more
-        return Outcome(
-            "stopped early" if why == "out of reach" else "trained", child.graph, module,
-            child.pairs, None if child.base is None else child.base.step, drop, best.predicted,
-            epochs, child.key, drop > study.tolerance + CLOSE, child.edges,
-        )  # fmt: skip
+    def _left(self, state: State) -> int:
+        return self.study.left(self.study.allowance(state))
 
 
 def random_pass(
@@ -223,3 +208,8 @@ def random_pass(
 def _blame(child: Child, state: State) -> float:
     """What the child's maps have failed to give before."""
     return BLAME * max((state.blamed.get(edge, 0) for edge in child.edges), default=0)
+
+
+def _far(child: Child, goal: Goal) -> float:
+    """What being far from a goal counts."""
+    return NEARNESS * abs(math.log(child.share / goal.share))

@@ -38,6 +38,8 @@ class SearchOptions:
     chooses elites. filtered : annealing and random sampling skip what is not predicted to be faster
     and what shares more than a failure; False trains whatever is drawn, as GMorph's Algorithm 1.
     samples : inputs that maps are fitted on. runs : paired runs that the latency is measured with.
+    workers : candidates that are trained side by side, in processes of their own when several; with
+    another number a search goes another way.
     """
 
     method: MethodName = "gain first"
@@ -55,6 +57,7 @@ class SearchOptions:
     samples: int = 128
     confidence: float = 0.95
     runs: int = 50
+    workers: int = 1
 
     def __post_init__(self) -> None:
         """Raises AnalysisError for options that make no search."""
@@ -68,6 +71,8 @@ class SearchOptions:
             )
         if not 0 <= self.tolerance < 1:
             raise AnalysisError(f"a tolerance of {self.tolerance}: a fraction from 0 to 1")
+        if self.workers < 1:
+            raise AnalysisError(f"a search with {self.workers} workers: it needs one or more")
         budgets = [b for b in (self.budget_s, self.epochs, self.steps) if b is not None]
         if not budgets or min(budgets) <= 0:
             raise AnalysisError("a search needs a budget above 0: budget_s, epochs or steps")

@@ -1,14 +1,15 @@
 """A search from the first mutation to a certified model; killed, it goes on where it was.
 
-Each step depends on the state before it, the seed and nothing else, so that a search that was
-killed and called again ends as one that was not, if its budget is one of epochs or steps.
+Each round of one candidate, or of as many as there are workers, depends on the state before it, the
+seed and nothing else, so that a search that was killed and called again ends as one that was not,
+if its budget is one of epochs or steps.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +19,7 @@ from sommelier.analysis.fusion.blocks import Blocks
 from sommelier.analysis.fusion.lessons import Lessons
 from sommelier.analysis.fusion.module import FusedModule
 from sommelier.analysis.fusion.search.annealing import Annealing
+from sommelier.analysis.fusion.search.attempts import Attempt, Child, Proposal, attempt
 from sommelier.analysis.fusion.search.costs import CostModel
 from sommelier.analysis.fusion.search.finishing import finalists
 from sommelier.analysis.fusion.search.gain_first import GainFirst
@@ -29,7 +31,8 @@ from sommelier.analysis.fusion.search.options import (
 )
 from sommelier.analysis.fusion.search.shared_trunk import AllShared
 from sommelier.analysis.fusion.search.state import Elite, State, StateFolder
-from sommelier.analysis.fusion.search.study import Outcome, Study, arrays, texts
+from sommelier.analysis.fusion.search.study import Study, texts
+from sommelier.analysis.fusion.search.trainers import Trainers, trainers_of
 from sommelier.errors import AnalysisError, CancelledError
 from sommelier.fusion_records import FusionStep
 
@@ -45,8 +48,9 @@ class Method(Protocol):
     def exhausted(self, state: State) -> bool:
         """Whether nothing is expected of further steps."""
 
-    def step(self, state: State, cancelled: Cancelled) -> Outcome:
-        """Tries a candidate. The state, the seed and nothing else decide what happens."""
+    def proposals(self, state: State, count: int) -> list[Proposal]:
+        """What to train next side by side: at most `count`, no two of them equal graphs; none
+        when nothing is left. The state, the seed and nothing else decide."""
 
 
 METHODS: Mapping[MethodName, Callable[[Study], Method]] = {
@@ -104,80 +108,111 @@ def search(
 def _steps(
     study: Study, folder: StateFolder | None, on_step: OnStep, cancelled: Cancelled
 ) -> tuple[State, Stopped]:
-    """Step after step until the budget is used, nothing is expected, or it is cancelled."""
+    """Round after round until the budget is used, nothing is expected, or it is cancelled."""
     state = (folder.load(study.module.graph) if folder else None) or State()
     method = METHODS[study.options.method](study)
-    before, start = state.elapsed_ms, time.perf_counter()
-    seconds = study.options.budget_s
+    clock = _Clock(study, state.elapsed_ms, time.perf_counter())
+    with trainers_of(study, folder.folder if folder else None) as trainers:
+        try:
+            while True:
+                state = replace(state, elapsed_ms=clock.elapsed_ms)
+                if study.progress(state) >= study.searching:
+                    return state, "budget"
+                if method.exhausted(state):
+                    return state, "exhausted"
+                if cancelled():
+                    return state, "cancelled"
+                proposals = method.proposals(state, study.room(state))
+                done = _trained(study, state, proposals, trainers, (cancelled, clock.over))
+                before, state = state.step, replace(state, elapsed_ms=clock.elapsed_ms)
+                for child, made in done:
+                    state = _after(study, state, child, made)
+                if not proposals:
+                    state = _without(state, "nothing faster is left to try")
+                if folder is not None:
+                    folder.save(state)  # of a whole round: half of one would go on another way
+                for step in state.trace[before:]:
+                    on_step(step)
+        except CancelledError:
+            return state, "budget" if clock.over() and not cancelled() else "cancelled"
+        except KeyboardInterrupt:
+            return state, "cancelled"
 
-    def over() -> bool:
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """before : what an earlier run of the search took. start : when this one began."""
+
+    study: Study
+    before: float
+    start: float
+
+    @property
+    def elapsed_ms(self) -> float:
+        return self.before + (time.perf_counter() - self.start) * 1e3
+
+    def over(self) -> bool:
         """A candidate that is trained when the time is up is given up."""
-        passed = before / 1e3 + time.perf_counter() - start
-        return seconds is not None and passed >= seconds * study.searching
-
-    try:
-        while True:
-            state = replace(state, elapsed_ms=before + (time.perf_counter() - start) * 1e3)
-            if study.progress(state) >= study.searching:
-                return state, "budget"
-            if method.exhausted(state):
-                return state, "exhausted"
-            if cancelled():
-                return state, "cancelled"
-            outcome = method.step(state, lambda: cancelled() or over())
-            elapsed = before + (time.perf_counter() - start) * 1e3
-            state = _after(study, replace(state, elapsed_ms=elapsed), outcome)
-            if folder is not None:
-                folder.save(state)
-            on_step(state.trace[-1])
-    except CancelledError:
-        return state, "budget" if over() and not cancelled() else "cancelled"
-    except KeyboardInterrupt:
-        return state, "cancelled"
+        seconds = self.study.options.budget_s
+        return seconds is not None and self.elapsed_ms / 1e3 >= seconds * self.study.searching
 
 
-def _after(study: Study, state: State, outcome: Outcome) -> State:
-    """The state once the step is done."""
-    graph, module, drop = outcome.graph, outcome.module, outcome.drop
-    accepted = None
+def _trained(
+    study: Study, state: State, proposals: Sequence[Proposal], trainers: Trainers | None,
+    stops: tuple[Cancelled, Cancelled],
+) -> list[tuple[Child, Attempt]]:  # fmt: skip
+    """What was trained of each proposal. stops : cancelled, and out of time.
+
+    One after the other in this process without trainers.
+    """
+    allowance = study.allowance(state, max(1, len(proposals)))
+    if trainers is None:
+        made: list[Attempt | None] = [
+            attempt(study, proposal, allowance, lambda: any(stop() for stop in stops))
+            for proposal in proposals
+        ]
+    else:
+        made = trainers.attempts(proposals, allowance, *stops)
+    pairs = zip(proposals, made, strict=True)
+    return [(asked.children[a.place], a) for asked, a in pairs if a is not None]
+
+
+def _after(study: Study, state: State, child: Child, made: Attempt) -> State:
+    """The state once a candidate was trained."""
+    share, graph = study.costs.share(child.graph), child.graph
     following = replace(state, idle=state.idle + 1)
-    if graph is not None and module is not None and drop is not None:
-        share = study.costs.share(graph)
-        passed = drop <= study.tolerance
-        accepted = passed and share < state.share
-        if passed:
-            elite = Elite(state.step, graph, arrays(module), share, drop)
-            blamed = {e: n for e, n in state.blamed.items() if e not in outcome.edges}
-            following = replace(state, idle=0, blamed=blamed).with_elite(elite)
-        else:
-            floor = max(state.floor, share) if share < state.share else state.floor
-            following = replace(following, floor=floor)
-        if outcome.failed and not passed:
-            failed = {**state.failed, f"step {state.step}": graph.capacity}
-            blamed = {**state.blamed, **{e: state.blamed.get(e, 0) + 1 for e in outcome.edges}}
-            following = replace(following, failed=failed, blamed=blamed)
-        following = replace(following, last_drop=drop)
-    tried = state.tried if outcome.key is None else state.tried | {outcome.key}
-    step = _record(study, state, outcome, accepted)
+    if made.weights is not None:
+        elite = Elite(state.step, graph, made.weights, share, made.drop)
+        blamed = {e: n for e, n in state.blamed.items() if e not in child.edges}
+        following = replace(state, idle=0, blamed=blamed).with_elite(elite)
+    elif share < state.share:
+        following = replace(following, floor=max(state.floor, share))
+    if made.failed:
+        failed = {**state.failed, f"step {state.step}": graph.capacity}
+        blamed = {**state.blamed, **{e: state.blamed.get(e, 0) + 1 for e in child.edges}}
+        following = replace(following, failed=failed, blamed=blamed)
+    step = _record(study, state, child, made)
     return replace(
-        following, step=state.step + 1, epochs=state.epochs + outcome.epochs, tried=tried,
-        trace=(*state.trace, step),
+        following, step=state.step + 1, epochs=state.epochs + made.epochs, last_drop=made.drop,
+        tried=state.tried | {child.key}, trace=(*state.trace, step),
     )  # fmt: skip
 
 
-def _record(study: Study, state: State, outcome: Outcome, accepted: bool | None) -> FusionStep:
-    graph = outcome.graph
-    cost = None if graph is None else study.costs.cost(graph)
-    reason = outcome.reason
-    if reason is None and outcome.base is not None:
-        reason = f"from step {outcome.base}"
+def _without(state: State, reason: str) -> State:
+    """The state once there was nothing to train."""
+    step = FusionStep(state.step, "filtered", elapsed_ms=state.elapsed_ms, reason=reason)
+    return replace(state, step=state.step + 1, idle=state.idle + 1, trace=(*state.trace, step))
+
+
+def _record(study: Study, state: State, child: Child, made: Attempt) -> FusionStep:
+    cost = study.costs.cost(child.graph)
     return FusionStep(
-        state.step, outcome.action,
-        pair=texts(study.module.graph, outcome.pairs) or None,
-        flops=None if cost is None else cost.flops,
-        latency_ms=None if cost is None else cost.latency_ms,
-        drop_predicted=outcome.predicted, drop_measured=outcome.drop, epochs=outcome.epochs,
-        elapsed_ms=state.elapsed_ms, accepted=accepted, reason=reason,
+        state.step, "stopped early" if made.hopeless else "trained",
+        pair=texts(study.module.graph, child.pairs) or None,
+        flops=cost.flops, latency_ms=cost.latency_ms, drop_predicted=made.predicted,
+        drop_measured=made.drop, epochs=made.epochs, elapsed_ms=state.elapsed_ms,
+        accepted=made.weights is not None and child.share < state.share,
+        reason=None if child.base is None else f"from step {child.base.step}",
     )  # fmt: skip
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from sommelier.analysis.computing import Cancelled
+from dataclasses import replace
+
+from sommelier.analysis.fusion.search.attempts import Child, Proposal
 from sommelier.analysis.fusion.search.ranking import all_shared
 from sommelier.analysis.fusion.search.state import State
-from sommelier.analysis.fusion.search.study import Outcome, Study, seed_of
+from sommelier.analysis.fusion.search.study import Study, seed_of
 
 
 class AllShared:
@@ -20,11 +22,11 @@ class AllShared:
         """Whether every trunk was tried."""
         return all(graph.signature in state.tried for graph in self.graphs)
 
-    def step(self, state: State, cancelled: Cancelled) -> Outcome:
-        """Trains the next trunk, the cheapest first."""
-        study, seed = self.study, seed_of(self.study, state)
-        graph = next(graph for graph in self.graphs if graph.signature not in state.tried)
-        module = study.mutated(None, graph, seed)
-        drop, epochs, why = study.train(module, study.left(state), seed, cancelled)
-        action = "stopped early" if why == "out of reach" else "trained"
-        return Outcome(action, graph, module, (), None, drop, None, epochs, graph.signature)
+    def proposals(self, state: State, count: int) -> list[Proposal]:
+        """The next trunks, the cheapest first."""
+        left = [graph for graph in self.graphs if graph.signature not in state.tried][:count]
+        children = [Child(None, g, (), g.signature, self.study.costs.share(g)) for g in left]
+        return [
+            Proposal((child,), seed_of(self.study, replace(state, step=state.step + place)))
+            for place, child in enumerate(children)
+        ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,12 @@ class StateFolder:
                 self._write_weights(elite)
         text = json.dumps({"format": FORMAT, "key": self.key, **_plain(state)})
         _replace(self.folder / STATE, lambda stream: stream.write(text.encode()))
-        names = {self._weights(elite.step).name for elite in state.kept}
+        self._sweep(state.kept)
+
+    def _sweep(self, kept: Iterable[Elite]) -> None:
+        """Deletes weights of others, which a later step of the same number must not take for its
+        own."""
+        names = {self._weights(elite.step).name for elite in kept}
         for path in self.folder.glob("step*.npz"):
             if path.name not in names:
                 path.unlink()
@@ -110,8 +115,7 @@ class StateFolder:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            for left in self.folder.glob("step*.npz"):  # of a search that never saved its state
-                left.unlink()
+            self._sweep(())  # of a search that never saved its state
             return None
         except ValueError as error:
             raise AnalysisError(f"{path} cannot be read: {error}", hint="delete it") from error
@@ -121,11 +125,13 @@ class StateFolder:
                 hint="continue it with what it was begun with, or choose another folder",
             )
         try:
-            return self._restored(content, original)
+            state = self._restored(content, original)
         except (KeyError, TypeError, ValueError, OSError, EOFError, BadZipFile) as error:
             raise AnalysisError(
                 f"{self.folder} cannot be read: {first_line(error)}", hint="delete it"
             ) from error
+        self._sweep(state.kept)
+        return state
 
     def _restored(self, content: Mapping[str, Any], original: AbsGraph) -> State:
         elites = {e["step"]: self._elite(e, original) for e in content["kept"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,34 +21,23 @@ from sommelier.analysis.fusion.search.costs import CostModel
 from sommelier.analysis.fusion.search.options import SearchOptions
 from sommelier.analysis.fusion.search.state import Elite, State, Weights
 
-QUICK = 256  # samples on which a candidate is judged before training
 BASES = 6  # modules kept in memory
 RESERVE = 0.25  # of a budget of epochs or seconds, for the training of finalists
 CHANCE, MOST_CHANCE = 2.0, 0.005  # samples that a drop of none may be off by, and their share
 TURNS = 3  # candidates that a small budget of epochs is divided among, at least
+FEWEST = 4  # epochs that are worth a candidate once there is an elite, or beside others
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one step did. graph, module : of the candidate, None where there was none to try.
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """Epochs that were trained, and those up to which an attempt may train; None without limit."""
 
-    base : step of the elite it was made from, None for the originals. predicted : its worst drop
-    before training. key : under which it counts as tried. failed : it lost so much that what
-    shares more is not worth trying. edges : what reads what that its base does not.
-    """
+    spent: int
+    ceiling: int | None
 
-    action: str
-    graph: AbsGraph | None = None
-    module: FusedModule | None = None
-    pairs: tuple[Pair, ...] = ()
-    base: int | None = None
-    drop: float | None = None
-    predicted: float | None = None
-    epochs: int = 0
-    key: str | None = None
-    failed: bool = False
-    edges: tuple[str, ...] = ()
-    reason: str | None = None
+    def without(self, epochs: int) -> Allowance:
+        """What is left after so many more."""
+        return replace(self, spent=self.spent + epochs)
 
 
 @dataclass(frozen=True)
@@ -118,13 +108,30 @@ class Study:
         options = self.options
         return 1.0 if options.epochs is None and options.budget_s is None else 1 - RESERVE
 
-    def left(self, state: State) -> int:
+    def room(self, state: State) -> int:
+        """How many candidates may be trained side by side, so that each has epochs enough."""
+        options, rooms = self.options, [self.options.workers]
+        if options.steps is not None:
+            rooms.append(math.ceil(options.steps * self.searching) - state.step)
+        ceiling = self.allowance(state).ceiling
+        if ceiling is not None:
+            rooms.append((ceiling - state.epochs) // max(1, min(FEWEST, options.training.epochs)))
+        return max(1, min(rooms))
+
+    def allowance(self, state: State, attempts: int = 1) -> Allowance:
+        """Of each of so many attempts, among which what is left is divided equally."""
+        if self.options.epochs is None:
+            return Allowance(state.epochs, None)
+        whole = round(self.options.epochs * self.searching)
+        return Allowance(state.epochs, state.epochs + (whole - state.epochs) // attempts)
+
+    def left(self, allowance: Allowance) -> int:
         """Epochs that may still be trained for one candidate."""
         most = self.options.training.epochs
-        if self.options.epochs is None:
+        if self.options.epochs is None or allowance.ceiling is None:
             return most
         whole = round(self.options.epochs * self.searching)
-        return max(1, min(most, -(-whole // TURNS), whole - state.epochs))
+        return max(1, min(most, -(-whole // TURNS), allowance.ceiling - allowance.spent))
 
     def within(self, graph: AbsGraph) -> bool:
         """Whether it is predicted to be within the limits, as far as that is known."""
