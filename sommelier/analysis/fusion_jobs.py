@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from sommelier.analysis.fusion_keeping import keep_model, original_latencies
 from sommelier.analysis.fusion_plans import FusionRequest
-from sommelier.analysis.fusion_requests import CANCEL, STEPS, FusionFinding, SearchRequest
+from sommelier.analysis.fusion_requests import (
+    CANCEL,
+    MODEL,
+    STEPS,
+    FusionFinding,
+    SearchRequest,
+)
 from sommelier.analysis.fusion_work import search_fusion
 from sommelier.analysis.sandbox import Sandbox
 from sommelier.errors import (
@@ -89,11 +95,7 @@ class _Run:
         return self.rooms.catalog.directory / FOLDER / digest
 
     def whole(self) -> tuple[FusedModel, tuple[str, ...]]:
-        catalog, fusion = self.rooms.catalog, self.request.fusion
-        self._open_folder()
-        if not self.resumed and catalog.fusions(id_=fusion.id):
-            catalog.drop_fusion(fusion.id)  # its steps are those of another time
-        catalog.add_fusion(fusion)
+        self._begin()
         try:
             with self._sandbox() as sandbox:
                 finding = self._found(sandbox)
@@ -122,6 +124,15 @@ class _Run:
         if self.resumed:
             notes.append("went on with the search that was begun before")
         return kept, tuple(notes)
+
+    def _begin(self) -> None:
+        """Its folder and its row; in one step, for another search sweeps folders without a row."""
+        catalog, fusion = self.rooms.catalog, self.request.fusion
+        with catalog.transaction():
+            self._open_folder()
+            if not self.resumed and catalog.fusions(id_=fusion.id):
+                catalog.drop_fusion(fusion.id)  # its steps are those of another time
+            catalog.add_fusion(fusion)
 
     def _settle(self, state: str, reason: str) -> None:
         """Keeps how it ended; where even that fails, what went wrong first is what is told."""
@@ -258,6 +269,7 @@ class _Run:
                 catalog.add_fusion_steps(fusion.id, finding.trace)
             return fusion
         self.progress("keeping", 0, 1, fusion.name)
+        finding = replace(finding, path=self.folder / MODEL)  # the child may name any file
         return keep_model(self.rooms, self.request, fusion, finding, sandbox)
 
     def _nothing(self, finding: FusionFinding) -> AnalysisError:

@@ -111,7 +111,7 @@ def plan_fusion(
     fusion = FusedModel(
         id="", name=name, state="searching", tasks=tasks,
         method=options.method if options.method in UNTRAINED else "search",
-        options=_decisive(options, data), drop_threshold=options.tolerance,
+        options=_decisive(options, data, replaced), drop_threshold=options.tolerance,
         confidence=options.confidence, dataset=data.dataset,
         probe_set_id=None if data.probes is None else data.probes.record.id,
         seed=options.data.seed,
@@ -120,7 +120,7 @@ def plan_fusion(
     return FusionRequest(replace(fusion, id=fusion_id(fusion)), data, options, version, replaced)
 
 
-def _decisive(options: FusionOptions, data: FusionData) -> str:
+def _decisive(options: FusionOptions, data: FusionData, replaced: ModelRecord | None) -> str:
     """What decides how a search comes out, but its budget, as JSON."""
     decides: dict[str, Any] = {
         "method": options.method,
@@ -130,5 +130,9 @@ def _decisive(options: FusionOptions, data: FusionData) -> str:
         "probe_set_id": None if data.probes is None else data.probes.record.id,
         "labels": options.data.labels,
         "device": options.device,
+        # sums in another order: a search that others began would be refused, and lost
+        "threads": None if options.threads == 1 else options.threads,
+        # else the search for a better model would forget how the one that is there was found
+        "replaced": None if replaced is None else replaced.id,
     }
     return json.dumps(decides, sort_keys=True)

@@ -44,7 +44,7 @@ _COSTS = (
     ("memory", "memory", Dimension.BYTES),
     ("params", "params", Dimension.COUNT),
 )
-_ELSEWHERE = ("device", "probe_set_id", "samples")  # options that other lines tell
+_ELSEWHERE = ("device", "probe_set_id", "replaced", "samples")  # not told here
 _NAME = 10  # columns before what is told
 
 
@@ -175,8 +175,8 @@ def _intervals(fusion: FusedModel) -> list[str]:
     if any(task.samples for task in fusion.tasks):
         at = "" if fusion.confidence is None else f" at {_percent(fusion.confidence)} confidence"
         lines.append(
-            f"each interval holds for its task{at}, on samples that nothing was chosen by; a"
-            " negative loss is a gain"
+            f"each interval holds for its task{at}, on samples that no training and no search"
+            " saw; a negative loss is a gain"
         )
     if fusion.drop_threshold is not None:
         lines.append(f"each task may lose {_percent(fusion.drop_threshold)}")
