@@ -302,6 +302,10 @@ def test_equal_layers_are_kept_once_and_the_answers_stay(db: sm.Connection, tmp_
     row = fusion(db, "both")
     assert row["method"] == "equal layers"
     assert row["memory"] < row["base_memory"]
+    again = "CREATE OR REPLACE MODEL both AS FUSION OF digit_twin, speaker_twin FOR MEMORY ON"
+    with pytest.raises(AnalysisError, match="of the originals' memory, and"):
+        db.execute(f"{again} memory < 1% OF digit_twin")
+    db.execute(f"{again} memory < 200% OF digit_twin")
 
 
 def test_averaged_weights_of_one_architecture_are_tried_before_a_search(
@@ -337,6 +341,16 @@ def test_an_existing_name_is_kept_replaced_or_refused_as_asked(db: sm.Connection
     assert second != first
     assert db.catalog.model_names().count("multi") == 1
     assert [f.model_id for f in db.catalog.fusions(name="multi") if f.model_id] == [second]
+
+
+def test_a_model_that_is_not_replaced_after_all_keeps_what_is_known_of_it(
+    db: sm.Connection,
+) -> None:
+    before = db.catalog.fusion("multi")
+    text = f"CREATE OR REPLACE MODEL multi AS {OF} WITHIN 2% USING {DATA}, epochs = 9, seed = 3"
+    with pytest.raises(AnalysisError, match="memory"):
+        db.execute(f"{text}, memory_limit = 1 MB")
+    assert db.catalog.fusions(model_id=before.model_id) == [before]
 
 
 # ---- stopping, and going on

@@ -64,12 +64,15 @@ def fused_facts(records: Sequence[ModelRecord]) -> dict[str, object]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def base_of(data: FusionData) -> FusionCost:
-    """What the originals cost together, run one after the other; latency is not known here."""
+def costs_of(data: FusionData) -> tuple[dict[str, FusionCost], FusionCost]:
+    """What each original costs, by task, and what they cost one after the other; latency is not
+    known here."""
     from sommelier.analysis.aspects import static_profile
 
-    profiles = [static_profile(path, "", 1, ())[0] for path in data.paths]
-    return _summed([{m.metric: m.value for m in profile} for profile in profiles])
+    measured = (static_profile(path, "", 1, ())[0] for path in data.paths)
+    profiles = [{m.metric: m.value for m in profile} for profile in measured]
+    alone = (_summed([profile]) for profile in profiles)
+    return dict(zip(data.tasks, alone, strict=True)), _summed(profiles)
 
 
 def _summed(profiles: Sequence[dict[str, float]]) -> FusionCost:
@@ -98,18 +101,23 @@ def tasks_of(
         task = FusionTask(record.id, record.name, version_of(record))
         if certificate is not None and taught is not None:
             owned = zip(taught.owners, certificate.drops, strict=True)
-            worst = max((drop for owner, drop in owned if owner == place), key=lambda d: d.drop)
-            task = _with_drop(task, worst)
+            task = with_drops(task, [drop for owner, drop in owned if owner == place])
         found.append(task)
     return tuple(found)
 
 
-def _with_drop(task: FusionTask, drop: Drop) -> FusionTask:
-    interval = drop.interval
+def with_drops(task: FusionTask, drops: Sequence[Drop]) -> FusionTask:
+    """The task with the drop of the output that lost most, and an interval of the largest drop.
+
+    Which output lost most was seen on the samples the intervals are of, so its own says too little:
+    the largest drop is below the highest upper end, and not below the lowest lower one.
+    """
+    worst, intervals = max(drops, key=lambda drop: drop.drop), [drop.interval for drop in drops]
     return replace(
-        task, metric=drop.measure, baseline=drop.reference, drop=drop.drop,
-        drop_low=interval.low, drop_high=interval.high, samples=interval.samples,
-        proved=interval.proved,
+        task, metric=worst.measure, baseline=worst.reference, drop=worst.drop,
+        drop_low=min(interval.low for interval in intervals),
+        drop_high=max(interval.high for interval in intervals),
+        samples=worst.interval.samples, proved=all(interval.proved for interval in intervals),
     )  # fmt: skip
 
 
@@ -128,12 +136,12 @@ def closest_of(result: SearchResult, options: SearchOptions) -> tuple[str, str]:
         return "no candidate was trained", _untried(result)
     best: Any = min(tried, key=lambda step: step.drop_measured or 0.0)
     lost = f"{best.drop_measured:.2%}"
-    if best.drop_measured <= options.tolerance / 2:
+    if result.elites:  # it lost little enough, and no finalist came of it
         told = f"{best.pair or f'the candidate of step {best.step}'} loses {lost}, beyond a limit"
         return told, "allow more with ON, or give a larger budget"
     told = (
         f"of {len(tried)} candidates that were trained, the best lost {lost} on the samples that"
-        f" choose, where half of {options.tolerance:.2%} is allowed"
+        f" choose, which is too much to lose no more than {options.tolerance:.2%} on others"
     )
     return told, "allow a larger drop with WITHIN, or give a larger budget"
 

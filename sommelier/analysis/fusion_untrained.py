@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sommelier.analysis.bounds import Verdict
 from sommelier.analysis.fusion.search.costs import FLOAT_BYTES
 from sommelier.analysis.fusion_data import FusionData
-from sommelier.analysis.fusion_outcomes import base_of, kept_model, split_sizes, tasks_of
+from sommelier.analysis.fusion_outcomes import costs_of, kept_model, split_sizes, tasks_of
 from sommelier.analysis.fusion_requests import FusionFinding, SearchRequest
 from sommelier.errors import AnalysisError
 from sommelier.fusion_records import FusionCost, FusionStep
@@ -47,7 +47,7 @@ def equal_layers(request: SearchRequest) -> FusionFinding:
 
     data = request.data
     shared = share_identical(data.files)
-    base = base_of(data)
+    alone, base = costs_of(data)
     saved = format_value(shared.saved_bytes, Dimension.BYTES)
     told = (
         f"{shared.shared_weights} weights ({saved}) are kept once and {shared.shared_operators}"
@@ -64,7 +64,7 @@ def equal_layers(request: SearchRequest) -> FusionFinding:
     latency = _latency(request, shared.model)
     base = replace(base, latency_ms=latency.original_ms)
     cost = replace(cost, latency_ms=latency.fused_ms)
-    limits = shares_of(request.limits, {}, base)
+    limits = shares_of(request.limits, alone, base)
     over = _beyond(limits, cost, base, latency.share)
     if over is not None:
         return replace(finding, base=base, closest=over, advice="allow more with ON")
