@@ -6,8 +6,8 @@ same budget of epochs and the same least-squares maps. Speed is that of ONNX Run
 model beside the originals one after the other, at batch 1 on one thread, paired in one run.
 
 Rule of counting: a fusion counts at a threshold only if its worst task loses no more than that on
-the samples that certify, which neither training nor choosing saw. The fastest three of a search
-are certified in turn until one does; where none does, the originals stay and the speed-up is 1.
+the samples that certify, which neither training nor choosing saw. Up to four of a search, the
+fastest first, are certified in turn until one does; where none does, the originals stay and the speed-up is 1.
 What is lost is then measured once more on test samples that nothing at all was chosen by.
 
 What a search costs is compared at a threshold of 1 % with plain annealing as the paper does it

@@ -14,7 +14,8 @@ class FusionTask:
 
     version : the model's when the fusion was begun (storage.versions.version_of); the catalog fills
     in version and name where they are missing when the fusion is kept.
-    metric : 'accuracy' against labels, 'agreement' with the model itself without them.
+    metric : 'accuracy' against labels, 'agreement' with the model itself without them; 'score' and
+    'likeness' where answers are right in part.
     baseline, drop : the model's own performance on `samples` held-out samples, and that minus the
     fused model's; below 0 when the fused one is better. drop_low, drop_high : its interval, paired
     over the samples; proved : it is a bound.

@@ -50,7 +50,8 @@ def fusion_id(fusion: FusedModel) -> str:
     """The id of a fusion: the hash of what decides it, never of what came out.
 
     Read are name, the tasks' versions, drop_threshold, seed, dataset and options. The budget does
-    not count: given more of it, the same search goes on. Raises ValueError without the versions.
+    not count: given more of it, a search that was cut short goes on. Raises ValueError without the
+    versions.
     """
     versions = [task.version for task in fusion.tasks]
     if not all(versions):
