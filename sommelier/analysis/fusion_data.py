@@ -322,9 +322,13 @@ def _given_labels(
 ) -> TaskLabels:
     """Labels of all items from the dataset that the user named for this model."""
     name = other.record.name
-    found = _in_classes(catalog, model, other)
+    refused = f"'{name}' has no labels of the classes of {model.name}"
+    try:
+        found = _in_classes(catalog, model, other)
+    except AnalysisError as error:
+        raise AnalysisError(f"{refused}: {error.message}", hint=error.hint) from error
     if found is None:
-        raise AnalysisError(f"'{name}' has no labels of the classes of {model.name}")
+        raise AnalysisError(refused)
     ids = found.ids
     if other.record.id != items.record.id:
         paired = pairs(items, other)

@@ -128,15 +128,22 @@ def fused_record(built: ModelRecord, request: FusionRequest) -> ModelRecord:
         output_kind_inferred=first.output_kind_inferred,
         label_space_id=first.label_space_id if classes else None,
         preprocessing=first.preprocessing,
-        note=_told(data, built),
+        note=_told(request, built),
         created=None,
     )
 
 
-def _told(data: FusionData, built: ModelRecord) -> str:
+def _told(request: FusionRequest, built: ModelRecord) -> str:
+    """Which output answers as which model, and what later measurements on its data are worth."""
+    data = request.data
     names = outputs_of(data, [spec.name for spec in built.outputs])
-    told = "; ".join(f"{', '.join(outputs)} answers as {task}" for task, outputs in names.items())
-    return told if built.note is None else f"{told}; {built.note}"
+    told = [f"{', '.join(outputs)} answers as {task}" for task, outputs in names.items()]
+    if data.dataset is not None and request.options.method != "equal layers":
+        told.append(
+            f"it learned from samples of '{data.dataset}', so what is measured on all of them"
+            " flatters it"
+        )
+    return "; ".join(told if built.note is None else [*told, built.note])
 
 
 def _lineage(record: ModelRecord, data: FusionData) -> tuple[Lineage, ...]:

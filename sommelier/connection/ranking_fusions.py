@@ -114,7 +114,11 @@ def _ranked(
     report("ranking fusions", 0, None, None)
     with _sandbox(db) as sandbox:
         found = sandbox.call(rank_fusions, request)
-    return replace(found, dataset=data.dataset, notes=(*found.notes, *data.notes))
+    notes = (*found.notes, *data.notes)
+    if len(found.fusions) == request.most:
+        chosen = f"conditions choose from the {request.most} most promising fusions"
+        notes += (f"{chosen}: USING candidates = {10 * request.most} looks at more",)
+    return replace(found, dataset=data.dataset, notes=notes)
 
 
 def _basis(question: FusionsQuestion, db: Connection) -> str:

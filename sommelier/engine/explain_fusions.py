@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sommelier.engine import wording
 from sommelier.engine.fusion_columns import COSTS, cost_of
-from sommelier.engine.fusion_notes import amounts, latency_note
+from sommelier.engine.fusion_notes import BASES, amounts, latency_note
 from sommelier.engine.plan import Condition, conjuncts
 from sommelier.engine.result import Report, Table
 from sommelier.engine.select_fusions import MOST_ROWS, FusionsQuestion
@@ -65,7 +65,7 @@ def _stages(question: FusionsQuestion, blocks: FusionBlocks, data: str, basis: s
         ("models", _models(question, blocks)),
         ("pairs", _pairs(question, blocks)),
         ("data", [data]),
-        ("costs", [f"{amounts(group.together)}, one after the other", latency_note(group, basis)]),
+        ("costs", [f"{amounts(group.together)}, one after the other", _latency(question, basis)]),
     ]
     clauses = (("on", question.limits), ("where", question.where))
     stages += [(name, _conditions(part)) for name, part in clauses if part is not None]
@@ -76,6 +76,12 @@ def _stages(question: FusionsQuestion, blocks: FusionBlocks, data: str, basis: s
     most = MOST_ROWS if question.limit is None else question.limit
     since = f" from row {question.offset + 1}" if question.offset else ""
     return [*stages, ("order", [order]), ("limit", [f"{most}{since}"]), ("columns", [names])]
+
+
+def _latency(question: FusionsQuestion, basis: str) -> str:
+    """What the latencies of fusions will be, beside those of the models that stand above."""
+    told = latency_note(question.group, basis)
+    return told.replace("latency is", "latency of fusions will be") if basis in BASES else told
 
 
 def _conditions(condition: Condition) -> list[str]:

@@ -31,7 +31,8 @@ def trace_lines(steps: Sequence[FusionStep], fusion: str) -> list[str]:
         lines += grid(heads, [_row(step) for step in accepted[-_SHOWN:]], width=_WIDTH)
         lines.append("drops of steps are on the samples that chose, their latencies are estimates")
     else:
-        lines.append(f"none of {len(steps)} steps was accepted")
+        count = "the one step was not" if len(steps) == 1 else f"none of {len(steps)} steps was"
+        lines.append(f"{count} accepted")
     if len(accepted) > _SHOWN:
         lines.append(f"{len(accepted) - _SHOWN} steps were accepted before these")
     if others and accepted:
@@ -40,7 +41,8 @@ def trace_lines(steps: Sequence[FusionStep], fusion: str) -> list[str]:
     elif others:
         lines.append(", ".join(f"{count} {action}" for action, count in others.most_common()))
     quoted = fusion.replace("'", "''")
-    lines.append(f"all {len(steps)} steps: SELECT * FROM fusion_trace WHERE fusion = '{quoted}'")
+    which = "the step" if len(steps) == 1 else f"all {len(steps)} steps"
+    lines.append(f"{which}: SELECT * FROM fusion_trace WHERE fusion = '{quoted}'")
     return lines
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sommelier.engine.names import unknown
 from sommelier.engine.plan import ModelReference
 from sommelier.engine.scope import Scope
-from sommelier.errors import BinderError
+from sommelier.errors import BinderError, Span
 from sommelier.grammar import nodes
 
 if TYPE_CHECKING:
@@ -37,9 +37,16 @@ def group_of(
         named = next((record.name for record in records if record.id in twice), None)
         raise BinderError(
             f"pool '{statement.pool}' is empty" if named is None else f"{named} is named twice",
-            span=statement.span,
+            span=_second(statement, ids),
         )
     return tuple(ModelReference(r.id, _name(r, records)) for r in records)
+
+
+def _second(statement: nodes.SelectPlan | nodes.SelectFusions, ids: Sequence[str]) -> Span | None:
+    """Where a model is named again; of a pool the statement."""
+    named = zip(statement.models, ids, strict=False)
+    again = (node.span for place, (node, id_) in enumerate(named) if id_ in ids[:place])
+    return next(again, statement.span)
 
 
 def _name(record: ModelRecord, records: Sequence[ModelRecord]) -> str:

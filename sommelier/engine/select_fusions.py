@@ -86,7 +86,7 @@ def bind_fusions(
     UnknownNameError for models, pools and devices there are not.
     """
     options = bind_options(statement.options, FUSIONS_OPTIONS, parameters)
-    _check_counts(options)
+    _check_counts(statement.options, options)
     shared = tuple(o for o in statement.options if o.name.lower() == "device")
     scope = session.scope(nodes.Select(options=shared), parameters)
     group = fusion_group(statement, session, scope)
@@ -117,10 +117,12 @@ def bind_fusions(
     )
 
 
-def _check_counts(options: Mapping[str, Any]) -> None:
-    for name in ("samples", "candidates"):
-        if options.get(name) is not None and options[name] < 1:
-            raise BinderError(f"option {name} must be at least 1")
+def _check_counts(written: Sequence[nodes.Option], options: Mapping[str, Any]) -> None:
+    for option in written:
+        name = option.name.lower()
+        least = {"samples": 1, "candidates": 1, "seed": 0}.get(name)
+        if least is not None and options[name] is not None and options[name] < least:
+            raise BinderError(f"option {name} must be at least {least}", span=option.span)
 
 
 def bind_limits(

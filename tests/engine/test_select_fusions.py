@@ -317,7 +317,8 @@ def test_parameters_stand_for_models_and_values(bench: FusionBench) -> None:
         (f"SELECT FUSIONS {OF} ON latency < 60% OF blank", "share of one of their models", None),
         (f"SELECT FUSIONS {OF} WHERE speed(1) > 2", "no function 'speed'", "speed(1)"),
         (f"SELECT FUSIONS {OF} WHERE shares REGEXP '('", "regular expression", "'('"),
-        (f"SELECT FUSIONS {OF} USING samples = 0", "at least 1", None),
+        (f"SELECT FUSIONS {OF} USING samples = 0", "at least 1", "samples = 0"),
+        (f"SELECT FUSIONS {OF} USING seed = -1", "at least 0", "seed = -1"),
         (f"SELECT FUSIONS {OF} USING budget = 3min", "unknown option 'budget'", "budget = 3min"),
         ("SELECT FUSIONS OF digit_net", "two models or more, and digit_net is one", "digit_net"),
         ("SELECT FUSIONS OF POOL lonely", "two models or more", None),
@@ -333,6 +334,14 @@ def test_wrong_questions_are_refused_where_they_are_wrong(
         span = refused.value.span
         assert span is not None
         assert text[span.start : span.end] == words
+
+
+def test_the_second_of_equal_names_is_underlined(bench: FusionBench) -> None:
+    text = "SELECT FUSIONS OF digit_net, accent_net, digit_net"
+    with pytest.raises(BinderError) as refused:
+        bench.ask(text)
+    assert refused.value.span is not None
+    assert refused.value.span.start == text.rindex("digit_net")
 
 
 @pytest.mark.parametrize("of", ["digit_nett, accent_net", "POOL audoi"])

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sommelier.analysis.graph import Graph
+from sommelier.errors import AnalysisError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -153,10 +154,19 @@ def linearised(
 def linearised_together(
     models: Mapping[str, ModelProto | Path | str], *, dims: Mapping[str, int] | None = None
 ) -> dict[str, Blocks]:
-    """Every model in blocks, all in the newest opset among them. models : task -> model."""
+    """Every model in blocks, all in the newest opset among them. models : task -> model.
+
+    Raises AnalysisError as `linearised` does, with the task.
+    """
     from sommelier.analysis.graph import opset_imports
     from sommelier.analysis.segments.normalising import load
 
     loaded = {task: load(model) for task, model in models.items()}
     newest = max((opset_imports(model)[""] for model in loaded.values()), default=None)
-    return {task: linearised(m, dims=dims, opset=newest) for task, m in loaded.items()}
+    found = {}
+    for task, model in loaded.items():
+        try:
+            found[task] = linearised(model, dims=dims, opset=newest)
+        except AnalysisError as error:
+            raise AnalysisError(f"{task} {error.message}", hint=error.hint) from error
+    return found

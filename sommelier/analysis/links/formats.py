@@ -127,7 +127,7 @@ def format_of(
         found = AnswerFormat("numbers", _size(values), "values", dtype=_dtype(values, outputs))
     if found.width > MAX_WIDTH:
         raise AnalysisError(
-            f"an answer of {found.width} outputs is too wide for a link (at most {MAX_WIDTH})",
+            f"an answer of {found.width} outputs is too wide to be learned (at most {MAX_WIDTH})",
             hint="decode it first: a detector's raw outputs become a box, pixels become a class",
         )
     return found
