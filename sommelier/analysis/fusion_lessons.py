@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from sommelier.analysis import datasets
 from sommelier.analysis.answers import OutputCollector
 from sommelier.analysis.execution import RunRequest, open_model
-from sommelier.analysis.fusion.lessons import Lessons, divide
+from sommelier.analysis.fusion.lessons import Lessons, Splits, divide
 from sommelier.analysis.fusion_data import FusionData, TaskLabels
 from sommelier.analysis.links.formats import CLASS_KINDS, AnswerFormat, format_of, natural
+from sommelier.analysis.links.splits import LEAST
 from sommelier.analysis.model_inputs import feeds, plan_feeds
 from sommelier.analysis.output_kinds import class_count
 from sommelier.analysis.segment_study import some_probes
@@ -96,6 +97,7 @@ def lessons_of(data: FusionData, models: Mapping[str, Blocks], seed: int) -> Tau
     models : in blocks, whose outputs are the tasks. Raises AnalysisError when a model fails.
     """
     inputs = inputs_of(data)
+    splits = divide(len(inputs[0]), seed)
     answers: list[Array] = []
     formats: list[AnswerFormat] = []
     truths: list[Array | None] = []
@@ -110,15 +112,13 @@ def lessons_of(data: FusionData, models: Mapping[str, Blocks], seed: int) -> Tau
                 raise AnalysisError(f"output '{name}' of {record.name} is a state, not an answer")
             kind = record.output_kind if name == main else OutputKind.REGRESSION
             format_ = _format(record, kind, given[name])
-            labels = data.labels[place] if name == main else None
+            labels = _in_each_part(data, place, splits, notes) if name == main else None
             answers.append(given[name])
             formats.append(format_)
             truths.append(_truth(record, format_, given[name], labels, notes))
             names.append(f"{data.tasks[place]}/{name}")
             owners.append(place)
-    whole = Lessons(
-        inputs, tuple(answers), tuple(formats), tuple(truths), divide(len(inputs[0]), seed)
-    )
+    whole = Lessons(inputs, tuple(answers), tuple(formats), tuple(truths), splits)
     return Taught(whole, tuple(names), tuple(owners), tuple(notes))
 
 
@@ -152,6 +152,25 @@ def _format(record: ModelRecord, kind: OutputKind, given: Array) -> AnswerFormat
         return format_of(kind, given, outputs=record.outputs, classes=classes)
     except AnalysisError as error:
         raise AnalysisError(f"{record.name}: {error.message}", hint=error.hint) from error
+
+
+def _in_each_part(
+    data: FusionData, place: int, splits: Splits, notes: list[str]
+) -> TaskLabels | None:
+    """A model's labels, where there are enough to choose by and to measure by."""
+    labels = data.labels[place]
+    if labels is None:
+        return None
+    parts = (splits.select, splits.certify)
+    known = [int((labels.ids[rows] >= 0).sum()) for rows in parts]
+    if all(count >= least for count, least in zip(known, LEAST[1:], strict=True)):
+        return labels
+    notes.append(
+        f"'{labels.dataset}' has labels of {data.records[place].name} for {known[0]} of the samples"
+        f" that choose and {known[1]} of those that measure, where {LEAST[1]} and {LEAST[2]} are"
+        " needed: its measure is agreement with it"
+    )
+    return None
 
 
 def _truth(

@@ -32,7 +32,6 @@ class RankRequest:
 
     data: FusionData
     samples: int
-    seed: int
     most: int
     operator_costs: tuple[OperatorCost, ...] = ()
     device: str = "cpu"

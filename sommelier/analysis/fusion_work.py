@@ -51,10 +51,7 @@ def rank_fusions(request: RankRequest) -> FusionRanking:
     )
     costs = _cost_model(models, request)
     alone = [_cost_model({task: blocks}, request) for task, blocks in models.items()]
-    fusions = tuple(
-        RankedFusion(c.shares, _cost(c.cost), c.promise, c.risk, getattr(c, "drop", None))
-        for c in found
-    )
+    fusions = tuple(RankedFusion(c.shares, _cost(c.cost), c.promise, c.risk, c.drop) for c in found)
     return FusionRanking(
         fusions, _cost(costs.cost(costs.original)), tuple(_cost(m.cost(m.original)) for m in alone),
         costs.basis, 0 if inputs is None else len(inputs[0]), len(found),

@@ -105,7 +105,6 @@ def _ranked(
     request = RankRequest(
         data,
         samples=min(question.options.get("samples") or SAMPLES, data.samples),
-        seed=question.options.get("seed") or 0,
         most=question.options.get("candidates") or CANDIDATES,
         operator_costs=costs,
         device=group.device or "cpu",

@@ -222,3 +222,18 @@ def test_labels_without_names_that_a_model_does_not_answer_are_not_its_own(
     taught = lessons_of(data, linearised_together(data.files), seed=0)
     assert taught.lessons.truths == (None, None, None)
     assert "not taken for its own" in taught.notes[0]
+
+
+@pytest.mark.parametrize(("known", "used"), [(3, False), (150, True)])
+def test_labels_of_too_few_samples_to_choose_and_measure_by_are_left_out(
+    db: sm.Connection, known: int, used: bool
+) -> None:
+    options = DataOptions(dataset="digits", labels="digits, -, -")
+    data = fusion_data(db.catalog, models(db), options)
+    (labels, *others) = data.labels
+    assert labels is not None
+    ids = np.where(np.arange(SAMPLES) < known, labels.ids, -1).astype(np.int32)
+    data = replace(data, labels=(replace(labels, ids=ids), *others))
+    taught = lessons_of(data, linearised_together(data.files), seed=0)
+    assert (taught.lessons.truths[0] is not None) is used
+    assert any("its measure is agreement" in note for note in taught.notes) is not used
