@@ -102,6 +102,10 @@ class _Run:
                 kept = self._kept(finding, sandbox)
         except (WorkerCrashedError, WorkerTimeoutError) as error:  # more time or memory may help
             self._settle("interrupted", error.message)
+            error.hint = error.hint or (
+                "the same statement goes on from there; USING time_limit = 1h, memory_limit = 16 GB"
+                " allow more"
+            )
             raise
         except CancelledError as error:
             closing = self.stopping.closing()

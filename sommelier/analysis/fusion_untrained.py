@@ -64,6 +64,9 @@ def equal_layers(request: SearchRequest) -> FusionFinding:
     latency = _latency(request, shared.model)
     base = replace(base, latency_ms=latency.original_ms)
     cost = replace(cost, latency_ms=latency.fused_ms)
+    if cost.memory is not None and base.memory is not None and cost.memory >= base.memory:
+        return replace(finding, base=base, closest=_no_less(cost.memory, base.memory, told),
+                       advice="without FOR MEMORY, models are trained to share")  # fmt: skip
     limits = shares_of(request.limits, alone, base)
     over = _beyond(limits, cost, base, latency.share)
     if over is not None:
@@ -193,6 +196,12 @@ def _feeds(data: FusionData) -> list[Mapping[str, Array]]:
         alike = set(own) == set(names)
         found.append(given if alike else dict(zip(own, values, strict=True)))
     return found
+
+
+def _no_less(ours: float, theirs: float, told: str) -> str:
+    """Features that several branches read stay alive, which may cost more than is shared."""
+    own, together = (format_value(value, Dimension.BYTES) for value in (ours, theirs))
+    return f"one file would need {own}, and the models need {together}: {told.partition(';')[0]}"
 
 
 def _bytes(cost: FusionCost) -> float:

@@ -225,8 +225,8 @@ def _search(fusion: FusedModel) -> str:
     told = []
     if fusion.evaluations:
         count = "1 candidate" if fusion.evaluations == 1 else f"{fusion.evaluations} candidates"
-        told.append(f"{count} trained")
-    if fusion.elapsed_ms is not None:
+        told.append(f"{count} {'trained' if fusion.method == 'search' else 'tried'}")
+    if fusion.elapsed_ms:
         most = fusion.budget_ms
         allowed = "" if most is None else f" of {format_value(most, Dimension.TIME)}"
         told.append(f"{format_value(fusion.elapsed_ms, Dimension.TIME)}{allowed}")
