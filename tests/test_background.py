@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -336,6 +336,27 @@ def test_closing_stops_jobs_and_says_so_in_the_database(path: Path) -> None:
         assert job.finished_at is not None
     with pytest.raises(StorageError, match="closed"):
         db.background.start("late", Search())
+
+
+def test_closing_waits_for_all_jobs_where_how_they_ended_cannot_be_kept(path: Path) -> None:
+    db, leave = connect(path), threading.Event()
+    begun = [threading.Event(), threading.Event()]
+
+    def deaf(place: int) -> Callable[[BackgroundJob], str]:
+        def work(_job: BackgroundJob) -> str:
+            begun[place].set()
+            assert leave.wait(SOON)
+            return "never heard"
+
+        return work
+
+    for place in range(2):
+        db.background.start(f"deaf {place}", deaf(place))
+    assert all(event.wait(SOON) for event in begun)
+    db.catalog.close()
+    db.background.close(timeout=0.1)
+    assert len(db.background) == 0
+    leave.set()
 
 
 def test_closing_does_not_wait_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,7 +221,9 @@ class BackgroundJobs:
         for job in left:
             if job.thread is not None:  # to its end: a thread inside DuckDB crashes an exit
                 job.thread.join(max(0.0, until - time.monotonic()))
-            self._end(job, "interrupted", "it did not stop in time when the connection closed")
+            self._end_logged(
+                job, "interrupted", "it did not stop in time when the connection closed"
+            )
 
     # ---- inside
 
@@ -244,11 +246,15 @@ class BackgroundJobs:
                 state, said = "done", work(job)
             except BaseException as error:  # nobody else would hear of it
                 state, said = _outcome(job, error)
-            try:
-                self._end(job, state, said)
-            except SommelierError:
-                level = logging.DEBUG if self._closed else logging.WARNING
-                logger.log(level, "how job %d ended could not be kept", job.id, exc_info=True)
+            self._end_logged(job, state, said)
+
+    def _end_logged(self, job: BackgroundJob, state: str, said: str) -> None:
+        """Keep how a job ended; where that fails, other jobs still have to be waited for."""
+        try:
+            self._end(job, state, said)
+        except SommelierError:
+            level = logging.DEBUG if self._closed else logging.WARNING
+            logger.log(level, "how job %d ended could not be kept", job.id, exc_info=True)
 
     def _end(self, job: BackgroundJob, state: str, said: str) -> None:
         """Keep how a job ended; once, by its thread or by who does not wait for that any longer."""
