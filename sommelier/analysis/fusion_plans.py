@@ -38,7 +38,8 @@ class FusionOptions:
     """What is asked of a fusion. tolerance : what each task may lose, a fraction.
 
     budget_s, epochs, steps : the search ends with the first; all None: BUDGET_S. time_limit_s : of
-    the whole statement, None: the budget and what follows. device : of training.
+    the whole statement, None: the budget and what follows. device : of training. workers :
+    candidates that are trained side by side, each in a process with that limit of memory.
     """
 
     method: str = "auto"
@@ -54,6 +55,7 @@ class FusionOptions:
     device: str = "cpu"
     time_limit_s: float | None = None
     memory_limit_bytes: float = 2 * MODEL_BYTES
+    workers: int = 1
 
     @property
     def search(self) -> SearchOptions:
@@ -64,7 +66,7 @@ class FusionOptions:
         return SearchOptions(
             tolerance=self.tolerance, upper_end=self.upper_end, budget_s=budget,
             epochs=self.epochs, steps=self.steps, seed=self.data.seed, confidence=self.confidence,
-            training=FineTuning(device=self.device, threads=self.threads),
+            training=FineTuning(device=self.device, threads=self.threads), workers=self.workers,
         )  # fmt: skip
 
 
@@ -130,6 +132,7 @@ def _decisive(options: FusionOptions, data: FusionData, replaced: ModelRecord | 
         "probe_set_id": None if data.probes is None else data.probes.record.id,
         "labels": options.data.labels,
         "device": options.device,
+        "workers": None if options.workers == 1 else options.workers,
         # sums in another order: a search that others began would be refused, and lost
         "threads": None if options.threads == 1 else options.threads,
         # else the search for a better model would forget how the one that is there was found

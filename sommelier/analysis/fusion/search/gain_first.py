@@ -2,12 +2,13 @@
 
 What is cheaper than the last failure or dearer than the incumbent is not tried. A step takes a
 candidate halfway between the two, the one among those of that cost whose least-squares maps fit
-best, and trains it until it meets the tolerance or is out of reach. Candidates are the graphs that
-a beam meets from the originals, and children of the incumbent and of elites, which have learned
-most of it already. With averaged weights and enough steps most graphs learn back what they lost (24
-of 36 within 1 pp after twelve epochs on three small suites), and residuals say little about which
-(Spearman correlations of -0.4 to 0.4), so that cost, and not risk, is what to search over. Source:
-algorithms.md F.5, departed from in its rungs of 2 and 8 epochs, which gave up what was only slow.
+best, and trains it until it meets the tolerance or is out of reach; several side by side divide the
+way between the two into as many parts and one. Candidates are the graphs that a beam meets from the
+originals, and children of the incumbent and of elites, which have learned most of it already. With
+averaged weights and enough steps most graphs learn back what they lost (24 of 36 within 1 pp after
+twelve epochs on three small suites), and residuals say little about which (Spearman correlations of
+-0.4 to 0.4), so that cost, and not risk, is what to search over. Source: algorithms.md F.5,
+departed from in its rungs of 2 and 8 epochs, which gave up what was only slow.
 """
 
 from __future__ import annotations
