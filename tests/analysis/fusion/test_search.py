@@ -140,6 +140,7 @@ def test_limits_are_respected(study: Digits) -> None:
     assert not nothing.finalists
     slow = _run(study, replace(SHORT, steps=1, limits=Limits(latency=0.001)))
     assert slow.best is None
+    assert slow.finalists
     assert all("of the originals' time" in f.refusal for f in slow.finalists)
 
 
