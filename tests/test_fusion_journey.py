@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -192,6 +193,20 @@ def test_the_fusion_and_its_trace_are_kept_and_the_folder_is_gone(fused: sm.Conn
     assert job["state"] == "done"
 
 
+def test_several_workers_train_side_by_side_and_make_the_same_model_again(
+    db: sm.Connection,
+) -> None:
+    asked = f"{OF} WITHIN 20% USING {DATA}, method = all_shared, steps = 3, seed = 3, workers = 2"
+    for name in ("first", "second"):
+        db.execute(f"CREATE MODEL {name} AS {asked}")
+    assert file_of(db, "first").read_bytes() == file_of(db, "second").read_bytes()
+    trace = db.catalog.fusion_steps(str(fusion(db, "first")["id"]))
+    ends = [step.elapsed_ms for step in trace]
+    assert ends[0] == ends[1] < ends[2]  # a round of two, and one of what is left
+    assert json.loads(str(fusion(db, "first")["options"]))["workers"] == 2
+    assert not psutil.Process().children(recursive=True)
+
+
 def test_it_is_compared_on_the_probes_of_other_models(fused: sm.Connection) -> None:
     fused.execute("ANALYZE digit_net FOR EQUIVALENCE USING dataset = 'digits'")
     found = rows(fused, "SELECT MODELS name CORR digit_net WITHIN 90%")
@@ -222,10 +237,17 @@ def test_its_accuracy_is_of_samples_it_did_not_learn_from(fused: sm.Connection) 
         (f"{OF} ON memory < 60", BinderError, "what"),
         (f"{OF} WITHIN 100%", BinderError, "less than 100%"),
         (f"{OF} USING epochs = 0", BinderError, "at least 1"),
+        (f"{OF} USING workers = 0", BinderError, "workers must be at least 1"),
+        (f"{OF} USING seed = -1", BinderError, "at least 0"),
+        (f"{OF} USING epochs = NULL, seed = -1", BinderError, "at least 0"),
         (f"{OF} USING budget = 5 MB", BinderError, "budget"),
         (f"{OF} USING method = magic", BinderError, "gain_first"),
         (f"{OF} USING labels = 'digits'", AnalysisError, "1 datasets for 3 models"),
-        (f"{OF} USING labels = 'speakers, digits, -'", AnalysisError, "6 with 10|10 classes"),
+        (
+            f"{OF} USING labels = 'speakers, digits, -'",
+            AnalysisError,
+            "'speakers' has no .* of digit_net",
+        ),
         (f"{OF} FOR MEMORY USING method = random", BinderError, "FOR MEMORY"),
         (f"{OF} FOR MEMORY", AnalysisError, "no layers with equal weights"),
         (f"{OF} USING method = merged_weights, dataset = 'digits'", AnalysisError, "architecture"),
@@ -249,6 +271,12 @@ def test_the_place_of_a_mistake_is_underlined(fused: sm.Connection) -> None:
     assert span is not None
     assert text[span.start : span.end] == "digit_net"
     assert span.start == text.rindex("digit_net")
+
+
+def test_a_fused_model_does_not_take_the_place_of_one_it_is_made_of(fused: sm.Connection) -> None:
+    with pytest.raises(BinderError, match="digit_net is one of the models that are fused"):
+        fused.execute(f"CREATE OR REPLACE MODEL digit_net AS {OF}")
+    assert fused.catalog.resolve("digit_net").source != "fusion"
 
 
 def test_models_that_see_their_input_differently_are_not_fused(

@@ -47,6 +47,7 @@ upper end of the interval of each drop, not against the drop."""
 
 DROP = 0.01  # what a task may lose where WITHIN does not say
 _LIMITED = {"latency": Dimension.TIME, "flops": Dimension.FLOPS, "memory": Dimension.BYTES}
+_LEAST = {"epochs": 1, "steps": 1, "samples": 1, "threads": 1, "seed": 0}
 _FLIPPED = {">": "<", ">=": "<="}
 
 
@@ -64,6 +65,13 @@ def create_fusion(
     recipe = statement.recipe
     assert isinstance(recipe, nodes.FusionRecipe), "a graft is made elsewhere"
     models = _models(recipe, call)
+    if replaced is not None and replaced.id in {model.id for model in models}:
+        raise BinderError(
+            f"{replaced.name} is one of the models that are fused, and what it lost could not be"
+            " looked at again without it",
+            span=statement.name.span,
+            hint="give the fused model a name of its own",
+        )
     notes: list[str] = []
     options = _options(statement, recipe, models, call, notes)
     with underlined(recipe.span):
@@ -118,7 +126,8 @@ def _options(
     from sommelier.analysis.fusion_data import DataOptions
     from sommelier.analysis.fusion_plans import BUDGET_S, FusionOptions
 
-    given = call.options(statement.options, FUSION_OPTIONS)
+    bound = call.options(statement.options, FUSION_OPTIONS)
+    given = {name: value for name, value in bound.items() if value is not None}
     _check(given, statement)
     method = _method(given, recipe, statement)
     untrained = method in ("equal layers", "merged weights")
@@ -163,7 +172,9 @@ def _method(
 def _check(given: Mapping[str, Any], statement: nodes.CreateModel) -> None:
     for option in statement.options:
         name = option.name.lower()
-        least = {"epochs": 1, "steps": 1, "samples": 1, "threads": 1}.get(name)
+        least = _LEAST.get(name)
+        if name not in given:
+            continue
         if least is not None and given[name] < least:
             raise BinderError(f"option {name} must be at least {least}", span=option.span)
         if name in ("budget", "time_limit", "memory_limit") and not given[name] > 0:
@@ -368,8 +379,9 @@ def _how(fusion: FusedModel) -> str:
     if fusion.method != "search":
         return f"{fusion.method}: {fusion.reason}"
     took = format_value(fusion.elapsed_ms, Dimension.TIME)
+    count = "1 candidate" if fusion.evaluations == 1 else f"{fusion.evaluations} candidates"
     told = (
-        f"search of {took}: {fusion.evaluations} candidates trained on {fusion.training} samples of"
+        f"search of {took}: {count} trained on {fusion.training} samples of"
         f" '{fusion.dataset}', chosen on {fusion.selection}, measured on {fusion.held_out}"
     )
     return told if fusion.reason is None else f"{told}; {fusion.reason}"
