@@ -38,6 +38,7 @@ FUSION_OPTIONS: dict[str, Any] = {
     "upper_end": bool,
     "confidence": Dimension.FRACTION,
     "threads": int,
+    "workers": int,
     "device": str,
     "time_limit": Dimension.TIME,
     "memory_limit": Dimension.BYTES,
@@ -47,7 +48,7 @@ upper end of the interval of each drop, not against the drop."""
 
 DROP = 0.01  # what a task may lose where WITHIN does not say
 _LIMITED = {"latency": Dimension.TIME, "flops": Dimension.FLOPS, "memory": Dimension.BYTES}
-_LEAST = {"epochs": 1, "steps": 1, "samples": 1, "threads": 1, "seed": 0}
+_LEAST = {"epochs": 1, "steps": 1, "samples": 1, "threads": 1, "workers": 1, "seed": 0}
 _FLIPPED = {">": "<", ">=": "<="}
 
 
@@ -151,6 +152,7 @@ def _options(
         given.get("device", usual.device),
         None if limit is None else limit / 1e3,
         given.get("memory_limit", usual.memory_limit_bytes),
+        given.get("workers", usual.workers),
     )
 
 
