@@ -97,6 +97,7 @@ def test_every_method_finds_something_in_easy_cases_and_repeats_it(
     first, second = _run(study, options), _run(study, options)
     assert first.best is not None
     assert first.best.flops_share < 1
+    assert all(step.pair for step in first.trace if step.flops is not None)
     assert first.best.certificate is not None
     assert {d.measure for d in first.best.certificate.drops} == {"agreement"}  # without labels
     assert _same(first, second)

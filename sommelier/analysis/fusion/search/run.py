@@ -29,6 +29,7 @@ from sommelier.analysis.fusion.search.options import (
     SearchResult,
     Stopped,
 )
+from sommelier.analysis.fusion.search.ranking import shares
 from sommelier.analysis.fusion.search.shared_trunk import AllShared
 from sommelier.analysis.fusion.search.state import Elite, State, StateFolder
 from sommelier.analysis.fusion.search.study import Study, texts
@@ -134,9 +135,10 @@ def _steps(
                 for step in state.trace[before:]:
                     on_step(step)
         except CancelledError:
+            state = replace(state, elapsed_ms=clock.elapsed_ms)  # what was given up took time too
             return state, "budget" if clock.over() and not cancelled() else "cancelled"
         except KeyboardInterrupt:
-            return state, "cancelled"
+            return replace(state, elapsed_ms=clock.elapsed_ms), "cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,7 @@ def _record(study: Study, state: State, child: Child, made: Attempt) -> FusionSt
     cost = study.costs.cost(child.graph)
     return FusionStep(
         state.step, "stopped early" if made.hopeless else "trained",
-        pair=texts(study.module.graph, child.pairs) or None,
+        pair=texts(study.module.graph, child.pairs) or ", ".join(shares(child.graph)) or None,
         flops=cost.flops, latency_ms=cost.latency_ms, drop_predicted=made.predicted,
         drop_measured=made.drop, epochs=made.epochs, elapsed_ms=state.elapsed_ms,
         accepted=made.weights is not None and child.share < state.share,
