@@ -90,9 +90,9 @@ class FusionStep:
     """One step of the search for a fusion; `step` counts from 0.
 
     action : what was done with the candidate, 'merged', 'filtered', 'trained', 'stopped early' ...
-    pair : what began to share, or all that is shared, as people read it. drop_predicted, drop_measured : the
-    largest of all tasks, on the samples that choose. accepted : whether it is the best so far; None
-    where it was not decided. elapsed_ms : since the search began.
+    pair : what began to share, or all that is shared, as people read it. drop_predicted,
+    drop_measured : the largest of all tasks, on the samples that choose. accepted : whether it is
+    the best so far; None where it was not decided. elapsed_ms : since the search began.
     """
 
     step: int
