@@ -7,8 +7,9 @@ model beside the originals one after the other, at batch 1 on one thread, paired
 
 Rule of counting: a fusion counts at a threshold only if its worst task loses no more than that on
 the samples that certify, which neither training nor choosing saw. Up to four of a search, the
-fastest first, are certified in turn until one does; where none does, the originals stay and the speed-up is 1.
-What is lost is then measured once more on test samples that nothing at all was chosen by.
+fastest first, are certified in turn until one does; where none does, the originals stay and the
+speed-up is 1. What is lost is then measured once more on test samples that nothing at all was
+chosen by.
 
 What a search costs is compared at a threshold of 1 % with plain annealing as the paper does it
 (Algorithm 1): 200 iterations, random maps, the released code's probability of elites, at most eight
@@ -62,7 +63,7 @@ from benchmarks.fusion_runs import (
 from benchmarks.fusion_suites import FULL, QUICK, SMALL, Recipe, Suite, made
 from benchmarks.report import Cell, arguments, finish, table
 
-EPOCHS = 120  # of every search but annealing
+EPOCHS = 60  # of every search but annealing
 ANNEALED = 0.01  # the threshold that annealing is run at
 GAIN_FIRST = "gain first"
 METHODS = {"": GAIN_FIRST, "all_shared_": "all shared", "random_": "random"}

@@ -47,9 +47,11 @@ KINDS = (0, 1, 2, 3, 3, 3, 4, 3, 3, 0)  # the kind of each class of CIFAR-10
 CHANNELS: Mapping[Data, int] = {"spoken digits": 1, "pictures": 3}
 CLASSES = {"digit": 10, "speaker": 6, "accent": 4, "animal": 2, "kind": 5, "class": 10}
 SHARES: Mapping[Data, tuple[float, float, float, float]] = {
-    "spoken digits": (0.4, 0.1, 0.25, 0.25),
-    "pictures": (0.4, 0.06, 0.27, 0.27),
-}  # taught, select, certify, test; of 3 000 and of 10 000 samples
+    "spoken digits": (0.4, 0.2, 0.2, 0.2),
+    "pictures": (0.4, 0.2, 0.2, 0.2),
+}
+# taught, select, certify, test; of 3 000 and of 10 000 samples. Where few select, they flatter:
+# what lost .3 % of 600 pictures lost 3.6 % of those that certify
 NOISE = 0.4  # on spoken digits, which are too easy without: a standard deviation of theirs
 SHIFT = 2  # pixels by which a batch is moved at most while originals are trained
 
@@ -68,7 +70,7 @@ class Recipe:
     epochs: int = 8
     rate: float = 3e-3
     samples: int = 10_000
-    lessons: int = 800
+    lessons: int = 1_200
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ def _vit(width: int, depth: int, heads: int, patch: int) -> Network:
 
 
 _SMALL_VGG = _vgg(12, POOL, 24, 24, POOL, 48, 48, POOL, hidden=48)
+_DEEP_VGG = _vgg(16, POOL, 32, 32, 32, POOL, 64, 64, POOL, hidden=64)
 _TINY_VGG = _vgg(8, POOL, 16, POOL, 32, POOL, hidden=32)
 _VGG_13 = _vgg(
     64, 64, POOL, 128, 128, POOL, 256, 256, POOL, 512, 512, POOL, 512, 512, POOL, hidden=512
@@ -118,31 +121,49 @@ SMALL = (
         {"digit": _SMALL_VGG, "speaker": _SMALL_VGG, "accent": _SMALL_VGG}, epochs=12,
     ),
     Recipe(
-        "VGG of 3 depths", "pictures",
+        "VGG of 3 depths", "spoken digits",
         {
-            "animal": _vgg(16, POOL, 32, POOL, 64, POOL, hidden=32),
-            "kind": _vgg(16, POOL, 32, 32, POOL, 48, 48, POOL, hidden=48),
-            "class": _vgg(16, POOL, 32, 32, 32, POOL, 64, 64, POOL, hidden=64),
+            "accent": _vgg(16, POOL, 32, POOL, 64, POOL, hidden=32),
+            "speaker": _vgg(16, POOL, 32, 32, POOL, 48, 48, POOL, hidden=48),
+            "digit": _DEEP_VGG,
         },
+        epochs=12,
     ),
     Recipe(
-        "2 ResNet", "pictures",
+        "2 ResNet", "spoken digits",
         {
-            "class": partial(Resnet, (16, 32, 64), (2, 2, 2)),
-            "animal": partial(Resnet, (24, 48, 96), (1, 1, 1)),
+            "digit": partial(Resnet, (16, 32, 64), (2, 2, 2)),
+            "speaker": partial(Resnet, (24, 48, 96), (1, 1, 1)),
         },
-        rate=1e-2,
+        epochs=12, rate=1e-2,
     ),
     Recipe(
-        "ResNet + VGG", "pictures",
-        {
-            "kind": partial(Resnet, (16, 32, 64), (1, 2, 2)),
-            "class": _vgg(16, POOL, 32, 32, 32, POOL, 64, 64, POOL, hidden=64),
-        },
+        "ResNet + VGG", "spoken digits",
+        {"digit": partial(Resnet, (16, 32, 64), (1, 2, 2)), "speaker": _DEEP_VGG}, epochs=12,
     ),
     Recipe(
         "2 ViT", "spoken digits",
         {"digit": _vit(64, 4, 4, 8), "speaker": _vit(48, 4, 4, 8)}, epochs=40, rate=2e-3,
+    ),
+    Recipe(
+        "VGG of 2 depths, pictures", "pictures",
+        {
+            "animal": _vgg(16, POOL, 32, POOL, 64, POOL, hidden=32),
+            "kind": _vgg(16, POOL, 32, 32, POOL, 48, 48, POOL, hidden=48),
+        },
+        lessons=2_400,
+    ),
+    Recipe(
+        "2 ResNet, pictures", "pictures",
+        {
+            "class": partial(Resnet, (16, 32, 64), (2, 2, 2)),
+            "animal": partial(Resnet, (24, 48, 96), (1, 1, 1)),
+        },
+        rate=1e-2, lessons=2_400,
+    ),
+    Recipe(
+        "ResNet + VGG, pictures", "pictures",
+        {"kind": partial(Resnet, (16, 32, 64), (1, 2, 2)), "class": _DEEP_VGG}, lessons=2_400,
     ),
 )  # fmt: skip
 QUICK = (

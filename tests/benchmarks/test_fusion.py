@@ -63,7 +63,7 @@ def test_the_four_parts_of_the_samples_are_disjoint(suite: Suite) -> None:
     splits = suite.lessons.splits
     parts = (splits.fine_tune, splits.select, splits.certify, suite.test)
     assert len(np.unique(np.concatenate(parts))) == sum(len(part) for part in parts)
-    assert [len(part) for part in parts] == [200, 80, 200, 200]
+    assert [len(part) for part in parts] == [200, 160, 160, 160]
     assert (suite.tested.splits.certify == suite.test).all()
 
 
