@@ -26,7 +26,7 @@ from sommelier.analysis.fusion.search.attempts import attempt
 from sommelier.analysis.fusion.search.costs import CostModel
 from sommelier.analysis.fusion.search.gain_first import GainFirst
 from sommelier.analysis.fusion.search.shared_trunk import AllShared
-from sommelier.analysis.fusion.search.state import STATE, State
+from sommelier.analysis.fusion.search.state import STATE, Elite, State
 from sommelier.analysis.fusion.search.study import Study
 from sommelier.analysis.fusion.search.trainers import FILE, dealt, trainers_of
 from sommelier.analysis.sandbox import Sandbox
@@ -141,6 +141,19 @@ def test_gain_first_divides_the_bracket_into_equal_quotients(study: Digits, coun
     np.testing.assert_allclose(quotients, (1 / 0.3) ** (1 / (count + 1)), rtol=1e-12)
     limited = GainFirst(_study(study, replace(PAIR, limits=Limits(flops=0.4))))
     assert all(goal.share <= 0.4 for goal in limited.goals(state, count))
+
+
+def test_what_is_to_stand_by_takes_one_place_of_a_round(study: Digits) -> None:
+    method = GainFirst(_study(study, PAIR))
+    original = method.study.module.graph
+    elite = Elite(0, original, {}, 0.4, 0.0)  # alone, at two thirds of the steps
+    late = replace(State(), step=4, elites=(elite,), best=elite, floor=0.3)
+    first, second = method.goals(late, 2)
+    assert first.share == method.lacking(late) == pytest.approx(0.4 * 1.3)
+    assert first.most > 0.4 > second.most
+    assert second.share == pytest.approx((0.3 * 0.4) ** 0.5)
+    assert method.goals(late, 1) == [first]
+    assert method.goals(replace(late, step=0), 1) == [second]
 
 
 def test_candidates_of_a_round_are_different_graphs(study: Digits) -> None:
