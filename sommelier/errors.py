@@ -205,6 +205,12 @@ class WorkerTimeoutError(AnalysisError):
     code = "timeout"
 
 
+class UnusableStateError(AnalysisError):
+    """What was kept of work that was to go on cannot be gone on with."""
+
+    code = "unusable-state"
+
+
 class NotFittedError(AnalysisError):
     """Something learned was used before it was fitted; the message names the call to make."""
 

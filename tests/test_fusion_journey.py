@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import sommelier as sm
 from sommelier.analysis.fusion.lessons import divide
+from sommelier.analysis.fusion_jobs import step_of
 from sommelier.errors import (
     AnalysisError,
     BinderError,
@@ -29,6 +30,7 @@ from sommelier.errors import (
     StorageError,
     UnknownNameError,
 )
+from sommelier.fusion_records import FusionStep
 from tests.fusion_models import (
     CLASSES,
     write_net,
@@ -309,9 +311,33 @@ def test_nothing_within_the_limits_says_what_came_closest(db: sm.Connection) -> 
     (lost,) = [f for f in db.catalog.fusions(name="multi") if f.model_id is None]
     assert lost.state == "none found"
     assert lost.reason
-    assert folders(db) == []
+    assert len(folders(db)) == 1  # what a larger budget goes on with
     assert db.catalog.resolve("multi").id == first  # the old one stays until there is a new one
     assert db.catalog.fusions(model_id=first)[0].state == "fused"
+
+
+def test_a_larger_budget_goes_on_where_nothing_was_found(db: sm.Connection) -> None:
+    text = f"CREATE MODEL other AS {HARD} WITHIN 40% USING dataset = 'many', method = gain_first"
+    limits = "confidence = 0.9999999999, upper_end = true, samples = 60"
+    with pytest.raises(AnalysisError, match=r"no fusion of .* was found"):
+        db.execute(f"{text}, {limits}, steps = 1")
+    first = rows(db, "SELECT * FROM fusion_trace WHERE fusion = 'other'")
+    with pytest.raises(AnalysisError, match=r"no fusion of .* was found"):
+        db.execute(f"{text}, {limits}, steps = 3")
+    both = rows(db, "SELECT * FROM fusion_trace WHERE fusion = 'other'")
+    assert both[: len(first)] == first  # to the time: they were not done again
+    assert len(both) > len(first)
+
+
+def test_too_few_samples_for_upper_end_are_told_before_the_search(db: sm.Connection) -> None:
+    asked = f"USING {DATA}, upper_end = true, steps = 1, samples = 400 ASYNC"
+    notes = db.execute(f"CREATE MODEL strict AS {OF} WITHIN 1% {asked}").notes
+    (told,) = [note for note in notes if note.startswith("upper_end")]
+    assert "160 of 400 samples are measured on" in told
+    assert "it takes 437, and 574" in told
+    assert "samples = 1435" in told
+    notes = db.execute(f"CREATE MODEL loose AS {OF} WITHIN 9% {asked}").notes
+    assert not any("upper_end" in note for note in notes)
 
 
 # ---- without training
@@ -477,3 +503,35 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_begins(db: sm.Conn
     with pytest.raises(StorageError, match="a search needs the folder"):
         db.execute(f"CREATE MODEL other AS {OF} USING {DATA}, epochs = 1")
     assert "other" not in db.catalog.fusion_names()
+
+
+# ---- what the child wrote
+
+
+STEP = {"step": 3, "action": "trained", "drop_measured": 0.5, "epochs": 2, "accepted": True}
+
+
+def test_a_step_is_read_as_it_was_written() -> None:
+    assert step_of(json.dumps(STEP).encode()) == FusionStep(**STEP)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{",
+        b"[1, 2]",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"step": 1}',
+        json.dumps(STEP | {"unheard": 1}).encode(),
+        json.dumps(STEP | {"step": "3"}).encode(),
+        json.dumps(STEP | {"step": 2**40}).encode(),
+        json.dumps(STEP | {"epochs": -1}).encode(),
+        json.dumps(STEP | {"pair": ["a"]}).encode(),
+        json.dumps(STEP | {"flops": "many"}).encode(),
+        json.dumps(STEP | {"flops": 10**400}).encode(),
+    ],
+)
+def test_a_damaged_line_is_no_step(line: bytes) -> None:
+    assert step_of(line) is None

@@ -2,7 +2,8 @@
 
 A fusion's row is in the catalog before its search begins, its steps as they come, and the model
 with everything that is known of it in one transaction at the end. What the search needs to go on
-after a kill is in a folder beside the database; it is removed once the outcome is kept.
+after a kill, or with a larger budget, is in a folder beside the database; it is removed once there
+is a model, or nothing to go on with.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sommelier.analysis.fusion.search.state import STATE
 from sommelier.analysis.fusion_keeping import keep_model, original_latencies
 from sommelier.analysis.fusion_plans import FusionRequest
 from sommelier.analysis.fusion_requests import (
     CANCEL,
     MODEL,
+    SEARCH,
     STEPS,
     FusionFinding,
     SearchRequest,
@@ -34,6 +37,7 @@ from sommelier.errors import (
     CancelledError,
     SommelierError,
     StorageError,
+    UnusableStateError,
     WorkerCrashedError,
     WorkerTimeoutError,
 )
@@ -43,10 +47,12 @@ from sommelier.units import Dimension, format_value
 if TYPE_CHECKING:
     from sommelier.analysis.workers import Progress, Rooms
 
+MOST_STEPS = 2**31 - 1  # of a search, or epochs of a step
 UNLIMITED_S = 7 * 86_400.0  # of a search whose budget is no time
 FINISHING_S = 1800.0  # of what follows on a search: training on, certifying, measuring
 FOLDER = "fusions"
 POLL_S = 0.2
+UNFINISHED = ("searching", "interrupted", "cancelled", "failed", "none found")  # have a folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,11 @@ class _Run:
         digest = self.request.fusion.id.rpartition(":")[2]
         return self.rooms.catalog.directory / FOLDER / digest
 
+    @property
+    def _begun(self) -> bool:
+        """Whether there are steps of a search that the same statement goes on with."""
+        return (self.folder / SEARCH / STATE).exists()
+
     def whole(self) -> tuple[FusedModel, tuple[str, ...]]:
         self._begin()
         try:
@@ -116,14 +127,17 @@ class _Run:
             raise
         except SommelierError as error:
             self._settle("failed", error.message)
-            shutil.rmtree(self.folder, ignore_errors=True)
+            if isinstance(error, UnusableStateError) or not self._begun:
+                shutil.rmtree(self.folder, ignore_errors=True)
             raise
         except BaseException:
             self._settle("interrupted", "it was interrupted; the same statement goes on")
             raise
-        shutil.rmtree(self.folder, ignore_errors=True)
         if kept.state == "none found":
+            if not self._begun:
+                shutil.rmtree(self.folder, ignore_errors=True)
             raise self._nothing(finding)
+        shutil.rmtree(self.folder, ignore_errors=True)
         notes = [*self.request.data.notes, *finding.notes]
         if self.resumed:
             notes.append("went on with the search that was begun before")
@@ -160,7 +174,7 @@ class _Run:
         unfinished = {
             fusion.id.rpartition(":")[2]
             for fusion in self.rooms.catalog.fusions()
-            if fusion.state in ("searching", "interrupted", "cancelled", "failed")
+            if fusion.state in UNFINISHED and fusion.stale is None  # else no statement finds it
         }
         for left in self.folder.parent.glob("*"):
             if left.name not in unfinished and left != self.folder:
@@ -231,7 +245,7 @@ class _Run:
         self._keep_steps()
 
     def _keep_steps(self) -> None:
-        """Whole lines that were written since."""
+        """Whole lines that were written since; one that is no step is left out."""
         try:
             with (self.folder / STEPS).open("rb") as stream:
                 stream.seek(self.read)
@@ -239,8 +253,9 @@ class _Run:
         except FileNotFoundError:
             return
         whole = written[: written.rfind(b"\n") + 1]
-        new = [FusionStep(**json.loads(line)) for line in whole.splitlines()]
+        new = [step for line in whole.splitlines() if (step := step_of(line)) is not None]
         if not new:
+            self.read += len(whole)
             return
         try:
             self.rooms.catalog.add_fusion_steps(self.request.fusion.id, new)
@@ -296,6 +311,31 @@ def _pressed(future: Future[FusionFinding]) -> bool:
     except KeyboardInterrupt:
         return True
     return False
+
+
+def step_of(line: bytes) -> FusionStep | None:
+    """The step that a line of the child's file holds; None for anything else: the child ran models
+    of others, and what it wrote may be damaged."""
+    try:
+        step = FusionStep(**json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    figures = (
+        step.flops, step.latency_ms, step.drop_predicted, step.drop_measured, step.elapsed_ms,
+    )  # fmt: skip
+    texts = (step.pair, step.reason)
+    fits = (
+        all(_is_count(count) and count <= MOST_STEPS for count in (step.step, step.epochs))
+        and isinstance(step.action, str)
+        and all(text is None or isinstance(text, str) for text in texts)
+        and all(figure is None or type(figure) is float or _is_count(figure) for figure in figures)
+        and step.accepted in (None, True, False)
+    )
+    return step if fits else None
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
 
 
 def best_of(steps: Sequence[FusionStep]) -> str | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sommelier.analysis.bounds import Verdict
+from sommelier.analysis.fusion.lessons import CERTIFY
 from sommelier.analysis.fusion_data import FusionData
 from sommelier.analysis.fusion_requests import MODEL, replace_file
 from sommelier.fusion_records import FusionCost, FusionTask
@@ -127,9 +130,13 @@ def closest_of(result: SearchResult, options: SearchOptions) -> tuple[str, str]:
     if refused:
         least = min(refused, key=lambda f: (f.verdict is None, f.drop))
         told = f"the best candidate, of step {least.step}: {least.refusal}"
-        limit = options.limits.latency
-        if limit is not None and least.latency.share > limit:
-            return told, f"allow ON latency < {least.latency.share * 1.05:.0%}, or a larger budget"
+        limit, latency = options.limits.latency, least.latency
+        if limit is not None and latency is not None and latency.share > limit:
+            return told, f"allow ON latency < {latency.share * 1.05:.0%}, or a larger budget"
+        if least.needed is not None:
+            return told, more_samples(least.needed)
+        if least.verdict is Verdict.UNDECIDABLE:
+            return told, "allow a larger drop with WITHIN, or leave out upper_end"
         return told, "allow a larger drop with WITHIN, give more samples, or a larger budget"
     tried = [step for step in result.trace if step.drop_measured is not None]
     if not tried:
@@ -144,6 +151,15 @@ def closest_of(result: SearchResult, options: SearchOptions) -> tuple[str, str]:
         f" choose, which is too much to lose no more than {options.tolerance:.2%} on others"
     )
     return told, "allow a larger drop with WITHIN, or give a larger budget"
+
+
+def more_samples(measured: int) -> str:
+    """What gives so many samples to measure on."""
+    whole = math.ceil(measured / CERTIFY)
+    return (
+        f"give a dataset of {whole} samples or more (USING samples = {whole}), of which so many are"
+        " measured on; or allow a larger drop with WITHIN, or leave out upper_end"
+    )
 
 
 def _untried(result: SearchResult) -> str:

@@ -10,13 +10,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from sommelier.analysis.fusion.certifying import samples_needed
 from sommelier.analysis.fusion.distillation import FineTuning
-from sommelier.analysis.fusion.search.options import SearchOptions
+from sommelier.analysis.fusion.lessons import CERTIFY
+from sommelier.analysis.fusion.search.options import FINALISTS, SearchOptions
 from sommelier.analysis.fusion_data import DataOptions, FusionData, fusion_data
 from sommelier.analysis.fusion_limits import CostLimit
+from sommelier.analysis.fusion_outcomes import more_samples
 from sommelier.analysis.sandbox import MODEL_BYTES
 from sommelier.errors import AnalysisError
 from sommelier.fusion_records import FusedModel, FusionTask
+from sommelier.records import OutputKind
 from sommelier.storage.versions import fusion_id, version_of
 
 if TYPE_CHECKING:
@@ -120,6 +124,35 @@ def plan_fusion(
         budget_ms=None if search.budget_s is None else search.budget_s * 1e3, device="cpu",
     )  # fmt: skip
     return FusionRequest(replace(fusion, id=fusion_id(fusion)), data, options, version, replaced)
+
+
+def sample_shortage(request: FusionRequest) -> str | None:
+    """What `upper_end` cannot show on so few samples, whatever is answered; None where it can, or
+    where nobody knows before: of answers that are right in part."""
+    options, data = request.options, request.data
+    if not options.upper_end or data.probes is None or options.method == "equal layers":
+        return None
+    if options.tolerance == 0:
+        return "upper_end: no number of samples shows that nothing at all is lost"
+    labelled = [
+        labels is not None and labels.verified  # others may not be used
+        for record, labels in zip(data.records, data.labels, strict=True)
+        if record.output_kind is OutputKind.CLASSIFICATION
+    ]
+    if not labelled:
+        return None
+    needed, certain = (
+        samples_needed(options.tolerance, labelled=any(labelled), confidence=1 - risk)
+        for risk in (1 - options.confidence, (1 - options.confidence) / FINALISTS)
+    )
+    measured = round(data.samples * CERTIFY)
+    if measured >= needed:
+        return None
+    return (
+        f"upper_end: {measured} of {data.samples} samples are measured on, which cannot show that a"
+        f" task loses at most {options.tolerance:.2%}: it takes {needed}, and {certain} where there"
+        f" are {FINALISTS} finalists; {more_samples(certain)}"
+    )
 
 
 def _decisive(options: FusionOptions, data: FusionData, replaced: ModelRecord | None) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MODEL, STEPS, CANCEL, COSTS, SEARCH = "fused.onnx", "steps.jsonl", "cancel", "costs.json", "search"
 """What is in a search's folder: the model it ended with, the steps so far, one to a line, a file
-that asks it to end, what latencies were predicted from when it began, and its state."""
+that asks it to end, what latencies were predicted from when it began, and its state's folder."""
 
 
 @dataclass(frozen=True, slots=True)

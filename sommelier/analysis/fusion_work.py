@@ -22,7 +22,7 @@ from sommelier.analysis.fusion_requests import (
     replace_file,
 )
 from sommelier.analysis.fusion_requests import RankRequest as RankRequest
-from sommelier.errors import AnalysisError, StorageError
+from sommelier.errors import StorageError, UnusableStateError
 from sommelier.fusion_records import FusionCost, FusionRanking, FusionStep, RankedFusion
 from sommelier.storage.catalog_measurements import OperatorCost
 
@@ -144,7 +144,9 @@ def _as_begun(request: SearchRequest) -> SearchRequest:
         replace_file(path, json.dumps(kept).encode())
         return request
     except (ValueError, KeyError, TypeError) as error:
-        raise AnalysisError(f"{path} cannot be read: {error}", hint="delete its folder") from error
+        raise UnusableStateError(
+            f"{path} cannot be read: {error}", hint="delete its folder"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,8 @@ class _Study:
         if best is None:
             closest, advice = closest_of(result, self.limited)
             return replace(finding, closest=closest, advice=advice)
+        assert best.model is not None, "else it is refused"
+        assert best.latency is not None, "it is measured once it is written"
         latency = best.latency
         base = replace(finding.base, latency_ms=latency.original_ms)
         path, inspection, cost = kept_model(request.data, best.model, request.name, request.folder)

@@ -61,7 +61,7 @@ def create_fusion(
     names, limits and options that do not fit, AnalysisError for models that cannot be fused and
     when no fusion was found that is within what was asked.
     """
-    from sommelier.analysis.fusion_plans import plan_fusion
+    from sommelier.analysis.fusion_plans import plan_fusion, sample_shortage
 
     recipe = statement.recipe
     assert isinstance(recipe, nodes.FusionRecipe), "a graft is made elsewhere"
@@ -80,6 +80,9 @@ def create_fusion(
             call.db.catalog, models, options, name=statement.name.name,
             version=statement.name.version, replaced=replaced,
         )  # fmt: skip
+    shortage = sample_shortage(request)
+    if shortage is not None:
+        notes.append(shortage)
     if statement.background:
         return "started", tuple(notes), _in_background(statement, request, call)
     fused, said = _waited_for(statement, request, call)

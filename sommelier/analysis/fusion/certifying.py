@@ -119,6 +119,23 @@ def samples_needed(
     return bounds.samples_needed(1 - tolerance, confidence=1 - risk)
 
 
+def samples_lacking(
+    certificate: Certificate, tolerance: float, *, confidence: float = 0.95, candidates: int = 1
+) -> int | None:
+    """How many `certify` samples it takes to show the tolerance where as few as these cannot,
+    whatever the answers. None where other answers would have shown it, and where answers are right
+    in part, of which that depends on how they spread.
+    """
+    unshown = [d for d in certificate.drops if d.flawless > tolerance]
+    if not unshown or any(d.lost is None for d in unshown) or not tolerance:
+        return None
+    each = 1 - (1 - confidence) / candidates
+    return max(
+        samples_needed(tolerance, labelled=d.measure == "accuracy", confidence=each)
+        for d in unshown
+    )
+
+
 def _drop(judged: Judged, bounded: Bounded, side: Side) -> Drop:
     like_teacher = np.ones_like(judged.fused) if judged.teacher is None else judged.teacher
     counts = None if judged.graded else _counts(judged)

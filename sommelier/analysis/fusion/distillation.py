@@ -12,7 +12,7 @@ Source: paper 001, section 5.2; algorithms.md F.4; Izmailov et al. 2018.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -84,13 +84,14 @@ class Epoch:
 
     @property
     def drop(self) -> float:
-        """The worst task's."""
-        return max(self.drops)
+        """The worst task's; NaN where one is no number, which no other then hides."""
+        return float(np.max(self.drops))
 
     @property
     def rank(self) -> tuple[float, float]:
-        """Less is better: the worst task's drop, of equal ones the sum of all."""
-        return self.drop, sum(self.drops)
+        """Less is better: the worst task's drop, of equal ones the sum of all; NaN comes last."""
+        drop = self.drop
+        return (math.inf, math.inf) if math.isnan(drop) else (drop, sum(self.drops))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +153,18 @@ def fine_tune(
     options: FineTuning = FineTuning(),
     *,
     cancelled: Cancelled = bool,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
 ) -> Curve:
     """Trains the module in place, and leaves it in the state of least drop that was measured.
 
+    on_epoch : called with every measurement, also where cancelling loses the curve.
     On the CPU the same arguments and threads give the same weights, bit by bit. Raises
     CancelledError between batches, AnalysisError for answers that cannot be learned; then too the
     module has its best state so far.
     """
     check_device(options.device)
     with torch_threads(options.threads), _on(module, options.device):
-        training = _Training(module, lessons, options)
+        training = _Training(module, lessons, options, on_epoch)
         try:
             stopped = training.run(cancelled)
         finally:
@@ -172,10 +175,14 @@ def fine_tune(
 class _Training:
     """A fine-tuning under way."""
 
-    def __init__(self, module: nn.Module, lessons: Lessons, options: FineTuning) -> None:
+    def __init__(
+        self, module: nn.Module, lessons: Lessons, options: FineTuning,
+        on_epoch: Callable[[Epoch], None] = lambda _: None,
+    ) -> None:  # fmt: skip
         import torch
 
         self.module, self.lessons, self.options = module, lessons, options
+        self.on_epoch = on_epoch
         self.rows = lessons.splits.fine_tune
         self.weights = options.weights or (1.0,) * lessons.tasks
         if len(self.weights) != lessons.tasks:
@@ -278,6 +285,7 @@ class _Training:
             self.kept = len(self.epochs) - 1
             state = self.module.state_dict()
             self.best = {name: value.detach().clone() for name, value in state.items()}
+        self.on_epoch(self.epochs[-1])
 
     def _reached(self) -> bool:
         tolerance = self.options.tolerance

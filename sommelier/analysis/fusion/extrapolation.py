@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import exp, inf, log, sqrt
+from math import exp, inf, isnan, log, sqrt
 from typing import Literal
 
 import numpy as np
@@ -58,9 +58,11 @@ def predict(
     """The score at epoch `at`; None with fewer than NEEDED points, which say nothing.
 
     points : (epoch, score in [0, 1]), epochs ascending, trained ones only: the score before
-    training is no point of the curve. samples : the scores are means over so many.
+    training is no point of the curve, nor is a score that is NaN. samples : the scores are
+    means over so many.
     Raises AnalysisError for epochs or scores that are no curve, or a method that is unknown.
     """
+    points = [(epoch, score) for epoch, score in points if not isnan(score)]
     _check(points, at)
     if method not in METHODS:
         raise AnalysisError(

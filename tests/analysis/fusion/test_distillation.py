@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sommelier.analysis.fusion.distillation import (
     HIGHEST_RATE,
     MEMORY,
+    Epoch,
     FineTuning,
     _Mean,
     answer,
@@ -247,3 +248,10 @@ def test_batch_and_rate_suit_the_samples_and_the_width() -> None:
     assert suitable_rate(narrow) == HIGHEST_RATE
     filters = list(nn.Conv2d(100, 400, 3).parameters())
     assert suitable_rate(filters) == pytest.approx(0.2 / 100)
+
+
+@pytest.mark.parametrize("drops", [(float("nan"), 0.0), (0.0, float("nan"))])
+def test_a_task_whose_drop_is_no_number_is_hidden_by_no_other(drops: tuple[float, float]) -> None:
+    unknown, bad = Epoch(1, 0.1, (1.0, 1.0), drops), Epoch(2, 0.1, (0.1, 0.1), (0.9, 0.9))
+    assert np.isnan(unknown.drop)
+    assert bad.rank < unknown.rank

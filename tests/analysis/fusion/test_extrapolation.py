@@ -189,3 +189,13 @@ def test_a_curve_that_still_accelerates_is_not_given_up() -> None:
     assert (found.case, found.highest >= 1) == ("accelerating", True)
     noise = [(1, 0.100), (2, 0.101), (3, 0.102), (4, 0.104)]
     assert predict(noise, 16, samples=1000).highest < 0.5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_score_that_is_no_number_is_no_point_of_the_curve(method: Predictor) -> None:
+    points = [(1, 0.5), (2, 0.6), (4, 0.66), (5, 0.7), (6, 0.72)]
+    with_nan = [*points[:2], (3, float("nan")), *points[2:]]
+    assert predict(with_nan, 9, samples=100, method=method) == predict(
+        points, 9, samples=100, method=method
+    )
+    assert predict([(e, float("nan")) for e in range(1, 6)], 9, samples=100, method=method) is None

@@ -101,6 +101,19 @@ def test_residuals_are_those_of_the_maps_a_mutation_fits() -> None:
     assert residuals.risk(module.graph) == 0
 
 
+def test_a_risk_that_too_few_samples_leave_open_is_unknown_and_not_nan() -> None:
+    models = in_blocks("vgg")
+    module = FusedModule.original(models)
+    residuals = Residuals(module, samples("vgg", 3))
+    graphs = [module.graph.mutate(pair) for pair in module.graph.input_shareable_pairs()]
+    assert {residuals.risk(graph) for graph in graphs if graph.adapters} == {float("inf")}
+    few, none = candidates(models, samples=samples("vgg", 3)), candidates(models)
+    assert [c.risk for c in few if c.graph.adapters] == [None] * sum(
+        bool(c.graph.adapters) for c in few
+    )
+    assert [c.graph for c in few] == [c.graph for c in none]  # ranked by cost alone
+
+
 def test_what_is_equal_has_no_risk_and_comes_first() -> None:
     blocks = in_blocks("digits")["digit1"]
     found = candidates({"a": blocks, "b": blocks}, samples=samples("digits"))

@@ -59,6 +59,10 @@ def _same(a: SearchResult, b: SearchResult) -> bool:
     return (timeless[0], a.elites, a.epochs, ends[0]) == (timeless[1], b.elites, b.epochs, ends[1])
 
 
+def _uncertified(found: SearchResult) -> SearchResult:
+    return replace(found, finalists=tuple(replace(f, certificate=None) for f in found.finalists))
+
+
 # ---- what is found
 
 
@@ -164,6 +168,14 @@ def test_a_budget_of_seconds_holds_for_finalists_too(study: Digits) -> None:
         assert found.finalists[0].drop <= found.finalists[0].certificate.worst.drop + 0.1
 
 
+def test_a_candidate_that_is_given_up_at_the_budget_took_time_too(study: Digits) -> None:
+    endless = replace(TRAINING, epochs=100_000, predictor=None)
+    options = SearchOptions(tolerance=0.0, budget_s=2.0, seed=1, runs=5, training=endless)
+    found = search(study.models, study.few, options)
+    assert (found.stopped, found.evaluations) == ("budget", 0)
+    assert found.elapsed_ms >= 1500  # so that finalists have the quarter that is theirs
+
+
 def test_a_threshold_held_against_the_upper_end_needs_more_samples(study: Digits) -> None:
     found = _run(study, replace(SHORT, steps=1))
     certificate = found.finalists[0].certificate
@@ -214,7 +226,13 @@ def test_a_cancelled_search_keeps_the_best_so_far_and_goes_on(
     assert len(stopped.trace) == 2
     assert stopped.best is not None
     assert stopped.best.epochs == 0  # no time is spent on it any more
-    assert _same(_run(study, SHORT, tmp_path), whole)
+    again = _run(study, SHORT, tmp_path)
+    assert _same(_uncertified(again), _uncertified(whole))
+    widths = [
+        [d.interval.high - d.interval.low for d in r.finalists[0].certificate.drops]
+        for r in (again, whole)
+    ]
+    assert all(a > b for a, b in zip(*widths, strict=True))  # what was looked at before counts
 
 
 def test_an_interrupt_while_training_costs_one_step(study: Digits, whole: SearchResult) -> None:

@@ -85,7 +85,8 @@ def attempt(
         drop, more, why = study.train(module, left, seed + 1, cancelled)
         epochs += more
     return Attempt(
-        place, drop, predicted, epochs, why == "out of reach", drop > tolerance + proposal.close,
+        place, drop, predicted, epochs, why == "out of reach",
+        not drop <= tolerance + proposal.close,  # NaN failed too
         arrays(module) if drop <= tolerance else None,
     )  # fmt: skip
 
@@ -101,7 +102,8 @@ def _built(study: Study, proposal: Proposal) -> tuple[int, FusedModule, float | 
         known = [r for r in module.residuals.values() if not math.isnan(r)]
         residual = max(known, default=child.residual)
         predicted = study.drop(module, QUICK)
-        lost = 2 * max(0.0, predicted) + min(residual, HIGHEST) / 2
+        expected = 1.0 if math.isnan(predicted) else max(0.0, predicted)
+        lost = 2 * expected + min(residual, HIGHEST) / 2
         if proposal.handicaps[place] + lost < least or best is None:
             least, best = proposal.handicaps[place] + lost, (place, module, predicted)
     assert best is not None, "a proposal has children"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MethodName = Literal["gain first", "annealing", "random", "all shared"]
 Formula = Literal["corrected", "printed", "released"]
 Stopped = Literal["budget", "exhausted", "cancelled"]
+FINALISTS = 4  # that a search ends with, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +85,25 @@ class SearchOptions:
 @dataclass(frozen=True, slots=True)
 class Finalist:
     """A fusion that the search ended with. step : where it was found. drop : of the worst task on
-    the samples that choose, flattered, after `epochs` more than in the search. model : its ONNX,
-    compared with the module. certificate : what it loses. refusal : why it is not the answer, or
-    None.
+    the samples that choose, flattered, after `epochs` whole ones more than in the search. model :
+    its ONNX, compared with the module, and latency of it; None where it could not be written.
+    certificate : what it loses. needed : `certify` samples that it takes where those there are
+    cannot show the tolerance. refusal : why it is not the answer, or None.
     """
 
     step: int
     graph: AbsGraph
     module: FusedModule
-    model: ModelProto
+    model: ModelProto | None
     drop: float
     epochs: int
     flops_share: float
     memory_share: float | None
-    latency: PairedLatency
+    latency: PairedLatency | None
     certificate: Certificate | None
     verdict: Verdict | None
     refusal: str | None
+    needed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

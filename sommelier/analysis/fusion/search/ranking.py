@@ -33,9 +33,10 @@ class Candidate:
 
     flops_share, memory_share, latency_share : relative to the originals; latency is None when
     nothing is known about it, else an estimate from `basis`. risk : residuals along the task that
-    loses most (0 none, 1 a block's whole features); None without samples. lost : of the weights of
-    a task's own model, how many fewer it has now, for the task where that is most; 0 to 1. feasible
-    : within the limits that were asked for, None when one cannot be judged.
+    loses most (0 none, 1 a block's whole features); None without samples, or with too
+    few. lost : of the weights of a task's own model, how many fewer it has now, for the task where
+    that is most; 0 to 1. feasible : within the limits that were asked for, None when one cannot be
+    judged.
     """
 
     graph: AbsGraph
@@ -180,7 +181,12 @@ def _risks(
     from sommelier.analysis.fusion.search.residuals import Residuals
 
     residuals = Residuals(FusedModule.original(models), [given[:SAMPLES] for given in samples])
-    return residuals.risk
+
+    def risk_of(graph: AbsGraph) -> float | None:
+        risk = residuals.risk(graph)
+        return risk if math.isfinite(risk) else None  # of too few samples
+
+    return risk_of
 
 
 def _candidate(graph: AbsGraph, costs: CostModel, risk: float | None, limits: Limits) -> Candidate:

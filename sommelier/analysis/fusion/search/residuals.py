@@ -6,6 +6,7 @@ no training (Spearman .78; algorithms.md F.3).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -35,7 +36,8 @@ class Residuals:
 
     def of(self, host: NodeId, guest: NodeId) -> float:
         """What of the guest's features a linear map of the host's exit does not explain, in
-        variances: 0 for all, about 1 for a useless host."""
+        variances: 0 for all, about 1 for a useless host; infinite where too few samples leave it
+        unknown, so that what is unknown ranks last."""
         pair = (host, guest)
         if pair not in self._known:
             self._known[pair] = self._fitted(*pair)
@@ -56,7 +58,8 @@ class Residuals:
         sized = resized(self._exits[host], source, block.takes, module.opset, module.image)
         a, b = feature_rows(sized, self._reads(guest), block.takes, 0, rows=ROWS)
         shifted = all(absorber.bias is not None for absorber in block.absorbers)
-        return least_squares(a, b, shifted=shifted).residual
+        found = least_squares(a, b, shifted=shifted).residual
+        return math.inf if math.isnan(found) else found
 
     def _reads(self, node: NodeId) -> Tensor:
         """What a block of the original models reads."""

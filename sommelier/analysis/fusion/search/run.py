@@ -103,7 +103,7 @@ def search(
         kept = None if folder is None else StateFolder(folder, _key(study))
         state, stopped = _steps(study, kept, on_step, cancelled)
         ended = (lambda: True) if stopped == "cancelled" else cancelled
-        return _result(study, state, stopped, ended)
+        return _result(study, state, stopped, ended, kept)
 
 
 def _steps(
@@ -218,8 +218,16 @@ def _record(study: Study, state: State, child: Child, made: Attempt) -> FusionSt
     )  # fmt: skip
 
 
-def _result(study: Study, state: State, stopped: Stopped, cancelled: Cancelled) -> SearchResult:
-    found = finalists(study, state, cancelled=cancelled)
+def _result(
+    study: Study, state: State, stopped: Stopped, cancelled: Cancelled, folder: StateFolder | None
+) -> SearchResult:
+    """What it ends with. folder : is told of every certificate, for a later run to count."""
+
+    def counted(certified: int) -> None:
+        if folder is not None:
+            folder.save(replace(state, certified=certified))
+
+    found = finalists(study, state, cancelled=cancelled, counted=counted)
     return SearchResult(
         method=study.options.method,
         best=next((f for f in found if f.refusal is None), None),

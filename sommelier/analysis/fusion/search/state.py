@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.analysis.fusion.abs_graph import AbsGraph, Capacity
-from sommelier.errors import AnalysisError, first_line
+from sommelier.errors import UnusableStateError, first_line
 from sommelier.fusion_records import FusionStep
 
 Weights = Mapping[str, NDArray[Any]]
@@ -51,6 +51,8 @@ class State:
     step. blamed : how often what reads what (`Outcome.edges`) was part of such a failure since it
     was last part of an elite. floor : the largest share of what has failed and was cheaper than the
     incumbent; 0 for none. idle : steps since the last elite. last_drop : of the last candidate.
+    certified : finalists that were held against the threshold so far, in this run of the search
+    and in those before.
     """
 
     step: int = 0
@@ -65,6 +67,7 @@ class State:
     blamed: Mapping[str, int] = field(default_factory=dict)
     floor: float = 0.0
     trace: tuple[FusionStep, ...] = ()
+    certified: int = 0
 
     @property
     def share(self) -> float:
@@ -109,7 +112,7 @@ class StateFolder:
     def load(self, original: AbsGraph) -> State | None:
         """The state that was saved last; None in a fresh folder.
 
-        Raises AnalysisError where the folder holds another search, or none that can be read.
+        Raises UnusableStateError where the folder holds another search, or none that can be read.
         """
         path = self.folder / STATE
         try:
@@ -118,16 +121,16 @@ class StateFolder:
             self._sweep(())  # of a search that never saved its state
             return None
         except ValueError as error:
-            raise AnalysisError(f"{path} cannot be read: {error}", hint="delete it") from error
+            raise UnusableStateError(f"{path} cannot be read: {error}", hint="delete it") from error
         if content.get("format") != FORMAT or content.get("key") != self.key:
-            raise AnalysisError(
+            raise UnusableStateError(
                 f"{self.folder} holds the search of other models, samples or options",
                 hint="continue it with what it was begun with, or choose another folder",
             )
         try:
             state = self._restored(content, original)
         except (KeyError, TypeError, ValueError, OSError, EOFError, BadZipFile) as error:
-            raise AnalysisError(
+            raise UnusableStateError(
                 f"{self.folder} cannot be read: {first_line(error)}", hint="delete it"
             ) from error
         self._sweep(state.kept)
@@ -143,6 +146,7 @@ class StateFolder:
             frozenset(content["tried"]), failed, content["blamed"],
             content["floor"],
             tuple(FusionStep(**step) for step in content["trace"]),
+            content.get("certified", 0),
         )  # fmt: skip
 
     def _elite(self, content: Mapping[str, Any], original: AbsGraph) -> Elite:
@@ -182,6 +186,7 @@ def _plain(state: State) -> dict[str, Any]:
         "elapsed_ms": state.elapsed_ms,
         "idle": state.idle,
         "last_drop": state.last_drop,
+        "certified": state.certified,
         "kept": [
             {"step": e.step, "edges": e.graph.edges(), "share": e.share, "drop": e.drop}
             for e in state.kept

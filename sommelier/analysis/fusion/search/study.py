@@ -86,11 +86,12 @@ class Study:
         return FusedModule.restored(elite.graph, self.models, weights)
 
     def drop(self, module: FusedModule, most: int | None = None) -> float:
-        """Of the worst task on the `select` samples, or the first `most` of them."""
+        """Of the worst task on the `select` samples, or the first `most` of them; NaN where one is
+        no number."""
         rows = self.lessons.splits.select[:most]
         device = self.options.training.device
         outputs = answer(module, self.lessons.inputs_of(rows), device=device)
-        return max(judged.drop for judged in self.lessons.judge(outputs, rows))
+        return float(np.max([judged.drop for judged in self.lessons.judge(outputs, rows)]))
 
     def train(
         self, module: FusedModule, epochs: int, seed: int, cancelled: Cancelled
