@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import torch
 
 from sommelier.analysis.fusion import FusedModule
 from sommelier.analysis.fusion.search import Limits, SearchOptions, SearchResult, search
@@ -34,10 +33,6 @@ from sommelier.errors import AnalysisError, WorkerCrashedError
 from tests.analysis.fusion.digit_tasks import Digits, digits, keep, stored
 from tests.analysis.fusion.test_search import SHORT, TRAINING
 
-GOLDEN = Path(__file__).parent / "golden" / "search_of_one_worker.json"
-HARD = replace(
-    SHORT, tolerance=0.02, epochs=40, steps=12, seed=5, training=replace(TRAINING, epochs=4)
-)  # a search with failures, and candidates that are trained a second time
 PAIR = replace(
     SHORT, workers=2, epochs=40, steps=6, tolerance=0.1, training=replace(TRAINING, epochs=3)
 )
@@ -103,30 +98,6 @@ def _until(true: Callable[[], bool], seconds: float = 60.0) -> bool:
 
 def _gone(processes: Iterable[psutil.Process]) -> bool:
     return not psutil.wait_procs(list(processes), timeout=GONE_S)[1]
-
-
-# ---- one worker
-
-
-def test_one_worker_goes_the_way_it_went_before_there_were_several(
-    study: Digits, tmp_path: Path
-) -> None:
-    """Recorded at the commit before `workers` was there, and only there comparable to the bit."""
-    machine = {
-        "torch": torch.__version__,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "models": [
-            hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
-            for model in study.protos.values()
-        ],
-    }
-    kept = json.loads(GOLDEN.read_text())
-    if kept["machine"] != machine:
-        pytest.skip("recorded with another torch or on another kind of processor")
-    for name, options in (
-        ("gain first", HARD), ("annealing", replace(HARD, method="annealing", steps=8))
-    ):  # fmt: skip
-        assert _found(study, options, tmp_path / name) == kept[name]
 
 
 # ---- what is proposed
