@@ -161,7 +161,6 @@ def test_a_budget_of_seconds_holds_for_finalists_too(study: Digits) -> None:
     options = SearchOptions(tolerance=0.3, budget_s=4.0, seed=1, runs=5)
     start = time.perf_counter()
     found = search(study.models, study.labelled, options)
-    assert found.stopped == "budget"
     assert found.elapsed_ms <= 3500  # a quarter is kept, and a step prepares before it trains
     assert time.perf_counter() - start < 12  # files, latencies and certificates come on top
     if found.finalists:
