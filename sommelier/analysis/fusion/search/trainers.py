@@ -4,9 +4,9 @@ Models and lessons are written to a file once, which every trainer reads; then a
 proposal in and brings weights out. torch has one thread in each. Of several GPUs, trainers take one
 after the other in turn (written without a machine of several to try it on).
 
-A round lasts as long as its slowest candidate: two small networks on two cores took 1.6 times as
-long one after the other (medians of 7; the least times say the same), and processes take seconds to
-start, so that searches of less than about half a minute gain nothing.
+A round lasts as long as its slowest candidate: two small networks on two cores that others used too
+took 1.6 times as long one after the other (median of 7, and of the least times). Processes take
+seconds to start: a search of 20 s gained nothing.
 """
 
 from __future__ import annotations
