@@ -24,13 +24,14 @@ from benchmarks.switching import (
     simulated,
 )
 from benchmarks.zoo_pairs import prepared
-from sommelier.runtime.policy import Decision, PooledModel, Request
+from sommelier.runtime.policy import Decision, Request
 from sommelier.runtime.scheduling import Scheduler
 from sommelier.runtime.simulator import (
     LATE_RATHER_THAN_NEVER,
     Measured,
     SimulatedModel,
     SimulationResult,
+    profiled,
 )
 from sommelier.runtime.telemetry import Telemetry
 from sommelier.runtime.traces import Trace
@@ -77,18 +78,10 @@ class _Deployment:
 
     def __init__(self, ladder: Ladder, runs: Runs, contender: Contender) -> None:
         telemetry = Telemetry()
-        pool = [
-            PooledModel(
-                model.name,
-                model.accuracy,
-                telemetry.profile(model.name, model.service.mean_ms, model.service.std_ms),
-            )
-            for model in ladder.models
-        ]
         self.ladder, self.runs = ladder, runs
         self.scheduler = Scheduler(
             contender.policy_for(ladder.sla),
-            pool,
+            profiled(ladder.models, telemetry),
             telemetry,
             rules=LATE_RATHER_THAN_NEVER,
             servers=contender.servers,

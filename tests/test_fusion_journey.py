@@ -31,6 +31,7 @@ from sommelier.errors import (
     UnknownNameError,
 )
 from sommelier.fusion_records import FusionStep
+from tests.asking import rows
 from tests.fusion_models import (
     CLASSES,
     write_net,
@@ -95,13 +96,6 @@ def fused(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[sm
     """No test changes it."""
     with sm.connect(copied(source, tmp_path_factory.mktemp("fused"))) as db:
         yield db
-
-
-def rows(db: sm.Connection, text: str) -> list[dict[str, object]]:
-    table = db.execute(text)
-    names = [column.name for column in table.columns]
-    fetched = table.rows if hasattr(table, "rows") else table.fetchall()
-    return [dict(zip(names, row, strict=True)) for row in fetched]
 
 
 def fusion(db: sm.Connection, name: str) -> dict[str, object]:

@@ -21,6 +21,7 @@ from sommelier.errors import (
     StorageError,
     UnknownNameError,
 )
+from tests.asking import rows
 from tests.link_models import ACCENTS, DIGITS, SPEAKERS, write_models, write_samples
 from tests.onnx_writer import FLOAT, save_model
 
@@ -52,13 +53,6 @@ def db(
         db.execute("CREATE POOL audio AS SELECT MODELS WHERE name <> 'pitch_net'")
         db.execute(f"ANALYZE POOL audio FOR LINKS USING dataset = 'fsdd', samples = {SAMPLES}")
         yield db
-
-
-def rows(db: sm.Connection, text: str) -> list[dict[str, object]]:
-    table = db.execute(text)
-    names = [column.name for column in table.columns]
-    fetched = table.rows if hasattr(table, "rows") else table.fetchall()
-    return [dict(zip(names, row, strict=True)) for row in fetched]
 
 
 def answers(path: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:

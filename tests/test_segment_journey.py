@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 import sommelier as sm
 from sommelier.errors import BinderError
+from tests.asking import rows
 from tests.factories import mlp_classifier
 
 FEATURES, CLASSES, SAMPLES = 6, 4, 300
@@ -53,12 +54,6 @@ def db(folder: Path, tmp_path_factory: pytest.TempPathFactory):
 def answers_of(path: Path | str, inputs: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(str(path))
     return session.run(None, {session.get_inputs()[0].name: inputs})[0].argmax(1)
-
-
-def rows(db: sm.Connection, text: str) -> list[dict[str, object]]:
-    table = db.execute(text)
-    names = [column.name for column in table.columns]
-    return [dict(zip(names, row, strict=True)) for row in table.rows]
 
 
 def test_the_changed_part_is_told_from_the_equal_ones(db: sm.Connection) -> None:

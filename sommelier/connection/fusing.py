@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from sommelier.connection.naming import underlined
+from sommelier.connection.naming import underlined, why_no_file
 from sommelier.engine.names import nearest
-from sommelier.engine.options import bind_value, check_confidence
+from sommelier.engine.options import bind_value, check_confidence, check_least
 from sommelier.engine.parameters import as_parameters
 from sommelier.errors import BinderError, CancelledError, SommelierError
 from sommelier.grammar import nodes
@@ -112,8 +112,7 @@ def _models(recipe: nodes.FusionRecipe, call: Call) -> list[ModelRecord]:
     met: set[str] = set()
     for model, span in zip(models, spans, strict=True):
         if model.artifact is None:
-            why = "nobody created it yet" if model.proposal else "it is metadata only"
-            raise BinderError(f"{model.name} has no file to fuse: {why}", span=span)
+            raise BinderError(f"{model.name} has no file to fuse: {why_no_file(model)}", span=span)
         if model.id in met:
             raise BinderError(f"{model.name} is named twice", span=span)
         met.add(model.id)
@@ -175,13 +174,11 @@ def _method(
 
 
 def _check(given: Mapping[str, Any], statement: nodes.CreateModel) -> None:
+    check_least(statement.options, given, _LEAST)
     for option in statement.options:
         name = option.name.lower()
-        least = _LEAST.get(name)
         if name not in given:
             continue
-        if least is not None and given[name] < least:
-            raise BinderError(f"option {name} must be at least {least}", span=option.span)
         if name in ("budget", "time_limit", "memory_limit") and not given[name] > 0:
             raise BinderError(f"option {name} must be above 0", span=option.span)
         if name == "confidence":

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sommelier.connection.naming import why_no_file
 from sommelier.errors import BinderError
 from sommelier.grammar import nodes
 from sommelier.records import FIRST, ModelRecord, SegmentMatch
@@ -48,8 +49,9 @@ def create_hybrid(
 def _with_file(reference: nodes.ModelRef | nodes.Parameter, call: Call) -> ModelRecord:
     record = call.resolve(reference)
     if record.artifact is None:
-        why = "nobody created it yet" if record.proposal else "it is metadata only"
-        raise BinderError(f"{record.name} has no file to build from: {why}", span=reference.span)
+        raise BinderError(
+            f"{record.name} has no file to build from: {why_no_file(record)}", span=reference.span
+        )
     return record
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sommelier.engine.options import bind_value
 from sommelier.errors import QueryError, Span
 from sommelier.grammar import nodes
 from sommelier.grammar.builder import model_name
+
+if TYPE_CHECKING:
+    from sommelier.records import ModelRecord
 
 
 def reference_name(
@@ -19,6 +22,11 @@ def reference_name(
     if isinstance(reference, nodes.Parameter):
         return model_name(str(bind_value(reference, str, parameters)))
     return reference.name, reference.version
+
+
+def why_no_file(record: ModelRecord) -> str:
+    """Why a model without an artifact has none."""
+    return "nobody created it yet" if record.proposal else "it is metadata only"
 
 
 @contextmanager

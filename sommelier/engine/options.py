@@ -7,7 +7,7 @@ int, float, bool), a tuple of words to choose from, or `Many(kind)` for a list.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -208,6 +208,17 @@ def bare(value: float, dimension: Dimension) -> float:
         f"{_plain(value)} what? {unit}?",
         hint=f"write {_plain(value)} {unit}; units of {dimension.value}: {', '.join(spellings)}",
     )
+
+
+def check_least(
+    written: Sequence[nodes.Option], given: Mapping[str, Any], least: Mapping[str, int]
+) -> None:
+    """Raises BinderError, at its place, for an option below its least value."""
+    for option in written:
+        name = option.name.lower()
+        value = given.get(name)
+        if name in least and value is not None and value < least[name]:
+            raise BinderError(f"option {name} must be at least {least[name]}", span=option.span)
 
 
 def check_confidence(confidence: float, span: Span | None) -> None:

@@ -8,7 +8,7 @@ once, and by the costs of the ranking, so that a share in ON is the share that a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from sommelier.engine.fusion_notes import (
 )
 from sommelier.engine.listing import bind_listed, in_order, listed
 from sommelier.engine.numbers import Binding
-from sommelier.engine.options import FUSIONS_OPTIONS, bind_options
+from sommelier.engine.options import FUSIONS_OPTIONS, bind_options, check_least
 from sommelier.engine.outputs import bind_order
 from sommelier.engine.parameters import Parameters
 from sommelier.engine.plan import (
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from sommelier.fusion_records import FusionCost, FusionRanking
 
 MOST_ROWS = 20  # without LIMIT
+_LEAST = {"samples": 1, "candidates": 1, "seed": 0}
 TOGETHER = ModelReference("", "the models together")  # what a percent in ON is relative to
 
 
@@ -86,7 +87,7 @@ def bind_fusions(
     UnknownNameError for models, pools and devices there are not.
     """
     options = bind_options(statement.options, FUSIONS_OPTIONS, parameters)
-    _check_counts(statement.options, options)
+    check_least(statement.options, options, _LEAST)
     shared = tuple(o for o in statement.options if o.name.lower() == "device")
     scope = session.scope(nodes.Select(options=shared), parameters)
     group = fusion_group(statement, session, scope)
@@ -115,14 +116,6 @@ def bind_fusions(
         statement.on,
         binding,
     )
-
-
-def _check_counts(written: Sequence[nodes.Option], options: Mapping[str, Any]) -> None:
-    for option in written:
-        name = option.name.lower()
-        least = {"samples": 1, "candidates": 1, "seed": 0}.get(name)
-        if least is not None and options[name] is not None and options[name] < least:
-            raise BinderError(f"option {name} must be at least {least}", span=option.span)
 
 
 def bind_limits(

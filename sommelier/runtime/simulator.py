@@ -122,6 +122,18 @@ class SimulatedModel:
     service: ServiceTimes
 
 
+def profiled(models: Sequence[SimulatedModel], telemetry: Telemetry) -> list[PooledModel]:
+    """The models as a policy knows them before any has answered."""
+    return [
+        PooledModel(
+            model.name,
+            model.accuracy,
+            telemetry.profile(model.name, model.service.mean_ms, model.service.std_ms),
+        )
+        for model in models
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """servers : models that run at the same time. The same seed draws the same execution time for
@@ -227,17 +239,10 @@ class _Replay:
             for model, stream in zip(self.models, streams, strict=True)
         ]
         telemetry = Telemetry()
-        pool = [
-            PooledModel(
-                model.name,
-                model.accuracy,
-                telemetry.profile(model.name, model.service.mean_ms, model.service.std_ms),
-            )
-            for model in self.models
-        ]
         self.scheduler = Scheduler(
-            policy, pool, telemetry, rules=settings.rules, servers=settings.servers
-        )
+            policy, profiled(self.models, telemetry), telemetry,
+            rules=settings.rules, servers=settings.servers,
+        )  # fmt: skip
         n = len(trace)
         self.chosen = [-1] * n
         self.done_ms = [math.nan] * n

@@ -48,16 +48,23 @@ def least_squares(source: Array, target: Array, *, shifted: bool) -> ChannelMap:
     source (n, positions, channels), target (n, positions, other channels), of the same n samples.
     shifted : with a constant. Raises AnalysisError when a feature is not finite.
     """
+    residual, ridge = held_out_error(source, target, shifted=shifted)
+    matrix, shift = _Normal(source, target, shifted).solved(ridge)
+    return ChannelMap(matrix.astype(np.float32), shift.astype(np.float32), residual)
+
+
+def held_out_error(source: Array, target: Array, *, shifted: bool) -> tuple[float, float]:
+    """(residual, ridge) of the map that least_squares would fit, without fitting it to all samples.
+
+    The residual is NaN for three samples or fewer, of which none can be held out.
+    """
     if not (np.isfinite(source).all() and np.isfinite(target).all()):
         raise AnalysisError("features that are to be mapped are not finite")
-    held = max(1, int(len(source) * HELD_OUT)) if len(source) > 3 else 0
+    if len(source) <= 3:
+        return float("nan"), RIDGES[0]
+    held = max(1, int(len(source) * HELD_OUT))
     fitted = _Normal(source[held:], target[held:], shifted)
-    chosen, residual = RIDGES[0], float("nan")
-    if held:
-        tried = [(fitted.error(source[:held], target[:held], ridge), ridge) for ridge in RIDGES]
-        residual, chosen = min(tried)
-    matrix, shift = _Normal(source, target, shifted).solved(chosen)
-    return ChannelMap(matrix.astype(np.float32), shift.astype(np.float32), residual)
+    return min((fitted.error(source[:held], target[:held], ridge), ridge) for ridge in RIDGES)
 
 
 def random_map(source: int, target: int, seed: int) -> ChannelMap:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sommelier.analysis.fusion.abs_graph import AbsGraph, NodeId
 from sommelier.analysis.fusion.module import FusedModule, feature_rows
-from sommelier.analysis.fusion.rescale import least_squares
+from sommelier.analysis.fusion.rescale import held_out_error
 from sommelier.analysis.fusion.steps import resized
 
 ROWS = 2048  # feature vectors a map is fitted to; a rank does not need the 16 384 of a weight
@@ -58,7 +58,7 @@ class Residuals:
         sized = resized(self._exits[host], source, block.takes, module.opset, module.image)
         a, b = feature_rows(sized, self._reads(guest), block.takes, 0, rows=ROWS)
         shifted = all(absorber.bias is not None for absorber in block.absorbers)
-        found = least_squares(a, b, shifted=shifted).residual
+        found, _ = held_out_error(a, b, shifted=shifted)
         return math.inf if math.isnan(found) else found
 
     def _reads(self, node: NodeId) -> Tensor:
