@@ -16,6 +16,7 @@ from sommelier.analysis.fusion.module import FusedModule
 from sommelier.analysis.fusion.search import SearchOptions, search
 from sommelier.analysis.fusion.search.costs import CostModel
 from sommelier.analysis.fusion.search.finishing import certificate, finalists
+from sommelier.analysis.fusion.search.options import FINALISTS
 from sommelier.analysis.fusion.search.ranking import candidates
 from sommelier.analysis.fusion.search.state import SLOWER, Elite, State
 from sommelier.analysis.fusion.search.study import Study, arrays
@@ -85,6 +86,16 @@ def test_a_finalist_that_cannot_be_written_is_refused_and_the_next_one_tried(
     assert first.certificate is first.model is first.latency is None
     assert second.refusal is None
     assert counts == [1]  # only the second was held against the threshold
+
+
+def test_the_last_finalist_is_the_one_that_loses_least(study: Digits) -> None:
+    asked = _study(study, STRICT)
+    state = _state(asked, FINALISTS + 2)
+    drops = (0.3, 0.3, 0.3, 0.2, 0.2, 0.1)
+    state = replace(
+        state, elites=tuple(replace(e, drop=d) for e, d in zip(state.elites, drops, strict=True))
+    )
+    assert [f.step for f in finalists(asked, state, cancelled=_always)] == [0, 1, 2, 5]
 
 
 def test_finalists_of_earlier_runs_are_counted_in_the_intervals(study: Digits) -> None:

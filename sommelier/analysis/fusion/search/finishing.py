@@ -116,20 +116,31 @@ def outputs(model: ModelProto, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[
 
 
 def _chosen(study: Study, state: State) -> list[Elite]:
-    """The fastest and a few more, each SLOWER than the one before.
+    """The fastest and a few more, each SLOWER than the one before; the last one loses least.
 
-    The limit on FLOPs is exact and known before; so is the one on memory, an estimate anyway. What
-    is predicted to miss the limit on latency comes last, for predictions err.
+    What is fastest of many was just within the tolerance, and where it is tight several may fail
+    for that alone. The limit on FLOPs is exact and known before; so is the one on memory, an
+    estimate anyway. What is predicted to miss the limit on latency comes last, for predictions err.
     """
     exact = replace(study.options.limits, latency=None)
-    found: list[Elite] = []
-    ranked = sorted(state.kept, key=lambda e: (not study.within(e.graph), e.share, e.drop, e.step))
-    for elite in ranked:
+
+    def usable(elite: Elite) -> bool:
         flops, memory = study.costs.relative(elite.graph)
-        usable = exact.allow(latency=None, flops=flops, memory=memory)
-        if usable and (not found or elite.share >= SLOWER * found[-1].share):
-            found.append(elite)
-    return found[:FINALISTS]
+        return exact.allow(latency=None, flops=flops, memory=memory) is True
+
+    def beyond(elite: Elite) -> bool:
+        return not study.within(elite.graph)
+
+    ranked = sorted(
+        (elite for elite in state.kept if usable(elite)),
+        key=lambda e: (beyond(e), e.share, e.drop, e.step),
+    )
+    found: list[Elite] = []
+    while ranked and len(found) < FINALISTS:
+        last = len(found) == FINALISTS - 1
+        found.append(min(ranked, key=lambda e: (beyond(e), e.drop)) if last else ranked[0])
+        ranked = [e for e in ranked if e.share >= SLOWER * found[-1].share]
+    return found
 
 
 def _written(study: Study, elite: Elite, share: _Share, ending: _Ending) -> Finalist:
