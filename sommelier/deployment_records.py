@@ -1,0 +1,117 @@
+"""Frozen values of deployments: models that answer requests together, and what they promise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from sommelier.cascade_records import CascadePlan
+
+DeploymentKind = Literal["models", "cascade", "plan"]
+Knob = float | int | str
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedModel:
+    """A model that may answer.
+
+    accuracy : in [0, 1], what routing weighs; measured on labels, else agreement with the reference
+    of the deployment, which `basis` tells; None when neither is known. mean_ms, std_ms : of one
+    sample on the deployment's device, None when it was never timed (std_ms also where only a mean
+    is known). stand_ins : names of models of the deployment that may answer while this one loads,
+    the most accurate first.
+    """
+
+    name: str
+    model_id: str
+    accuracy: float | None = None
+    mean_ms: float | None = None
+    std_ms: float | None = None
+    stand_ins: tuple[str, ...] = ()
+    basis: str | None = None  # "accuracy on 'cifar10'", "agreement with resnet56"
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentOptions:
+    """How a deployment is run; None leaves it to the default of the runtime.
+
+    queue : most requests that wait. servers : requests that run at once. memory_bytes : what its
+    loaded models may take together. keep_alive_s : how long an unused model stays loaded.
+    warm : how many models are loaded at the start, the most accurate first; None all that fit.
+    batch : most samples of a request. threads : of one inference. device : 'cpu', 'cuda:1'.
+    order : 'edf' or 'fifo'. admission : refuse at once what cannot be in time. hedge : ask a
+    second, faster model while there is slack.
+    """
+
+    queue: int | None = None
+    servers: int | None = None
+    memory_bytes: int | None = None
+    keep_alive_s: float | None = None
+    warm: int | None = None
+    batch: int | None = None
+    threads: int | None = None
+    device: str | None = None
+    order: str | None = None
+    admission: bool | None = None
+    hedge: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What was deployed under a name, and the models it was planned to as of `catalog_version`.
+
+    statement : canonical text, DEPLOY ...; it is run again when the catalog has changed.
+    models : that may answer, the most accurate first; of a cascade its stages in turn, of a plan
+    those it executes. cascade : of kind 'cascade'. plan : of kind 'plan', the name of a kept plan
+    (storage.catalog_links) whose models must be as they were.
+    escalate_at_most : the share of inputs a stage may send on, in [0, 1]; thresholds then follow
+    what is asked (runtime.cascade). sla_ms, quantile : at least that share of the answers within
+    sla_ms; None and 1.0 when nothing was promised. min_accuracy : in [0, 1], of any answer.
+    policy, knobs : runtime.policies; None is its default. fallback : name of the model of last
+    resort, which answers when routing refuses a request. task, dataset : what accuracy is about.
+    notes : what a person should know of it, one sentence each. id : 'deployment:' and a hash.
+    """
+
+    name: str
+    kind: DeploymentKind
+    statement: str
+    models: tuple[DeployedModel, ...]
+    cascade: CascadePlan | None = None
+    plan: str | None = None
+    escalate_at_most: float | None = None
+    sla_ms: float | None = None
+    quantile: float = 1.0
+    min_accuracy: float | None = None
+    policy: str | None = None
+    knobs: Mapping[str, Knob] = field(default_factory=dict)
+    fallback: str | None = None
+    options: DeploymentOptions = DeploymentOptions()
+    task: str | None = None
+    dataset: str | None = None
+    catalog_version: int = 0
+    created_at: datetime | None = None
+    notes: tuple[str, ...] = ()
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedFigures:
+    """How long requests took that a deployment answered with one model, kept by the catalog.
+
+    mean_ms, std_ms, p50_ms, p99_ms : of the execution, None before the first answer.
+    queue_ms : mean time a request waited. requests : answered so far, over all its runs.
+    """
+
+    deployment: str
+    model_id: str
+    device: str
+    batch: int
+    requests: int
+    mean_ms: float | None = None
+    std_ms: float | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    queue_ms: float | None = None
+    measured_at: datetime | None = None
