@@ -193,6 +193,20 @@ class InputError(SommelierError):
     title = "Input Error"
 
 
+class RejectedError(SommelierError):
+    """A deployment does not answer a request. `status` : as in HTTP; 429 too many requests, 503
+    nothing to answer with, 504 too late. `retry_after_ms` : when it may be accepted; None where
+    waiting would not help or is not known."""
+
+    code = "refused"
+    title = "Request Refused"
+
+    def __init__(self, message: str, *, status: int, retry_after_ms: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_ms = retry_after_ms
+
+
 class WorkerCrashedError(AnalysisError):
     """The worker process died while it ran this model."""
 

@@ -7,7 +7,7 @@ a few microseconds, no numpy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -20,7 +20,7 @@ class Request:
 
     deadline_ms : when the answer must leave; inf without an SLA. priority : smaller is served
     first. min_accuracy : in [0, 1]; only models known to reach it may answer. payload : the inputs,
-    which no policy looks at.
+    which no policy looks at. samples : in them. excluded : names of models that may not answer.
     """
 
     arrived_ms: float
@@ -28,6 +28,8 @@ class Request:
     priority: int = 0
     min_accuracy: float | None = None
     payload: object = None
+    samples: int = 1
+    excluded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +64,14 @@ class PoolState:
     def reaching(self, accuracy: float) -> PoolState:
         """The same with only the models that are known to be this accurate."""
         return replace(self, models=tuple(m for m in self.models if m.accuracy >= accuracy))
+
+    def only(self, names: Collection[str]) -> PoolState:
+        """The same with only these models."""
+        return replace(self, models=tuple(m for m in self.models if m.name in names))
+
+    def without(self, names: Collection[str]) -> PoolState:
+        """The same without these models."""
+        return replace(self, models=tuple(m for m in self.models if m.name not in names))
 
 
 @dataclass(frozen=True, slots=True)

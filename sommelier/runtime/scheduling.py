@@ -7,7 +7,7 @@ simulated is what runs. Every method takes the instant `now_ms`; none blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from sommelier.errors import BinderError
@@ -44,8 +44,9 @@ class Turn:
 class Scheduler:
     """The queue, the pool and the policy of one deployment. Not thread safe.
 
-    servers : how many models run at the same time. `models` may be replaced at any moment; running
-    requests are not touched.
+    servers : how many models run at the same time. fallback : the model that answers where the
+    policy finds none. `models` may be replaced at any moment, and `reconfigure` replaces the rest;
+    running requests are not touched.
     """
 
     def __init__(
@@ -56,16 +57,37 @@ class Scheduler:
         *,
         rules: QueueRules | None = None,
         servers: int = 1,
+        fallback: str | None = None,
+        device: str = "cpu",
     ) -> None:
+        self.telemetry = telemetry
+        self.device = device
+        self.queue = RequestQueue()
+        self._running: dict[Turn, float] = {}
+        self.reconfigure(policy, models, rules or QueueRules(), servers=servers, fallback=fallback)
+
+    def reconfigure(
+        self,
+        policy: RoutingPolicy,
+        models: Sequence[PooledModel],
+        rules: QueueRules,
+        *,
+        servers: int,
+        fallback: str | None = None,
+    ) -> None:
+        """Go on with other models, another policy and other rules: who waits keeps waiting, who
+        runs keeps running. More than a new limit allows may wait; fewer servers are busy longer."""
         if servers < 1:
             raise BinderError(f"{servers} servers answer nothing", hint="write 1 or more")
+        waiting, self.queue = self.queue.waiting, RequestQueue(rules.order)
+        for request in waiting:
+            self.queue.add(request)
         self.policy = policy
-        self.telemetry = telemetry
-        self.rules = rules or QueueRules()
+        self.rules = rules
         self.servers = servers
-        self.queue = RequestQueue(self.rules.order)
-        self._pool = PoolState(ranked(models), self.queue.waiting, servers, telemetry)
-        self._running: dict[Turn, float] = {}
+        self.fallback = fallback
+        self._by_size: dict[int, PoolState] = {}
+        self.models = tuple(models)
 
     @property
     def models(self) -> tuple[PooledModel, ...]:
@@ -74,12 +96,18 @@ class Scheduler:
 
     @models.setter
     def models(self, models: Sequence[PooledModel]) -> None:
-        self._pool.models = ranked(models)
+        self._pool = self._state(models)
+        self._by_size.clear()
 
     @property
     def idle(self) -> int:
         """Servers that could take a request now."""
-        return self.servers - len(self._running)
+        return max(self.servers - len(self._running), 0)
+
+    @property
+    def running(self) -> int:
+        """Requests that are being answered."""
+        return len(self._running)
 
     def submit(self, request: Request, now_ms: float) -> Rejection | None:
         """Let a request wait, or say why not (429, 503, 504)."""
@@ -94,14 +122,47 @@ class Scheduler:
         After a Decision the model is to be run and `finished` to be called; after a Rejection the
         caller is to be told, and the next turn may follow at once.
         """
+        request = self.take()
+        return (
+            None if request is None else self.start(request, self.answer(request, now_ms), now_ms)
+        )
+
+    def take(self, ready: Callable[[Request], bool] | None = None) -> Request | None:
+        """The next request, which waits no longer; None when no server is idle or nothing waits.
+
+        ready : whether a request's turn may come now; those before it that are not keep waiting.
+        """
         if not self.idle or not len(self.queue):
             return None
-        request = self.queue.take()
-        turn = Turn(request, self._answer(request, now_ms), now_ms)
-        if isinstance(turn.answer, Decision):
-            expected = turn.answer.expected_ms
+        return self.queue.take() if ready is None else self.queue.take_ready(ready)
+
+    def answer(
+        self, request: Request, now_ms: float, among: Collection[str] | None = None
+    ) -> Decision | Rejection:
+        """The model that answers a request, or why none does. among : only these; None: all."""
+        if self.rules.expire and request.deadline_ms <= now_ms:
+            return _expired(request, now_ms)
+        pool = self._pool_for(request)
+        if among is not None:
+            pool = pool.only(among)
+        found = self.policy.choose(request, pool, now_ms)
+        last = self.fallback
+        if isinstance(found, Decision) or last is None or last in request.excluded:
+            return found
+        return self._resort(last, found, request, now_ms)
+
+    def start(self, request: Request, answer: Decision | Rejection, now_ms: float) -> Turn:
+        """The turn of a request that was taken; after a Decision a server is busy with it."""
+        turn = Turn(request, answer, now_ms)
+        if isinstance(answer, Decision):
+            expected = answer.expected_ms
             self._running[turn] = now_ms + (expected if expected == expected else 0.0)
         return turn
+
+    def requeue(self, request: Request) -> None:
+        """Let a request that was accepted wait again, at the place of its arrival, for a model that
+        is being loaded or the next one of several. It is not refused: limits are for new ones."""
+        self.queue.add(request)
 
     def finished(
         self,
@@ -109,20 +170,23 @@ class Scheduler:
         execution_ms: float | None,
         now_ms: float,
         *,
-        device: str = "cpu",
-        batch: int = 1,
+        device: str | None = None,
+        batch: int | None = None,
+        queue_ms: float | None = None,
     ) -> None:
         """A server is free again. execution_ms : what the model took; None if it failed or was
-        cancelled, which says nothing about its latency. device, batch : where and how it ran."""
+        cancelled, which says nothing about its latency. device, batch : where and how it ran, if
+        not on the scheduler's device with the request's samples. queue_ms : how long it waited, if
+        not since it arrived."""
         del self._running[turn]
         if execution_ms is not None and isinstance(turn.answer, Decision):
             self.telemetry.record(
                 turn.answer.model,
                 execution_ms,
                 now_ms,
-                queue_ms=turn.waited_ms,
-                device=device,
-                batch=batch,
+                queue_ms=turn.waited_ms if queue_ms is None else queue_ms,
+                device=device or self.device,
+                batch=batch or size_class(turn.request.samples),
             )
 
     def expire(self, now_ms: float) -> list[Turn]:
@@ -153,30 +217,64 @@ class Scheduler:
         running = sum(max(end - now_ms, 0.0) for end in self._running.values())
         return (running + ahead * quick) / self.servers
 
-    def _answer(self, request: Request, now_ms: float) -> Decision | Rejection:
-        if self.rules.expire and request.deadline_ms <= now_ms:
-            return _expired(request, now_ms)
-        pool = self._pool
+    def _state(self, models: Sequence[PooledModel]) -> PoolState:
+        return PoolState(ranked(models), self.queue.waiting, self.servers, self.telemetry)
+
+    def _pool_for(self, request: Request) -> PoolState:
+        """The models that may answer it, with what they take for so many samples."""
+        pool = self._sized(request.samples)
         if request.min_accuracy is not None:
             pool = pool.reaching(request.min_accuracy)
-        return self.policy.choose(request, pool, now_ms)
+        return pool.without(request.excluded) if request.excluded else pool
+
+    def _sized(self, samples: int) -> PoolState:
+        """The pool as requests of several samples see it. Until it was tried, a model is believed
+        to take as long as for each sample alone: on a CPU batches gain little (runtime.md 1.4)."""
+        if samples == 1:
+            return self._pool
+        size = size_class(samples)
+        found = self._by_size.get(size)
+        if found is None:
+            found = self._by_size[size] = self._state([self._batched(m, size) for m in self.models])
+        return found
+
+    def _batched(self, model: PooledModel, size: int) -> PooledModel:
+        latency = self.telemetry.estimate(model.name, device=self.device, batch=size)
+        one = model.latency
+        if latency.mean_ms != latency.mean_ms and one.mean_ms == one.mean_ms:
+            latency = self.telemetry.profile(
+                model.name, size * one.mean_ms, size * one.std_ms, device=self.device, batch=size
+            )
+        return PooledModel(model.name, model.accuracy, latency)
+
+    def _resort(self, name: str, found: Rejection, request: Request, now_ms: float) -> Decision:
+        """The fallback model, where the policy found none."""
+        latency = self.telemetry.estimate(
+            name, device=self.device, batch=size_class(request.samples)
+        )
+        rule = f"{{model}} is the fallback: {found.reason.replace('{', '{{').replace('}', '}}')}"
+        left = request.deadline_ms - now_ms
+        waiting = len(self.queue)
+        return Decision(name, "fallback", rule, latency.mean_ms, latency.std_ms, left, waiting)
 
     def _refusal(self, request: Request, now_ms: float) -> Rejection | None:
-        if not self.models:
-            return NO_MODEL
-        wanted = request.min_accuracy
-        if wanted is not None and not any(model.accuracy >= wanted for model in self.models):
-            return Rejection(503, f"no model of this deployment reaches an accuracy of {wanted:g}")
+        if self.fallback is None:
+            if not self.models:
+                return NO_MODEL
+            wanted = request.min_accuracy
+            if wanted is not None and not any(model.accuracy >= wanted for model in self.models):
+                reason = f"no model of this deployment reaches an accuracy of {wanted:g}"
+                return Rejection(503, reason)
         if self.rules.expire and request.deadline_ms <= now_ms:
             return _expired(request, now_ms)
         if len(self.queue) >= self.rules.limit:
             reason = f"{self.rules.limit} requests wait already, the limit of this deployment"
             return Rejection(429, reason, _or_none(self.expected_wait_ms(1, now_ms)))
-        return self._late(request, now_ms) if self.rules.admission else None
+        return self._late(request, now_ms) if self.rules.admission and self.models else None
 
     def _late(self, request: Request, now_ms: float) -> Rejection | None:
         """The refusal of a request that would be late whatever is done, by estimate."""
-        latency = fastest(self.models).latency
+        latency = fastest(self._sized(request.samples).models).latency
         needed = latency.mean_ms + SAFETY_SDS * latency.std_ms
         ahead = self.queue.ahead_of(request)
         wait = self.expected_wait_ms(ahead, now_ms)
@@ -189,6 +287,15 @@ class Scheduler:
             )
         reason = f"{ahead} requests come before it: {wait:.3g} ms, and {left:.3g} ms are left"
         return Rejection(429, reason, wait + needed - left)
+
+
+def size_class(samples: int) -> int:
+    """The power of two by which requests of so many samples are timed.
+
+    >>> [size_class(samples) for samples in (1, 2, 3, 8, 9)]
+    [1, 2, 4, 8, 16]
+    """
+    return 1 << (samples - 1).bit_length() if samples > 1 else 1
 
 
 def _expired(request: Request, now_ms: float) -> Rejection:
