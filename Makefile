@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: demo test check nightly bench notebooks clean install help
+.PHONY: demo test check nightly bench notebooks protocol clean install help
 
 help:           ## list the targets
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
@@ -53,6 +53,9 @@ bench: $(READY)    ## every benchmark, quick settings
 
 notebooks: $(READY) ## run every notebook as it stands
 	$(BIN)/python -m pytest -o addopts= --nbmake --nbmake-timeout=600 --overwrite notebooks
+
+protocol: $(READY)  ## write the descriptors of the gRPC protocol again
+	$(BIN)/python -m sommelier.runtime.server.messages
 
 clean:             ## remove the environment and everything built
 	rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
