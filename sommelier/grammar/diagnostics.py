@@ -32,7 +32,7 @@ from sommelier.grammar.vocabulary import LATER, PICKERS, SQL_AFTER_COLUMN
 
 _ALIKE = 0.65  # difflib's ratio; below it a suggestion is noise
 _OFFERED = 3
-_ASKED = ("MODEL", "MODELS", "LINKS", "PLAN", "FUSIONS")
+_ASKED = ("MODEL", "MODELS", "LINKS", "PLAN", "FUSIONS", "CASCADES")
 _WORD = re.compile(r"[^\W\d]\w*")
 _CHARACTERS = re.compile(r"[&|!<>=]+|\w+|.", re.DOTALL)
 

@@ -45,6 +45,7 @@ _DESCRIBED = {
     "MINUS": "-",
     "STAR": "*",
     "SLASH": "/",
+    "ARROW": "->",
     END: "end of statement",
 }
 _RANK = (
@@ -53,7 +54,7 @@ _RANK = (
     *("MODEL_NAME", "IDENT", "INT", "NUMBER", "PERCENT", "QUANTITY", "STRING", "PARAM"),
     *("CMP", "EQ", "PERCENTILE", "RPAR", "RSQB", "AND", "OR", "BY", "OF", *CLAUSES, END),
 )
-_OF_FUSION = ("WITHIN", "FOR")  # CREATE MODEL ... AS FUSION OF has each once
+_ONCE = ("WITHIN", "FOR", "CONFIDENCE")  # of CREATE MODEL ... AS FUSION OF and of cascades
 _SAME_WORD = {"ON_CONTEXT": "ON", "OF_MODEL": "OF"}
 _ARITHMETIC = frozenset(("PLUS", "MINUS", "STAR", "SLASH"))
 _CONSTANTS = frozenset(("TRUE", "FALSE", "NULL"))
@@ -107,7 +108,7 @@ def position(error: UnexpectedInput) -> int:
 
 
 def asked_for(tokens: Sequence[Token]) -> str:
-    """What the SELECT written last asks for, as MODELS, LINKS, PLAN or FUSIONS; '' outside one."""
+    """MODELS, LINKS, PLAN, FUSIONS or CASCADES: what the last SELECT asks for; '' outside one."""
     types = [token.type for token in tokens]
     if "SELECT" not in types:
         return ""
@@ -125,9 +126,14 @@ def used_clauses(tokens: Sequence[Token]) -> frozenset[str]:
             stack.pop()
         elif token.type == "SELECT":
             stack[-1] = set()
-        elif token.type in CLAUSES or (token.type in _OF_FUSION and tokens[0].type == "CREATE"):
+        elif token.type in CLAUSES or (token.type in _ONCE and _has_once(tokens)):
             stack[-1].add(token.type)
     return frozenset(stack[-1])
+
+
+def _has_once(tokens: Sequence[Token]) -> bool:
+    """Whether WITHIN and the like are clauses here, and not parts of CORR, which takes several."""
+    return tokens[0].type == "CREATE" or asked_for(tokens) == "CASCADES"
 
 
 def keywords_in(terminals: Iterable[str]) -> list[str]:

@@ -146,6 +146,16 @@ def _(node: nodes.SelectPlan) -> str:
     return f"SELECT PLAN FOR {models}{budget}{pick}{_using(node.options)}"
 
 
+@format.register
+def _(node: nodes.SelectCascades) -> str:
+    distinct = " DISTINCT" if node.distinct else ""
+    columns = after("", _list(node.projection)) + after("CORR", node.teacher) + _promise(node)
+    limits = after("WHERE", node.where) + after("ON", _condition_after_on(node.on))
+    order = after("ORDER BY", _list(node.order_by))
+    tail = after("LIMIT", node.limit) + after("OFFSET", node.offset) + _using(node.options)
+    return f"SELECT{distinct} CASCADES{columns}{limits}{order}{tail}"
+
+
 # ---- other statements
 
 
@@ -171,6 +181,12 @@ def _(node: nodes.ExplainWhy) -> str:
 def _(node: nodes.ExplainFusion) -> str:
     options = f" ({_list(node.options)})" if node.options else ""
     return f"EXPLAIN{options} FUSION {format(node.model)}"
+
+
+@format.register
+def _(node: nodes.ExplainCascade) -> str:
+    options = f" ({_list(node.options)})" if node.options else ""
+    return f"EXPLAIN{options} CASCADE {write_name(node.name)}"
 
 
 @format.register
@@ -293,6 +309,62 @@ def _(node: nodes.CreatePlan) -> str:
 
 
 @format.register
+def _(node: nodes.CreateCascade) -> str:
+    head = "CREATE OR REPLACE" if node.or_replace else "CREATE"
+    name = None if node.name is None else write_name(node.name)
+    kind = "CASCADE" + _unless(node.if_not_exists) + after("", name)
+    members = " TO ".join(format(member) for member in node.members)
+    return f"{head} {kind} FROM {members}{_promise(node)}{_using(node.options)}"
+
+
+@format.register
+def _(node: nodes.DeployedGroup) -> str:
+    if node.pool is not None:
+        return f"POOL {write_name(node.pool)}"
+    return f"MODEL{'S' * (len(node.models) > 1)} {_list(node.models)}"
+
+
+@format.register
+def _(node: nodes.DeployedCascade) -> str:
+    members = " -> ".join(format(member) for member in node.members)
+    escalated = after("ESCALATE AT MOST", node.at_most) + after("ESCALATE WHEN", node.when)
+    return f"CASCADE {members}{escalated}"
+
+
+@format.register
+def _(node: nodes.DeployedPlan) -> str:
+    return f"PLAN {write_name(node.name)}"
+
+
+@format.register
+def _(node: nodes.Deploy) -> str:
+    head = "DEPLOY OR REPLACE" if node.or_replace else "DEPLOY"
+    what = format(node.what)
+    what = f"({what})" if isinstance(node.what, nodes.Select) else what
+    policy = None if node.policy is None else write_name(node.policy)
+    under = after("UNDER SLA", node.under) + after("ROUTE BY", policy)
+    rest = after("FALLBACK TO", node.fallback) + _using(node.options)
+    return f"{head} {what} AS {write_name(node.name)}{under}{rest}"
+
+
+@format.register
+def _(node: nodes.Undeploy) -> str:
+    return f"UNDEPLOY{' IF EXISTS' * node.if_exists} {write_name(node.name)}"
+
+
+@format.register
+def _(node: nodes.Simulate) -> str:
+    trace = write_text(node.trace)
+    return f"SIMULATE {write_name(node.name)} ON TRACE {trace}{_using(node.options)}"
+
+
+@format.register
+def _(node: nodes.ExplainDeploy) -> str:
+    options = f" ({_list(node.options)})" if node.options else ""
+    return f"EXPLAIN{options} {format(node.deploy)}"
+
+
+@format.register
 def _(node: nodes.RefreshPool) -> str:
     return f"REFRESH POOL {write_name(node.name)}"
 
@@ -317,6 +389,14 @@ def _(node: nodes.ResetOption) -> str:
 
 def _unless(if_not_exists: bool) -> str:
     return " IF NOT EXISTS" if if_not_exists else ""
+
+
+def _promise(node: nodes.SelectCascades | nodes.CreateCascade) -> str:
+    """What a cascade may lose, and how sure that is; OF ACCURACY is written also as the default."""
+    within = after("WITHIN", node.within)
+    return f"{within} OF {node.measure.upper()}" * bool(within) + after(
+        "CONFIDENCE", node.confidence
+    )
 
 
 def _condition_after_on(condition: nodes.Expression | None) -> str | None:

@@ -32,14 +32,8 @@ class FusionRules(LinkRules):
 
     def explain_fusion(self, children: Children) -> nodes.ExplainFusion:
         _explain, _open, options, _close, _fusion, model = children
-        for option in options or ():
-            if not isinstance(option, nodes.Option):  # the word ANALYZE
-                raise ParserError(
-                    "EXPLAIN FUSION reads what the search has kept: there is nothing to run",
-                    span=span_of([option]),
-                    hint="write EXPLAIN FUSION m, or EXPLAIN (FORMAT json) FUSION m",
-                )
-        return nodes.ExplainFusion(model, tuple(options or ()), span=span_of(children))
+        kept = nothing_to_run(options, "EXPLAIN FUSION reads what the search has kept", "FUSION m")
+        return nodes.ExplainFusion(model, kept, span=span_of(children))
 
     def create_model(self, children: Children) -> nodes.CreateModel:
         _create, or_, _replace, _model, if_, _not, exists, name, _as, made = children
@@ -75,3 +69,17 @@ class FusionRules(LinkRules):
 
     def memory_clause(self, children: Children) -> Clause:
         return Clause("FOR MEMORY", {"memory_only": True}, span_of(children))
+
+
+def nothing_to_run(
+    options: Children | tuple[nodes.Option, ...] | None, reads: str, what: str
+) -> tuple[nodes.Option, ...]:
+    """The options of an EXPLAIN that only reads. Raises ParserError for the word ANALYZE."""
+    for option in options or ():
+        if not isinstance(option, nodes.Option):
+            raise ParserError(
+                f"{reads}: there is nothing to run",
+                span=span_of([option]),
+                hint=f"write EXPLAIN {what}, or EXPLAIN (FORMAT json) {what}",
+            )
+    return tuple(options or ())

@@ -8,6 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sommelier.grammar.cascade_nodes import (
+    CreateCascade,
+    ExplainCascade,
+    SelectCascades,
+)
+from sommelier.grammar.deployment_nodes import (
+    Deploy,
+    DeployedCascade,
+    DeployedGroup,
+    DeployedPlan,
+    ExplainDeploy,
+    Simulate,
+    Undeploy,
+)
 from sommelier.grammar.expression_nodes import (
     And,
     Arithmetic,
@@ -83,13 +97,20 @@ __all__ = [
     "Context",
     "Corr",
     "CorrCondition",
+    "CreateCascade",
     "CreateLink",
     "CreateModel",
     "CreatePlan",
     "CreatePool",
+    "Deploy",
+    "DeployedCascade",
+    "DeployedGroup",
+    "DeployedPlan",
     "Describe",
     "Drop",
     "Explain",
+    "ExplainCascade",
+    "ExplainDeploy",
     "ExplainFusion",
     "ExplainWhy",
     "Expression",
@@ -125,34 +146,38 @@ __all__ = [
     "RegisterModel",
     "ResetOption",
     "Select",
+    "SelectCascades",
     "SelectFusions",
     "SelectLinks",
     "SelectPlan",
     "SetOption",
     "Show",
+    "Simulate",
     "Source",
     "Statement",
     "SubqueryRef",
     "TaskRef",
     "Text",
     "Times",
+    "Undeploy",
 ]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class CatalogSql(Statement):
-    """A SELECT/WITH that asks for no MODELS, LINKS, PLAN, FUSIONS: SQL over the catalog's views."""
+    """A SELECT/WITH that asks for no MODELS, LINKS, PLAN, FUSIONS, CASCADES: SQL over the
+    catalog's views."""
 
     text: str
 
 
-Question = Select | SelectLinks | SelectPlan | SelectFusions
+Question = Select | SelectLinks | SelectPlan | SelectFusions | SelectCascades
 """What EXPLAIN explains."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Explain(Statement):
-    """`EXPLAIN [ANALYZE] [(options)] SELECT MODELS | LINKS | PLAN | FUSIONS ...`."""
+    """`EXPLAIN [ANALYZE] [(options)] SELECT MODELS | LINKS | PLAN | FUSIONS | CASCADES ...`."""
 
     select: Question
     analyze: bool = False
@@ -171,8 +196,8 @@ class ExplainWhy(Statement):
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Show(Statement):
     """what : models, tasks, sources, pools, views, datasets, devices, metrics, settings, functions,
-    units, jobs, rejections, labels, indexes, links, plans; versions, profiles, lineage OF a model;
-    segments, disagreements, bounds OF one or two models."""
+    units, jobs, rejections, labels, indexes, links, plans, cascades, deployments; versions,
+    profiles, lineage OF a model; segments, disagreements, bounds OF one or two models."""
 
     what: str
     of: tuple[ModelRef | Parameter, ...] = ()
@@ -184,8 +209,8 @@ class Show(Statement):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Describe(Statement):
-    """kind : model, pool, view, metric, task, dataset, device, link, plan; None = a model if there
-    is one."""
+    """kind : model, pool, view, metric, task, dataset, device, link, plan, cascade, deployment;
+    None = a model if there is one."""
 
     name: ModelRef
     kind: str | None = None
@@ -275,7 +300,7 @@ class AlterTask(Statement):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Drop(Statement):
-    """kind : model, pool, view, dataset, device, link, plan."""
+    """kind : model, pool, view, dataset, device, link, plan, cascade."""
 
     kind: str
     name: ModelRef

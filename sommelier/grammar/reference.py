@@ -25,6 +25,7 @@ _SIGNS = {
     "PLUS": "+",
     "MINUS": "-",
     "STAR": '"*"',
+    "ARROW": '"->"',
     "SLASH": "/",
     "STRING": "'text'",
     "IDENT": "name",

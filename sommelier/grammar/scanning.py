@@ -27,8 +27,8 @@ _PIECE = re.compile(
     re.VERBOSE,
 )
 _SHOW_TABLES = (["SHOW", "TABLES"], ["SHOW", "ALL", "TABLES"])
-_ASKED = frozenset({"MODEL", "MODELS", "LINKS", "PLAN", "FUSIONS"})
-_NO_SOURCES = frozenset({"LINKS", "PLAN", "FUSIONS"})  # these have no FROM
+_ASKED = frozenset({"MODEL", "MODELS", "LINKS", "PLAN", "FUSIONS", "CASCADES"})
+_NO_SOURCES = frozenset({"LINKS", "PLAN", "FUSIONS", "CASCADES"})  # these have no FROM
 _OURS = frozenset({"CORR", "PICK"})
 _NO_PROJECTION = frozenset({".", ",", "::", "AS", "[", "||"})
 
@@ -84,7 +84,7 @@ def statements(text: str) -> list[Stretch]:
 
 def is_catalog_sql(tokens: Sequence[Piece]) -> bool:
     """Whether a statement is SQL over the catalog's views: SELECT or WITH, and not SELECT MODEL(S),
-    SELECT LINKS, SELECT PLAN or SELECT FUSIONS.
+    SELECT LINKS, SELECT PLAN, SELECT FUSIONS or SELECT CASCADES.
 
     `SELECT model.name` and `SELECT model, device` are SQL: nothing of ours continues like that.
     So are `SELECT model FROM profiles`, a column of a view, and SHOW [ALL] TABLES.

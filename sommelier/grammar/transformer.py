@@ -1,7 +1,7 @@
 """Turns what the grammar's rules matched into nodes, while the text is being parsed.
 
-The rules of expressions, of SELECT, of links and of fusions are in their own files; here are the
-other statements.
+The rules of expressions, of SELECT, of links, fusions, cascades and deployments are in their own
+files; here are the other statements.
 Optional parts that were not written are None (lark's maybe_placeholders).
 """
 
@@ -13,8 +13,8 @@ from lark import Token
 
 from sommelier.errors import ParserError
 from sommelier.grammar import nodes
+from sommelier.grammar.deployment_rules import DeploymentRules
 from sommelier.grammar.expression_rules import Children, span_of
-from sommelier.grammar.fusion_rules import FusionRules
 from sommelier.grammar.select_rules import (
     Clause,
     check_creation,
@@ -25,7 +25,7 @@ from sommelier.grammar.select_rules import (
 from sommelier.grammar.spelling import unquoted
 
 
-class NodeBuilder(FusionRules):
+class NodeBuilder(DeploymentRules):
     """Every rule of query.lark by its name."""
 
     def explain(self, children: Children) -> nodes.Explain:
@@ -84,6 +84,10 @@ class NodeBuilder(FusionRules):
         return nodes.Describe(
             name, None if kind is None else kind.type.lower(), span=span_of(children)
         )
+
+    def described(self, children: Children) -> Token:
+        token: Token = children[0]
+        return token
 
     def compare(self, children: Children) -> nodes.Compare:
         word, reference, _with, candidate, using = children
