@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.runtime.server.messages import message
+from sommelier.runtime.server.parameters import DEADLINE
 from sommelier.runtime.server.protocol import (
     BAD_REQUEST,
     InferRequest,
@@ -55,14 +56,12 @@ Array = NDArray[Any]
 def infer_request(received: Any, left_s: float | None) -> InferRequest:
     """What a ModelInferRequest asks. left_s : until the call's own deadline; None: it has none.
 
-    The sooner of that deadline and the parameter `timeout` (microseconds) counts. Raises
-    ProtocolError for tensors that are not what their shape and datatype say.
+    The sooner of that deadline and the one in the parameters counts. Raises ProtocolError for
+    tensors that are not what their shape and datatype say.
     """
     asked = parameters(received.parameters)
     if left_s is not None:
-        left_us = max(round(left_s * 1e6), 1)  # 0 would mean: no timeout
-        told = asked.get("timeout") or math.inf
-        asked["timeout"] = min(int(told), left_us) if _is_finite(told) else left_us
+        _shorten(asked, left_s)
     return InferRequest(
         model=received.model_name,
         version=received.model_version,
@@ -106,8 +105,14 @@ def parameters(received: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _shorten(asked: dict[str, Any], left_s: float) -> None:
+    """Let the parameters' deadline be no later than the call's."""
+    left_us = max(round(left_s * 1e6), 1)  # 0 would mean: no timeout
+    told_ms, told_us = asked.get(DEADLINE), asked.get("timeout") or left_us
+    if told_ms is None:
+        asked["timeout"] = min(told_us, left_us) if isinstance(told_us, int | float) else told_us
+    elif isinstance(told_ms, int | float):
+        asked[DEADLINE] = min(told_ms, left_us / 1e3)
 
 
 def _inputs(received: Any) -> dict[str, Array]:

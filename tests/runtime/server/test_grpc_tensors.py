@@ -82,6 +82,16 @@ def test_the_sooner_of_the_calls_deadline_and_the_parameter_counts(
     assert infer_request(request, left_s).parameters.get("timeout") == counts_us
 
 
+@pytest.mark.parametrize(("told_ms", "counts_ms"), [(100.0, 100.0), (900.0, 250.0)])
+def test_the_calls_deadline_is_no_later_for_our_own_parameter(
+    told_ms: float, counts_ms: float
+) -> None:
+    request = message("ModelInferRequest")()
+    request.parameters["sommelier_deadline_ms"].double_param = told_ms
+    found = infer_request(request, 0.25).parameters
+    assert found == {"sommelier_deadline_ms": counts_ms}
+
+
 def _mixed(request: Any) -> None:
     _add(request, "x", "FP32", [1]).contents.fp32_contents.append(1)
     request.raw_input_contents.append(b"\0" * 4)
