@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from math import inf
 from typing import Literal
 
@@ -18,7 +19,9 @@ class CascadeStage:
     whose answers always stand. threshold : the least score that stands; inf sends every input on,
     and a score that is NaN is always sent on. flops : of one input, None when unknown.
     quantiles : of the scores of the `samples` calibration inputs that reached the stage, from the
-    0th to the 100th in equal steps; () when unknown. A NaN counts as -inf.
+    0th to the 100th in equal steps; () when unknown. A NaN counts as -inf. format :
+    analysis.links.AnswerFormat as JSON, how the model writes its answers; None: as logits. output :
+    which of its outputs they are; None: the first.
     """
 
     model: str
@@ -28,6 +31,8 @@ class CascadeStage:
     flops: float | None = None
     quantiles: tuple[float, ...] = ()
     samples: int = 0
+    format: str | None = None
+    output: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,53 @@ class CascadePlan:
     def thresholds(self) -> tuple[float, ...]:
         """Of all stages but the last."""
         return tuple(stage.threshold for stage in self.stages[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeMember:
+    """A model of a kept cascade, in the order they are asked.
+
+    version : the model's when the cascade was calibrated (storage.versions.version_of); the catalog
+    fills it in where it is missing. answered : share of the calibration samples that it answered,
+    an estimate for others. accuracy : on the samples, None without labels. ranking : of the scores
+    that were compared, (name, area under the risk-coverage curve), the best first.
+    """
+
+    model_id: str
+    version: str = ""
+    answered: float | None = None
+    accuracy: float | None = None
+    ranking: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCascade:
+    """A cascade under a name. members : of plan.stages, one by one; stages have the names that the
+    models have now, or had when it was kept.
+
+    loss : its mean over the samples, an estimate; what was proved is plan.promise. flops : of one
+    input on average, flops_share : of the last model's, both estimates; None when a model's are
+    unknown. statement : makes it anew. stale : why it must not be used, filled in by the catalog.
+    """
+
+    name: str
+    plan: CascadePlan
+    members: tuple[CascadeMember, ...]
+    loss: float | None = None
+    flops: float | None = None
+    flops_share: float | None = None
+    dataset: str | None = None
+    probe_set_id: str | None = None
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+    statement: str = ""
+    created_at: datetime | None = field(default=None, compare=False)
+    stale: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models, from the first asked to the one that is trusted."""
+        return tuple(stage.model for stage in self.plan.stages)
 
 
 def expected_flops(flops: Sequence[float], answered: Sequence[float]) -> float:

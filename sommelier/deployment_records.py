@@ -71,7 +71,7 @@ class Deployment:
     sla_ms; None and 1.0 when nothing was promised. min_accuracy : in [0, 1], of any answer.
     policy, knobs : runtime.policies; None is its default. fallback : name of the model of last
     resort, which answers when routing refuses a request. task, dataset : what accuracy is about.
-    notes : what a person should know of it, one sentence each. id : 'deployment:' and a hash.
+    notes : what a person should know of it, one sentence each.
     """
 
     name: str
@@ -93,7 +93,6 @@ class Deployment:
     catalog_version: int = 0
     created_at: datetime | None = None
     notes: tuple[str, ...] = ()
-    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

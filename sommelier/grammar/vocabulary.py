@@ -13,8 +13,8 @@ RESERVED_COLUMNS = _words(
 """Keywords that could stand where a column, alias, function or option is named."""
 
 RESERVED_NAMES = _words(
-    "ALL ANY CASCADE DATASET DEPLOYMENT DEVICE FALSE FROM IF LINK METRIC MODEL MODELS NULL PLAN POOL"
-    " TASK TRUE VIEW"
+    "ALL ANY CASCADE DATASET DEPLOYMENT DEVICE FALSE FROM IF LINK METRIC MODEL MODELS NULL OR PLAN"
+    " POOL TASK TRUE VIEW"
 )
 """Keywords that could stand where a model, pool, dataset ... is named."""
 
@@ -38,7 +38,8 @@ STARTERS = _words(
 CATALOG_VIEWS = _words(
     """models profiles equivalences datasets probe_sets sketches tasks jobs job_tasks pools
     pool_models views rejections devices labels operator_costs settings segments lineage links
-    plans plan_models fusions fusion_tasks fusion_trace"""
+    plans plan_models fusions fusion_tasks fusion_trace cascades cascade_stages
+    deployments deployed_models served"""
 )
 """What catalog SQL reads; storage/views.py makes them."""
 

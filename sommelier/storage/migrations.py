@@ -104,6 +104,20 @@ def add_background_jobs(connection: Connection) -> None:
         connection.exec_driver_sql(f"ALTER TABLE store.jobs ADD COLUMN IF NOT EXISTS {name} {kind}")
 
 
+def add_cascades(connection: Connection) -> None:
+    """8: cascades, their models and thresholds."""
+    from sommelier.storage.schema import CASCADE_TABLES, METADATA
+
+    METADATA.create_all(connection, tables=CASCADE_TABLES, checkfirst=True)
+
+
+def add_deployments(connection: Connection) -> None:
+    """9: deployments, their models, and how long requests took."""
+    from sommelier.storage.schema import DEPLOYMENT_TABLES, METADATA
+
+    METADATA.create_all(connection, tables=DEPLOYMENT_TABLES, checkfirst=True)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     create_tables,
     name_database,
@@ -112,6 +126,8 @@ MIGRATIONS: tuple[Migration, ...] = (
     add_links,
     add_fusions,
     add_background_jobs,
+    add_cascades,
+    add_deployments,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -1,8 +1,9 @@
 """The tables of the catalog, in DuckDB's schema `store`; the views people query are in views.py.
 
-This, with fusion_schema.py, is the only description of the tables; migrations create them from it
-and every change to a row is a SQLAlchemy Core statement on them. Importing this module imports
-SQLAlchemy (about 0.13 s), so only the paths that write do; see database.py.
+This, with the schemas of fusions, cascades and deployments, is the only description of the tables;
+migrations create them from it and every change to a row is a SQLAlchemy Core statement on them.
+Importing this module imports SQLAlchemy (about 0.13 s), so only the paths that write do; see
+database.py.
 
 No foreign keys: DuckDB cannot update a row another one refers to. Times are naive UTC, because
 DuckDB's TIMESTAMPTZ needs pytz to be read. Tuples and mappings are JSON text, except the tags and
@@ -24,10 +25,14 @@ from sqlalchemy import (
     Table,
 )
 
+from sommelier.storage.cascade_schema import CASCADE_STAGES, CASCADES
+from sommelier.storage.deployment_schema import DEPLOYED_MODELS, DEPLOYMENTS, SERVED
 from sommelier.storage.fusion_schema import FUSION_TASKS, FUSION_TRACE, FUSIONS
 from sommelier.storage.schema_base import METADATA as METADATA
 from sommelier.storage.schema_base import key
 
+CASCADE_TABLES = (CASCADES, CASCADE_STAGES)
+DEPLOYMENT_TABLES = (DEPLOYMENTS, DEPLOYED_MODELS, SERVED)
 FUSION_TABLES = (FUSIONS, FUSION_TASKS, FUSION_TRACE)
 
 META = Table("meta", METADATA, key("key"), Column("value", String, nullable=False))

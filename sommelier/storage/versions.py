@@ -1,4 +1,4 @@
-"""When a link, plan or fusion is stale: a model of it is gone, or answers otherwise now.
+"""When a link, plan, fusion or cascade is stale: a model of it is gone, or answers otherwise now.
 
 The rule is SQL, because the views say it too; `version_of` is the same rule for one record.
 """
@@ -107,6 +107,12 @@ PLAN_STATES = f"""
         LEFT JOIN ({link_states(_PLANNED)}) s ON s.id = k.id)
     GROUP BY plan"""
 """(plan, stale) of every saved plan that has models."""
+
+CASCADE_STATES = f"""
+    SELECT p.cascade, string_agg({_MODEL_FAULT}, '; ' ORDER BY p.position) AS stale
+    FROM store.cascade_stages p LEFT JOIN store.models m ON m.id = p.model_id
+    GROUP BY p.cascade"""
+"""(cascade, stale) of every cascade; stale is NULL while its models are what they were."""
 
 FUSION_STATES = f"""
     SELECT p.fusion_id, string_agg({_MODEL_FAULT}, '; ' ORDER BY p.position) AS stale

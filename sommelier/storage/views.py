@@ -6,7 +6,7 @@ units (bytes, FLOPs, ms, fractions), times are UTC.
 
 from __future__ import annotations
 
-from sommelier.storage.versions import FUSION_STATES, PLAN_STATES, link_states
+from sommelier.storage.versions import CASCADE_STATES, FUSION_STATES, PLAN_STATES, link_states
 
 # best provenance first, then the smallest batch: one number per model and context-free metric
 _BEST = """
@@ -135,6 +135,43 @@ VIEWS: dict[str, str] = {
     FROM store.fusion_trace t JOIN store.fusions f ON f.id = t.fusion_id
     LEFT JOIN store.models m ON m.id = f.model_id
     ORDER BY 1, t.fusion_id, t.step""",
+    "cascades": f"""
+    SELECT c.name, t.models, if(s.stale IS NULL, 'current', 'stale') AS state,
+        c.promised AS promised_loss, c.at_most, c.confidence, c.samples, c.loss, c.flops,
+        c.flops_share, coalesce(s.stale, c.reason) AS reason, c.dataset, c.seed, c.statement,
+        c.created_at, c.probe_set_id
+    FROM store.cascades c
+    LEFT JOIN ({CASCADE_STATES}) s ON s.cascade = c.name
+    LEFT JOIN (
+        SELECT p.cascade, string_agg(coalesce(m.name, p.name), ', ' ORDER BY p.position) AS models
+        FROM store.cascade_stages p LEFT JOIN store.models m ON m.id = p.model_id
+        GROUP BY p.cascade) t ON t.cascade = c.name
+    ORDER BY c.name""",
+    "cascade_stages": """
+    SELECT p.cascade, coalesce(m.name, p.name) AS model, p.score, p.threshold, p.temperature,
+        p.answered, p.accuracy, p.flops, p.samples, p.position, p.model_id
+    FROM store.cascade_stages p LEFT JOIN store.models m ON m.id = p.model_id
+    ORDER BY p.cascade, p.position""",
+    "deployments": """
+    SELECT d.name, d.kind, t.models, d.sla_ms, if(d.sla_ms IS NULL, NULL, d.quantile) AS quantile,
+        d.min_accuracy, d.policy, d.fallback, d.options, d.knobs, d.plan, d.escalate_at_most,
+        d.dataset, d.task, d.statement, d.created_at
+    FROM store.deployments d LEFT JOIN (
+        SELECT p.deployment, string_agg(coalesce(m.name, p.name), ', ' ORDER BY p.position)
+            AS models
+        FROM store.deployed_models p LEFT JOIN store.models m ON m.id = p.model_id
+        GROUP BY p.deployment) t ON t.deployment = d.name
+    ORDER BY d.name""",
+    "deployed_models": """
+    SELECT p.deployment, coalesce(m.name, p.name) AS model, p.accuracy, p.basis, p.mean_ms,
+        p.std_ms, p.stand_ins, p.position, p.model_id
+    FROM store.deployed_models p LEFT JOIN store.models m ON m.id = p.model_id
+    ORDER BY p.deployment, p.position""",
+    "served": """
+    SELECT s.deployment, m.name AS model, s.device, s.batch, s.requests, s.mean_ms, s.std_ms,
+        s.p50_ms, s.p99_ms, s.queue_ms, s.measured_at, s.model_id
+    FROM store.served s LEFT JOIN store.models m ON m.id = s.model_id
+    ORDER BY 1, 2, 3, 4""",
     "datasets": """
     SELECT d.name, d.kind, d.samples, d.labelled, d.held_out, d.item_shape, d.dtype,
         l.name AS label_space, d.path, d.options, d.id
