@@ -1,0 +1,201 @@
+"""The Open Inference Protocol v2 over HTTP: paths and keys; a thin layer on ModelService.
+
+Everything runs in the thread of the event loop but what takes long: loading models, and reading and
+writing large or compressed bodies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from sommelier.runtime.server.http_messages import (
+    Handler,
+    Headers,
+    HttpRequest,
+    HttpResponse,
+    Limits,
+    Reply,
+)
+from sommelier.runtime.server.metrics import CONTENT_TYPE
+from sommelier.runtime.server.openapi import document, page
+from sommelier.runtime.server.protocol import NOT_FOUND, ProtocolError
+from sommelier.runtime.server.rest_inference import Target, read_json
+from sommelier.runtime.server.rest_requests import (
+    Inference,
+    Place,
+    error_response,
+    failure_response,
+    json_response,
+)
+from sommelier.runtime.server.service import ModelService
+
+OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})  # orchestrators ask without a key
+_THREADS = 2
+_HTML = b"text/html; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """Who answers a path."""
+
+    method: str
+    answer: Callable[[HttpRequest, Target, Reply], Callable[[], None] | None]
+
+
+class RestApi:
+    """What `HttpServer` asks. One per event loop; close it when the server has stopped."""
+
+    def __init__(
+        self, service: ModelService, limits: Limits, *, api_keys: frozenset[str] = frozenset()
+    ) -> None:
+        """api_keys : one of them must come with a request; none: anybody may ask."""
+        self._service = service
+        self._limits = limits
+        self._keys = tuple(key.encode() for key in api_keys)
+        self._loop = asyncio.get_running_loop()
+        self._slow = ThreadPoolExecutor(_THREADS, thread_name_prefix="repository")
+        self._place = Place(service, self._loop, limits.body)
+        self._routes = self._table()
+
+    def handler(self) -> Handler:
+        """For `HttpServer`."""
+        return Handler(self._admit, self._answer, error_response)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._place.threads.shutdown(wait=False, cancel_futures=True)
+        self._slow.shutdown(wait=False, cancel_futures=True)
+
+    # ---- every request
+
+    def _admit(self, request: HttpRequest) -> HttpResponse | None:
+        if self._keys and request.path not in OPEN and not self._has_key(request.headers):
+            refused = error_response(401, "this server wants a key: Authorization: Bearer KEY")
+            refused.headers = ((b"www-authenticate", b"Bearer"),)
+            return refused
+        return None
+
+    def _has_key(self, headers: Headers) -> bool:
+        given = headers.get(b"x-api-key") or b""
+        kind, _, bearer = headers.get(b"authorization", b"").partition(b" ")
+        if kind.lower() == b"bearer":
+            given = bearer.strip()
+        matches = [hmac.compare_digest(given, key) for key in self._keys]  # all, in equal time
+        return any(matches)
+
+    def _answer(self, request: HttpRequest, reply: Reply) -> Callable[[], None] | None:
+        try:
+            route, target = self._routed(request)
+            return route.answer(request, target, reply)
+        except Exception as error:
+            reply(failure_response(error))
+            return None
+
+    def _routed(self, request: HttpRequest) -> tuple[_Route, Target]:
+        parts = [unquote(part) for part in request.path.rstrip("/").split("/")[1:]]
+        target = Target("", "")
+        match parts:
+            case ["v2", "models", "stats"]:
+                key = "v2/models/stats"
+            case ["v2", "models", model, "versions", version, *rest]:
+                key, target = "/".join(["v2/models/*", *rest]), Target(model, version)
+            case ["v2", "models", model, *rest]:
+                key, target = "/".join(["v2/models/*", *rest]), Target(model, "")
+            case ["v2", "repository", "models", model, verb]:
+                key, target = f"v2/repository/models/*/{verb}", Target(model, "")
+            case _:
+                key = "/".join(parts)
+        route = self._routes.get(key)
+        if route is None:
+            raise ProtocolError(NOT_FOUND, "Not Found")
+        method = "GET" if request.method == "HEAD" else request.method
+        if method != route.method:
+            raise ProtocolError(405, f"{request.path[:200]} takes {route.method}")
+        return route, target
+
+    # ---- what there is
+
+    def _table(self) -> dict[str, _Route]:
+        service = self._service
+        described: dict[str, Callable[[HttpRequest, Target], HttpResponse]] = {
+            "": lambda _, __: HttpResponse(200, page(), _HTML),
+            "docs": lambda _, __: HttpResponse(200, page(), _HTML),
+            "openapi.json": lambda _, __: json_response(document()),
+            "metrics": lambda _, __: HttpResponse(
+                200, service.metrics_text().encode(), CONTENT_TYPE.encode()
+            ),
+            "v2": lambda _, __: json_response(service.server_metadata()),
+            "v2/health/live": lambda _, __: json_response({"live": service.live()}),
+            "v2/health/ready": lambda _, __: _readiness(service.ready(), service.live()),
+            "v2/models/stats": lambda _, __: json_response(service.statistics()),
+            "v2/models/*": lambda _, t: json_response(service.metadata(t.model, t.version)),
+            "v2/models/*/ready": lambda _, t: _model_readiness(
+                t.model, service.ready(t.model, t.version)
+            ),
+            "v2/models/*/stats": lambda _, t: json_response(service.statistics(t.model, t.version)),
+        }
+        routes = {path: _Route("GET", _at_once(answer)) for path, answer in described.items()}
+        posts = {
+            "v2/repository/index": _at_once(self._index),
+            "v2/repository/models/*/load": self._load,
+            "v2/repository/models/*/unload": self._unload,
+            "v2/models/*/infer": self._infer,
+        }
+        return routes | {path: _Route("POST", answer) for path, answer in posts.items()}
+
+    def _index(self, request: HttpRequest, _: Target) -> HttpResponse:
+        asked = read_json(request.body) if request.body else {}
+        return json_response(self._service.index(asked.get("ready") is True))
+
+    def _load(self, request: HttpRequest, target: Target, reply: Reply) -> None:
+        given = _repository_parameters(request)
+        self._in_thread(lambda: self._service.load(target.model, given), reply)
+
+    def _unload(self, request: HttpRequest, target: Target, reply: Reply) -> None:
+        given = _repository_parameters(request)
+        self._in_thread(lambda: self._service.unload(target.model, given), reply)
+
+    def _in_thread(self, work: Callable[[], None], reply: Reply) -> None:
+        def run() -> None:
+            try:
+                work()
+                response = HttpResponse(200)
+            except Exception as error:
+                response = failure_response(error)
+            self._loop.call_soon_threadsafe(reply, response)
+
+        self._slow.submit(run)
+
+    def _infer(self, request: HttpRequest, target: Target, reply: Reply) -> Callable[[], None]:
+        inference = Inference(self._place, request, target, reply)
+        inference.start()
+        return inference.cancel
+
+
+def _at_once(
+    answer: Callable[[HttpRequest, Target], HttpResponse],
+) -> Callable[[HttpRequest, Target, Reply], None]:
+    return lambda request, target, reply: reply(answer(request, target))
+
+
+def _readiness(ready: bool, live: bool) -> HttpResponse:
+    """Both keys: kserve's client reads `ready` and `live`, Triton's only the status."""
+    return json_response({"ready": ready, "live": live}, status=200 if ready else 503)
+
+
+def _model_readiness(name: str, ready: bool) -> HttpResponse:
+    return json_response({"name": name, "ready": ready}, status=200 if ready else 400)
+
+
+def _repository_parameters(request: HttpRequest) -> dict[str, Any]:
+    """What a load or unload asks for. Raises ProtocolError."""
+    found = read_json(request.body).get("parameters") if request.body else None
+    if found is not None and not isinstance(found, dict):
+        raise ProtocolError(400, "'parameters' is no object")
+    return found or {}

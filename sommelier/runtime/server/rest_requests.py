@@ -1,0 +1,149 @@
+"""One request for inference over REST, from its bytes to those of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from threading import get_ident
+from typing import Any
+
+import orjson
+
+from sommelier.runtime.server.compression import accepts_gzip, compressed, decompressed
+from sommelier.runtime.server.http_messages import HttpRequest, HttpResponse, Reply
+from sommelier.runtime.server.protocol import INTERNAL, InferResponse, ProtocolError
+from sommelier.runtime.server.rest_inference import (
+    HEADER_LENGTH,
+    OutputForm,
+    Target,
+    decode_request,
+    encode_response,
+)
+from sommelier.runtime.server.service import ModelService, as_protocol_error
+
+logger = logging.getLogger(__name__)
+
+HEAVY = 1 << 20  # bytes; what is larger, or compressed, is read and written in another thread
+_WORTH = 1 << 10  # bytes; smaller answers are not compressed
+_BINARY = b"application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where requests are worked on. body : most bytes of one, once it is decompressed."""
+
+    service: ModelService
+    loop: asyncio.AbstractEventLoop
+    body: int
+    thread: int = field(default_factory=get_ident)  # of the event loop
+    threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="rest")
+    )
+
+
+class Inference:
+    """A request on its way. `reply` is called once, in the thread of the event loop."""
+
+    __slots__ = ("_cancelled", "_form", "_future", "_place", "_reply", "_request", "_target")
+
+    def __init__(self, place: Place, request: HttpRequest, target: Target, reply: Reply) -> None:
+        self._place = place
+        self._request = request
+        self._target = target
+        self._reply = reply
+        self._form = OutputForm({})
+        self._future: Future[InferResponse] | None = None
+        self._cancelled = False
+
+    def start(self) -> None:
+        """Read the request and have it answered; large ones in another thread."""
+        encoded = self._encoding not in (b"", b"identity")
+        if encoded or len(self._request.body) > HEAVY:
+            self._place.threads.submit(self._begin)
+        else:
+            self._begin()
+
+    def cancel(self) -> None:
+        """The client is gone: end the inference."""
+        self._cancelled = True
+        if self._future is not None:
+            self._future.cancel()
+
+    @property
+    def _encoding(self) -> bytes:
+        return self._request.headers.get(b"content-encoding", b"").strip().lower()
+
+    def _begin(self) -> None:
+        try:
+            body = decompressed(self._request.body, self._encoding, self._place.body)
+            length = self._request.headers.get(HEADER_LENGTH)
+            target = self._target
+            if length == b"0":
+                metadata = self._place.service.metadata(target.model, target.version)
+                target = replace(target, inputs=tuple(metadata["inputs"]))
+            asked, self._form = decode_request(body, length, target)
+            self._future = self._place.service.submit(asked)
+        except Exception as error:
+            self._send(failure_response(error))
+            return
+        if self._cancelled:
+            self._future.cancel()
+        self._future.add_done_callback(self._done)
+
+    def _done(self, future: Future[InferResponse]) -> None:
+        """In whichever thread the answer was made: leave it soon."""
+        error = future.exception()
+        if error is not None:
+            self._send(failure_response(error))
+        elif sum(array.nbytes for array in future.result().outputs.values()) > HEAVY:
+            self._place.threads.submit(self._encode, future.result())
+        else:
+            self._place.loop.call_soon_threadsafe(self._encode, future.result())
+
+    def _encode(self, answer: InferResponse) -> None:
+        try:
+            response = self._response(answer)
+        except Exception as error:
+            response = failure_response(error)
+        self._send(response)
+
+    def _response(self, answer: InferResponse) -> HttpResponse:
+        body, header_length = encode_response(answer, self._form)
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        if len(body) >= _WORTH and accepts_gzip(self._request.headers):
+            body, headers = compressed(body), ((b"content-encoding", b"gzip"),)
+        if header_length is None:
+            return HttpResponse(200, body, headers=headers)
+        told = (HEADER_LENGTH, b"%d" % header_length)
+        return HttpResponse(200, body, _BINARY, (told, *headers))
+
+    def _send(self, response: HttpResponse) -> None:
+        if get_ident() == self._place.thread:
+            self._reply(response)
+        else:
+            self._place.loop.call_soon_threadsafe(self._reply, response)
+
+
+def json_response(value: Any, *, status: int = 200) -> HttpResponse:
+    """A value as JSON."""
+    return HttpResponse(status, orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def error_response(status: int, message: str) -> HttpResponse:
+    """An error as the protocol has it."""
+    return json_response({"error": message}, status=status)
+
+
+def failure_response(error: BaseException) -> HttpResponse:
+    """An exception as the protocol has it; what we did not foresee is logged."""
+    known = as_protocol_error(error)
+    if known.status == INTERNAL and not isinstance(error, ProtocolError):
+        logger.error("a request failed", exc_info=error)
+    response = error_response(known.status, known.message)
+    if known.retry_after_ms is not None:
+        seconds = max(1, math.ceil(known.retry_after_ms / 1e3))
+        response.headers = ((b"retry-after", b"%d" % seconds),)
+    return response

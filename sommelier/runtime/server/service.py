@@ -1,0 +1,417 @@
+"""The Open Inference Protocol v2 without a transport: what REST and gRPC both ask.
+
+A name of the protocol is a deployment; a model that is served alone is a deployment of one. Answers
+that describe something are dicts in the form of the protocol's JSON.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import CancelledError as TicketCancelledError
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sommelier.deployment_records import DeployedModel, Deployment, DeploymentOptions
+from sommelier.errors import (
+    AnalysisError,
+    CancelledError,
+    InputError,
+    MemoryBudgetError,
+    RejectedError,
+    SommelierError,
+    UnknownNameError,
+)
+from sommelier.records import TensorSpec
+from sommelier.runtime.deployment import RunningDeployment
+from sommelier.runtime.pool_entries import READY
+from sommelier.runtime.server.metrics import Metrics
+from sommelier.runtime.server.parameters import Wishes, wishes
+from sommelier.runtime.server.protocol import (
+    BAD_REQUEST,
+    CANCELLED,
+    INTERNAL,
+    NOT_FOUND,
+    UNAVAILABLE,
+    InferRequest,
+    InferResponse,
+    Parameter,
+    ProtocolError,
+)
+from sommelier.runtime.server.statistics import RefusalLog, ServedStatistics
+from sommelier.runtime.server.tensors import datatype_of
+from sommelier.storage.naming import nearest
+
+if TYPE_CHECKING:
+    from sommelier.runtime.answers import Answer
+    from sommelier.runtime.pool import ModelPool
+    from sommelier.runtime.session_cache import ServedModel
+
+logger = logging.getLogger(__name__)
+
+VERSION = "1"  # a deployment is what it is now; versions of models are the catalog's
+PLATFORM = "onnxruntime_onnx"
+EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics", "parameters")
+LOAD_S = 300.0  # a load that a client asked for; the first one prepares the model
+UNLOAD_S = 30.0
+
+
+def single_model(
+    model: ServedModel, pool: ModelPool, options: DeploymentOptions | None = None
+) -> RunningDeployment:
+    """A model as a deployment of one, under its own name."""
+    deployment = Deployment(
+        name=model.name,
+        kind="models",
+        statement="",
+        models=(DeployedModel(model.name, model.id),),
+        options=options or DeploymentOptions(),
+    )
+    return RunningDeployment(deployment, {model.name: model}, pool)
+
+
+@dataclass(slots=True, eq=False)
+class _Served:
+    """One name that is served. unloaded : a client unloaded it; warm : it was ready once."""
+
+    running: RunningDeployment
+    statistics: ServedStatistics
+    unloaded: bool = False
+    warm: bool = False
+
+
+class ModelService:
+    """Answers the protocol's questions. Safe for threads. It does not close its deployments."""
+
+    def __init__(
+        self,
+        pool: ModelPool,
+        deployments: Iterable[RunningDeployment],
+        *,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """pool : of the deployments' models."""
+        self.pool = pool
+        self.metrics = metrics or Metrics()
+        self.draining = False
+        self._refusing = False
+        self._log = RefusalLog()
+        self._served = {d.name: _Served(d, ServedStatistics(d.name, VERSION)) for d in deployments}
+        self._loading = threading.Lock()  # loads and unloads, one at a time
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of everything that is served."""
+        return tuple(self._served)
+
+    # ---- about the server
+
+    def server_metadata(self) -> dict[str, Any]:
+        """`name`, `version`, `extensions`."""
+        from sommelier import __version__
+
+        return {"name": "sommelier", "version": __version__, "extensions": list(EXTENSIONS)}
+
+    def live(self) -> bool:
+        """Whether the process answers at all; also while it drains."""
+        return True
+
+    def ready(self, name: str | None = None, version: str = "") -> bool:
+        """Whether requests are welcome: to one name, or to the server.
+
+        A deployment is ready once it was, until a client unloads it: a model that left memory for
+        want of use is loaded again by the next request. The server is when each deployment is or
+        cannot be, and one is. Raises ProtocolError for a name that is not served.
+        """
+        if name is not None:
+            return not self._refusing and self._is_ready(self._find(name, version))
+        states = [self._is_ready(s) or self._is_hopeless(s) for s in self._served.values()]
+        some = any(self._is_ready(s) for s in self._served.values())
+        return not self.draining and all(states) and (some or not states)
+
+    def metadata(self, name: str, version: str = "") -> dict[str, Any]:
+        """`name`, `versions`, `platform`, `inputs`, `outputs`. Raises ProtocolError: 404 unknown,
+        400 as long as no model of it was loaded."""
+        running = self._find(name, version).running
+        if not running.inputs:
+            raise self._not_ready(name)
+        return {
+            "name": name,
+            "versions": [VERSION],
+            "platform": PLATFORM,
+            "inputs": [_tensor(spec) for spec in running.inputs],
+            "outputs": [_tensor(spec) for spec in running.outputs],
+        }
+
+    def statistics(self, name: str | None = None, version: str = "") -> dict[str, Any]:
+        """`model_stats` of one name or of all."""
+        served = [self._find(name, version)] if name else list(self._served.values())
+        return {"model_stats": [s.statistics.to_json() for s in served]}
+
+    def metrics_text(self) -> str:
+        """What Prometheus reads."""
+        return self.metrics.text([s.running.state() for s in self._served.values()], self.pool)
+
+    # ---- the repository
+
+    def index(self, ready: bool = False) -> list[dict[str, Any]]:
+        """`name`, `version`, `state`, `reason` of what is served; only what is ready if asked."""
+        entries = []
+        for name, served in self._served.items():
+            state, reason = self._state(served)
+            if not ready or state == "READY":
+                entries.append({"name": name, "version": VERSION, "state": state, "reason": reason})
+        return entries
+
+    def load(self, name: str, parameters: Mapping[str, Any] | None = None) -> None:
+        """Load every model of a deployment, and wait. Raises ProtocolError: 400 if it does not
+        load or other parameters than none are given."""
+        served = self._find(name)
+        if parameters:
+            known = ", ".join(parameters)
+            raise ProtocolError(
+                BAD_REQUEST, f"{known}: what is served comes from the database, not from requests"
+            )
+        with self._loading:
+            try:
+                for model in served.running.models:
+                    self.pool.load(model, timeout_s=LOAD_S)
+            except (SommelierError, TimeoutError) as error:
+                raise ProtocolError(BAD_REQUEST, f"failed to load '{name}': {error}") from error
+            served.unloaded = False
+
+    def unload(self, name: str, parameters: Mapping[str, Any] | None = None) -> None:
+        """Take a name out of service and give its memory back, but for models others need.
+
+        parameters : only `unload_dependents`, of which there are none. Raises ProtocolError.
+        """
+        if unknown := set(parameters or ()) - {"unload_dependents"}:
+            raise ProtocolError(BAD_REQUEST, f"unknown parameters: {', '.join(sorted(unknown))}")
+        served = self._find(name)
+        with self._loading:
+            served.unloaded = True
+            others = [s for s in self._served.values() if not s.unloaded]
+            needed = {model for s in others for model in s.running.models}
+            try:
+                for model in served.running.models:
+                    if model not in needed:
+                        self.pool.unload(model, timeout_s=UNLOAD_S, reason="a client unloaded it")
+            except (SommelierError, TimeoutError) as error:
+                raise ProtocolError(BAD_REQUEST, f"failed to unload '{name}': {error}") from error
+
+    # ---- inference
+
+    def submit(self, request: InferRequest) -> Future[InferResponse]:
+        """The answer to come. Cancelling the future ends an inference that runs.
+
+        Raises ProtocolError, at once or by the future.
+        """
+        started = time.perf_counter_ns()
+        served = self._find(request.model, request.version)
+        try:
+            wish = self._admitted(served, request)
+            ticket = served.running.submit(request.inputs, outputs=request.outputs or None, **wish)
+        except Exception as error:
+            raise self._failed(served, started, error) from error
+        submitted = time.perf_counter_ns()
+        return _Pending(ticket, lambda: self._answer(served, request, ticket, started, submitted))
+
+    def infer(self, request: InferRequest) -> InferResponse:
+        """The answer, in the caller's thread where nothing waits. Raises ProtocolError."""
+        started = time.perf_counter_ns()
+        served = self._find(request.model, request.version)
+        try:
+            wish = self._admitted(served, request)
+            answer = served.running.infer(request.inputs, outputs=request.outputs or None, **wish)
+        except Exception as error:
+            raise self._failed(served, started, error) from error
+        return self._succeeded(served, request, answer, started, started)
+
+    # ---- the end
+
+    def begin_drain(self) -> None:
+        """Not ready from now on, but everything is still answered."""
+        self.draining = True
+
+    def refuse(self) -> None:
+        """Answer 503 to what comes from now on."""
+        self.draining = self._refusing = True
+
+    def drained(self, timeout_s: float) -> int:
+        """Wait for what was taken; how many requests are left."""
+        until = time.monotonic() + timeout_s
+        return sum(
+            s.running.drain(max(0.0, until - time.monotonic())) for s in self._served.values()
+        )
+
+    # ---- inside
+
+    def _find(self, name: str, version: str = "") -> _Served:
+        served = self._served.get(name)
+        if served is None:
+            near = nearest(name, list(self._served))
+            meant = f"; did you mean '{near[0]}'?" if near else ""
+            raise ProtocolError(
+                NOT_FOUND, f"Request for unknown model: '{name[:200]}' is not found{meant}"
+            )
+        if version not in ("", VERSION):
+            raise ProtocolError(
+                NOT_FOUND,
+                f"Request for unknown model: '{name}' version {version[:40]} is not found",
+            )
+        return served
+
+    def _admitted(self, served: _Served, request: InferRequest) -> Wishes:
+        if self._refusing:
+            raise ProtocolError(UNAVAILABLE, "the server is shutting down")
+        if served.unloaded:
+            raise self._not_ready(request.model)
+        known = [spec.name for spec in served.running.outputs]
+        for name in request.outputs if known else ():
+            if name not in known:
+                told = ", ".join(known)
+                raise ProtocolError(
+                    BAD_REQUEST, f"'{request.model}' has no output '{name[:200]}', but {told}"
+                )
+        return wishes(request.parameters)
+
+    def _answer(
+        self,
+        served: _Served,
+        request: InferRequest,
+        ticket: Future[Answer],
+        started: int,
+        submitted: int,
+    ) -> InferResponse:
+        """Of a ticket that is done."""
+        try:
+            answer = ticket.result()
+        except Exception as error:
+            raise self._failed(served, started, error) from error
+        return self._succeeded(served, request, answer, started, submitted)
+
+    def _succeeded(
+        self, served: _Served, request: InferRequest, answer: Answer, started: int, submitted: int
+    ) -> InferResponse:
+        made = time.perf_counter_ns()
+        name = request.model
+        response = InferResponse(name, VERSION, request.id, answer.outputs, _decision(answer))
+        samples, now = _samples(served.running.inputs, request), time.perf_counter_ns()
+        served.statistics.succeeded(
+            samples,
+            success=now - started,
+            queue=int(answer.queue_ms * 1e6),
+            compute_input=submitted - started,
+            compute_infer=int(answer.infer_ms * 1e6),
+            compute_output=now - made,
+        )
+        self.metrics.answered(name, answer, (now - started) / 1e6, samples=samples)
+        return response
+
+    def _failed(self, served: _Served, started: int, error: Exception) -> ProtocolError:
+        """What the client is told of an error, which is counted."""
+        failure = as_protocol_error(error)
+        name = served.running.name
+        served.statistics.failed(time.perf_counter_ns() - started)
+        self.metrics.refused(name, failure.status)
+        if failure.status == INTERNAL:
+            logger.error("%s failed", name, exc_info=error)
+        elif failure.status not in (BAD_REQUEST, CANCELLED):
+            self._log.refused(name, failure.status, failure.message)
+        return failure
+
+    def _not_ready(self, name: str) -> ProtocolError:
+        _, reason = self._state(self._served[name])
+        return ProtocolError(BAD_REQUEST, f"Request for model '{name}' that is not ready: {reason}")
+
+    def _is_ready(self, served: _Served) -> bool:
+        served.warm = served.warm or served.running.ready
+        return served.warm and not served.unloaded
+
+    def _is_hopeless(self, served: _Served) -> bool:
+        return served.unloaded or self._state(served)[0] == "UNAVAILABLE"
+
+    def _state(self, served: _Served) -> tuple[str, str]:
+        """State and reason in the words of the protocol."""
+        if served.unloaded:
+            return "UNAVAILABLE", "a client unloaded it"
+        if self._is_ready(served):
+            return "READY", ""
+        models = served.running.state().models
+        told = "; ".join(f"{m.name}: {m.reason or m.state}" for m in models if m.state != READY)
+        failed = bool(models) and all(m.state == "failed" for m in models)
+        return ("UNAVAILABLE" if failed else "LOADING"), told
+
+
+class _Pending(Future["InferResponse"]):
+    """A ticket's answer as the protocol's; cancelled with it."""
+
+    def __init__(self, ticket: Future[Answer], answer: Any) -> None:
+        super().__init__()
+        self._ticket = ticket
+        self._answer = answer
+        ticket.add_done_callback(self._finish)
+
+    def cancel(self) -> bool:
+        """End the inference; the future then raises ProtocolError 499."""
+        return self._ticket.cancel()
+
+    def _finish(self, _: Future[Answer]) -> None:
+        try:
+            self.set_result(self._answer())
+        except ProtocolError as error:
+            self.set_exception(error)
+
+
+def as_protocol_error(error: BaseException) -> ProtocolError:
+    """What a client is told of any error: nothing of the inside if it is our fault."""
+    match error:
+        case ProtocolError():
+            return error
+        case RejectedError():
+            return ProtocolError(error.status, error.message, retry_after_ms=error.retry_after_ms)
+        case InputError():
+            hint = f"; {error.hint}" if error.hint else ""
+            return ProtocolError(BAD_REQUEST, f"{error.message}{hint}")
+        case TicketCancelledError() | CancelledError():
+            return ProtocolError(CANCELLED, "the request was cancelled")
+        case UnknownNameError():
+            return ProtocolError(NOT_FOUND, error.message)
+        case MemoryBudgetError():
+            return ProtocolError(UNAVAILABLE, error.message)
+        case AnalysisError():
+            return ProtocolError(INTERNAL, error.message)
+    return ProtocolError(INTERNAL, "internal error; the server's log says more")
+
+
+def _decision(answer: Answer) -> dict[str, Parameter]:
+    told: dict[str, Parameter] = {
+        "sommelier_model": answer.model,
+        "sommelier_reason": answer.reason,
+        "sommelier_queue_ms": round(answer.queue_ms, 4),
+        "sommelier_infer_ms": round(answer.infer_ms, 4),
+    }
+    if answer.stage is not None:
+        told["sommelier_stage"] = answer.stage
+    if answer.predicted:
+        told["sommelier_predicted"] = ", ".join(answer.predicted)
+    return told
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    shape = [size if isinstance(size, int) else -1 for size in spec.shape or (-1,)]
+    if spec.shape == ():
+        shape = []
+    return {"name": spec.name, "datatype": datatype_of(spec.dtype), "shape": shape}
+
+
+def _samples(inputs: tuple[TensorSpec, ...], request: InferRequest) -> int:
+    """How many samples a request has, by the first input whose first axis is open."""
+    for spec in inputs:
+        if spec.shape and not isinstance(spec.shape[0], int):
+            array = request.inputs.get(spec.name)
+            return int(array.shape[0]) if array is not None and array.ndim else 1
+    return 1
