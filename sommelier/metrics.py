@@ -60,6 +60,28 @@ METRICS: dict[str, Metric] = {
             lower_is_better=False,
             context=("device",),
         ),
+        Metric(
+            "served_latency",
+            Dimension.TIME,
+            "mean time of one run while requests were answered",
+            resource=False,
+            context=("device",),
+        ),
+        Metric(
+            "served_p99",
+            Dimension.TIME,
+            "what 99 % of those runs took at most; of several deployments, the longest",
+            resource=False,
+            context=("device",),
+        ),
+        Metric(
+            "served_requests",
+            Dimension.COUNT,
+            "how many requests it answered in deployments",
+            resource=False,
+            lower_is_better=False,
+            context=("device",),
+        ),
         Metric("energy", Dimension.ENERGY, "energy of one input", context=("device",)),
         Metric("layers", Dimension.COUNT, "number of operators in the graph"),
         Metric(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import singledispatch
 
 from sommelier.grammar import nodes
@@ -227,3 +228,18 @@ def after(keyword: str, value: object) -> str:
 
 def _not(negated: bool) -> str:
     return " NOT" if negated else ""
+
+
+def list_text(items: Iterable[nodes.Node]) -> str:
+    """Nodes parted by commas."""
+    return ", ".join(format(item) for item in items)
+
+
+def using_text(options: tuple[nodes.Option, ...]) -> str:
+    """A USING clause, nothing without options."""
+    return after("USING", list_text(options))
+
+
+def option_text(value: nodes.OptionValue) -> str:
+    """What stands behind the equals sign of an option."""
+    return f"[{list_text(value)}]" if isinstance(value, tuple) else format(value)

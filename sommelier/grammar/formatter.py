@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sommelier.grammar import deployment_formatter as deployment_formatter  # registers its nodes
 from sommelier.grammar import nodes
-from sommelier.grammar.expression_formatter import SUM, after, format, operand_text, value_text
+from sommelier.grammar.expression_formatter import (
+    SUM,
+    after,
+    format,
+    list_text,
+    operand_text,
+    option_text,
+    using_text,
+    value_text,
+)
 from sommelier.grammar.spelling import write_column, write_name, write_text
 
 __all__ = ["format", "format_expression"]
@@ -31,7 +41,7 @@ def _(node: nodes.SubqueryRef) -> str:
 
 @format.register
 def _(node: nodes.ReferenceSet) -> str:
-    return f"{node.quantifier.upper()} ({_list(node.references)})"
+    return f"{node.quantifier.upper()} ({list_text(node.references)})"
 
 
 @format.register
@@ -89,13 +99,13 @@ def _(node: nodes.Pick) -> str:
     if node.expression is not None:
         text += f"({operand_text(node.expression, SUM)})"
     if node.axes:
-        text += f" ({_list(node.axes)})"
+        text += f" ({list_text(node.axes)})"
     return f"PICK {text}" + after("TOP", node.top)
 
 
 @format.register
 def _(node: nodes.Option) -> str:
-    return f"{write_column(node.name)} = {_option_value(node.value)}"
+    return f"{write_column(node.name)} = {option_text(node.value)}"
 
 
 @format.register
@@ -104,16 +114,16 @@ def _(node: nodes.Select) -> str:
         "SELECT",
         "DISTINCT" if node.distinct else "",
         "MODELS",
-        _list(node.projection),
-        after("FROM", _list(node.sources)),
+        list_text(node.projection),
+        after("FROM", list_text(node.sources)),
         "" if node.corr is None else format(node.corr),
         after("WHERE", node.where),
         after("ON", _condition_after_on(node.on)),
-        after("ORDER BY", _list(node.order_by)),
+        after("ORDER BY", list_text(node.order_by)),
         "" if node.pick is None else format(node.pick),
         after("LIMIT", node.limit) + after("OFFSET", node.offset),
         after("INCLUDING", ", ".join(kind.upper() for kind in node.including)),
-        _using(node.options),
+        using_text(node.options),
     ]
     return " ".join(part.strip() for part in parts if part)
 
@@ -121,20 +131,20 @@ def _(node: nodes.Select) -> str:
 @format.register
 def _(node: nodes.SelectLinks) -> str:
     distinct = " DISTINCT" if node.distinct else ""
-    projection = after("", _list(node.projection)) + after("WHERE", node.where)
-    order = after("ORDER BY", _list(node.order_by))
-    tail = after("LIMIT", node.limit) + after("OFFSET", node.offset) + _using(node.options)
+    projection = after("", list_text(node.projection)) + after("WHERE", node.where)
+    order = after("ORDER BY", list_text(node.order_by))
+    tail = after("LIMIT", node.limit) + after("OFFSET", node.offset) + using_text(node.options)
     return f"SELECT{distinct} LINKS{projection}{order}{tail}"
 
 
 @format.register
 def _(node: nodes.SelectFusions) -> str:
     distinct = " DISTINCT" if node.distinct else ""
-    columns = after("", _list(node.projection))
+    columns = after("", list_text(node.projection))
     of = f" OF {_models_or_pool(node.models, node.pool)}"
     limits = after("WHERE", node.where) + after("ON", _condition_after_on(node.on))
-    order = after("ORDER BY", _list(node.order_by))
-    tail = after("LIMIT", node.limit) + after("OFFSET", node.offset) + _using(node.options)
+    order = after("ORDER BY", list_text(node.order_by))
+    tail = after("LIMIT", node.limit) + after("OFFSET", node.offset) + using_text(node.options)
     return f"SELECT{distinct} FUSIONS{columns}{of}{limits}{order}{tail}"
 
 
@@ -143,16 +153,16 @@ def _(node: nodes.SelectPlan) -> str:
     models = _models_or_pool(node.models, node.pool)
     pick = after("", None if node.pick is None else format(node.pick))
     budget = after("ON", _condition_after_on(node.on))
-    return f"SELECT PLAN FOR {models}{budget}{pick}{_using(node.options)}"
+    return f"SELECT PLAN FOR {models}{budget}{pick}{using_text(node.options)}"
 
 
 @format.register
 def _(node: nodes.SelectCascades) -> str:
     distinct = " DISTINCT" if node.distinct else ""
-    columns = after("", _list(node.projection)) + after("CORR", node.teacher) + _promise(node)
+    columns = after("", list_text(node.projection)) + after("CORR", node.teacher) + _promise(node)
     limits = after("WHERE", node.where) + after("ON", _condition_after_on(node.on))
-    order = after("ORDER BY", _list(node.order_by))
-    tail = after("LIMIT", node.limit) + after("OFFSET", node.offset) + _using(node.options)
+    order = after("ORDER BY", list_text(node.order_by))
+    tail = after("LIMIT", node.limit) + after("OFFSET", node.offset) + using_text(node.options)
     return f"SELECT{distinct} CASCADES{columns}{limits}{order}{tail}"
 
 
@@ -167,7 +177,7 @@ def _(node: nodes.CatalogSql) -> str:
 @format.register
 def _(node: nodes.Explain) -> str:
     analyze = " ANALYZE" if node.analyze else ""
-    options = f" ({_list(node.options)})" if node.options else ""
+    options = f" ({list_text(node.options)})" if node.options else ""
     return f"EXPLAIN{analyze}{options} {format(node.select)}"
 
 
@@ -179,21 +189,21 @@ def _(node: nodes.ExplainWhy) -> str:
 
 @format.register
 def _(node: nodes.ExplainFusion) -> str:
-    options = f" ({_list(node.options)})" if node.options else ""
+    options = f" ({list_text(node.options)})" if node.options else ""
     return f"EXPLAIN{options} FUSION {format(node.model)}"
 
 
 @format.register
 def _(node: nodes.ExplainCascade) -> str:
-    options = f" ({_list(node.options)})" if node.options else ""
+    options = f" ({list_text(node.options)})" if node.options else ""
     return f"EXPLAIN{options} CASCADE {write_name(node.name)}"
 
 
 @format.register
 def _(node: nodes.Show) -> str:
     like = None if node.like is None else write_text(node.like)
-    parts = (after("OF", _list(node.of)), after("LIKE", like), after("WHERE", node.where))
-    tail = after("LIMIT", node.limit) + _using(node.options)
+    parts = (after("OF", list_text(node.of)), after("LIKE", like), after("WHERE", node.where))
+    tail = after("LIMIT", node.limit) + using_text(node.options)
     return f"SHOW {node.what.upper()}{''.join(parts)}{tail}"
 
 
@@ -205,14 +215,14 @@ def _(node: nodes.Describe) -> str:
 @format.register
 def _(node: nodes.Compare) -> str:
     pair = f"{format(node.reference)} WITH {format(node.candidate)}"
-    return f"{'DIFF' if node.layers else 'COMPARE'} {pair}" + _using(node.options)
+    return f"{'DIFF' if node.layers else 'COMPARE'} {pair}" + using_text(node.options)
 
 
 @format.register
 def _(node: nodes.Import) -> str:
     locations = ", ".join(write_text(location) for location in node.locations)
     like = None if node.like is None else write_text(node.like)
-    filters = after("LIKE", like) + after("LIMIT", node.limit) + _using(node.options)
+    filters = after("LIKE", like) + after("LIMIT", node.limit) + using_text(node.options)
     return f"IMPORT MODELS FROM {write_name(node.connector)} {locations}{filters}"
 
 
@@ -220,26 +230,28 @@ def _(node: nodes.Import) -> str:
 def _(node: nodes.RegisterModel) -> str:
     task = None if node.task is None else write_text(node.task)
     head = f"REGISTER MODEL {format(node.name)} FROM {write_text(node.path)}" + after("TASK", task)
-    return head + _unless(node.if_not_exists) + _using(node.options)
+    return head + _unless(node.if_not_exists) + using_text(node.options)
 
 
 @format.register
 def _(node: nodes.RegisterDataset) -> str:
     head = f"REGISTER DATASET {write_name(node.name)} FROM {write_text(node.path)}"
-    return head + _unless(node.if_not_exists) + _using(node.options)
+    return head + _unless(node.if_not_exists) + using_text(node.options)
 
 
 @format.register
 def _(node: nodes.RegisterDevice) -> str:
-    return f"REGISTER DEVICE {write_name(node.name)}" + _using(node.options)
+    return f"REGISTER DEVICE {write_name(node.name)}" + using_text(node.options)
 
 
 @format.register
 def _(node: nodes.Analyze) -> str:
     scope = {"all": "ALL", "pool": f"POOL {write_name(node.pool or '-')}"}.get(node.scope)
     aspects = ", ".join(aspect.upper() for aspect in node.aspects)
-    rest = after("FOR", aspects) + after("AGAINST", _list(node.against)) + _using(node.options)
-    return f"ANALYZE {scope or _list(node.models)}{rest}"
+    rest = (
+        after("FOR", aspects) + after("AGAINST", list_text(node.against)) + using_text(node.options)
+    )
+    return f"ANALYZE {scope or list_text(node.models)}{rest}"
 
 
 @format.register
@@ -247,7 +259,7 @@ def _(node: nodes.AlterModel) -> str:
     head = f"ALTER MODEL {format(node.model)}"
     if node.action == "set":
         context = None if node.context is None else write_text(node.context)
-        return f"{head} SET {_list(node.options)}" + after("ON", context)
+        return f"{head} SET {list_text(node.options)}" + after("ON", context)
     if node.action == "rename":
         return f"{head} RENAME TO {write_name(node.value or '')}"
     return f"{head} {node.action.replace('_', ' ').upper()} {write_text(node.value or '')}"
@@ -255,7 +267,7 @@ def _(node: nodes.AlterModel) -> str:
 
 @format.register
 def _(node: nodes.AlterTask) -> str:
-    return f"ALTER TASK {write_text(node.task)} SET {_list(node.options)}"
+    return f"ALTER TASK {write_text(node.task)} SET {list_text(node.options)}"
 
 
 @format.register
@@ -289,7 +301,7 @@ def _(node: nodes.CreateModel) -> str:
     head = "CREATE OR REPLACE" if node.or_replace else "CREATE"
     name = f"MODEL{_unless(node.if_not_exists)} {format(node.name)}"
     background = " ASYNC" if node.background else ""
-    return f"{head} {name} AS {format(node.recipe)}{_using(node.options)}{background}"
+    return f"{head} {name} AS {format(node.recipe)}{using_text(node.options)}{background}"
 
 
 @format.register
@@ -297,8 +309,8 @@ def _(node: nodes.CreateLink) -> str:
     head = "CREATE OR REPLACE" if node.or_replace else "CREATE"
     name = None if node.name is None else write_name(node.name)
     kind = "LINK" + _unless(node.if_not_exists) + after("", name)
-    ends = f" FROM {_list(node.sources)} TO {format(node.target)}"
-    return f"{head} {kind}{ends}{_using(node.options)}"
+    ends = f" FROM {list_text(node.sources)} TO {format(node.target)}"
+    return f"{head} {kind}{ends}{using_text(node.options)}"
 
 
 @format.register
@@ -314,54 +326,7 @@ def _(node: nodes.CreateCascade) -> str:
     name = None if node.name is None else write_name(node.name)
     kind = "CASCADE" + _unless(node.if_not_exists) + after("", name)
     members = " TO ".join(format(member) for member in node.members)
-    return f"{head} {kind} FROM {members}{_promise(node)}{_using(node.options)}"
-
-
-@format.register
-def _(node: nodes.DeployedGroup) -> str:
-    if node.pool is not None:
-        return f"POOL {write_name(node.pool)}"
-    return f"MODEL{'S' * (len(node.models) > 1)} {_list(node.models)}"
-
-
-@format.register
-def _(node: nodes.DeployedCascade) -> str:
-    members = " -> ".join(format(member) for member in node.members)
-    escalated = after("ESCALATE AT MOST", node.at_most) + after("ESCALATE WHEN", node.when)
-    return f"CASCADE {members}{escalated}"
-
-
-@format.register
-def _(node: nodes.DeployedPlan) -> str:
-    return f"PLAN {write_name(node.name)}"
-
-
-@format.register
-def _(node: nodes.Deploy) -> str:
-    head = "DEPLOY OR REPLACE" if node.or_replace else "DEPLOY"
-    what = format(node.what)
-    what = f"({what})" if isinstance(node.what, nodes.Select) else what
-    policy = None if node.policy is None else write_name(node.policy)
-    under = after("UNDER SLA", node.under) + after("ROUTE BY", policy)
-    rest = after("FALLBACK TO", node.fallback) + _using(node.options)
-    return f"{head} {what} AS {write_name(node.name)}{under}{rest}"
-
-
-@format.register
-def _(node: nodes.Undeploy) -> str:
-    return f"UNDEPLOY{' IF EXISTS' * node.if_exists} {write_name(node.name)}"
-
-
-@format.register
-def _(node: nodes.Simulate) -> str:
-    trace = write_text(node.trace)
-    return f"SIMULATE {write_name(node.name)} ON TRACE {trace}{_using(node.options)}"
-
-
-@format.register
-def _(node: nodes.ExplainDeploy) -> str:
-    options = f" ({_list(node.options)})" if node.options else ""
-    return f"EXPLAIN{options} {format(node.deploy)}"
+    return f"{head} {kind} FROM {members}{_promise(node)}{using_text(node.options)}"
 
 
 @format.register
@@ -376,7 +341,7 @@ def _(node: nodes.CancelJob) -> str:
 
 @format.register
 def _(node: nodes.SetOption) -> str:
-    return f"SET {write_column(node.name)} = {_option_value(node.value)}"
+    return f"SET {write_column(node.name)} = {option_text(node.value)}"
 
 
 @format.register
@@ -408,16 +373,4 @@ def _condition_after_on(condition: nodes.Expression | None) -> str | None:
 
 
 def _models_or_pool(models: Iterable[nodes.Node], pool: str | None) -> str:
-    return _list(models) if pool is None else f"POOL {write_name(pool)}"
-
-
-def _list(items: Iterable[nodes.Node]) -> str:
-    return ", ".join(format(item) for item in items)
-
-
-def _using(options: tuple[nodes.Option, ...]) -> str:
-    return after("USING", _list(options))
-
-
-def _option_value(value: nodes.OptionValue) -> str:
-    return f"[{_list(value)}]" if isinstance(value, tuple) else format(value)
+    return list_text(models) if pool is None else f"POOL {write_name(pool)}"

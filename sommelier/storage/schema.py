@@ -2,8 +2,7 @@
 
 This, with the schemas of fusions, cascades and deployments, is the only description of the tables;
 migrations create them from it and every change to a row is a SQLAlchemy Core statement on them.
-Importing this module imports SQLAlchemy (about 0.13 s), so only the paths that write do; see
-database.py.
+Importing it imports SQLAlchemy (about 0.13 s), so only the paths that write do; see database.py.
 
 No foreign keys: DuckDB cannot update a row another one refers to. Times are naive UTC, because
 DuckDB's TIMESTAMPTZ needs pytz to be read. Tuples and mappings are JSON text, except the tags and

@@ -210,7 +210,8 @@ def test_help_on_a_topic_shows_its_syntax_and_examples_that_parse(topic) -> None
     for example in topic.examples:
         assert example in text
         assert parse(example)
-    assert "->" not in text
+    syntax = "\n".join(line for line in text.splitlines() if line.strip() not in topic.examples)
+    assert "-> " not in syntax  # the names that only the parser needs
     assert max(len(line) for line in text.splitlines()) <= 110
 
 
