@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MOST_HEADERS = 100
 _SWALLOWED = 64 << 20  # bytes of a refused request that are read: else it never sees the answer
+_SMALL = 64 << 10
 _LINGER_S = 5.0
 _QUIET_S = 0.5  # a connection is idle for so long before a server that stops closes it
 
@@ -111,7 +112,8 @@ class HttpConnection(asyncio.Protocol):
             if not isinstance(error.__context__, _RefusedError):
                 raise
         except httptools.HttpParserError as error:
-            self._refuse(400, f"this is no HTTP/1.1: {error}")
+            if self._swallowed < 0:  # else it is what follows the last request
+                self._refuse(400, f"this is no HTTP/1.1: {error}")
         if in_headers and self._in_headers and self._swallowed < 0:  # one header without an end
             self._header_bytes += len(data)
             if self._header_bytes > self._server.limits.headers:
@@ -257,7 +259,11 @@ class HttpConnection(asyncio.Protocol):
         head += [b"%b: %b\r\n" % header for header in response.headers]
         head.append(b"connection: close\r\n\r\n" if response.close else b"\r\n")
         body = b"" if method == "HEAD" else response.body
-        self._transport.write(b"".join(head) + body)
+        if len(body) <= _SMALL:
+            self._transport.write(b"".join([*head, body]))
+        else:  # rather a second system call than a copy
+            self._transport.write(b"".join(head))
+            self._transport.write(body)
         if response.close:
             self._finish()
         elif not self._reading and not self._pending:

@@ -1,0 +1,79 @@
+"""A server in a thread, and clients that say exactly what they are told to."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sommelier.runtime.server.http_messages import Handler, Limits
+from sommelier.runtime.server.http_server import HttpServer
+
+
+@contextmanager
+def http_server(
+    make_handler: Callable[[], Handler], limits: Limits | None = None
+) -> Iterator[tuple[HttpServer, int]]:
+    """(server, port): it listens on loopback until the end of the block.
+
+    make_handler : called in the thread of the event loop.
+    """
+    started: dict[str, Any] = {}
+    ready = threading.Event()
+
+    def run() -> None:
+        async def main() -> None:
+            server = HttpServer(make_handler(), limits or Limits())
+            _, port = await server.start("127.0.0.1", 0)
+            stop = asyncio.Event()
+            started.update(server=server, port=port, loop=asyncio.get_running_loop(), stop=stop)
+            ready.set()
+            await stop.wait()
+            started["left"] = await server.stop(5.0)
+
+        try:
+            asyncio.run(main())
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert ready.wait(30)
+    try:
+        yield started["server"], started["port"]
+    finally:
+        started["loop"].call_soon_threadsafe(started["stop"].set)
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def say(port: int, *pieces: bytes, pause_s: float = 0.0, wait_s: float = 10.0) -> bytes:
+    """What the server answers to raw bytes, until it closes or `wait_s` passed without a byte."""
+    with socket.create_connection(("127.0.0.1", port), timeout=wait_s) as client:
+        try:
+            for piece in pieces:
+                client.sendall(piece)
+                time.sleep(pause_s)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has heard enough; what it said may be read
+        return hear(client)
+
+
+def hear(client: socket.socket) -> bytes:
+    """All that comes until the other side closes, or the socket's time is up."""
+    heard = b""
+    try:
+        while piece := client.recv(1 << 16):
+            heard += piece
+    except (TimeoutError, ConnectionResetError):
+        pass
+    return heard
+
+
+def status_of(answer: bytes) -> int | None:
+    """The status of the first answer; None if there is none."""
+    return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.1 ") else None
