@@ -95,7 +95,7 @@ def plan_analysis(
     wanted = tuple(aspects) or ASPECTS
     plan = AnalysisPlan(options)
     runnable = _runnable(models, plan)
-    _plan_costs(catalog, runnable, plan, wanted)
+    plan_costs(catalog, runnable, plan, wanted)
     others = [model for model in against if model.artifact is not None]
     if options.bound == "anytime":
         from sommelier.analysis.early_stopping import plan_streams
@@ -146,7 +146,7 @@ def _runnable(models: Sequence[ModelRecord], plan: AnalysisPlan) -> list[ModelRe
     return [model for model in models if model.artifact is not None]
 
 
-def _plan_costs(
+def plan_costs(
     catalog: Catalog, runnable: Sequence[ModelRecord], plan: AnalysisPlan, wanted: Sequence[str]
 ) -> None:
     """Latency and static profiles."""
@@ -183,7 +183,7 @@ def _plan_sketches(
                     reason = f"dataset '{dataset.name}' has no labels"
                 if reason is None:
                     fitting += 1
-                    _add_sketch(plan, model, dataset.probes, dataset.label_map(model, catalog))
+                    add_sketch(plan, model, dataset.probes, dataset.label_map(model, catalog))
                 else:
                     reasons.append(f"{dataset.name}: {reason}")
             if not fitting:
@@ -225,15 +225,16 @@ def _without_data(
     except SommelierError as error:
         plan.skip(model, error.message)
         return
-    _add_sketch(plan, model, probes)
+    add_sketch(plan, model, probes)
 
 
-def _add_sketch(
+def add_sketch(
     plan: AnalysisPlan,
     model: ModelRecord,
     probes: Probes,
     label_map: Mapping[str, str] | None = None,
 ) -> None:
+    """The task of what a model answers to these probes, and how often it is right."""
     plan.probes[probes.record.id] = probes
     steps = model.preprocessing.steps if model.preprocessing else ()
     decides: dict[str, Any] = {

@@ -36,6 +36,7 @@ from sommelier.storage.tasks import TaskQueue
 
 if TYPE_CHECKING:
     from sommelier.analysis.links.profiles import Profile
+    from sommelier.runtime.cascade_runner import RunnableCascade
     from sommelier.runtime.collaborate import CollaborativePlan
     from sommelier.storage.resource_index import ResourceIndex
 
@@ -173,6 +174,16 @@ class Connection:
             chosen = plan_of(self, models, budget or {}, options, profile)
             return open_plan(self, chosen, threads=threads)
 
+    def cascade(self, name: str, *, threads: int = 1) -> RunnableCascade:
+        """A kept cascade with its models loaded, ready to run; a context manager.
+
+        Raises UnknownNameError, and BinderError for one that is stale.
+        """
+        from sommelier.connection.cascading import open_cascade
+
+        with self._lock:
+            return open_cascade(self, name, threads=threads)
+
     # ---- filling
 
     def import_models(
@@ -256,8 +267,8 @@ class Connection:
         """Names of one kind, for completion and suggestions.
 
         kind : model, metric, dataset, device, task, pool, view, label, option, setting, connector,
-        link, plan, fusion, link_column, fusion_column, and options of statements: links_option
-        (SELECT LINKS), plan_option (SELECT PLAN), link_option (CREATE LINK, ANALYZE ... FOR LINKS),
+        link, plan, fusion, cascade, link_column, fusion_column, cascade_column, and options of
+        statements: cascade_option (CREATE CASCADE), cascades_option, links_option (SELECT LINKS), plan_option (SELECT PLAN), link_option (CREATE LINK, ANALYZE ... FOR LINKS),
         fusions_option (SELECT FUSIONS), fusion_option (CREATE MODEL ... AS FUSION OF).
         """
         if kind == "metric":
@@ -266,6 +277,10 @@ class Connection:
             from sommelier.connection.linking import LINK_OPTIONS
 
             return list(LINK_OPTIONS)
+        if kind == "cascade_option":
+            from sommelier.connection.cascading import CASCADE_OPTIONS
+
+            return list(CASCADE_OPTIONS)
         if kind == "fusion_option":
             from sommelier.connection.fusing import FUSION_OPTIONS
 

@@ -142,7 +142,7 @@ def _fit(
     from sommelier.analysis.workers import Rooms, run_job
     from sommelier.grammar.formatter import format as format_statement
 
-    plan = AnalysisPlan(_analysis_options(given))
+    plan = AnalysisPlan(analysis_options(given))
     db = call.db
     with underlined(statement.span):
         plan_link(
@@ -162,7 +162,8 @@ def _fit(
     return plan.remarks
 
 
-def _analysis_options(given: Mapping[str, Any]) -> AnalysisOptions:
+def analysis_options(given: Mapping[str, Any]) -> AnalysisOptions:
+    """How models are run, of the options of CREATE LINK or CREATE CASCADE. Raises BinderError."""
     from sommelier.analysis.jobs import AnalysisOptions
 
     for name in ("samples", "threads"):

@@ -13,7 +13,15 @@ from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sommelier.connection import altering, analyzing, fusing, grafting, importing, linking
+from sommelier.connection import (
+    altering,
+    analyzing,
+    cascading,
+    fusing,
+    grafting,
+    importing,
+    linking,
+)
 from sommelier.connection.background import made_by
 from sommelier.connection.naming import reference_name, underlined
 from sommelier.connection.plain import plain_options
@@ -240,6 +248,12 @@ def _create_model(statement: nodes.CreateModel, call: Call) -> Done:
 @_perform.register
 def _create_link(statement: nodes.CreateLink, call: Call) -> Done:
     status, name, notes = linking.create_link(statement, call)
+    return Done(status, name, 0 if status == "exists" else 1, notes)
+
+
+@_perform.register
+def _create_cascade(statement: nodes.CreateCascade, call: Call) -> Done:
+    status, name, notes = cascading.create_cascade(statement, call)
     return Done(status, name, 0 if status == "exists" else 1, notes)
 
 

@@ -70,11 +70,13 @@ class Target:
 class Options:
     """scores : the candidates; a member uses those it has. correction : None spends, but splits
     where a temperature is fitted. tempered : divide logits by a temperature fitted to the last
-    model's answers."""
+    model's answers. candidates : cascades that were chosen among on these samples, this one too;
+    the promise of each then holds with the confidence for all of them at once."""
 
     scores: tuple[str, ...] = SCORES
     correction: Correction | None = None
     tempered: bool = False
+    candidates: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,12 @@ def ranking(
     return tuple(sorted(areas, key=lambda area: area[1]))
 
 
+def available_scores(members: Sequence[Member], options: Options) -> tuple[str, ...]:
+    """The scores that a cascade of these members is calibrated with. Raises AnalysisError."""
+    asked = [_candidates(one, options) for one in members[:-1]]
+    return tuple(name for name in asked[0] if all(name in own for own in asked))
+
+
 # ---- the two ways
 
 
@@ -173,7 +181,7 @@ def _spend(
     members: Sequence[Member], losses: list[Floats], target: Target, options: Options
 ) -> Calibration:
     names = _candidates(members[0], options)
-    alone = _part(target, len(names))
+    alone = _part(target, len(names) * options.candidates)
     found = {
         name: WITHIN[target.loss](
             members[0].score(name), losses[0], at_most=alone.at_most, confidence=alone.confidence
@@ -188,14 +196,13 @@ def _spend(
 def _chained(
     members: Sequence[Member], losses: list[Floats], target: Target, options: Options
 ) -> Calibration:
-    asked = [_candidates(one, options) for one in members[:-1]]
-    names = [name for name in asked[0] if all(name in own for own in asked)]
+    names = available_scores(members, options)
     if not names:
         raise AnalysisError(
             "the models have no score in common that a chain could follow",
             hint="split the samples: Options(correction='split')",
         )
-    alone = _part(target, len(names) * len(FACTORS))
+    alone = _part(target, len(names) * len(FACTORS) * options.candidates)
     routes = []
     for name in names:
         route = _route(members, [(name, 1.0, inf)] * len(losses))
@@ -230,8 +237,9 @@ def _split(
     listed = path(route, [lost[first] for lost in losses])
     tested = _route(testing, chosen)
     held = [lost[second] for lost in losses]
-    found = passing(tested, held, listed, target.at_most, target.confidence, target.loss)
-    enough = 2 * needed(target.at_most, target.confidence, loss=target.loss)
+    alone = _part(target, options.candidates)
+    found = passing(tested, held, listed, alone.at_most, alone.confidence, alone.loss)
+    enough = 2 * needed(alone.at_most, alone.confidence, loss=alone.loss)
     route = replace(tested, thresholds=found)
     return _promised(testing, held, route, target, (len(order), enough))
 

@@ -1,0 +1,50 @@
+"""What the catalog knows for cascades, and what WITHIN and CONFIDENCE promise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sommelier.engine.numbers import Binding, bind_number
+from sommelier.engine.plan import Constant
+from sommelier.errors import BinderError
+from sommelier.grammar import nodes
+from sommelier.storage.resource_index import ColumnKey
+
+if TYPE_CHECKING:
+    from sommelier.engine.facts import Facts
+    from sommelier.engine.scope import Scope
+    from sommelier.records import ModelRecord
+
+WITHIN = 0.01  # where nothing is said
+
+
+def known_flops(models: Sequence[ModelRecord], facts: Facts) -> list[float | None]:
+    """FLOPs of each model for one input, None where they are unknown."""
+    rows = facts.resources.rows([model.id for model in models])
+    values = facts.column(ColumnKey("flops")).values[rows].tolist()
+    return [None if math.isnan(value) else value for value in values]
+
+
+def risk_of(
+    statement: nodes.CreateCascade | nodes.SelectCascades, scope: Scope
+) -> tuple[float, float]:
+    """(what may be lost, with what confidence), shares. Raises BinderError for impossible ones."""
+    confidence = scope.options.confidence
+    within = _share(statement.within, scope, "WITHIN", "1%") if statement.within else WITHIN
+    if statement.confidence:
+        confidence = _share(statement.confidence, scope, "CONFIDENCE", "95%")
+    return within, confidence
+
+
+def _share(
+    node: nodes.Percent | nodes.Number | nodes.Parameter, scope: Scope, word: str, example: str
+) -> float:
+    value = bind_number(node, Binding(scope, "where"))
+    assert isinstance(value, Constant), "a literal"
+    if not 0 < value.value < 1:
+        raise BinderError(
+            f"{word} takes a share between 0% and 100%", span=node.span, hint=f"write {example}"
+        )
+    return value.value
