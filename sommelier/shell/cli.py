@@ -29,6 +29,7 @@ A database of neural-network models that you can question.
   sommelier [DB] -c "SELECT ..."      answers a statement; -c may be repeated
   sommelier query [DB] "SELECT ..."   the same for one text
   sommelier [DB] -f script.sql        runs a script; - is stdin
+  sommelier serve [DB]                deployments and models behind REST and gRPC
   sommelier demo                      real models from pip's registry, five questions answered
 """
 _EPILOG = """\
@@ -64,6 +65,10 @@ def _dispatch(arguments: list[str]) -> int:
         from sommelier.shell.demo import main as demo
 
         return int(demo(arguments[1:]))
+    if arguments and arguments[0] == "serve":
+        from sommelier.shell.serving import main as serve
+
+        return serve(arguments[1:])
     options = _parse(arguments)
     try:
         config = _config(options)
@@ -85,7 +90,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="sommelier",
-        usage="sommelier [shell | query | demo] [DB] [options]",
+        usage="sommelier [shell | query | serve | demo] [DB] [options]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

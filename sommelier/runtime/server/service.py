@@ -107,6 +107,11 @@ class ModelService:
         """Of everything that is served."""
         return tuple(self._served)
 
+    @property
+    def deployments(self) -> tuple[RunningDeployment, ...]:
+        """Everything that is served."""
+        return tuple(served.running for served in self._served.values())
+
     # ---- about the server
 
     def server_metadata(self) -> dict[str, Any]:
@@ -153,7 +158,7 @@ class ModelService:
 
     def metrics_text(self) -> str:
         """What Prometheus reads."""
-        return self.metrics.text([s.running.state() for s in self._served.values()], self.pool)
+        return self.metrics.text([d.state() for d in self.deployments], self.pool)
 
     # ---- the repository
 

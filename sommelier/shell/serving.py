@@ -1,0 +1,263 @@
+"""`sommelier serve`: the deployments of a database, and single models, behind the open protocol."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sommelier.errors import SommelierError
+from sommelier.shell.config import ConfigError, load_config
+from sommelier.shell.exits import ExitCode
+from sommelier.units import Dimension, parse
+
+if TYPE_CHECKING:
+    from sommelier.connection import Connection
+    from sommelier.runtime.deployment import RunningDeployment
+    from sommelier.runtime.server.process import Listening, ServerSettings
+    from sommelier.runtime.server.service import ModelService
+    from sommelier.shell.console import Console
+
+_DESCRIPTION = """\
+Serves the deployments of a database: Open Inference Protocol v2, REST and gRPC.
+
+SIGTERM ends it without losing a request: not ready from then on, everything is answered for
+--drain-delay seconds, then no new connections, what was begun is finished. Ctrl-C does without
+the delay; the second one ends it at once. Exit code: 0 served until it was told to end.
+"""
+_EPILOG = """\
+examples:
+  sommelier serve zoo.sommelier
+  sommelier serve zoo.sommelier --deployment vision --port 8080 --grpc-port 8081
+  sommelier serve zoo.sommelier --models resnet20 resnet56 --memory '2 GB'
+"""
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_LOOK_EVERY_S = 0.1
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serves until a signal ends it; the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        return _serve(options)
+    except (SommelierError, OSError) as error:
+        from sommelier.shell.diagnostics import render_error
+        from sommelier.shell.terminal import wants_colour
+
+        colour = wants_colour(options.color, sys.stderr)
+        print(render_error(error, colour=colour), file=sys.stderr)
+        return ExitCode.USAGE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sommelier serve",
+        usage="sommelier serve [DB] [options]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("database", nargs="?", metavar="DB", help="the database file")
+    add("--deployment", nargs="+", action="extend", metavar="NAME", help="only these (all)")
+    add("--models", nargs="+", action="extend", metavar="NAME", help="single models to serve")
+    add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
+    add("--port", type=int, default=8000, help="of REST (8000); 0 is any free one")
+    add("--grpc-port", type=int, metavar="PORT", help="of gRPC (none: no gRPC)")
+    add("--api-key-file", metavar="FILE", help="keys, one a line; requests need one of them")
+    add("--tls-cert", metavar="FILE", help="certificate chain in PEM")
+    add("--tls-key", metavar="FILE", help="its private key")
+    add("--drain-delay", type=_seconds, default=5.0, metavar="S", help="see above (5)")
+    add("--drain-timeout", type=_seconds, default=30.0, metavar="S", help="see above (30)")
+    add("--max-body", default="64 MiB", metavar="SIZE", help="of a request (64 MiB)")
+    add("--max-queue", type=_count, metavar="N", help="requests that wait, of each deployment")
+    add("--max-connections", type=_count, default=1024, metavar="N", help="of REST (1024)")
+    add("--memory", metavar="SIZE", help="that loaded models may take together")
+    add("--color", choices=("auto", "always", "never"), default="auto")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError(text)
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+# ---- running
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from sommelier.runtime.server.process import serve
+    from sommelier.shell.console import Console
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("sommelier").setLevel(logging.INFO)
+    console = Console(color=options.color)
+    settings = _settings(options)
+    serving = _Serving(options)
+    try:
+        left = serve(
+            serving.start,
+            settings,
+            listening=lambda where, service: _tell(console, settings, where, service),
+        )
+    finally:
+        serving.close()
+    if left:
+        console.talk(f"{left} requests were cut off after {options.drain_timeout:g} s", "error")
+    return ExitCode.OK
+
+
+class _Serving:
+    """What runs behind a server: the connection, and single models beside its deployments."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._db: Connection | None = None
+        self._singles: list[RunningDeployment] = []
+
+    def start(self) -> ModelService:
+        """Everything that is served, on its way into memory. Raises SommelierError."""
+        from sommelier.connection import connect
+        from sommelier.runtime.server.service import ModelService
+        from sommelier.shell.databases import exists, no_database
+
+        database = load_config({"database": self._options.database}).database
+        if not exists(database):
+            raise no_database(database)
+        self._db = db = connect(database, read_only=True)
+        deployments = [db.deploy(name) for name in self._names(db)]
+        self._singles = [self._single(db, name) for name in self._options.models or ()]
+        return ModelService(db.model_pool, [*deployments, *self._singles])
+
+    def close(self) -> None:
+        """Ends what was started."""
+        for single in self._singles:
+            single.close()
+        if self._db is not None:
+            self._db.close()
+
+    def _names(self, db: Connection) -> list[str]:
+        kept = db.catalog.deployment_names()
+        asked: list[str] | None = self._options.deployment
+        if asked is None and self._options.models:
+            return []
+        if asked is None and not kept:
+            raise ConfigError(
+                f"nothing is deployed in {db.path}",
+                hint="DEPLOY (SELECT MODELS ...) AS name keeps a deployment; --models NAME serves"
+                " a single model",
+            )
+        return kept if asked is None else list(dict.fromkeys(asked))
+
+    def _single(self, db: Connection, name: str) -> RunningDeployment:
+        from sommelier.deployment_records import DeploymentOptions
+        from sommelier.runtime.server.service import single_model
+        from sommelier.runtime.session_cache import ServedModel
+
+        model = db.model(name)
+        record = model.record
+        served = ServedModel(name, model.onnx_path, record.id, record.preprocessing)
+        options = DeploymentOptions(queue=self._options.max_queue)
+        return single_model(served, db.model_pool, options)
+
+
+def _settings(options: argparse.Namespace) -> ServerSettings:
+    from sommelier.runtime.server.http_messages import Limits
+    from sommelier.runtime.server.process import ServerSettings, TlsFiles
+
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise ConfigError("--tls-cert and --tls-key go together")
+    tls = None
+    if options.tls_cert is not None:
+        tls = TlsFiles(Path(options.tls_cert), Path(options.tls_key))
+    body = int(parse(options.max_body, Dimension.BYTES))
+    return ServerSettings(
+        host=options.host,
+        port=options.port,
+        grpc_port=options.grpc_port,
+        api_keys=_keys(options.api_key_file),
+        tls=tls,
+        drain_delay_s=options.drain_delay,
+        drain_timeout_s=options.drain_timeout,
+        limits=Limits(
+            body=body, buffered=max(8 * body, 64 << 20), connections=options.max_connections
+        ),
+    )
+
+
+def _keys(path: str | None) -> frozenset[str]:
+    """The keys of a file, one a line; empty lines and those that begin with # are none."""
+    if path is None:
+        return frozenset()
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    keys = frozenset(line.strip() for line in lines if line.strip() and line[0] != "#")
+    if not keys:
+        raise ConfigError(f"{path} has no keys", hint="write one a line")
+    return keys
+
+
+# ---- what a person is told
+
+
+def _tell(
+    console: Console, settings: ServerSettings, where: Listening, service: ModelService
+) -> None:
+    """What is served where, and how to ask."""
+    from sommelier.shell.boxes import box
+    from sommelier.shell.terminal import terminal_width
+
+    scheme = "https" if settings.tls else "http"
+    host = f"[{where.host}]" if ":" in where.host else where.host
+    url = f"{scheme}://{host}:{where.port}"
+    rows = [[entry.name, entry.kind, ", ".join(entry.models)] for entry in service.deployments]
+    table = box(
+        ["name", "kind", "models"],
+        rows,
+        right=[False] * 3,
+        width=terminal_width(),
+        colour=console.talk_colour,
+    )
+    console.talk(table.rstrip("\n"))
+    console.talk(f"REST  {url}/v2/models/{rows[0][0]}/infer   {url}/docs   {url}/metrics")
+    if where.grpc_port is not None:
+        console.talk(f"gRPC  {host}:{where.grpc_port}")
+    key = " -H 'Authorization: Bearer KEY'" if settings.api_keys else ""
+    console.talk(f"\n  curl{key} {url}/v2/models/{rows[0][0]}\n", "note")
+    if settings.host not in _LOOPBACK and not settings.api_keys:
+        console.talk(
+            f"whoever reaches {settings.host} may use this server: --api-key-file asks for keys",
+            "error",
+        )
+    threading.Thread(target=_tell_when_ready, args=(console, service), daemon=True).start()
+
+
+def _tell_when_ready(console: Console, service: ModelService) -> None:
+    started = time.monotonic()
+    while not service.ready():
+        if service.draining:
+            return
+        time.sleep(_LOOK_EVERY_S)
+    failed = [entry for entry in service.index() if entry["state"] != "READY"]
+    for entry in failed:
+        console.talk(f"{entry['name']} cannot be served: {entry['reason']}", "error")
+    ready = len(service.names) - len(failed)
+    console.talk(f"{ready} ready after {time.monotonic() - started:.1f} s", "note")
