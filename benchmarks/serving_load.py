@@ -9,6 +9,7 @@ which a request was due.
 from __future__ import annotations
 
 import json
+import os
 import re
 import selectors
 import shutil
@@ -83,7 +84,7 @@ def _in_process(post: Post, seconds: float, *, rate: float, seed: int, core: int
         file.flush()
         command = [sys.executable, "-m", "benchmarks.serving_load", file.name]
         command += [str(value) for value in (post.port, seconds, rate, seed)]
-        done = subprocess.run(_pinned(command, core), capture_output=True, text=True, check=True)
+        done = subprocess.run(pinned(command, core), capture_output=True, text=True, check=True)
     return Load(**json.loads(done.stdout))
 
 
@@ -95,7 +96,7 @@ def _with_wrk(wrk: str, post: Post, seconds: float, core: int | None) -> Load:
         script.write_text(WRK_SCRIPT.format(path=post.path, headers=headers, body=body))
         command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "--latency"]
         command += ["-s", str(script), f"http://127.0.0.1:{post.port}"]
-        done = subprocess.run(_pinned(command, core), capture_output=True, text=True, check=True)
+        done = subprocess.run(pinned(command, core), capture_output=True, text=True, check=True)
     told = done.stdout
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", told)
     return Load(
@@ -117,9 +118,15 @@ def _milliseconds(text: str) -> float:
     return float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
 
 
-def _pinned(command: list[str], core: int | None) -> list[str]:
+def pinned(command: list[str], core: int | None) -> list[str]:
     taskset = shutil.which("taskset")
     return command if core is None or taskset is None else [taskset, "-c", str(core), *command]
+
+
+def cores() -> tuple[int | None, int | None]:
+    """One for servers, one for load; None where there is only one or nothing can be pinned."""
+    known = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return (known[0], known[1]) if len(known) > 1 else (None, None)
 
 
 class _Connection:

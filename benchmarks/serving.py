@@ -1,0 +1,305 @@
+"""How much of ONNX Runtime's speed is left behind a server: ours, MLServer and LitServe.
+
+    python -m benchmarks.serving --quick
+
+Every server runs on one core, what puts load on it on another, 8 connections, one image of 3 x 32 x
+32 (12 KB, 34 KB as JSON) a request. The limit is ONNX Runtime alone in a loop on the server's core.
+Each contender is started anew in each round, the rounds go in turn; medians over rounds are told.
+Two models: the smallest, of dense layers, and a convolutional one of about 0.3 ms.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+import psutil
+
+import sommelier as sm
+from benchmarks.report import arguments, finish, table
+from benchmarks.serving_load import Load, Post, closed_loop, cores, open_loop, pinned
+from benchmarks.serving_models import MIDDLE, SHAPE, SMALL, alone, make_models
+from benchmarks.serving_peers import PEERS, Peer, environment
+
+START_S = 120.0
+OPEN_SHARE = 0.5  # of the rate of the closed loop
+
+LEAST_SHARE = {SMALL: 0.55, MIDDLE: 0.9}
+LEAST_OVER_MLSERVER = 2.5
+MOST_MIB = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A contender: how it is started, asked and known to be ready."""
+
+    command: Callable[[Path, str, int], list[str]]  # folder of the run, model, port
+    post: Callable[[str, int], Post]
+    ready: Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One contender in one round. open : at half the rate, in an open loop. peak_mib : resident
+    memory of all its processes, at its highest (one process) or at the end."""
+
+    load: Load
+    open: Load
+    peak_mib: float
+
+
+def main() -> None:
+    parser = arguments("Requests a second behind a server, against ONNX Runtime alone and others")
+    parser.add_argument("--seconds", type=float, help="of each load; 5 (quick: 1)")
+    parser.add_argument("--rounds", type=int, help="5 (quick: 1)")
+    parser.add_argument("--without-peers", action="store_true", help="do not install others")
+    options = parser.parse_args()
+    seconds = options.seconds or (1.0 if options.quick else 5.0)
+    rounds = options.rounds or (1 if options.quick else 5)
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        models = make_models(folder, options.seed)
+        servers = _ours(_database(folder, models)) | _peers(models, options.without_peers)
+        for model, path in models.items():
+            limits, runs = _measured(servers, model, path, (seconds, rounds, options.seed))
+            _print(model, limits, runs)
+            figures |= _figures(model, limits, runs)
+    missed = misses(figures)
+    for line in missed:
+        print(f"MISSED: {line}")
+    finish(figures, options.json)
+    sys.exit(1 if missed else 0)
+
+
+def misses(figures: Mapping[str, float]) -> list[str]:
+    """What was expected and is not so. NaN, as of a peer that is not here, misses nothing."""
+    expected = {
+        "55 % of the limit on the smallest model": figures["binary_share"] < LEAST_SHARE[SMALL],
+        "90 % of the limit on one of .3 ms": figures["middle_binary_share"] < LEAST_SHARE[MIDDLE],
+        "2.5 times MLServer by JSON": figures["json_over_mlserver"] < LEAST_OVER_MLSERVER,
+        "120 MiB of resident memory": figures["resident_mib"] > MOST_MIB,
+        "no answer but 200": figures["failed"] > 0,
+    }
+    return [line for line, missed in expected.items() if missed]
+
+
+# ---- servers
+
+
+def _database(folder: Path, models: Mapping[str, Path]) -> Path:
+    """Where both are deployed, each under its own name."""
+    path = folder / "models.sommelier"
+    with sm.connect(path) as db:
+        db.import_models("folder", str(folder / "*.onnx"))
+        for name in models:
+            db.run(f"DEPLOY MODEL {name} AS {name}_served")
+    return path
+
+
+def _ours(database: Path) -> dict[str, Server]:
+    def command(_: Path, model: str, port: int) -> list[str]:
+        name = f"{model}_served"
+        told = ["serve", str(database), "--port", str(port), "--deployment", name]
+        return [sys.executable, "-m", "sommelier", *told]
+
+    def path(model: str) -> str:
+        return f"/v2/models/{model}_served"
+
+    def binary(model: str, port: int) -> Post:
+        tensor = np.ones(SHAPE, np.float32).tobytes()
+        given = {"name": "image", "shape": list(SHAPE), "datatype": "FP32"}
+        given |= {"parameters": {"binary_data_size": len(tensor)}}
+        head = {"inputs": [given], "parameters": {"binary_data_output": True}}
+        text = json.dumps(head).encode()
+        headers = {"Inference-Header-Content-Length": str(len(text))}
+        headers |= {"Content-Type": "application/octet-stream"}
+        return Post(port, f"{path(model)}/infer", headers, text + tensor)
+
+    return {
+        "ours, binary": Server(command, binary, lambda m: f"{path(m)}/ready"),
+        "ours, JSON": Server(
+            command, lambda m, p: _json_post(p, f"{path(m)}/infer"), lambda m: f"{path(m)}/ready"
+        ),
+    }
+
+
+def _peers(models: Mapping[str, Path], without: bool) -> dict[str, Server]:
+    """Those that can be installed; why another one is left out is printed."""
+    found = {}
+    for peer in () if without else PEERS:
+        python = environment(peer)
+        if isinstance(python, str):
+            print(f"without {peer.name}: {python}")
+        else:
+            found[peer.name] = _peer(peer, python, models)
+    return found
+
+
+def _peer(peer: Peer, python: Path, models: Mapping[str, Path]) -> Server:
+    return Server(
+        lambda folder, model, port: peer.command(python, folder, models[model], port),
+        lambda _, port: _json_post(port, peer.infer),
+        lambda _: peer.ready,
+    )
+
+
+def _json_post(port: int, path: str) -> Post:
+    """Random numbers of the seven digits a float32 has: 33 KB."""
+    rng = np.random.default_rng(0)
+    data = [round(float(value), 7) for value in rng.random(int(np.prod(SHAPE)))]
+    given = {"name": "image", "shape": list(SHAPE), "datatype": "FP32", "data": data}
+    body = json.dumps({"inputs": [given]}).encode()
+    return Post(port, path, {"Content-Type": "application/json"}, body)
+
+
+# ---- measuring
+
+
+def _measured(
+    servers: Mapping[str, Server], model: str, path: Path, plan: tuple[float, int, int]
+) -> tuple[list[Load], dict[str, list[Run]]]:
+    seconds, rounds, seed = plan
+    limits: list[Load] = []
+    runs: dict[str, list[Run]] = {name: [] for name in servers}
+    for turn in range(rounds):
+        limits.append(alone(path, seconds))
+        for name, server in servers.items():
+            runs[name].append(_run(server, model, seconds, seed + turn))
+    return limits, runs
+
+
+def _run(server: Server, model: str, seconds: float, seed: int) -> Run:
+    load_core = cores()[1]
+    with tempfile.TemporaryDirectory() as folder, _started(server, model, Path(folder)) as process:
+        post = server.post(model, process.port)
+        closed = closed_loop(post, seconds, core=load_core)
+        rate = OPEN_SHARE * closed.per_second
+        opened = open_loop(post, seconds, rate, seed=seed, core=load_core)
+        return Run(closed, opened, _memory_mib(process.id))
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    id: int
+    port: int
+
+
+@contextmanager
+def _started(server: Server, model: str, folder: Path) -> Iterator[_Process]:
+    """The server on its core, ready; it and its children end with the block."""
+    port = _free_ports(3)
+    command = pinned(server.command(folder, model, port), cores()[0])
+    with (folder / "log").open("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            _wait(f"http://127.0.0.1:{port}{server.ready(model)}", process, folder / "log")
+            yield _Process(process.pid, port)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # nothing of it matters any more
+            process.wait()
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + START_S
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            with urlopen(url, timeout=2.0):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise SystemExit(f"{process.args} did not become ready:\n{log.read_text()[-2000:]}")
+
+
+def _memory_mib(process_id: int) -> float:
+    """Of one process the most it ever had; of several the sum of what they have."""
+    root = psutil.Process(process_id)
+    children = root.children(recursive=True)
+    if children:
+        return sum(float(p.memory_info().rss) for p in (root, *children)) / 2**20
+    status = Path(f"/proc/{process_id}/status")
+    if not status.exists():
+        return float(root.memory_info().rss) / 2**20
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 2**10
+
+
+def _free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody listens on."""
+    while True:
+        with socket.socket() as first:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+        try:
+            for other in range(port, port + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", other))
+        except OSError:
+            continue
+        return port
+
+
+# ---- what is told
+
+
+def _print(model: str, limits: list[Load], runs: Mapping[str, list[Run]]) -> None:
+    limit = _median(limits)
+    rows: list[list[str | float]] = [
+        ["ONNX Runtime alone", limit.per_second, 1.0, limit.p50_ms, limit.p99_ms, "", "", "", 0]
+    ]
+    for name, found in runs.items():
+        load, opened = _median([r.load for r in found]), _median([r.open for r in found])
+        rows.append([
+            name, load.per_second, load.per_second / limit.per_second, load.p50_ms, load.p99_ms,
+            opened.p50_ms, opened.p99_ms, max(r.peak_mib for r in found),
+            sum(r.load.failed + r.open.failed for r in found),
+        ])  # fmt: skip
+    header = ("server", "requests/s", "of the limit", "p50 ms", "p99 ms", "p50 ms, half the rate",
+              "p99 ms", "resident MiB", "failed")  # fmt: skip
+    print(table(f"{model}, medians of {len(limits)} rounds", header, rows))
+
+
+def _figures(model: str, limits: list[Load], runs: Mapping[str, list[Run]]) -> dict[str, float]:
+    """Of the smallest model under plain names, of the other with its name before."""
+    prefix = "" if model == SMALL else f"{model}_"
+    rates = {name: _median([r.load for r in found]).per_second for name, found in runs.items()}
+    limit = _median(limits).per_second
+    binary = _median([r.load for r in runs["ours, binary"]])
+    json_rps, mlserver = rates["ours, JSON"], rates.get("MLServer", float("nan"))
+    figures = {
+        "limit_rps": limit,
+        "binary_rps": binary.per_second,
+        "binary_share": binary.per_second / limit,
+        "binary_p50_ms": binary.p50_ms,
+        "binary_p99_ms": binary.p99_ms,
+        "json_rps": json_rps,
+        "mlserver_rps": mlserver,
+        "json_over_mlserver": json_rps / mlserver,
+        "litserve_rps": rates.get("LitServe", float("nan")),
+        "resident_mib": max(r.peak_mib for name in runs if "ours" in name for r in runs[name]),
+        "failed": sum(r.load.failed + r.open.failed for found in runs.values() for r in found),
+    }
+    return {prefix + name: value for name, value in figures.items()}
+
+
+def _median(loads: list[Load]) -> Load:
+    """By the rate: the run in the middle."""
+    middle = statistics.median_low(load.per_second for load in loads)
+    return next(load for load in loads if load.per_second == middle)
+
+
+if __name__ == "__main__":
+    main()

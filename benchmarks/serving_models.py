@@ -1,0 +1,109 @@
+"""The two models that servers are compared with, and how fast ONNX Runtime alone runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.serving_load import Load, cores, pinned
+from tests.factories import mlp_classifier
+from tests.onnx_writer import FLOAT, save_model
+
+SHAPE = (1, 3, 32, 32)
+SMALL, MIDDLE = "small", "middle"
+MIDDLE_MS = 0.3
+WIDTHS = (8, 12, 16, 24, 32, 48, 64)  # of the convolutions; the one nearest to 0.3 ms is taken
+
+ALONE = """
+import json, sys, time
+import numpy as np
+import onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = options.inter_op_num_threads = 1
+options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+session = onnxruntime.InferenceSession(sys.argv[1], options)
+given, asked = session.get_inputs()[0], [output.name for output in session.get_outputs()]
+shape = [size if isinstance(size, int) else 1 for size in given.shape]
+feed = {given.name: np.ones(shape, np.float32)}
+seconds, times = float(sys.argv[2]), []
+until = time.perf_counter() + 0.3
+while time.perf_counter() < until:
+    session.run(asked, feed)
+until, now = until + seconds, time.perf_counter()
+while now < until:
+    session.run(asked, feed)
+    before, now = now, time.perf_counter()
+    times.append(now - before)
+p50, p99 = np.quantile(times, [.5, .99]) * 1e3
+print(json.dumps([len(times) / sum(times), p50, p99]))
+"""
+
+
+def make_models(folder: Path, seed: int) -> dict[str, Path]:
+    """0.86 million weights in dense layers (0.04 ms), and convolutions of about 0.3 ms."""
+    small = _dense(folder / f"{SMALL}.onnx", seed)
+    candidates = [_convolutions(folder / f"{MIDDLE}_{width}.onnx", width, seed) for width in WIDTHS]
+    times = [alone(path, 0.2).p50_ms for path in candidates]
+    nearest = int(np.argmin(np.abs(np.log(np.array(times) / MIDDLE_MS))))
+    middle = candidates[nearest].rename(folder / f"{MIDDLE}.onnx")
+    for path in candidates:
+        path.unlink(missing_ok=True)
+    print(f"the convolutions are {WIDTHS[nearest]} wide: {times[nearest]:.3f} ms")
+    return {SMALL: small, MIDDLE: middle}
+
+
+def _dense(path: Path, seed: int) -> Path:
+    """x[N,3,32,32] -> logits[N,10]: two hidden layers of 256."""
+    import onnx
+    from onnx import helper
+
+    features = int(np.prod(SHAPE))
+    model = onnx.load(mlp_classifier(path, features=features, hidden=(256, 256), classes=10,
+                                     seed=seed))  # fmt: skip
+    graph = model.graph
+    graph.node.insert(0, helper.make_node("Flatten", ["image"], ["flat"]))
+    graph.node[1].input[0] = "flat"
+    image = helper.make_tensor_value_info("image", FLOAT, ["N", *SHAPE[1:]])
+    graph.input[0].CopyFrom(image)
+    onnx.save(model, path)
+    return path
+
+
+def _convolutions(path: Path, width: int, seed: int) -> Path:
+    """image[N,3,32,32] -> logits[N,10]: four convolutions, 3 x 3, the later ones at a quarter of
+    the places, the mean, a dense layer."""
+    from onnx import helper
+
+    rng = np.random.default_rng(seed)
+    nodes, weights, value, channels = [], {}, "image", SHAPE[1]
+    for i, stride in enumerate((1, 2, 1, 1)):
+        scale = (9 * channels) ** -0.5
+        kernel = rng.normal(scale=scale, size=(width, channels, 3, 3))
+        weights[f"k{i}"] = kernel.astype(np.float32)
+        nodes += [
+            helper.make_node(
+                "Conv", [value, f"k{i}"], [f"c{i}"], pads=[1] * 4, strides=[stride] * 2
+            ),
+            helper.make_node("Relu", [f"c{i}"], [f"r{i}"]),
+        ]
+        value, channels = f"r{i}", width
+    weights["w"] = rng.normal(size=(width, 10)).astype(np.float32)
+    nodes += [
+        helper.make_node("GlobalAveragePool", [value], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["logits"]),
+    ]
+    image = {"image": (FLOAT, ["N", *SHAPE[1:]])}
+    return save_model(path, nodes, image, {"logits": (FLOAT, ["N", 10])}, weights)
+
+
+def alone(path: Path, seconds: float) -> Load:
+    """ONNX Runtime in a loop, in a process of its own on the core of servers: the limit."""
+    command = pinned([sys.executable, "-c", ALONE, str(path), str(seconds)], cores()[0])
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    per_second, p50, p99 = json.loads(done.stdout)
+    return Load(per_second, p50, p99, 0)
