@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 from sommelier.analysis.latency import give_back_memory, trim_memory
 from sommelier.errors import MemoryBudgetError, SommelierError
@@ -43,6 +44,8 @@ from sommelier.storage.naming import unknown_name
 
 logger = logging.getLogger(__name__)
 
+ID_LETTERS = 8  # of a content's fingerprint, which tell two versions of a model apart
+
 
 class ModelPool:
     """The models of a serving process. Safe for threads; close it, or use it as a context manager.
@@ -69,6 +72,8 @@ class ModelPool:
         self._loaders = ThreadPoolExecutor(self.rules.loaders, thread_name_prefix="model-loader")
         self._closed = threading.Event()
         self._watch: threading.Thread | None = None
+        self.evictions = 0  # since it was made
+        self._told: tuple[Callable[[str], None], ...] = ()
         memory.keep_no_large_buffers()
 
     def add(self, model: ServedModel) -> None:
@@ -85,6 +90,41 @@ class ModelPool:
         self.unload(name, reason="it was removed")
         with self._changed:
             self._entries.pop(name, None)
+
+    def retain(self, model: ServedModel) -> str:
+        """The name by which the pool knows a model, which it keeps until as many `forget` it.
+
+        It is the model's own, unless that is another content's, as that of an older version.
+        """
+        with self._changed:
+            known = self._entries.get(model.name)
+            if known is not None and known.model.id != model.id:
+                model = replace(model, name=f"{model.name}@{model.id[-ID_LETTERS:]}")
+            self.add(model)
+            self._entries[model.name].retained += 1
+            return model.name
+
+    def forget(self, name: str) -> None:
+        """The opposite of `retain`: after the last one the model is unloaded, once no run uses it,
+        and removed, in a thread of its own."""
+        with self._changed:
+            entry = self._entry(name)
+            entry.retained -= 1
+            if entry.retained > 0 or self._closed.is_set():
+                return
+        threading.Thread(target=self._remove_unretained, args=(entry,), daemon=True).start()
+
+    def subscribe(self, changed: Callable[[str], None]) -> Callable[[], None]:
+        """`changed(name)` is called after a model was loaded, unloaded or failed to load, in the
+        thread that did it and without a lock. Returns what ends that."""
+        with self._changed:
+            self._told = (*self._told, changed)
+
+        def end() -> None:
+            with self._changed:
+                self._told = tuple(other for other in self._told if other is not changed)
+
+        return end
 
     def request(self, name: str) -> Future[None]:
         """Start loading unless it is loaded or being loaded; done when it is.
@@ -257,6 +297,7 @@ class ModelPool:
             entry.error, entry.reason = None, None
             entry.state, entry.future = READY, None
             self._changed.notify_all()
+        self._tell(entry)
 
     def _failed(self, entry: Entry, error: Exception) -> None:
         give_back_memory()
@@ -268,6 +309,7 @@ class ModelPool:
             entry.reason = str(error)
             entry.state, entry.future = ABSENT if full else FAILED, None
             self._changed.notify_all()
+        self._tell(entry)
         logger.warning("%s is not loaded: %s", entry.model.name, error)
 
     def _make_room(self, entry: Entry, claim: Claim) -> None:
@@ -287,6 +329,7 @@ class ModelPool:
                     raise no_room(entry.model.name, claim, entries, self.rules, now)
                 victim = self._entries[chosen[0].name]
                 victim.state = UNLOADING
+                self.evictions += 1
             told = f"evicted for {entry.model.name}: {chosen[0].reason}, the least of what may go"
             logger.info("%s %s", victim.model.name, told)
             self._let_go(victim, told)
@@ -301,8 +344,22 @@ class ModelPool:
             entry.claim = None
             entry.state, entry.reason = ABSENT, reason
             self._changed.notify_all()
+        self._tell(entry)
 
     # ---- inside
+
+    def _tell(self, entry: Entry) -> None:
+        for changed in self._told:
+            changed(entry.model.name)
+
+    def _remove_unretained(self, entry: Entry) -> None:
+        """Unless somebody wants it again meanwhile."""
+        name = entry.model.name
+        with contextlib.suppress(SommelierError):
+            self.unload(name, reason="no deployment uses it any more")
+            with self._changed:
+                if entry.retained == 0 and not entry.moving and self._entries.get(name) is entry:
+                    del self._entries[name]
 
     def _entry(self, name: str) -> Entry:
         entry = self._entries.get(name)

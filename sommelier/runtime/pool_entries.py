@@ -82,6 +82,7 @@ class Entry:
     claim: Claim | None = None
     leases: int = 0
     pinned: bool = False
+    retained: int = 0
     rate: UseRate = field(default_factory=UseRate)
     loaded_s: float = 0.0
     used_s: float = 0.0

@@ -23,7 +23,7 @@ from sommelier.runtime.policy import (
     ranked,
 )
 from sommelier.runtime.queueing import QueueRules, RequestQueue
-from sommelier.runtime.telemetry import Telemetry
+from sommelier.runtime.telemetry import LatencyEstimate, Telemetry
 
 SAFETY_SDS = 2.0  # runtime.md 6: admission counts the mean and two deviations of the fastest model
 
@@ -108,6 +108,15 @@ class Scheduler:
     def running(self) -> int:
         """Requests that are being answered."""
         return len(self._running)
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Those of the requests that are being answered, the oldest first."""
+        return tuple(self._running)
+
+    def estimate(self, model: str, samples: int = 1) -> LatencyEstimate:
+        """What is believed of a model's time for so many samples."""
+        return self.telemetry.estimate(model, device=self.device, batch=size_class(samples))
 
     def submit(self, request: Request, now_ms: float) -> Rejection | None:
         """Let a request wait, or say why not (429, 503, 504)."""
@@ -239,7 +248,7 @@ class Scheduler:
         return found
 
     def _batched(self, model: PooledModel, size: int) -> PooledModel:
-        latency = self.telemetry.estimate(model.name, device=self.device, batch=size)
+        latency = self.estimate(model.name, size)
         one = model.latency
         if latency.mean_ms != latency.mean_ms and one.mean_ms == one.mean_ms:
             latency = self.telemetry.profile(
@@ -249,9 +258,7 @@ class Scheduler:
 
     def _resort(self, name: str, found: Rejection, request: Request, now_ms: float) -> Decision:
         """The fallback model, where the policy found none."""
-        latency = self.telemetry.estimate(
-            name, device=self.device, batch=size_class(request.samples)
-        )
+        latency = self.estimate(name, request.samples)
         rule = f"{{model}} is the fallback: {found.reason.replace('{', '{{').replace('}', '}}')}"
         left = request.deadline_ms - now_ms
         waiting = len(self.queue)

@@ -1,0 +1,297 @@
+"""Worker threads that answer the requests of a deployment, and a timer that refuses late ones.
+
+    submit --admission--> queue --a server is idle--> policy --> model --> ticket
+                            |__ its deadline comes: 504
+
+One lock guards what is known of requests; models run outside it, in a worker or in the caller's own
+thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from typing import Generic
+
+from sommelier.errors import RejectedError, UnknownNameError
+from sommelier.runtime.answers import Answer, Ticket
+from sommelier.runtime.jobs import Counts, Job, Outcome, P, Table, job_of, now_ms
+from sommelier.runtime.open_requests import OpenRequests
+from sommelier.runtime.policy import PooledModel, Rejection
+from sommelier.runtime.predictor import Cancellation
+from sommelier.runtime.scheduling import Turn
+from sommelier.runtime.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+CLOSE_S = 10.0  # how long closing waits for runs that were cancelled
+
+
+class Dispatcher(Generic[P]):
+    """Answers requests by a table of models. Safe for threads; `close` ends it.
+
+    Callbacks of tickets run in its threads and should be short.
+    """
+
+    def __init__(
+        self,
+        table: Table[P],
+        telemetry: Telemetry,
+        *,
+        device: str = "cpu",
+        clock: Callable[[], float] = now_ms,
+    ) -> None:
+        """device : where models run, as telemetry counts them."""
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)  # a request, a model or a server may be taken
+        self._timing = threading.Condition(lock)  # the timer is to look again
+        self._quiet = threading.Condition(lock)  # every request has its answer
+        self._clock = clock
+        self._requests = OpenRequests(table, telemetry, device, clock, self._loading_ended)
+        self._closed = False
+        self._wakes_ms = math.inf
+        self._workers: list[threading.Thread] = []
+        self._hire(table.servers)
+        self._timer = threading.Thread(target=self._keep_time, daemon=True)
+        self._timer.start()
+
+    @property
+    def counts(self) -> Counts:
+        """What became of requests."""
+        return self._requests.counts
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a server."""
+        return len(self._requests.scheduler.queue)
+
+    @property
+    def running(self) -> int:
+        """Servers that are busy."""
+        return self._requests.scheduler.running
+
+    @property
+    def loaded(self) -> frozenset[str]:
+        """Names of the models that may answer now."""
+        return self._requests.loading.loaded
+
+    @property
+    def models(self) -> tuple[PooledModel, ...]:
+        """That are loaded or may be, the most accurate first."""
+        return self._requests.scheduler.models
+
+    @property
+    def refusals(self) -> str:
+        """Why models could not be loaded; '' if all could."""
+        return self._requests.loading.refusals
+
+    def submit(self, job: Job) -> Ticket:
+        """Let a request wait for its answer. Raises RejectedError when it is refused."""
+        with self._changed:
+            self._requests.accept(job)
+            self._call()
+        return job.ticket
+
+    def answer(self, job: Job, *, at_most_ms: float = math.inf) -> Ticket | None:
+        """The same in the caller's own thread, which saves two changes of threads: if nothing
+        waits, a server is idle, and the model is loaded and takes at most so long on average.
+        None, and nothing has happened, if not. Raises RejectedError."""
+        requests = self._requests
+        with self._changed:
+            if len(requests.scheduler.queue) or not requests.scheduler.idle:
+                return None
+            requests.accept(job)
+            turn = requests.next(job, at_most_ms)
+            if turn is None:
+                requests.withdraw(job)
+                return None
+            self._call_timer()
+        while turn is not None:
+            self._serve(turn)
+            with self._changed:
+                turn = None if job.settled else requests.next(job)
+                if len(requests.scheduler.queue):
+                    self._call()  # who came meanwhile, or this one for its next model
+        return job.ticket
+
+    def cancel(self, job: Job) -> None:
+        """Forget a request; a run of it ends before its next operator."""
+        with self._changed:
+            if not self._requests.settle(job):
+                return
+            self._requests.counts.cancelled += 1
+        job.ticket.set_running_or_notify_cancel()
+        self._let_go(job)
+
+    def warm(self, names: tuple[str, ...]) -> None:
+        """Let these models be loaded."""
+        with self._changed:
+            for name in names:
+                self._requests.loading.ask(name)
+
+    def refresh(self) -> None:
+        """Models were loaded or unloaded: look who may answer now."""
+        with self._changed:
+            self._requests.loading.refresh()
+            self._look_again()
+
+    def switch(self, table: Table[P]) -> None:
+        """Go on by another table, from the next decision on. Who waits keeps waiting and gets a
+        model of the new one; runs are not disturbed."""
+        with self._changed:
+            self._requests.switch(table)
+            self._look_again()
+            self._hire(table.servers)
+
+    def refuse(self, reason: str) -> None:
+        """Accept no further requests: 503. What was accepted is answered."""
+        with self._changed:
+            self._requests.refusing = reason
+
+    def drain(self, timeout_s: float | None = None) -> int:
+        """Wait until every accepted request has its answer; the number of those that have not."""
+        with self._changed:
+            self._quiet.wait_for(lambda: self._requests.count == 0, timeout_s)
+            return self._requests.count
+
+    def close(self) -> None:
+        """Refuse what waits or runs (503), cancel the runs, end the threads."""
+        reason = "the deployment was closed"
+        with self._changed:
+            self._requests.refusing, self._closed = reason, True
+            left = self._requests.settle_all()
+            for _ in left:
+                self._requests.counts.refused(503)
+            self._changed.notify_all()
+            self._timing.notify_all()
+        for job in left:
+            self._deliver(job, RejectedError(reason, status=503))
+        until = self._clock() + CLOSE_S * 1e3
+        for thread in (*self._workers, self._timer):
+            if thread is not threading.current_thread():
+                thread.join(max(until - self._clock(), 0.0) / 1e3)
+        if any(worker.is_alive() for worker in self._workers):
+            logger.warning("a run has not ended yet, though it was cancelled")
+
+    # ---- with the lock
+
+    def _call(self) -> None:
+        """Wake who has to do with a request that waits."""
+        if self._requests.scheduler.idle:
+            self._changed.notify()
+        self._call_timer()
+
+    def _call_timer(self) -> None:
+        if self._requests.table.hedge or self._requests.next_timer_ms() < self._wakes_ms:
+            self._timing.notify()
+
+    def _look_again(self) -> None:
+        self._requests.look_again()
+        self._changed.notify_all()
+        self._timing.notify()
+
+    def _loading_ended(self, name: str, why: str | None) -> None:
+        with self._changed:
+            self._requests.loading.ended(name, why, self._clock())
+            self._look_again()
+
+    def _hire(self, servers: int) -> None:
+        while len(self._workers) < servers:
+            worker = threading.Thread(target=self._work, daemon=True)
+            self._workers.append(worker)
+            worker.start()
+
+    # ---- without the lock
+
+    def _work(self) -> None:
+        """A worker: one turn after the other."""
+        while True:
+            with self._changed:
+                while (turn := self._requests.next()) is None:
+                    if self._closed:
+                        return
+                    self._changed.wait()
+                self._call_timer()
+            self._serve(turn)
+
+    def _serve(self, turn: Turn) -> None:
+        """Run the model of a turn and give its answer, or what became of it, to who waits."""
+        job, answer = job_of(turn.request), turn.answer
+        if isinstance(answer, Rejection):
+            self._refuse(job, answer)
+            return
+        table: Table[P] = job.table
+        try:
+            model = table.view.acquire(answer.model)
+        except UnknownNameError:  # the deployment has switched to others since it was chosen
+            model = None
+        if model is None:
+            with self._changed:
+                self._requests.lost(turn)
+                self._look_again()
+            return
+        began = self._clock()
+        outcome = _run(table, job, answer.model, model)
+        took_ms = self._clock() - began
+        del model  # before its lease ends
+        table.view.release(answer.model)
+        with self._changed:
+            result = self._requests.finished(turn, outcome, took_ms)
+        if result is not None:
+            self._deliver(job, result)
+
+    def _refuse(self, job: Job, rejection: Rejection) -> None:
+        with self._changed:
+            error = self._requests.refused(job, rejection)
+        if error is not None:
+            self._deliver(job, error)
+
+    def _deliver(self, job: Job, result: Answer | Exception) -> None:
+        """Give a settled request what it waits for, unless it was cancelled in between."""
+        if job.ticket.set_running_or_notify_cancel():
+            if isinstance(result, Answer):
+                job.ticket.set_result(result)
+            else:
+                job.ticket.set_exception(result)
+        self._let_go(job)
+
+    def _let_go(self, job: Job) -> None:
+        job.ticket.forget()
+        with self._changed:
+            self._requests.count -= 1
+            if not self._requests.count:
+                self._quiet.notify_all()
+
+    def _keep_time(self) -> None:
+        """The timer: deadlines of who waits, second models, models that may be asked for again."""
+        while True:
+            with self._changed:
+                if self._closed:
+                    return
+                now = self._clock()
+                if self._requests.loading.next_retry_ms() <= now:
+                    self._look_again()
+                expired = self._requests.scheduler.expire(now)
+                if not expired:
+                    hedge_ms = self._requests.hedge()
+                    self._changed.notify()
+                    self._wakes_ms = min(hedge_ms, self._requests.next_timer_ms())
+                    left = self._wakes_ms - now
+                    self._timing.wait(None if left == math.inf else max(left, 0.0) / 1e3)
+            for turn in expired:
+                assert isinstance(turn.answer, Rejection), "it expired"
+                self._refuse(job_of(turn.request), turn.answer)
+
+
+def _run(table: Table[P], job: Job, name: str, model: P) -> Outcome | Exception | None:
+    """What a model says. An error is a value here: its traceback would keep the inputs."""
+    cancellation = Cancellation()
+    job.runs.append(cancellation)
+    if job.settled:
+        cancellation.cancel()
+    try:
+        return table.answering.run(job, name, model, cancellation)
+    except Exception as error:  # whatever a model does, its request has an answer
+        return error

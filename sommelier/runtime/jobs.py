@@ -1,0 +1,174 @@
+"""A request on its way through a dispatcher, and what a dispatcher works by."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+from sommelier.errors import RejectedError
+from sommelier.runtime.answers import Answer, Ticket
+from sommelier.runtime.interface import Inputs
+from sommelier.runtime.policy import Decision, PooledModel, Rejection, Request, RoutingPolicy
+from sommelier.runtime.predictor import Cancellation
+from sommelier.runtime.queueing import QueueRules
+from sommelier.runtime.scheduling import Turn
+
+Array = NDArray[Any]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request from its acceptance to its answer. The dispatcher's lock guards all but `progress`,
+    which belongs to the thread that runs it.
+
+    request : as it waits or runs. waits, since_ms : whether it waits, and when it began to. held :
+    the state of the pool in which no model could take it. table : by which its last model was
+    chosen. runs : what ends each run of it. errors : of models that failed on it. hedged : two
+    models were asked. settled : somebody has its answer. progress : of an answering that asks
+    several models.
+    """
+
+    inputs: Inputs
+    ticket: Ticket
+    request: Request
+    outputs: Sequence[str] | None = None
+    waits: bool = True
+    since_ms: float = 0.0
+    queue_ms: float = 0.0
+    infer_ms: float = 0.0
+    held: int = -1
+    table: Any = None
+    runs: list[Cancellation] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+    hedged: bool = False
+    settled: bool = False
+    progress: Any = None
+    note: str = ""
+
+
+def job_of(request: Request) -> Job:
+    """What a dispatcher lets wait."""
+    job = request.payload
+    assert isinstance(job, Job), "the payload of every request of a dispatcher"
+    return job
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a model's run brought to a request; the fields are those of Answer."""
+
+    outputs: Mapping[str, Array]
+    stage: int | None = None
+    stages: tuple[int, ...] = ()
+    scores: tuple[float, ...] = ()
+    predicted: tuple[str, ...] = ()
+    note: str = ""
+
+
+P = TypeVar("P")  # what a model is to the one who runs it
+P_contra = TypeVar("P_contra", contravariant=True)
+P_co = TypeVar("P_co", covariant=True)
+
+
+class Models(Protocol[P_co]):
+    """Where a deployment's models are; the methods are those of runtime.pool.ModelPool."""
+
+    def acquire(self, name: str) -> P_co | None: ...
+
+    def release(self, name: str) -> None: ...
+
+    def request(self, name: str) -> Future[None]: ...
+
+    def ready(self) -> Sequence[str]: ...
+
+
+class Answering(Protocol[P_contra]):
+    """What a deployment does with the model that was chosen."""
+
+    def run(
+        self, job: Job, name: str, model: P_contra, cancellation: Cancellation
+    ) -> Outcome | None:
+        """What the model says to the request; None if another one is to be asked, which the policy
+        then chooses. Raises SommelierError when the model fails."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table(Generic[P]):
+    """What a dispatcher works by, from one switch to the next.
+
+    models : that may answer, loaded or not. stand_ins : by model, who may answer while it is being
+    loaded, the best first. hedge : ask a second model when the first one takes long.
+    """
+
+    deployment: str
+    policy: RoutingPolicy
+    models: tuple[PooledModel, ...]
+    view: Models[P]
+    answering: Answering[P]
+    rules: QueueRules = field(default_factory=QueueRules)
+    servers: int = 1
+    fallback: str | None = None
+    stand_ins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hedge: bool = False
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of requests since the start. late : answered after their deadline. by_model,
+    failures : of each model, the answers it gave (the last one, of several) and its failures."""
+
+    answered: int = 0
+    late: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    hedged: int = 0
+    rejected: dict[int, int] = field(default_factory=dict)
+    by_model: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+
+    def answered_by(self, model: str, *, late: bool) -> None:
+        self.answered += 1
+        self.late += late
+        self.by_model[model] = self.by_model.get(model, 0) + 1
+
+    def refused(self, status: int) -> None:
+        self.rejected[status] = self.rejected.get(status, 0) + 1
+
+    def failed_in(self, model: str) -> None:
+        self.failures[model] = self.failures.get(model, 0) + 1
+
+
+def answer_of(job: Job, turn: Turn, decision: Decision, outcome: Outcome, now_ms: float) -> Answer:
+    """What the caller gets."""
+    return Answer(
+        outputs=outcome.outputs,
+        model=decision.model,
+        decision=decision,
+        queue_ms=job.queue_ms,
+        infer_ms=job.infer_ms,
+        total_ms=now_ms - turn.request.arrived_ms,
+        deployment=job.table.deployment,
+        note="; ".join(note for note in (job.note, outcome.note) if note),
+        stage=outcome.stage,
+        stages=outcome.stages,
+        scores=outcome.scores,
+        predicted=outcome.predicted,
+    )
+
+
+def error_of(rejection: Rejection) -> RejectedError:
+    """The refusal, to be raised."""
+    return RejectedError(
+        rejection.reason, status=rejection.status, retry_after_ms=rejection.retry_after_ms
+    )
+
+
+def now_ms() -> float:
+    """The clock of serving: ms, monotonic."""
+    return time.perf_counter() * 1e3

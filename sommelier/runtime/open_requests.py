@@ -1,0 +1,227 @@
+"""The requests of a deployment that have no answer yet: what becomes of each, without threads.
+
+The caller holds the lock; nothing here blocks, and no model runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from sommelier.errors import RejectedError
+from sommelier.runtime.answers import Answer
+from sommelier.runtime.hedging import hedge_at_ms, second_choice
+from sommelier.runtime.jobs import Counts, Job, Outcome, Table, answer_of, error_of, job_of
+from sommelier.runtime.loading import Loading, decide
+from sommelier.runtime.policy import Decision, Rejection, Request
+from sommelier.runtime.scheduling import Scheduler, Turn
+from sommelier.runtime.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 2  # models that are asked when one fails
+ANSWERED = Request(0.0)  # in place of a request that has its answer, so that its arrays are freed
+
+
+class OpenRequests:
+    """Accepts, decides, concludes. count : requests that were accepted and not let go of yet.
+
+    refusing : why no further ones are accepted; None if they are.
+    """
+
+    def __init__(
+        self,
+        table: Table[Any],
+        telemetry: Telemetry,
+        device: str,
+        clock: Callable[[], float],
+        told: Callable[[str, str | None], None],
+    ) -> None:
+        """told : as of Loading."""
+        self.table = table
+        self.counts = Counts()
+        self.count = 0
+        self.refusing: str | None = None
+        self.loading = Loading(table.view, told)
+        self.scheduler = Scheduler(
+            table.policy, table.models, telemetry, rules=table.rules, servers=table.servers,
+            fallback=table.fallback, device=device,
+        )  # fmt: skip
+        self._clock = clock
+        self._hedges: deque[Turn] = deque()
+
+    def accept(self, job: Job) -> None:
+        """Let it wait. Raises RejectedError."""
+        if self.refusing is not None:
+            self.counts.refused(503)
+            raise RejectedError(self.refusing, status=503)
+        now = self._clock()
+        refused = self.scheduler.submit(job.request, now)
+        if refused is not None:
+            self.counts.refused(refused.status)
+            raise error_of(refused)
+        job.since_ms = now
+        self.count += 1
+
+    def withdraw(self, job: Job) -> None:
+        """As if it had not been accepted."""
+        self.scheduler.cancel(job.request)
+        self.count -= 1
+
+    def next(self, only: Job | None = None, at_most_ms: float = math.inf) -> Turn | None:
+        """The next turn that can begin, of all requests or of one.
+
+        at_most_ms : None too if the model is slower than that; the request waits on.
+        """
+        if self._hedges and only is None:
+            return self._hedges.popleft()
+        scheduler, loading, now = self.scheduler, self.loading, self._clock()
+
+        def ready(request: Request) -> bool:
+            job = job_of(request)
+            return job.held != loading.epoch and (only is None or only is job)
+
+        while (request := scheduler.take(ready)) is not None:
+            job = job_of(request)
+            found = decide(scheduler, loading, self.table, request, now)
+            if found is None:
+                job.held = loading.epoch
+                scheduler.requeue(request)
+            elif _too_slow(found[0], at_most_ms):
+                scheduler.requeue(request)
+                return None
+            else:
+                answer, job.note = found
+                job.queue_ms += now - job.since_ms
+                job.waits, job.table = False, self.table
+                return scheduler.start(request, answer, now)
+        return None
+
+    def settle(self, job: Job) -> bool:
+        """Whether it had no answer yet. It has one now: it waits no longer and its runs end."""
+        if job.settled:
+            return False
+        job.settled = True
+        if job.waits:
+            self.scheduler.cancel(job.request)
+        job.request = ANSWERED
+        for run in job.runs:
+            run.cancel()
+        return True
+
+    def settle_all(self) -> list[Job]:
+        """All that had no answer yet."""
+        requests = [turn.request for turn in self.scheduler.turns]
+        jobs = {job_of(request) for request in (*requests, *self.scheduler.queue.waiting)}
+        return [job for job in jobs if self.settle(job)]
+
+    def finished(
+        self, turn: Turn, outcome: Outcome | Exception | None, took_ms: float
+    ) -> Answer | Exception | None:
+        """What to tell the caller after a run; None: nothing, or not yet."""
+        job, now, decision = job_of(turn.request), self._clock(), turn.answer
+        assert isinstance(decision, Decision), "a model ran"
+        failed = isinstance(outcome, Exception)
+        self.scheduler.finished(turn, None if failed else took_ms, now, queue_ms=job.queue_ms)
+        job.infer_ms += took_ms
+        if job.settled:
+            return None
+        if isinstance(outcome, Exception):
+            return self._after_failure(job, turn.request, decision.model, outcome)
+        if outcome is None:
+            self._again(job, turn.request, now)
+            return None
+        self.counts.answered_by(decision.model, late=now > turn.request.deadline_ms)
+        self.settle(job)
+        return answer_of(job, turn, decision, outcome, now)
+
+    def lost(self, turn: Turn) -> None:
+        """The model was unloaded between the decision and the run: another decision."""
+        now, job = self._clock(), job_of(turn.request)
+        self.scheduler.finished(turn, None, now)
+        self.loading.refresh()
+        self.look_again()
+        if not job.settled and not self._runs(job):
+            self._again(job, turn.request, now)
+
+    def refused(self, job: Job, rejection: Rejection) -> Exception | None:
+        """What to tell the caller of a request that nobody answers; None: nothing any more."""
+        if not self.settle(job):
+            return None
+        if job.errors:
+            self.counts.failed += 1
+            return job.errors[0]
+        self.counts.refused(rejection.status)
+        return error_of(rejection)
+
+    def switch(self, table: Table[Any]) -> None:
+        """Go on by another table, from the next decision on."""
+        self.table = table
+        self.loading.follow(table.view)
+        self.scheduler.reconfigure(
+            table.policy, table.models, table.rules,
+            servers=table.servers, fallback=table.fallback,
+        )  # fmt: skip
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Which models may be chosen."""
+        self.scheduler.models = self.loading.usable(self.table.models, self._clock())
+
+    def next_timer_ms(self) -> float:
+        """When a request expires, or a model that was refused may be asked for again."""
+        return min(self.scheduler.next_timer_ms(), self.loading.next_retry_ms())
+
+    def hedge(self) -> float:
+        """Ask second models where it is time; when it is time again."""
+        now, at = self._clock(), math.inf
+        for turn in self.scheduler.turns if self.table.hedge else ():
+            job, due = job_of(turn.request), hedge_at_ms(turn)
+            if job.hedged or job.settled:
+                continue
+            if due > now:
+                at = min(at, due)
+                continue
+            job.hedged = True
+            choice = second_choice(turn, self.scheduler, self.loading.loaded, now)
+            if choice is not None:
+                self.counts.hedged += 1
+                self._hedges.append(self.scheduler.start(turn.request, choice, now))
+        return at
+
+    def _again(self, job: Job, request: Request, now_ms: float) -> None:
+        """It waits for its next model."""
+        job.request, job.since_ms, job.waits = request, now_ms, True
+        self.scheduler.requeue(request)
+
+    def _after_failure(
+        self, job: Job, request: Request, model: str, error: Exception
+    ) -> Exception | None:
+        """Another model is asked, once; else the caller is told of the first failure."""
+        self.counts.failed_in(model)
+        job.errors.append(error)
+        if self._runs(job):
+            return None  # the second model that was asked may still answer
+        excluded = request.excluded | {model}
+        left = {other.name for other in self.scheduler.models} | {self.scheduler.fallback}
+        if len(job.errors) < ATTEMPTS and left - excluded - {None}:
+            logger.warning("%s failed, another model is asked: %s", model, error)
+            self._again(job, replace(request, excluded=excluded), self._clock())
+            return None
+        self.settle(job)
+        self.counts.failed += 1
+        return job.errors[0]
+
+    def _runs(self, job: Job) -> bool:
+        """Whether a model runs for it at this moment."""
+        return any(turn.request.payload is job for turn in self.scheduler.turns)
+
+
+def _too_slow(answer: Decision | Rejection, at_most_ms: float) -> bool:
+    if at_most_ms == math.inf or isinstance(answer, Rejection):
+        return False
+    return not answer.expected_ms <= at_most_ms  # True of an unknown one
