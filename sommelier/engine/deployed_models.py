@@ -1,0 +1,363 @@
+"""The models of a deployment: which, whether one request fits all, what is known of each."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+from sommelier.deployment_records import DeployedModel
+from sommelier.engine.names import few
+from sommelier.errors import BinderError, Span, UnknownNameError
+from sommelier.grammar import nodes
+from sommelier.records import Measurement, Provenance
+
+if TYPE_CHECKING:
+    from sommelier.engine.session import Session
+    from sommelier.records import ModelRecord
+
+_RANK = {Provenance.MEASURED: 0, Provenance.ESTIMATED: 1, Provenance.DECLARED: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The models that a statement means, in its order.
+
+    reference : what the others are compared with where there are no labels. agreement : share of
+    answers, by id. spans : where they are named, None for those a question found.
+    """
+
+    records: tuple[ModelRecord, ...]
+    spans: tuple[Span | None, ...]
+    reference: str | None = None
+    agreement: Mapping[str, float] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> dict[str, str]:
+        """By id; with the version where two have one name."""
+        return names_of(self.records)
+
+
+def names_of(records: Iterable[ModelRecord]) -> dict[str, str]:
+    """What a deployment calls its models, by id; with the version where two have one name."""
+    known = tuple(records)
+    counts = Counter(record.name for record in known)
+    return {r.id: r.name if counts[r.name] == 1 else f"{r.name}@{r.version}" for r in known}
+
+
+# ---- which models
+
+
+def of_select(select: nodes.Select, session: Session) -> Chosen:
+    """The models that answer a question, and how well they agree with its reference."""
+    columns = [nodes.Projection(nodes.Column("id"))]
+    if select.corr is not None:
+        columns.append(nodes.Projection(nodes.Column("agreement")))
+    result = session.run(replace(select, projection=tuple(columns), distinct=False))
+    records = tuple(session.catalog.models(list(result.ids)))
+    reference, agreement = None, None
+    notes = list(result.notes)
+    if select.corr is not None:
+        from sommelier.grammar.formatter import format as format_node
+
+        reference = format_node(select.corr.reference)
+        found = result.column("agreement").tolist()
+        agreement = {
+            id_: float(share)
+            for id_, share in zip(result.ids, found, strict=True)
+            if share == share and share is not None
+        }
+    return Chosen(records, (None,) * len(records), reference, agreement, tuple(notes))
+
+
+def of_pool(name: str, session: Session, span: Span | None) -> Chosen:
+    """The models of a pool; compared with the reference of the question that filled it."""
+    from sommelier.grammar.parser import parse
+
+    try:
+        pool = session.catalog.pool(name)
+    except UnknownNameError as error:
+        error.span = span
+        raise
+    records = tuple(session.catalog.models(pool.ids))
+    asked = parse(pool.query)
+    chosen = Chosen(records, (None,) * len(records))
+    if isinstance(asked, nodes.Select) and asked.corr is not None:
+        return _compared(chosen, asked.corr.reference, session)
+    return chosen
+
+
+def of_names(references: Sequence[nodes.ModelRef], session: Session) -> Chosen:
+    """Models that are named one by one. Raises UnknownNameError, BinderError for a repeated one."""
+    records: list[ModelRecord] = []
+    for reference in references:
+        try:
+            record = session.facts.model(reference.name, reference.version)
+        except UnknownNameError as error:
+            error.span = error.span or reference.span
+            raise
+        if record.id in [other.id for other in records]:
+            raise BinderError(f"{record.name} is named twice", span=reference.span)
+        records.append(record)
+    return Chosen(tuple(records), tuple(reference.span for reference in references))
+
+
+def compared(chosen: Chosen, session: Session) -> Chosen:
+    """The same, with agreements where none are known yet: with the model that comes first."""
+    if chosen.agreement is not None or not chosen.records:
+        return chosen
+    first = chosen.records[0]
+    return _compared(chosen, nodes.ModelRef(first.name, first.version), session)
+
+
+def _compared(
+    chosen: Chosen, reference: nodes.Reference | nodes.Parameter, session: Session
+) -> Chosen:
+    from sommelier.grammar.formatter import format as format_node
+
+    any_ = nodes.CorrCondition("agreement", ">=", nodes.Percent(0.0))
+    select = nodes.Select(
+        projection=(
+            nodes.Projection(nodes.Column("id")),
+            nodes.Projection(nodes.Column("agreement")),
+        ),
+        corr=nodes.Corr(reference, (any_,)),
+        options=(nodes.Option("include_reference", nodes.Boolean(True)),),
+    )
+    name = format_node(reference)
+    try:
+        result = session.run(select)
+    except BinderError:  # nothing it answered is known: agreements stay unknown
+        return replace(chosen, reference=name, agreement={})
+    shares = zip(result.ids, result.column("agreement").tolist(), strict=True)
+    known = {id_: float(share) for id_, share in shares if share is not None and share == share}
+    return replace(chosen, reference=name, agreement=known)
+
+
+# ---- whether one request fits all
+
+
+def check_servable(chosen: Chosen, span: Span | None) -> tuple[str, ...]:
+    """Notes on what is not known. Raises BinderError for models that cannot answer the same
+    requests: without a file, with other inputs or other answers, naming the first that differs."""
+    if not chosen.records:
+        raise BinderError(
+            "no model answers the question, so there is nothing to deploy",
+            span=span,
+            hint="ask it alone; EXPLAIN ANALYZE shows which condition leaves none",
+        )
+    names = chosen.names
+    _refuse_without_file(chosen, span)
+    first = chosen.records[0]
+    for record, place in zip(chosen.records[1:], chosen.spans[1:], strict=True):
+        fault = _input_fault(first, record, names) or _answer_fault(first, record, names)
+        if fault is not None:
+            raise BinderError(
+                fault,
+                span=place or span,
+                hint="the models of a deployment answer the same requests with the same kind of "
+                "answer; deploy them apart, or narrow the question: WHERE task = ..., CORR m 90%",
+            )
+    spaces = {record.label_space_id for record in chosen.records}
+    if None in spaces and len(chosen.records) > 1 and _classifies(first):
+        unknown = [names[r.id] for r in chosen.records if r.label_space_id is None]
+        return (f"the labels of {few(unknown)} are unknown; they are taken to be in one order",)
+    return ()
+
+
+def _refuse_without_file(chosen: Chosen, span: Span | None) -> None:
+    names = chosen.names
+    missing = [
+        (record, place)
+        for record, place in zip(chosen.records, chosen.spans, strict=True)
+        if record.artifact is None
+    ]
+    if missing:
+        told = few([names[record.id] for record, _ in missing])
+        raise BinderError(
+            f"{told} {'has' if len(missing) == 1 else 'have'} no file to run",
+            span=missing[0][1] or span,
+            hint="metadata alone answers no request; add WHERE format = 'onnx' to the question",
+        )
+
+
+def _input_fault(first: ModelRecord, other: ModelRecord, names: Mapping[str, str]) -> str | None:
+    """Why a request for one model does not fit the other; None if it does. Models that declare how
+    they prepare raw items may take tensors of different shapes."""
+    told = (
+        f"{names[other.id]} takes {_spelled(other)} and {names[first.id]} {_spelled(first)}: "
+        "a request cannot be for both"
+    )
+    if len(first.inputs) != len(other.inputs):
+        return told
+    prepared = first.preprocessing is not None and other.preprocessing is not None
+    for one, two in zip(first.inputs, other.inputs, strict=True):
+        if not prepared and (one.dtype != two.dtype or not _shapes_fit(one.shape, two.shape)):
+            return told
+        if prepared and _rank(one.shape) != _rank(two.shape):
+            return told
+    return None
+
+
+def _rank(shape: tuple[object, ...] | None) -> int | None:
+    return None if shape is None else len(shape)
+
+
+def _shapes_fit(one: tuple[object, ...] | None, two: tuple[object, ...] | None) -> bool:
+    """Whether fixed lengths agree; the first axis is the batch."""
+    if one is None or two is None:
+        return True
+    if len(one) != len(two):
+        return False
+    pairs = list(zip(one, two, strict=True))[1:]
+    return all(a == b or not isinstance(a, int) or not isinstance(b, int) for a, b in pairs)
+
+
+def _spelled(record: ModelRecord) -> str:
+    return ", ".join(map(str, record.inputs)) or "no input"
+
+
+def _answer_fault(first: ModelRecord, other: ModelRecord, names: Mapping[str, str]) -> str | None:
+    """Why two models' answers do not mean the same; None as far as is known."""
+    one, two = names[first.id], names[other.id]
+    if first.output_kind != other.output_kind:
+        return f"{two} answers {other.output_kind.value} and {one} {first.output_kind.value}"
+    spaces = {first.label_space_id, other.label_space_id}
+    if None not in spaces and len(spaces) > 1:
+        return f"{two} and {one} answer with different labels, or with the same in another order"
+    if _classifies(first):
+        widths = {_width(first), _width(other)}
+        if None not in widths and len(widths) > 1:
+            return f"{two} answers {_width(other)} classes and {one} {_width(first)}"
+    return None
+
+
+def _classifies(record: ModelRecord) -> bool:
+    return record.output_kind.value in ("classification", "class_ids", "multilabel")
+
+
+def _width(record: ModelRecord) -> int | None:
+    shape = record.outputs[0].shape if record.outputs else None
+    last = shape[-1] if shape else None
+    return last if isinstance(last, int) and len(shape or ()) > 1 else None
+
+
+# ---- what is known of each
+
+
+def known_models(
+    chosen: Chosen, session: Session, *, dataset: str | None, device: str | None
+) -> tuple[tuple[DeployedModel, ...], str | None, tuple[str, ...]]:
+    """(the models with accuracy and latency, the dataset of the accuracy, notes).
+
+    dataset : whose labels count; None takes that on which most of the models were measured.
+    device : whose latencies count, 'cpu' for None. What is not known stays None and is told.
+    """
+    numbers = {r.id: session.catalog.measurements(r.id) for r in chosen.records}
+    by_dataset = {id_: _accuracies(found) for id_, found in numbers.items()}
+    on = dataset or _most_measured(by_dataset.values())
+    labelled = {id_: found[on] for id_, found in by_dataset.items() if on in found}
+    notes: list[str] = []
+    if len(labelled) == len(chosen.records) or dataset is not None:
+        accuracy, basis = labelled, f"accuracy on '{on}'"
+    else:
+        chosen = compared(chosen, session)
+        agreement = chosen.agreement or {}
+        if len(agreement) > len(labelled):
+            accuracy, basis, on = dict(agreement), f"agreement with {chosen.reference}", None
+            notes.append(f"accuracy is {basis}: not all models were measured on labels")
+        else:
+            accuracy, basis = labelled, f"accuracy on '{on}'"
+    models = []
+    names = chosen.names
+    for record in chosen.records:
+        mean, std = latency_of(numbers[record.id], device or "cpu")
+        share = accuracy.get(record.id)
+        told = basis if share is not None else None
+        models.append(DeployedModel(names[record.id], record.id, share, mean, std, basis=told))
+    notes += _unknown(models, device)
+    return tuple(models), on if accuracy else None, tuple(notes)
+
+
+def _unknown(models: Sequence[DeployedModel], device: str | None) -> list[str]:
+    notes = []
+    unmeasured = [model.name for model in models if model.accuracy is None]
+    if unmeasured and len(models) > 1:
+        notes.append(
+            f"the accuracy of {few(unmeasured)} is unknown: ANALYZE {', '.join(unmeasured[:5])} FOR"
+            " ACCURACY, EQUIVALENCE"
+        )
+    untimed = [model.name for model in models if model.mean_ms is None]
+    if untimed:
+        notes.append(
+            f"the latency of {few(untimed)} on '{device or 'cpu'}' is unknown until requests are"
+            f" answered: ANALYZE {', '.join(untimed[:5])} FOR LATENCY"
+        )
+    return notes
+
+
+def _accuracies(numbers: Iterable[Measurement]) -> dict[str, float]:
+    """By dataset; measured before declared."""
+    found: dict[str, Measurement] = {}
+    for m in numbers:
+        if m.metric == "accuracy" and m.dataset is not None:
+            known = found.get(m.dataset)
+            if known is None or _RANK[m.provenance] < _RANK[known.provenance]:
+                found[m.dataset] = m
+    return {dataset: m.value for dataset, m in found.items()}
+
+
+def _most_measured(accuracies: Iterable[Mapping[str, float]]) -> str | None:
+    counts = Counter(dataset for found in accuracies for dataset in found)
+    return min(counts, key=lambda name: (-counts[name], name)) if counts else None
+
+
+def latency_of(numbers: Iterable[Measurement], device: str) -> tuple[float | None, float | None]:
+    """(mean, deviation) of one sample in ms, of a log-normal through the quantiles that were
+    measured; the deviation is None where only the median is known, both where nothing is."""
+    timed = [m for m in numbers if m.metric == "latency" and m.device == device]
+    timed = [m for m in timed if m.batch in (1, None)]
+    if not timed:
+        return None, None
+    best = min(_RANK[m.provenance] for m in timed)
+    threads = min(m.threads or 0 for m in timed if _RANK[m.provenance] == best)
+    quantiles = {
+        m.percentile or 50: m.value
+        for m in timed
+        if _RANK[m.provenance] == best and (m.threads or 0) == threads
+    }
+    median = quantiles.get(50)
+    if not median:
+        return None, None
+    spread = _log_deviation(median, quantiles)
+    if spread is None:
+        return median, None
+    mean = median * math.exp(spread**2 / 2)
+    return mean, mean * math.sqrt(math.expm1(spread**2))
+
+
+def _log_deviation(median: float, quantiles: Mapping[int, float]) -> float | None:
+    """Of the log of the time; the larger of what p90 and p99 say."""
+    found = [
+        max(0.0, math.log(value / median)) / NormalDist().inv_cdf(percentile / 100)
+        for percentile, value in quantiles.items()
+        if percentile > 50 and value > 0
+    ]
+    return max(found, default=None)
+
+
+def quantile_ms(model: DeployedModel, quantile: float) -> float | None:
+    """What `quantile` of the model's runs take at most, by a log-normal: an estimate. At 1, or
+    where the deviation is unknown, the mean and two deviations. None where no latency is known."""
+    if model.mean_ms is None:
+        return None
+    std = model.std_ms or 0.0
+    if not 0 < quantile < 1:
+        return model.mean_ms + 2 * std
+    variance = math.log1p((std / model.mean_ms) ** 2)
+    place = NormalDist().inv_cdf(quantile)
+    return model.mean_ms * math.exp(place * math.sqrt(variance) - variance / 2)

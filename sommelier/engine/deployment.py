@@ -1,0 +1,301 @@
+"""DEPLOY as a plan: a question becomes models with what is known of them, or why they cannot serve.
+
+Nothing is loaded and nothing is written; the catalog alone is asked. Routing policies are known to
+the runtime, which this room does not see: `knobs` are theirs, with their kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sommelier.cascade_records import CascadePlan, CascadeStage
+from sommelier.deployment_records import DeployedModel, Deployment, DeploymentOptions
+from sommelier.engine import deployed_models
+from sommelier.engine.deployed_models import Chosen, known_models
+from sommelier.engine.deployment_promises import Promise, in_turn, keeping
+from sommelier.engine.deployment_terms import Terms, bind_escalation, bind_share, bind_terms
+from sommelier.engine.names import few
+from sommelier.engine.options import Kind, bind_options, check_least
+from sommelier.errors import BinderError, UnknownNameError
+from sommelier.grammar import nodes
+from sommelier.grammar.formatter import format as format_statement
+from sommelier.units import Dimension
+
+if TYPE_CHECKING:
+    from sommelier.cascade_records import KeptCascade
+    from sommelier.engine.session import Session
+    from sommelier.records import ModelRecord
+
+DEPLOY_OPTIONS: dict[str, Kind] = {
+    "queue": int,
+    "servers": int,
+    "memory": Dimension.BYTES,
+    "keep_alive": Dimension.TIME,
+    "warm": int,
+    "batch": int,
+    "threads": int,
+    "device": str,
+    "order": ("edf", "fifo"),
+    "admission": bool,
+    "hedge": bool,
+    "dataset": str,
+}
+"""What USING takes after DEPLOY, besides the knobs of the policy. dataset : whose labels tell the
+accuracy; the others are DeploymentOptions."""
+
+_LEAST = {"queue": 1, "servers": 1, "batch": 1, "threads": 1, "warm": 0}
+
+
+def plan_deployment(
+    statement: nodes.Deploy, session: Session, knobs: Mapping[str, Kind] | None = None
+) -> Deployment:
+    """The deployment a statement means, by what the catalog knows now.
+
+    Raises BinderError for models that cannot serve together, an SLA that none can keep (saying
+    which is nearest), parameters (the statement is run again without them) and options there are
+    not; UnknownNameError for names there are not.
+    """
+    _refuse_parameters(statement)
+    terms = bind_terms(statement.under)
+    given = bind_options(statement.options, {**DEPLOY_OPTIONS, **(knobs or {})})
+    check_least(statement.options, given, _LEAST)
+    options = _options(given, terms)
+    what = statement.what
+    kept: KeptCascade | None = None
+    if isinstance(what, nodes.DeployedCascade):
+        kept, chosen = _cascade(what, session)
+    else:
+        chosen = _chosen(what, session)
+    fallback, chosen = _with_fallback(statement, chosen, session)
+    plan = what.name if isinstance(what, nodes.DeployedPlan) else None
+    notes = list(chosen.notes)
+    if plan is None:
+        notes += deployed_models.check_servable(chosen, what.span)
+    models, on, told = known_models(
+        chosen, session, dataset=given.get("dataset"), device=options.device
+    )
+    notes += told
+    span = None if statement.under is None else statement.under.span
+    promise = Promise(terms, options.device or "cpu", options.memory_bytes, span)
+    if kept is None and plan is None:
+        left, told = keeping(models, promise, fallback, session)
+        models = _with_stand_ins(_ranked(left))
+    else:
+        told = in_turn(models, promise, cascade=kept is not None)
+    cascade = None if kept is None else _thresholds(kept, what, chosen)
+    return Deployment(
+        name=statement.name,
+        kind="cascade" if kept else "plan" if plan else "models",
+        statement=format_statement(replace(statement, or_replace=True)),
+        models=models,
+        cascade=cascade,
+        plan=plan,
+        escalate_at_most=_share_of(what),
+        sla_ms=terms.sla_ms,
+        quantile=terms.quantile,
+        min_accuracy=terms.min_accuracy,
+        policy=statement.policy,
+        knobs={name: value for name, value in given.items() if name in (knobs or {})},
+        fallback=fallback,
+        options=options,
+        task=_task(chosen.records),
+        dataset=on,
+        catalog_version=session.catalog.generation,
+        notes=tuple(dict.fromkeys([*notes, *told])),
+    )
+
+
+def _refuse_parameters(statement: nodes.Deploy) -> None:
+    found = next(_parameters(statement), None)
+    if found is not None:
+        raise BinderError(
+            "a deployment is planned again whenever the catalog changes, without its parameters",
+            span=found.span,
+            hint="write the value itself",
+        )
+
+
+def _parameters(value: Any) -> Iterator[nodes.Parameter]:
+    if isinstance(value, nodes.Parameter):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _parameters(part)
+    elif is_dataclass(value) and isinstance(value, nodes.Node):
+        for field in fields(value):
+            yield from _parameters(getattr(value, field.name))
+
+
+def _options(given: Mapping[str, Any], terms: Terms) -> DeploymentOptions:
+    names = {field.name for field in fields(DeploymentOptions)}
+    known = {name: value for name, value in given.items() if name in names}
+    if (alive := given.get("keep_alive")) is not None:
+        known["keep_alive_s"] = alive / 1e3
+    memory = [m for m in (given.get("memory"), terms.memory_bytes) if m is not None]
+    if memory:
+        known["memory_bytes"] = int(min(memory))
+    return DeploymentOptions(**known)
+
+
+# ---- which models
+
+
+def _chosen(
+    what: nodes.DeployedGroup | nodes.DeployedPlan | nodes.Select, session: Session
+) -> Chosen:
+    if isinstance(what, nodes.Select):
+        return deployed_models.of_select(what, session)
+    if isinstance(what, nodes.DeployedPlan):
+        return _of_plan(what, session)
+    if what.pool is not None:
+        return deployed_models.of_pool(what.pool, session, what.span)
+    return deployed_models.of_names(_named(what.models), session)
+
+
+def _named(references: Sequence[nodes.ModelRef | nodes.Parameter]) -> list[nodes.ModelRef]:
+    return [reference for reference in references if isinstance(reference, nodes.ModelRef)]
+
+
+def _of_plan(what: nodes.DeployedPlan, session: Session) -> Chosen:
+    """The models that a kept plan executes."""
+    try:
+        saved = session.catalog.plan(what.name)
+    except UnknownNameError as error:
+        error.span = what.span
+        raise
+    if saved.stale is not None:
+        raise BinderError(
+            f"plan '{what.name}' is stale: {saved.stale}",
+            span=what.span,
+            hint=f"CREATE OR REPLACE PLAN {what.name} AS {saved.query}",
+        )
+    records = tuple(session.catalog.models([m.model_id for m in saved.plan.executed]))
+    predicted = [model.name for model in saved.plan.predicted]
+    note = (f"{few(predicted)} {'is' if len(predicted) == 1 else 'are'} predicted, not run",)
+    return Chosen(
+        records, (what.span,) * len(records), agreement={}, notes=note if predicted else ()
+    )
+
+
+def _cascade(what: nodes.DeployedCascade, session: Session) -> tuple[KeptCascade, Chosen]:
+    """The cascade that is kept under a name, or of exactly these models."""
+    named = _named(what.members)
+    if len(named) == 1:
+        try:
+            kept = session.catalog.cascade(named[0].name)
+        except UnknownNameError as error:
+            error.span = named[0].span
+            raise
+        records = tuple(session.catalog.models([m.model_id for m in kept.members]))
+        chosen = Chosen(records, (named[0].span,) * len(records))
+    else:
+        chosen = deployed_models.of_names(named, session)
+        kept = _calibrated(chosen, what, session)
+    if kept.stale is not None:
+        raise BinderError(
+            f"cascade '{kept.name}' is stale: {kept.stale}", span=what.span, hint=kept.statement
+        )
+    return kept, replace(chosen, notes=(kept.plan.reason,) if kept.plan.reason else ())
+
+
+def _calibrated(chosen: Chosen, what: nodes.DeployedCascade, session: Session) -> KeptCascade:
+    ids = [record.id for record in chosen.records]
+    for kept in session.catalog.cascades():
+        if [member.model_id for member in kept.members] == ids and kept.stale is None:
+            return kept
+    between = " TO ".join(format_statement(reference) for reference in what.members)
+    raise BinderError(
+        "nothing is known yet of when these models are sure of their answers",
+        span=what.span,
+        hint=f"CREATE CASCADE FROM {between} WITHIN 1% OF ACCURACY, then the same statement again",
+    )
+
+
+def _thresholds(kept: KeptCascade, what: Any, chosen: Chosen) -> CascadePlan:
+    """The cascade with the thresholds that ESCALATE sets; its stages as the deployment calls them.
+
+    Those of AT MOST follow when it runs (Deployment.escalate_at_most).
+    """
+    names = list(chosen.names.values())
+    plan = replace(
+        kept.plan,
+        stages=tuple(
+            replace(stage, model=name) for stage, name in zip(kept.plan.stages, names, strict=True)
+        ),
+    )
+    if what.when is None:
+        return plan
+    score, threshold = bind_escalation(what.when)
+    stages = [_set(stage, score, threshold) for stage in plan.stages[:-1]]
+    reason = f"thresholds set by hand: {format_statement(what.when)}; nothing is promised"
+    return CascadePlan((*stages, plan.stages[-1]), None, reason)
+
+
+def _set(stage: CascadeStage, score: str, threshold: float) -> CascadeStage:
+    """Of another score than that of the calibration no quantiles are known."""
+    known = stage if stage.score == score else replace(stage, quantiles=(), samples=0)
+    return replace(known, score=score, threshold=threshold, temperature=1.0)
+
+
+def _share_of(what: Any) -> float | None:
+    if not isinstance(what, nodes.DeployedCascade):
+        return None
+    assert not isinstance(what.at_most, nodes.Parameter), "refused before"
+    return bind_share(what.at_most)
+
+
+def _with_fallback(
+    statement: nodes.Deploy, chosen: Chosen, session: Session
+) -> tuple[str | None, Chosen]:
+    """(what the model of last resort is called, the models with it)."""
+    reference = statement.fallback
+    if reference is None:
+        return None, chosen
+    found = deployed_models.of_names(_named([reference]), session)
+    record = found.records[0]
+    if record.id not in [other.id for other in chosen.records]:
+        if not isinstance(statement.what, nodes.Select | nodes.DeployedGroup):
+            raise BinderError(
+                f"{record.name} is no model of the {_kind_word(statement.what)}",
+                span=reference.span,
+                hint="FALLBACK TO takes one of its models there",
+            )
+        chosen = replace(
+            chosen,
+            records=(*chosen.records, record),
+            spans=(*chosen.spans, reference.span),
+        )
+    return chosen.names[record.id], chosen
+
+
+def _kind_word(what: object) -> str:
+    return "plan" if isinstance(what, nodes.DeployedPlan) else "cascade"
+
+
+# ---- parts
+
+
+def _ranked(models: Sequence[DeployedModel]) -> tuple[DeployedModel, ...]:
+    """The most accurate first, of equals the faster; unknown accuracies last."""
+
+    def rank(model: DeployedModel) -> tuple[float, float, str]:
+        unknown = float("inf")
+        accuracy = -1.0 if model.accuracy is None else model.accuracy
+        return -accuracy, unknown if model.mean_ms is None else model.mean_ms, model.name
+
+    return tuple(sorted(models, key=rank))
+
+
+def _with_stand_ins(models: Sequence[DeployedModel]) -> tuple[DeployedModel, ...]:
+    names = [model.name for model in models]
+    return tuple(
+        replace(model, stand_ins=tuple(name for name in names if name != model.name))
+        for model in models
+    )
+
+
+def _task(records: Sequence[ModelRecord]) -> str | None:
+    tasks = {record.task for record in records}
+    return tasks.pop() if len(tasks) == 1 else None

@@ -1,0 +1,183 @@
+"""Which models can keep what a deployment promises; where none can, which is nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sommelier.deployment_records import DeployedModel
+from sommelier.engine.deployed_models import quantile_ms
+from sommelier.engine.deployment_terms import Terms
+from sommelier.errors import BinderError, Span
+from sommelier.units import Dimension, format_value
+
+if TYPE_CHECKING:
+    from sommelier.engine.session import Session
+
+Left = tuple[list[DeployedModel], list[str]]
+
+_LISTED = 5  # models that a note names
+_ROOM = 1.5  # what an error proposes, in terms of what the nearest model needs alone
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What UNDER says, on a device. memory_bytes : of all loaded models together.
+    span : where it stands."""
+
+    terms: Terms
+    device: str
+    memory_bytes: int | None
+    span: Span | None
+
+    @property
+    def at(self) -> str:
+        """' at p99', nothing where all answers are meant."""
+        quantile = self.terms.quantile
+        return f" at p{quantile * 100:g}" if quantile < 1 else ""
+
+
+def keeping(
+    models: Sequence[DeployedModel], promise: Promise, fallback: str | None, session: Session
+) -> tuple[tuple[DeployedModel, ...], tuple[str, ...]]:
+    """(the models that can keep what is promised, why others are left out).
+
+    The fallback stays, whatever it can keep. Raises BinderError if no other is left.
+    """
+    left, notes = _on_time(list(models), promise)
+    left, told = _accurate(left, promise)
+    notes += told
+    left, told = _fitting(left, promise, session)
+    notes += told
+    names = {model.name for model in left}
+    spared = [m for m in models if m.name == fallback and m.name not in names]
+    return (*left, *spared), tuple(notes)
+
+
+def in_turn(models: Sequence[DeployedModel], promise: Promise, *, cascade: bool) -> tuple[str, ...]:
+    """Notes on what a cascade or plan can keep, whose models run one after the other.
+
+    Raises BinderError where the first model of a cascade, or a whole plan, is too late alone.
+    """
+    terms = promise.terms
+    if terms.sla_ms is None:
+        return ()
+    times = [quantile_ms(model, terms.quantile) for model in models]
+    known = [ms for ms in times if ms is not None]
+    if len(known) < len(times) or not known:
+        return ("whether it keeps the latency is not known: some models were never timed",)
+    soonest, total = known[0] if cascade else sum(known), sum(known)
+    if soonest > terms.sla_ms:
+        raise BinderError(
+            f"{'its first model alone takes' if cascade else 'its models take'} {_ms(soonest)}"
+            f"{promise.at}, more than {_ms(terms.sla_ms)}",
+            span=promise.span,
+            hint=f"promise latency < {_ms(total * _ROOM)}",
+        )
+    if total <= terms.sla_ms:
+        return ()
+    late = f"takes about {_ms(total)}, more than {_ms(terms.sla_ms)}"
+    return (f"an input that every model sees {late}: the last answer there is in time stands",)
+
+
+def _on_time(models: list[DeployedModel], promise: Promise) -> Left:
+    terms = promise.terms
+    if terms.sla_ms is None:
+        return models, []
+    times = {model.name: quantile_ms(model, terms.quantile) for model in models}
+    known = {name: ms for name, ms in times.items() if ms is not None}
+    if not known:
+        raise BinderError(
+            f"no latency of these models is known on '{promise.device}', so none can be promised",
+            span=promise.span,
+            hint=f"ANALYZE {', '.join(list(times)[:_LISTED])} FOR LATENCY",
+        )
+    late = {name: ms for name, ms in known.items() if ms > terms.sla_ms}
+    if len(late) == len(models):
+        nearest = min(late, key=lambda name: late[name])
+        raise BinderError(
+            f"no model can answer within {_ms(terms.sla_ms)}{promise.at}: the nearest is {nearest}"
+            f" with {_ms(late[nearest])}, waiting not counted",
+            span=promise.span,
+            hint=f"promise latency < {_ms(late[nearest] * _ROOM)}, or ask for faster models",
+        )
+    left = [model for model in models if model.name not in late]
+    why = f"they alone take longer than {_ms(terms.sla_ms)}{promise.at}"
+    return left, _left_out(why, [f"{name} {_ms(ms)}" for name, ms in late.items()])
+
+
+def _accurate(models: list[DeployedModel], promise: Promise) -> Left:
+    least = promise.terms.min_accuracy
+    if least is None:
+        return models, []
+    good = [m for m in models if m.accuracy is not None and m.accuracy >= least]
+    if not good:
+        raise _not_accurate(models, least, promise)
+    worse = [
+        f"{m.name} {'unknown' if m.accuracy is None else _share(m.accuracy)}"
+        for m in models
+        if m not in good
+    ]
+    return good, _left_out(f"they are not known to reach {_share(least)}", worse)
+
+
+def _not_accurate(models: list[DeployedModel], least: float, promise: Promise) -> BinderError:
+    known = [model for model in models if model.accuracy is not None]
+    if not known:
+        return BinderError(
+            f"no model is known to reach {_share(least)}: the accuracy of none is known",
+            span=promise.span,
+            hint="ANALYZE them FOR ACCURACY on a dataset with labels",
+        )
+    best = max(known, key=lambda model: model.accuracy or 0.0)
+    return BinderError(
+        f"no model is known to reach {_share(least)}: the nearest is {best.name} with"
+        f" {_share(best.accuracy)} ({best.basis})",
+        span=promise.span,
+        hint="promise less, or ask for more accurate models",
+    )
+
+
+def _fitting(models: list[DeployedModel], promise: Promise, session: Session) -> Left:
+    budget = promise.memory_bytes
+    if budget is None:
+        return models, []
+    needs = {model.name: _memory(model, session) for model in models}
+    large = {name: need for name, need in needs.items() if need is not None and need > budget}
+    if len(large) == len(models):
+        nearest = min(large, key=lambda name: large[name])
+        raise BinderError(
+            f"no model fits into {_bytes(budget)}: the nearest is {nearest} with"
+            f" {_bytes(large[nearest])}",
+            span=promise.span,
+            hint=f"promise memory < {_bytes(large[nearest] * _ROOM)}, or ask for smaller models",
+        )
+    left = [model for model in models if model.name not in large]
+    why = f"they alone need more than {_bytes(budget)}"
+    return left, _left_out(why, [f"{name} {_bytes(need)}" for name, need in large.items()])
+
+
+def _memory(model: DeployedModel, session: Session) -> float | None:
+    """What one model takes: measured where it was, else weights and activations."""
+    found = {m.metric: m.value for m in session.catalog.measurements(model.model_id)}
+    return found.get("measured_memory", found.get("memory"))
+
+
+def _left_out(why: str, models: Sequence[str]) -> list[str]:
+    if not models:
+        return []
+    more = f" and {len(models) - _LISTED} more" if len(models) > _LISTED else ""
+    return [f"left out, for {why}: {', '.join(models[:_LISTED])}{more}"]
+
+
+def _ms(value: float) -> str:
+    return format_value(value, Dimension.TIME)
+
+
+def _bytes(value: float) -> str:
+    return format_value(value, Dimension.BYTES)
+
+
+def _share(value: float | None) -> str:
+    return format_value(value, Dimension.FRACTION)
