@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sommelier.runtime.server.service import ModelService
 
 OPEN = frozenset({"ServerLive", "ServerReady", "Check"})  # asked by orchestrators, without a key
+ENDLESS_S = 1e8  # three years; grpcio tells of far more where a call has no deadline
 PUSHBACK = "grpc-retry-pushback-ms"  # gRPC's own Retry-After: retrying clients obey it
 
 
@@ -142,7 +143,10 @@ class _Calls:
         return answers(asked, context, self._submit)
 
     def _submit(self, asked: Any, context: grpc.ServicerContext) -> Future[InferResponse]:
-        return self._service.submit(infer_request(asked, context.time_remaining()))
+        left_s = context.time_remaining()
+        if left_s is not None and left_s > ENDLESS_S:
+            left_s = None
+        return self._service.submit(infer_request(asked, left_s))
 
     def _load(self, asked: Any) -> Mapping[str, Any]:
         self._service.load(asked.model_name, parameters(asked.parameters))
