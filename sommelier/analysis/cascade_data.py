@@ -73,7 +73,7 @@ def label_map(
     space: LabelSpace | None,
     explicit: Mapping[str, str] | None = None,
 ) -> LabelMap:
-    """From a model's classes to those of the labels (n,), of the label space `space` if it is named.
+    """From a model's classes to those of the labels (n,), of label space `space` if it is named.
 
     Labels without names are taken by position where the model has at least as many classes. Raises
     AnalysisError where they do not fit.
@@ -81,10 +81,8 @@ def label_map(
     seen = int(labels.max(initial=-1)) + 1
     if own is None and space is None and classes is not None and classes >= seen:
         return LabelMap(np.arange(classes, dtype=np.int32), 1.0, "positional")
-    theirs = None if space is None else len(space.labels)
-    found = map_labels(
-        own, space, classes=classes, target_classes=theirs or seen, explicit=explicit
-    )
+    theirs = len(space.labels) if space else seen
+    found = map_labels(own, space, classes=classes, target_classes=theirs, explicit=explicit)
     if found.coverage == 0:
         raise AnalysisError("its classes are others than the dataset's")
     return found

@@ -276,7 +276,8 @@ def _refused(
     probes: Probes,
 ) -> BinderError:
     """The error for a promise that the samples do not prove, with what would."""
-    from sommelier.analysis.cascades.calibration import FACTORS, available_scores
+    from sommelier.analysis.cascades.calibration import available_scores
+    from sommelier.analysis.cascades.chains import FACTORS
     from sommelier.analysis.cascades.thresholds import needed
 
     chains = 1 if len(judged.members) == 2 else len(FACTORS)

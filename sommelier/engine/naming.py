@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sommelier.engine.cascade_columns import CASCADE_COLUMNS
 from sommelier.engine.facts import Facts
 from sommelier.engine.fusion_columns import FUSION_COLUMNS
 from sommelier.engine.link_columns import LINK_COLUMNS
 from sommelier.engine.options import (
+    CASCADES_OPTIONS,
     FUSIONS_OPTIONS,
     LINKS_OPTIONS,
     PLAN_OPTIONS,
@@ -22,7 +24,7 @@ from sommelier.units import SPELLINGS
 def names(kind: str, facts: Facts) -> list[str]:
     """Every name of a kind: model, metric, column, unit, device, dataset, task, source, pool,
     view, label, option, setting, link, plan, fusion, link_column, links_option, plan_option,
-    fusion_column, fusions_option.
+    fusion_column, fusions_option, cascade, cascade_column, cascades_option.
 
     Raises KeyError for another kind.
     """
@@ -67,5 +69,8 @@ _KINDS: dict[str, Callable[[Facts], list[str]]] = {
     "plan_option": lambda _: list(PLAN_OPTIONS),
     "link_column": lambda _: list(LINK_COLUMNS),
     "fusions_option": lambda _: list(FUSIONS_OPTIONS),
+    "cascade": lambda facts: facts.catalog.cascade_names(),
+    "cascades_option": lambda _: list(CASCADES_OPTIONS),
+    "cascade_column": lambda _: list(CASCADE_COLUMNS),
     "fusion_column": lambda _: list(FUSION_COLUMNS),
 }

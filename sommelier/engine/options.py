@@ -73,6 +73,9 @@ FUSIONS_OPTIONS: dict[str, Kind] = {
 """What USING takes after SELECT FUSIONS. samples : inputs that predictions are made from. device :
 whose latencies. candidates : how many of the most promising are looked at by the conditions."""
 
+CASCADES_OPTIONS: dict[str, Kind] = {"dataset": str}
+"""What USING takes after SELECT CASCADES: whose samples were answered."""
+
 EXPLAIN_OPTIONS: dict[str, Kind] = {"format": ("text", "json"), "analyze": bool}
 """What stands in the parentheses after EXPLAIN."""
 

@@ -1,4 +1,4 @@
-"""SHOW, DESCRIBE, COMPARE, SELECT LINKS and SELECT PLAN: which function answers which statement."""
+"""SHOW, DESCRIBE, COMPARE, SELECT LINKS, PLAN, CASCADES: which function answers which statement."""
 
 from __future__ import annotations
 
@@ -47,3 +47,12 @@ def _select_links(statement: nodes.SelectLinks, session: Session, parameters: Pa
     from sommelier.engine.select_links import select_links
 
     return select_links(statement, session, parameters)
+
+
+@read.register(nodes.SelectCascades)
+def _select_cascades(
+    statement: nodes.SelectCascades, session: Session, parameters: Parameters
+) -> Table:
+    from sommelier.engine.select_cascades import select_cascades
+
+    return select_cascades(statement, session, parameters)

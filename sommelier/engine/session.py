@@ -113,6 +113,8 @@ class Session:
             with self.catalog.steady():
                 if isinstance(statement, nodes.ExplainFusion):
                     answer: Table | Report = self.explain_fusion(statement, known)
+                elif isinstance(statement, nodes.ExplainCascade):
+                    answer = self.explain_cascade(statement, known)
                 else:
                     answer = self.read(statement, known)
             known.check_all_used()
@@ -196,6 +198,8 @@ class Session:
             as_json = options.get("format") == "json"
             if not isinstance(statement.select, nodes.Select):
                 run = statement.analyze or bool(options.get("analyze"))
+                if isinstance(statement.select, nodes.SelectCascades):
+                    return self._explain_cascades(statement.select, parameters, run, as_json)
                 return explain_linked(
                     statement.select, self, parameters, analyze=run, as_json=as_json
                 )
@@ -234,6 +238,12 @@ class Session:
 
         return explain_fusion(statement, self, parameters)
 
+    def explain_cascade(self, statement: nodes.ExplainCascade, parameters: Parameters) -> Report:
+        """When each model of a cascade answers, and what was proved."""
+        from sommelier.engine.show_cascades import explain_cascade
+
+        return explain_cascade(statement, self, parameters)
+
     def sql(self, text: str, parameters: list[Any] | None = None) -> Table:
         """Rows of read-only SQL over the catalog's views."""
         result = self.catalog.sql(text, parameters)
@@ -261,6 +271,17 @@ class Session:
         settings.reset(self.catalog, statement)
 
     # ---- inside
+
+    def _explain_cascades(
+        self, select: nodes.SelectCascades, parameters: Supplied, analyze: bool, as_json: bool
+    ) -> Report:
+        from sommelier.engine.explain import json_report
+        from sommelier.engine.select_cascades import explain_cascades
+
+        known = as_parameters(parameters)
+        report = explain_cascades(select, self, known, analyze=analyze)
+        known.check_all_used()
+        return json_report(report.data) if as_json else report
 
     def _inner_ids(
         self, known: Parameters, overrides: Mapping[str, Any] | None, select: nodes.Select

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sommelier.engine import settings, show_bounds, show_links, show_segments
+from sommelier.engine import settings, show_bounds, show_cascades, show_links, show_segments
 from sommelier.engine.options import SETTINGS
 from sommelier.engine.parameters import Parameters
 from sommelier.engine.plan import QueryOptions
@@ -232,6 +232,7 @@ _LISTS: dict[str, Callable[[Session], Listed]] = {
     "labels": _labels,
     "indexes": _indexes,
     "plans": show_links.plans,
+    "cascades": show_cascades.cascades,
 }
 
 

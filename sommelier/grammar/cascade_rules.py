@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lark import Token
 
 from sommelier.grammar import nodes
@@ -48,7 +50,7 @@ class CascadeRules(FusionRules):
 
     def promise_clause(self, children: Children) -> Clause:
         _within, threshold, _of, measure = children
-        fields = {"within": threshold_of(threshold)}
+        fields: dict[str, Any] = {"within": threshold_of(threshold)}
         if isinstance(measure, Token):
             fields["measure"] = measure.type.lower()
         return Clause("WITHIN", fields, span_of(children))

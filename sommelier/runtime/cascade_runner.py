@@ -74,11 +74,11 @@ class _Answerer:
         self._batch = predictor.settings.batch
 
     def __call__(self, items: Array) -> Array:
-        size = self._size(items)
+        size = self._size()
         parts = [self._answer(items[at : at + size]) for at in range(0, len(items), size)]
         return np.concatenate(parts)
 
-    def _size(self, items: Array) -> int:
+    def _size(self) -> int:
         """1 for a model that takes one item a time."""
         first = self._predictor.inputs[0].shape or (None,)
         return min(self._batch, first[0]) if isinstance(first[0], int) else self._batch
