@@ -58,6 +58,10 @@ class Interface:
         """() until a model was loaded."""
         return self._first.outputs if self._first else ()
 
+    def knows(self, name: str) -> bool:
+        """Whether a model was loaded once."""
+        return name in self._known
+
     def learn(self, name: str, predictor: Predictor) -> None:
         """A model was loaded."""
         if name not in self._known:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -20,8 +20,9 @@ from sommelier.runtime.scheduling import Turn
 
 Array = NDArray[Any]
 
+ANSWERED = Request(0.0)  # in place of a request that has its answer, so that its arrays are freed
 
-@dataclass(slots=True, eq=False)
+
 class Job:
     """A request from its acceptance to its answer. The dispatcher's lock guards all but `progress`,
     which belongs to the thread that runs it.
@@ -33,22 +34,28 @@ class Job:
     several models.
     """
 
-    inputs: Inputs
-    ticket: Ticket
-    request: Request
-    outputs: Sequence[str] | None = None
-    waits: bool = True
-    since_ms: float = 0.0
-    queue_ms: float = 0.0
-    infer_ms: float = 0.0
-    held: int = -1
-    table: Any = None
-    runs: list[Cancellation] = field(default_factory=list)
-    errors: list[Exception] = field(default_factory=list)
-    hedged: bool = False
-    settled: bool = False
-    progress: Any = None
-    note: str = ""
+    __slots__ = (
+        "errors", "hedged", "held", "infer_ms", "inputs", "note", "outputs", "progress",
+        "queue_ms", "request", "runs", "settled", "since_ms", "table", "ticket", "waits",
+    )  # fmt: skip
+
+    def __init__(
+        self, inputs: Inputs, outputs: Sequence[str] | None, cancel: Callable[[Job], None]
+    ) -> None:
+        """cancel : gives a request up."""
+        self.inputs = inputs
+        self.outputs = outputs
+        self.ticket = Ticket(lambda: cancel(self))
+        self.request = ANSWERED
+        self.waits = True
+        self.since_ms = self.queue_ms = self.infer_ms = 0.0
+        self.held = -1
+        self.table: Any = None
+        self.runs: list[Cancellation] = []
+        self.errors: list[Exception] = []
+        self.hedged = self.settled = False
+        self.progress: Any = None
+        self.note = ""
 
 
 def job_of(request: Request) -> Job:

@@ -15,7 +15,16 @@ from typing import Any
 from sommelier.errors import RejectedError
 from sommelier.runtime.answers import Answer
 from sommelier.runtime.hedging import hedge_at_ms, second_choice
-from sommelier.runtime.jobs import Counts, Job, Outcome, Table, answer_of, error_of, job_of
+from sommelier.runtime.jobs import (
+    ANSWERED,
+    Counts,
+    Job,
+    Outcome,
+    Table,
+    answer_of,
+    error_of,
+    job_of,
+)
 from sommelier.runtime.loading import Loading, decide
 from sommelier.runtime.policy import Decision, Rejection, Request
 from sommelier.runtime.scheduling import Scheduler, Turn
@@ -24,7 +33,6 @@ from sommelier.runtime.telemetry import Telemetry
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 2  # models that are asked when one fails
-ANSWERED = Request(0.0)  # in place of a request that has its answer, so that its arrays are freed
 
 
 class OpenRequests:

@@ -97,6 +97,13 @@ class LatencyEstimate:
             self._run = 0
             self._learn(ms)
 
+    def suppose(self, mean_ms: float) -> None:
+        """Begin from a mean that was measured when the model was prepared, if nothing is known."""
+        if self.mean_ms != self.mean_ms and 0 < mean_ms < math.inf:
+            self.profiled_ms = mean_ms
+            self._begin(mean_ms, None, PRIOR_WEIGHT)
+            self.profiled_log_mean = self.log_mean
+
     def relax(self, share: float) -> None:
         """Come back to the profile by this share of the way. A model that was slow is not chosen,
         so nobody would notice that it has recovered; this is how it gets another chance."""
@@ -238,9 +245,14 @@ class Telemetry:
 
     def summary(self) -> tuple[ServedLatency, ...]:
         """One row for each model, device and batch, in the order they came."""
-        return tuple(
-            self._row(key, estimate, self._queues[key]) for key, estimate in self._estimates.items()
-        )
+        known = tuple(self._estimates.items())  # at once: other threads may add to it
+        return tuple(self._row(key, estimate, self._queues[key]) for key, estimate in known)
+
+    def forget(self, model: str) -> None:
+        """Another model has its name from now on."""
+        for key in tuple(self._estimates):
+            if key[0] == model:
+                del self._estimates[key], self._queues[key]
 
     def _relax_one(self) -> None:
         """Let one estimate, each in its turn, forget what is long past: by half in 230 requests."""

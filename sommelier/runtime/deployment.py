@@ -1,0 +1,363 @@
+"""A deployment that runs in this process: inputs in, answers out, switched without a pause."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from math import inf, isnan
+from types import TracebackType
+from typing import Any
+
+from sommelier.deployment_records import Deployment
+from sommelier.errors import InputError, first_line
+from sommelier.records import TensorSpec
+from sommelier.runtime.answers import Answer, Ticket
+from sommelier.runtime.cascade import Cascade
+from sommelier.runtime.collaborate import CollaborativePlan
+from sommelier.runtime.deployment_state import DeploymentState, ServedState, Status, Switch
+from sommelier.runtime.dispatcher import Dispatcher
+from sommelier.runtime.generations import Generation, generation
+from sommelier.runtime.interface import Given
+from sommelier.runtime.jobs import Job, now_ms
+from sommelier.runtime.policy import Request
+from sommelier.runtime.pool import ModelPool
+from sommelier.runtime.session_cache import ServedModel
+from sommelier.runtime.telemetry import Telemetry
+
+SWITCH_S = 60.0  # how long a switch waits for new models while the old ones answer
+
+
+class RunningDeployment:
+    """Answers requests as a Deployment says. Safe for threads; close it, or use it as a context
+    manager. No database, parser or planner is asked for a request.
+
+    telemetry : what models took; `telemetry.summary()` for those who keep it.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        models: Mapping[str, ServedModel],
+        pool: ModelPool,
+        *,
+        plan: CollaborativePlan | None = None,
+        clock: Callable[[], float] = now_ms,
+    ) -> None:
+        """Starts loading; requests may come at once and wait for the first model.
+
+        models : by the names that the deployment gives them; more of them may be stand-ins and the
+        fallback. plan : of kind 'plan'; it is closed with the deployment. clock : ms, monotonic.
+        Raises SommelierError where something is missing.
+        """
+        self.pool = pool
+        self.telemetry = Telemetry()
+        self._clock = clock
+        self._switching = threading.Lock()
+        self._contents = {name: model.id for name, model in models.items()}
+        self._now = generation(deployment, models, pool, self.telemetry, plan)
+        self._dispatcher: Dispatcher[Any] = Dispatcher(
+            self._now.table, self.telemetry, device=pool.settings.device, clock=clock
+        )
+        self._status: Status | None = None
+        self._notices: tuple[str, ...] = ()
+        self._end = pool.subscribe(self._pool_changed)
+        self._learn(self._now)
+        self._dispatcher.refresh()
+        self._dispatcher.warm(self._now.warm)
+
+    # ---- requests
+
+    def infer(
+        self,
+        inputs: Given,
+        *,
+        deadline_ms: float | None = None,
+        priority: int = 0,
+        min_accuracy: float | None = None,
+        outputs: Sequence[str] | None = None,
+    ) -> Answer:
+        """The answer to one request; runs in this thread when a server is idle.
+
+        inputs : tensors by name as the models take them, or raw items (n, ...), images say, which
+        each model prepares as it declares. deadline_ms : from now on; the SLA's where it is not
+        given. priority : smaller is served first. min_accuracy : in [0, 1]. outputs : names.
+        Raises InputError, RejectedError (429, 503, 504), AnalysisError of a model that fails.
+        """
+        job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
+        ticket = self._dispatcher.answer(job) or self._dispatcher.submit(job)
+        try:
+            return ticket.result()
+        except BaseException:
+            ticket.cancel()  # an interrupt; nothing happens to what is answered
+            raise
+
+    def submit(
+        self,
+        inputs: Given,
+        *,
+        deadline_ms: float | None = None,
+        priority: int = 0,
+        min_accuracy: float | None = None,
+        outputs: Sequence[str] | None = None,
+    ) -> Ticket:
+        """The same without waiting: a future. Raises InputError and RejectedError at once where
+        that is known at once."""
+        job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
+        return self._dispatcher.submit(job)
+
+    def try_infer(
+        self,
+        inputs: Given,
+        *,
+        at_most_ms: float,
+        deadline_ms: float | None = None,
+        priority: int = 0,
+        min_accuracy: float | None = None,
+        outputs: Sequence[str] | None = None,
+    ) -> Answer | None:
+        """The answer if it can be had in this thread at once: nothing waits, a server is idle, one
+        model answers and takes at most so long on average. None, and nothing has happened, if not.
+        For event loops that must not stand still."""
+        if self._now.deployment.kind != "models":
+            return None
+        job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
+        ticket = self._dispatcher.answer(job, at_most_ms=at_most_ms)
+        return None if ticket is None else ticket.result()
+
+    # ---- what it is
+
+    @property
+    def deployment(self) -> Deployment:
+        """As it was planned last."""
+        return self._now.deployment
+
+    @property
+    def name(self) -> str:
+        return self._now.deployment.name
+
+    @property
+    def kind(self) -> str:
+        return self._now.deployment.kind
+
+    @property
+    def policy(self) -> str:
+        """By which models are chosen."""
+        return self._now.table.policy.name
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of its models in the pool."""
+        return tuple(self._now.pooled.values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether it may answer any request now."""
+        return self._status is None and self._now.ready
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What its models take; () until one was loaded, and of a plan."""
+        return self._now.interface.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What its models give; () until one was loaded, and of a plan."""
+        return self._now.interface.outputs
+
+    @property
+    def cascade(self) -> Cascade | None:
+        """Whose `thresholds` may be set while it runs; None of another kind."""
+        return self._now.cascade
+
+    def state(self) -> DeploymentState:
+        """What people and metrics are told."""
+        now, dispatcher = self._now, self._dispatcher
+        counts, cascade = dispatcher.counts, now.cascade
+        drift = () if cascade is None else tuple(found.warning for found in cascade.drift)
+        refused = (dispatcher.refusals,) if dispatcher.refusals else ()
+        return DeploymentState(
+            name=self.name,
+            kind=self.kind,
+            status=self._status or ("ready" if now.ready else "loading"),
+            policy=self.policy,
+            models=self._model_states(now),
+            waiting=dispatcher.waiting,
+            running=dispatcher.running,
+            answered=counts.answered,
+            late=counts.late,
+            failed=counts.failed,
+            cancelled=counts.cancelled,
+            hedged=counts.hedged,
+            rejected=dict(counts.rejected),
+            thresholds=() if cascade is None else cascade.thresholds,
+            kept=() if cascade is None else cascade.answered,
+            warnings=(*drift, *refused, *self._notices),
+            catalog_version=now.deployment.catalog_version,
+        )
+
+    def notice(self, *notices: str) -> None:
+        """What `state().warnings` says beside its own, in place of earlier notices."""
+        self._notices = notices
+
+    # ---- its life
+
+    def wait_ready(self, timeout_s: float | None = None) -> bool:
+        """Wait for the models that are loaded at the start, or fail to be; whether it is ready."""
+        now = self._now
+        wait([self.pool.request(now.pooled[name]) for name in now.warm], timeout_s)
+        return self.ready
+
+    def replan(
+        self,
+        deployment: Deployment,
+        models: Mapping[str, ServedModel],
+        *,
+        plan: CollaborativePlan | None = None,
+        timeout_s: float = SWITCH_S,
+    ) -> Switch:
+        """Go on as another Deployment says. The old models answer until the new ones are loaded, or
+        the time is up; no request is lost. Models that nobody uses any more are unloaded after
+        their last run. Source: Sommelier 7.1."""
+        with self._switching:
+            old = self._now
+            for name, model in models.items():
+                if self._contents.get(name, model.id) != model.id:
+                    self.telemetry.forget(name)  # it was about another content
+            new = generation(deployment, models, self.pool, self.telemetry, plan)
+            failed = self._loaded(new, timeout_s)
+            self._contents = {name: model.id for name, model in models.items()}
+            self._now = new
+            self._dispatcher.switch(new.table)
+            for pooled in old.pooled.values():
+                self.pool.forget(pooled)
+            if old.plan is not None and old.plan is not new.plan:
+                old.plan.close()
+        before, after = set(old.pooled.values()), set(new.pooled.values())
+        names = {pooled: name for name, pooled in (*old.pooled.items(), *new.pooled.items())}
+        return Switch(
+            added=tuple(sorted(names[pooled] for pooled in after - before)),
+            kept=tuple(sorted(names[pooled] for pooled in after & before)),
+            dropped=tuple(sorted(names[pooled] for pooled in before - after)),
+            failed=failed,
+        )
+
+    def refuse(self, reason: str = "the deployment is shutting down") -> None:
+        """Accept no further requests (503); what was accepted is answered."""
+        self._status = "draining"
+        self._dispatcher.refuse(reason)
+
+    def drain(self, timeout_s: float | None = None) -> int:
+        """Refuse further requests and wait for those that were accepted; how many are left."""
+        self.refuse()
+        return self._dispatcher.drain(timeout_s)
+
+    def close(self) -> None:
+        """Refuse what waits, cancel what runs, let the models go."""
+        if self._status == "closed":
+            return
+        self._status = "closed"
+        self._end()
+        self._dispatcher.close()
+        for pooled in self._now.pooled.values():
+            self.pool.forget(pooled)
+        if self._now.plan is not None:
+            self._now.plan.close()
+
+    def __enter__(self) -> RunningDeployment:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        names = ", ".join(model.name for model in self.deployment.models)
+        return f"<RunningDeployment {self.name}: {self.kind} of {names}>"
+
+    # ---- inside
+
+    def _job(
+        self,
+        inputs: Given,
+        deadline_ms: float | None,
+        priority: int,
+        min_accuracy: float | None,
+        outputs: Sequence[str] | None,
+    ) -> Job:
+        """The request, checked. Raises InputError."""
+        arrived = self._clock()
+        now = self._now
+        deployment = now.deployment
+        wanted = None if outputs is None else tuple(outputs)
+        brought = now.receive(inputs, wanted)
+        if deadline_ms is None:
+            deadline_ms = inf if deployment.sla_ms is None else deployment.sla_ms
+        elif isnan(deadline_ms):
+            raise InputError("the deadline is no number", hint="give ms from now on, or leave it")
+        if min_accuracy is None and deployment.kind == "models":
+            min_accuracy = deployment.min_accuracy
+        job = Job(brought, wanted, self._dispatcher.cancel)
+        job.request = Request(
+            arrived, arrived + deadline_ms, priority, min_accuracy, job, brought.samples,
+            brought.unfit,
+        )  # fmt: skip
+        return job
+
+    def _pool_changed(self, pooled: str) -> None:
+        now = self._now
+        if pooled in now.pooled.values():
+            self._learn(now)
+            self._dispatcher.refresh()
+
+    def _learn(self, now: Generation) -> None:
+        """What models take and give, and how long, from those that are loaded."""
+        for name in now.table.view.ready() if now.pooled else ():
+            predictor = None if now.interface.knows(name) else now.table.view.acquire(name)
+            if predictor is None:
+                continue
+            now.interface.learn(name, predictor)
+            run_ms = predictor.prepared.preparation.run_ms
+            now.table.view.release(name)
+            if run_ms is not None:
+                self.telemetry.estimate(name, device=self.pool.settings.device).suppose(run_ms)
+
+    def _loaded(self, new: Generation, timeout_s: float) -> Mapping[str, str]:
+        """Load the models of a generation; why each that is not loaded is not."""
+        asked: dict[str, Future[None]] = {
+            name: self.pool.request(new.pooled[name]) for name in new.warm
+        }
+        wait(asked.values(), timeout_s)
+        self._learn(new)
+        failed = {}
+        for name, future in asked.items():
+            error = future.exception() if future.done() else TimeoutError("it is not loaded yet")
+            if error is not None:
+                failed[name] = first_line(error)
+        return failed
+
+    def _model_states(self, now: Generation) -> tuple[ServedState, ...]:
+        known = {state.name: state for state in self.pool.states()}
+        counts, device = self._dispatcher.counts, self.pool.settings.device
+        accuracies = {model.name: model.accuracy for model in now.deployment.models}
+        found = []
+        for name, pooled in now.pooled.items():
+            latency = self.telemetry.estimate(name, device=device)
+            state = known[pooled]
+            found.append(
+                ServedState(
+                    name=name,
+                    state=state.state,
+                    reason=state.reason,
+                    accuracy=accuracies.get(name),
+                    mean_ms=latency.mean_ms,
+                    p99_ms=latency.sketch.quantile(0.99),
+                    answered=counts.by_model.get(name, 0),
+                    failed=counts.failures.get(name, 0),
+                )
+            )
+        return tuple(found)

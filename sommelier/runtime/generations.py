@@ -1,0 +1,183 @@
+"""A deployment made ready to run: its models in the pool, its policy, what it does with a model.
+
+Each switch makes a new generation; requests that the one before began are ended by it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sommelier.deployment_records import DeployedModel, Deployment
+from sommelier.errors import SommelierError
+from sommelier.runtime.answering import ModelAnswering, PlanAnswering, PlanView, PoolView
+from sommelier.runtime.cascade import Cascade
+from sommelier.runtime.collaborate import CollaborativePlan
+from sommelier.runtime.interface import Given, Inputs, Interface
+from sommelier.runtime.jobs import Table, now_ms
+from sommelier.runtime.policies import DEFAULT, POLICIES, knobs_of, routing_policy
+from sommelier.runtime.policy import PooledModel, Request, RoutingPolicy
+from sommelier.runtime.pool import ModelPool
+from sommelier.runtime.queueing import QUEUE_LIMIT, QueueRules
+from sommelier.runtime.session_cache import ServedModel
+from sommelier.runtime.staging import CascadeAnswering, CascadePolicy, escalating_at_most
+from sommelier.runtime.telemetry import Telemetry
+
+SAFETY_SDS = 2.0  # a model is in time if its mean and two deviations are
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generation:
+    """pooled : names in the pool by those of the deployment."""
+
+    deployment: Deployment
+    table: Table[Any]
+    interface: Interface
+    pooled: Mapping[str, str] = field(default_factory=dict)
+    cascade: Cascade | None = None
+    plan: CollaborativePlan | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a model that may answer any request is loaded."""
+        loaded = frozenset(self.table.view.ready())
+        if self.cascade is not None:
+            return self.cascade.plan.stages[-1].model in loaded
+        return bool(loaded)
+
+    @property
+    def warm(self) -> tuple[str, ...]:
+        """Names of the models that are to be loaded before there are requests."""
+        return tuple(self.pooled)[: self.deployment.options.warm]
+
+    def receive(self, given: Given, outputs: tuple[str, ...] | None) -> Inputs:
+        """What a request brings. Raises InputError."""
+        if self.plan is not None:
+            return PlanAnswering().receive(self.plan, given, outputs)
+        return self.interface.receive(given, outputs)
+
+
+def generation(
+    deployment: Deployment,
+    models: Mapping[str, ServedModel],
+    pool: ModelPool,
+    telemetry: Telemetry,
+    plan: CollaborativePlan | None = None,
+) -> Generation:
+    """The deployment with its models retained in the pool, none of them loaded yet.
+
+    Raises SommelierError where a model, a cascade or a plan is missing, BinderError for a policy.
+    """
+    if deployment.kind == "plan":
+        return _of_plan(deployment, telemetry, plan)
+    missing = [model.name for model in deployment.models if model.name not in models]
+    if missing or not deployment.models:
+        raise SommelierError(
+            f"deployment {deployment.name} has no file of {', '.join(missing) or 'any model'}",
+            hint=f"given are {', '.join(models) or 'none'}",
+        )
+    cascade = _cascade(deployment)
+    policy = _policy(deployment) if cascade is None else CascadePolicy(cascade.plan)
+    names = [model.name for model in deployment.models]
+    names += [name for name in models if name not in names]  # a fallback, stand-ins
+    interface = Interface(names)
+    pooled = {name: pool.retain(models[name]) for name in names}
+    device = pool.settings.device
+    if cascade is None:
+        answering: Any = ModelAnswering(interface)
+    else:
+        in_time = _InTime(telemetry, device)
+        answering = CascadeAnswering(
+            cascade, interface, fallback=deployment.fallback, in_time=in_time
+        )
+    table = Table(
+        deployment.name,
+        policy,
+        tuple(_pooled_model(model, telemetry, device) for model in deployment.models),
+        PoolView(pool, pooled),
+        answering,
+        _rules(deployment),
+        deployment.options.servers or 1,
+        deployment.fallback,
+        {
+            model.name: tuple(s for s in model.stand_ins if s in pooled)
+            for model in deployment.models
+        },
+        hedge=bool(deployment.options.hedge) and cascade is None,
+    )
+    return Generation(deployment, table, interface, pooled, cascade)
+
+
+@dataclass(frozen=True, slots=True)
+class _InTime:
+    """Whether a model is likely to answer a request before its deadline."""
+
+    telemetry: Telemetry
+    device: str
+
+    def __call__(self, model: str, request: Request) -> bool:
+        latency = self.telemetry.estimate(model, device=self.device)
+        needed = latency.mean_ms + SAFETY_SDS * latency.std_ms
+        return not needed > request.deadline_ms - now_ms()  # True of an unknown one
+
+
+def _of_plan(
+    deployment: Deployment, telemetry: Telemetry, plan: CollaborativePlan | None
+) -> Generation:
+    """One server: the sessions of a plan are not for several threads."""
+    if plan is None:
+        raise SommelierError(
+            f"deployment {deployment.name} is without its plan '{deployment.plan}'"
+        )
+    name = deployment.plan or deployment.name
+    model = PooledModel(name, plan.plan.accuracy, telemetry.estimate(name))
+    table = Table(
+        deployment.name, routing_policy("fixed", model=name), (model,), PlanView(name, plan),
+        PlanAnswering(), _rules(deployment),
+    )  # fmt: skip
+    return Generation(deployment, table, Interface(()), plan=plan)
+
+
+def _cascade(deployment: Deployment) -> Cascade | None:
+    if deployment.kind != "cascade":
+        return None
+    if deployment.cascade is None:
+        raise SommelierError(f"deployment {deployment.name} is without its cascade")
+    cascade = Cascade(deployment.cascade)
+    if deployment.escalate_at_most is not None:
+        cascade.thresholds = escalating_at_most(cascade.plan, deployment.escalate_at_most)
+    return cascade
+
+
+def _policy(deployment: Deployment) -> RoutingPolicy:
+    """What was promised sets the knobs that the statement did not: AT p99 what the default policy
+    is to reach, the SLA what those that look at it once are to meet."""
+    name = deployment.policy or DEFAULT
+    promised: dict[str, Any] = {}
+    if deployment.sla_ms is not None:
+        promised["sla_ms"] = deployment.sla_ms
+        if deployment.quantile < 1:
+            promised["sla_prob"] = deployment.quantile
+    known = knobs_of(name) if name in POLICIES else ()
+    knobs = {knob: value for knob, value in promised.items() if knob in known}
+    return routing_policy(name, **{**knobs, **deployment.knobs})
+
+
+def _rules(deployment: Deployment) -> QueueRules:
+    options = deployment.options
+    return QueueRules(
+        limit=QUEUE_LIMIT if options.queue is None else options.queue,
+        order="fifo" if options.order == "fifo" else "edf",
+        admission=options.admission is not False,
+    )
+
+
+def _pooled_model(model: DeployedModel, telemetry: Telemetry, device: str) -> PooledModel:
+    """With what serving has learned of it, else with its profile."""
+    latency = telemetry.estimate(model.name, device=device)
+    if latency.mean_ms != latency.mean_ms:
+        latency = telemetry.profile(model.name, model.mean_ms, model.std_ms, device=device)
+    accuracy = math.nan if model.accuracy is None else model.accuracy
+    return PooledModel(model.name, accuracy, latency)

@@ -1,0 +1,225 @@
+"""A cascade behind a dispatcher: each stage is a turn of its own in the queue of the deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sommelier.analysis.links.formats import AnswerFormat
+from sommelier.cascade_records import CascadePlan
+from sommelier.errors import AnalysisError, InputError
+from sommelier.runtime.cascade import Cascade, threshold_for_share
+from sommelier.runtime.cascade_runner import logits_of
+from sommelier.runtime.interface import Inputs, Interface
+from sommelier.runtime.jobs import Job, Outcome
+from sommelier.runtime.policy import Decision, PoolState, Rejection, Request, decision
+from sommelier.runtime.predictor import Cancellation, Predictor
+
+Array = NDArray[Any]
+Indices = NDArray[np.intp]
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a cascade has come with a request of n samples.
+
+    left : samples without an answer. stages, scores (n,) : of those that have one. stage : that is
+    next. values : outputs by name. earlier : logits of the stages before, of the samples left.
+    last_score : of the one that is least sure.
+    """
+
+    owner: object
+    left: Indices
+    stages: Array
+    scores: Array
+    stage: int = 0
+    values: dict[str, Array] = field(default_factory=dict)
+    earlier: list[Array] = field(default_factory=list)
+    last_score: float = nan
+
+
+class CascadePolicy:
+    """The next stage whose model may answer. One that cannot be loaded, or failed on this request,
+    is left out: a later one is trusted more."""
+
+    name = "cascade"
+
+    def __init__(self, plan: CascadePlan) -> None:
+        self._models = [stage.model for stage in plan.stages]
+
+    def choose(self, request: Request, pool: PoolState, now_ms: float) -> Decision | Rejection:
+        job = request.payload
+        progress = job.progress if isinstance(job, Job) else None
+        first = 0 if progress is None else progress.stage
+        able = {model.name: model for model in pool.models}
+        for stage in range(first, len(self._models)):
+            model = able.get(self._models[stage])
+            if model is not None:
+                rule = f"stage {stage + 1} of {len(self._models)}"
+                if progress is not None and stage:
+                    rule = f"{rule}: the score before it was {progress.last_score:.3g}"
+                return decision(self.name, rule, model, request.deadline_ms - now_ms, pool)
+        return Rejection(503, f"none of {', '.join(self._models[first:])} is loaded")
+
+
+class CascadeAnswering:
+    """Asks a stage; what it is not sure of goes on to the next. `cascade.thresholds` may be set at
+    any time. fallback : the stage whose answers stand, sure or not, where the time that is left is
+    too short for the next one.
+    """
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        interface: Interface,
+        *,
+        fallback: str | None = None,
+        in_time: Callable[[str, Request], bool] | None = None,
+    ) -> None:
+        """in_time : whether a model is likely to answer a request before its deadline."""
+        self.cascade = cascade
+        self._interface = interface
+        self._fallback = fallback
+        self._in_time = in_time
+        self._stages = cascade.plan.stages
+        self._index = {stage.model: k for k, stage in enumerate(self._stages)}
+        formats = [stage.format for stage in self._stages]
+        self._formats = [AnswerFormat.from_json(text) if text else None for text in formats]
+
+    def run(
+        self, job: Job, name: str, model: Predictor, cancellation: Cancellation
+    ) -> Outcome | None:
+        """The outcome once every sample has its answer."""
+        progress = self._progress(job)
+        stage = self._index.get(name, len(self._stages) - 1)  # else it is the model of last resort
+        inputs = _of_samples(job.inputs, progress.left)
+        feed = self._interface.feed(inputs, name, model)
+        found: Mapping[str, Array] = model.run(feed, cancellation)
+        if inputs is job.inputs:
+            found = _rows_of(found, progress.left, inputs.samples, name)
+        kept, scores, logits = self._kept(stage, found, model, progress)
+        note = ""
+        if not kept.all() and self._stands(name, stage, job.request):
+            note = f"{name} was not sure, but the time left is too short for the next stage"
+            kept = np.ones_like(kept)
+        _take(progress, stage, kept, scores, self._interface.outputs_of(name, found, None))
+        if kept.all():
+            job.progress = None
+            return _outcome(progress, job.outputs, note)
+        progress.left = progress.left[~kept]
+        progress.earlier = [part[~kept] for part in (*progress.earlier, logits)]
+        progress.stage, progress.last_score = stage + 1, float(scores[~kept].min())
+        return None
+
+    def _progress(self, job: Job) -> Progress:
+        """From the start where the deployment has switched to another cascade meanwhile."""
+        found = job.progress
+        if not isinstance(found, Progress) or found.owner is not self:
+            count = job.inputs.samples
+            found = Progress(
+                self, np.arange(count), np.zeros(count, np.int64), np.full(count, np.nan)
+            )
+            job.progress = found
+        return found
+
+    def _kept(
+        self, stage: int, found: Mapping[str, Array], model: Predictor, progress: Progress
+    ) -> tuple[NDArray[np.bool_], Array, Array]:
+        """(which answers stand (m,), their scores (m,), logits (m, classes)) of m samples."""
+        count = len(progress.left)
+        if stage == len(self._stages) - 1:
+            return np.ones(count, np.bool_), np.full(count, np.nan), np.empty((count, 0))
+        raw = found[self._stages[stage].output or model.outputs[0].name].reshape(count, -1)
+        logits = logits_of(raw, self._formats[stage])
+        return *self.cascade.route(stage, logits, progress.earlier), logits
+
+    def _stands(self, name: str, stage: int, request: Request) -> bool:
+        """Whether an unsure answer is better than none."""
+        if name != self._fallback or self._in_time is None:
+            return False
+        return not self._in_time(self._stages[stage + 1].model, request)
+
+
+def _of_samples(inputs: Inputs, left: Indices) -> Inputs:
+    """The inputs of these samples; all of them where several tensors cannot be told apart."""
+    given = inputs.given
+    if len(left) == inputs.samples:
+        return inputs
+    if isinstance(given, Mapping):
+        if len(given) > 1:
+            return inputs
+        ((name, tensor),) = given.items()
+        return Inputs({name: np.asarray(tensor)[left]}, len(left), {}, inputs.unfit)
+    chosen = given[left] if isinstance(given, np.ndarray) else [given[k] for k in left]
+    return Inputs(chosen, len(left), {}, inputs.unfit)
+
+
+def _rows_of(
+    found: Mapping[str, Array], left: Indices, samples: int, name: str
+) -> Mapping[str, Array]:
+    """The answers to these samples, of answers to all."""
+    if len(left) == samples == 1:
+        return found
+    if any(value.ndim == 0 or len(value) != samples for value in found.values()):
+        raise AnalysisError(
+            f"{name} does not answer sample by sample", hint="send one sample a request"
+        )
+    return {key: value[left] for key, value in found.items()}
+
+
+def _take(
+    progress: Progress,
+    stage: int,
+    kept: NDArray[np.bool_],
+    scores: Array,
+    outputs: Mapping[str, Array],
+) -> None:
+    """Add the answers that stand to those of the stages before."""
+    count = len(progress.stages)
+    rows = progress.left[kept]
+    progress.stages[rows], progress.scores[rows] = stage, scores[kept]
+    if len(rows) == count:
+        progress.values = dict(outputs)
+        return
+    for name, value in outputs.items() if len(rows) else ():
+        if name not in progress.values:
+            progress.values[name] = np.zeros((count, *value.shape[1:]), value.dtype)
+        whole = progress.values[name]
+        if whole.shape[1:] != value.shape[1:]:
+            raise AnalysisError(
+                f"the stages' answers '{name}' have shapes {list(whole.shape[1:])} and "
+                f"{list(value.shape[1:])}",
+                hint="send one sample a request",
+            )
+        whole = whole.astype(np.result_type(whole, value), copy=False)
+        whole[rows] = value[kept]
+        progress.values[name] = whole
+
+
+def _outcome(progress: Progress, wanted: Sequence[str] | None, note: str) -> Outcome:
+    names = tuple(progress.values) if wanted is None else wanted
+    missing = [name for name in names if name not in progress.values]
+    if missing:
+        raise InputError(
+            f"there is no output '{missing[0]}'", hint=f"there is {', '.join(progress.values)}"
+        )
+    return Outcome(
+        {name: progress.values[name] for name in names},
+        stage=int(progress.stages.max()),
+        stages=tuple(progress.stages.tolist()),
+        scores=tuple(progress.scores.tolist()),
+        note=note,
+    )
+
+
+def escalating_at_most(plan: CascadePlan, share: float) -> tuple[float, ...]:
+    """Thresholds by which no stage sends on more than this share of its calibration inputs; lower
+    ones stay as they are. Raises SommelierError for a stage without calibration."""
+    return tuple(
+        min(stage.threshold, threshold_for_share(stage, share)) for stage in plan.stages[:-1]
+    )
