@@ -115,13 +115,17 @@ class RunningDeployment:
         priority: int = 0,
         min_accuracy: float | None = None,
         outputs: Sequence[str] | None = None,
+        begun: Callable[[Ticket], None] | None = None,
     ) -> Answer | None:
         """The answer if it can be had in this thread at once: nothing waits, a server is idle, one
         model answers and takes at most so long on average. None, and nothing has happened, if not.
-        For event loops that must not stand still."""
+        For event loops that must not stand still. begun : gets the ticket before the run, which
+        another thread may cancel when it takes longer after all."""
         if self._now.deployment.kind != "models":
             return None
         job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
+        if begun is not None:
+            begun(job.ticket)
         ticket = self._dispatcher.answer(job, at_most_ms=at_most_ms)
         return None if ticket is None else ticket.result()
 
