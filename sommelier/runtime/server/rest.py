@@ -69,7 +69,7 @@ class RestApi:
 
     def close(self) -> None:
         """End the threads."""
-        self._place.threads.shutdown(wait=False, cancel_futures=True)
+        self._place.close()
         self._slow.shutdown(wait=False, cancel_futures=True)
 
     # ---- every request

@@ -14,7 +14,7 @@ import orjson
 
 from sommelier.runtime.server.compression import accepts_gzip, compressed, decompressed
 from sommelier.runtime.server.http_messages import HttpRequest, HttpResponse, Reply
-from sommelier.runtime.server.protocol import INTERNAL, InferResponse, ProtocolError
+from sommelier.runtime.server.protocol import INTERNAL, InferRequest, InferResponse, ProtocolError
 from sommelier.runtime.server.rest_inference import (
     HEADER_LENGTH,
     OutputForm,
@@ -22,11 +22,16 @@ from sommelier.runtime.server.rest_inference import (
     decode_request,
     encode_response,
 )
-from sommelier.runtime.server.service import ModelService, as_protocol_error
+from sommelier.runtime.server.sentinel import Sentinel
+from sommelier.runtime.server.service import ModelService
+from sommelier.runtime.server.telling import as_protocol_error
 
 logger = logging.getLogger(__name__)
 
 HEAVY = 1 << 20  # bytes; what is larger, or compressed, is read and written in another thread
+QUICK_MS = 1.0
+"""Models as quick as this run in the event loop, which stands still meanwhile; handing a request to
+another thread and back takes 40 microseconds, as long as the smallest models."""
 _WORTH = 1 << 10  # bytes; smaller answers are not compressed
 _BINARY = b"application/octet-stream"
 
@@ -39,9 +44,16 @@ class Place:
     loop: asyncio.AbstractEventLoop
     body: int
     thread: int = field(default_factory=get_ident)  # of the event loop
+    sentinel: Sentinel = field(default_factory=Sentinel)
+    slow: set[str] = field(default_factory=set)  # names that took long in the event loop once
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="rest")
     )
+
+    def close(self) -> None:
+        """End the threads."""
+        self.sentinel.close()
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Inference:
@@ -78,6 +90,7 @@ class Inference:
 
     def _begin(self) -> None:
         try:
+            self._place.service.expect(self._target.model, self._target.version)
             body = decompressed(self._request.body, self._encoding, self._place.body)
             length = self._request.headers.get(HEADER_LENGTH)
             target = self._target
@@ -85,6 +98,10 @@ class Inference:
                 metadata = self._place.service.metadata(target.model, target.version)
                 target = replace(target, inputs=tuple(metadata["inputs"]))
             asked, self._form = decode_request(body, length, target)
+            answer = self._at_once(asked)
+            if answer is not None:
+                self._encode(answer)
+                return
             self._future = self._place.service.submit(asked)
         except Exception as error:
             self._send(failure_response(error))
@@ -92,6 +109,19 @@ class Inference:
         if self._cancelled:
             self._future.cancel()
         self._future.add_done_callback(self._done)
+
+    def _at_once(self, asked: InferRequest) -> InferResponse | None:
+        """The answer of a model so quick that to wake another thread would take longer."""
+        place = self._place
+        if get_ident() != place.thread or asked.model in place.slow:
+            return None
+        sentinel = place.sentinel
+        try:
+            return place.service.answer_now(asked, at_most_ms=QUICK_MS, begun=sentinel.begun)
+        finally:
+            if sentinel.ended():
+                place.slow.add(asked.model)
+                logger.info("%s may take long: it leaves the event loop", asked.model)
 
     def _done(self, future: Future[InferResponse]) -> None:
         """In whichever thread the answer was made: leave it soon."""

@@ -9,23 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError as TicketCancelledError
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sommelier.deployment_records import DeployedModel, Deployment, DeploymentOptions
-from sommelier.errors import (
-    AnalysisError,
-    CancelledError,
-    InputError,
-    MemoryBudgetError,
-    RejectedError,
-    SommelierError,
-    UnknownNameError,
-)
-from sommelier.records import TensorSpec
+from sommelier.errors import SommelierError
 from sommelier.runtime.deployment import RunningDeployment
 from sommelier.runtime.pool_entries import READY
 from sommelier.runtime.server.metrics import Metrics
@@ -38,11 +29,15 @@ from sommelier.runtime.server.protocol import (
     UNAVAILABLE,
     InferRequest,
     InferResponse,
-    Parameter,
     ProtocolError,
 )
 from sommelier.runtime.server.statistics import RefusalLog, ServedStatistics
-from sommelier.runtime.server.tensors import datatype_of
+from sommelier.runtime.server.telling import (
+    as_protocol_error,
+    decision,
+    sample_count,
+    tensor_metadata,
+)
 from sommelier.storage.naming import nearest
 
 if TYPE_CHECKING:
@@ -121,7 +116,7 @@ class ModelService:
         return {"name": "sommelier", "version": __version__, "extensions": list(EXTENSIONS)}
 
     def live(self) -> bool:
-        """Whether the process answers at all; also while it drains."""
+        """Whether the process answers; also while it drains."""
         return True
 
     def ready(self, name: str | None = None, version: str = "") -> bool:
@@ -147,9 +142,17 @@ class ModelService:
             "name": name,
             "versions": [VERSION],
             "platform": PLATFORM,
-            "inputs": [_tensor(spec) for spec in running.inputs],
-            "outputs": [_tensor(spec) for spec in running.outputs],
+            "inputs": [tensor_metadata(spec) for spec in running.inputs],
+            "outputs": [tensor_metadata(spec) for spec in running.outputs],
         }
+
+    def expect(self, name: str, version: str = "") -> None:
+        """Raises ProtocolError unless requests for this name are taken; before they are read."""
+        served = self._find(name, version)
+        if self._refusing:
+            raise ProtocolError(UNAVAILABLE, "the server is shutting down")
+        if served.unloaded:
+            raise self._not_ready(name)
 
     def statistics(self, name: str | None = None, version: str = "") -> dict[str, Any]:
         """`model_stats` of one name or of all."""
@@ -235,6 +238,38 @@ class ModelService:
             raise self._failed(served, started, error) from error
         return self._succeeded(served, request, answer, started, started)
 
+    def answer_now(
+        self,
+        request: InferRequest,
+        *,
+        at_most_ms: float,
+        begun: Callable[[Future[Answer]], None],
+    ) -> InferResponse | None:
+        """The answer if it can be had in this thread at once, in at most so long on average; None,
+        and nothing has happened, if not.
+
+        begun : gets what ends the run when it takes longer after all; then the answer is None too.
+        Raises ProtocolError.
+        """
+        started = time.perf_counter_ns()
+        served = self._find(request.model, request.version)
+        try:
+            wish = self._admitted(served, request)
+            answer = served.running.try_infer(
+                request.inputs,
+                at_most_ms=at_most_ms,
+                outputs=request.outputs or None,
+                begun=begun,
+                **wish,
+            )
+        except TicketCancelledError:
+            return None
+        except Exception as error:
+            raise self._failed(served, started, error) from error
+        if answer is None:
+            return None
+        return self._succeeded(served, request, answer, started, started)
+
     # ---- the end
 
     def begin_drain(self) -> None:
@@ -270,10 +305,7 @@ class ModelService:
         return served
 
     def _admitted(self, served: _Served, request: InferRequest) -> Wishes:
-        if self._refusing:
-            raise ProtocolError(UNAVAILABLE, "the server is shutting down")
-        if served.unloaded:
-            raise self._not_ready(request.model)
+        self.expect(request.model, request.version)
         known = [spec.name for spec in served.running.outputs]
         for name in request.outputs if known else ():
             if name not in known:
@@ -303,8 +335,8 @@ class ModelService:
     ) -> InferResponse:
         made = time.perf_counter_ns()
         name = request.model
-        response = InferResponse(name, VERSION, request.id, answer.outputs, _decision(answer))
-        samples, now = _samples(served.running.inputs, request), time.perf_counter_ns()
+        response = InferResponse(name, VERSION, request.id, answer.outputs, decision(answer))
+        samples, now = sample_count(served.running.inputs, request), time.perf_counter_ns()
         served.statistics.succeeded(
             samples,
             success=now - started,
@@ -369,54 +401,3 @@ class _Pending(Future["InferResponse"]):
             self.set_result(self._answer())
         except ProtocolError as error:
             self.set_exception(error)
-
-
-def as_protocol_error(error: BaseException) -> ProtocolError:
-    """What a client is told of any error: nothing of the inside if it is our fault."""
-    match error:
-        case ProtocolError():
-            return error
-        case RejectedError():
-            return ProtocolError(error.status, error.message, retry_after_ms=error.retry_after_ms)
-        case InputError():
-            hint = f"; {error.hint}" if error.hint else ""
-            return ProtocolError(BAD_REQUEST, f"{error.message}{hint}")
-        case TicketCancelledError() | CancelledError():
-            return ProtocolError(CANCELLED, "the request was cancelled")
-        case UnknownNameError():
-            return ProtocolError(NOT_FOUND, error.message)
-        case MemoryBudgetError():
-            return ProtocolError(UNAVAILABLE, error.message)
-        case AnalysisError():
-            return ProtocolError(INTERNAL, error.message)
-    return ProtocolError(INTERNAL, "internal error; the server's log says more")
-
-
-def _decision(answer: Answer) -> dict[str, Parameter]:
-    told: dict[str, Parameter] = {
-        "sommelier_model": answer.model,
-        "sommelier_reason": answer.reason,
-        "sommelier_queue_ms": round(answer.queue_ms, 4),
-        "sommelier_infer_ms": round(answer.infer_ms, 4),
-    }
-    if answer.stage is not None:
-        told["sommelier_stage"] = answer.stage
-    if answer.predicted:
-        told["sommelier_predicted"] = ", ".join(answer.predicted)
-    return told
-
-
-def _tensor(spec: TensorSpec) -> dict[str, Any]:
-    shape = [size if isinstance(size, int) else -1 for size in spec.shape or (-1,)]
-    if spec.shape == ():
-        shape = []
-    return {"name": spec.name, "datatype": datatype_of(spec.dtype), "shape": shape}
-
-
-def _samples(inputs: tuple[TensorSpec, ...], request: InferRequest) -> int:
-    """How many samples a request has, by the first input whose first axis is open."""
-    for spec in inputs:
-        if spec.shape and not isinstance(spec.shape[0], int):
-            array = request.inputs.get(spec.name)
-            return int(array.shape[0]) if array is not None and array.ndim else 1
-    return 1

@@ -100,7 +100,8 @@ def decode_raw(datatype: str, shape: Sequence[int], buffer: bytes | memoryview) 
         )
     if datatype == BF16:
         halves = np.frombuffer(buffer, "<u2").astype(np.uint32) << 16
-        return halves.view(np.float32).reshape(shape)
+        values: Array = halves.view(np.float32).reshape(shape)
+        return values
     if datatype == "BOOL":
         return (np.frombuffer(buffer, np.uint8) != 0).reshape(shape)
     return np.frombuffer(buffer, dtype).reshape(shape)

@@ -8,10 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from typing import Any
 
 from sommelier.runtime.server.http_messages import Handler, Limits
 from sommelier.runtime.server.http_server import HttpServer
+from sommelier.runtime.server.rest import RestApi
+from sommelier.runtime.server.service import ModelService
 
 
 @contextmanager
@@ -77,3 +80,59 @@ def hear(client: socket.socket) -> bytes:
 def status_of(answer: bytes) -> int | None:
     """The status of the first answer; None if there is none."""
     return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.1 ") else None
+
+
+@contextmanager
+def rest_server(
+    service: ModelService, limits: Limits | None = None, *, api_keys: frozenset[str] = frozenset()
+) -> Iterator[int]:
+    """The port where REST answers until the end of the block."""
+    limits = limits or Limits()
+
+    apis: list[RestApi] = []
+
+    def handler() -> Handler:
+        apis.append(RestApi(service, limits, api_keys=api_keys))
+        return apis[0].handler()
+
+    with http_server(handler, limits) as (_, port):
+        yield port
+    apis[0].close()
+
+
+def ready(service: ModelService, within_s: float = 60.0) -> ModelService:
+    """The service once it takes requests."""
+    until = time.monotonic() + within_s
+    while not service.ready():
+        assert time.monotonic() < until, service.index()
+        time.sleep(0.02)
+    return service
+
+
+def wait_until(true: Callable[[], bool], within_s: float = 20.0) -> None:
+    """Waits, and fails when it is over."""
+    until = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def post(
+    port: int, path: str, body: bytes = b"", **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    """(status, headers in lower case, body) of a POST."""
+    return ask(port, "POST", path, body, **headers)
+
+
+def ask(
+    port: int, method: str, path: str, body: bytes = b"", **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    """The same of any method. headers : their names with _ for -."""
+    client = HTTPConnection("127.0.0.1", port, timeout=30)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    client.request(method, path, body, named)
+    answer = client.getresponse()
+    found = {name.lower(): value for name, value in answer.getheaders()}
+    content = answer.read()
+    client.close()
+    return answer.status, found, content

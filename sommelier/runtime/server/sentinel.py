@@ -1,0 +1,67 @@
+"""Watches runs in an event loop: one that takes unforeseen long is ended, and made elsewhere.
+
+How long a model took says nothing of a request for it to take longer: a loop in its graph may run
+as often as the request says, an image may be large. Then the loop, and every client, would wait.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any
+
+LIMIT_S = 0.05
+_QUIET_S = 1.0  # without a run for so long the thread sleeps until the next one
+
+
+class Sentinel:
+    """For the runs of one thread; it costs each a microsecond."""
+
+    def __init__(self, limit_s: float = LIMIT_S) -> None:
+        self._limit_s = limit_s
+        self._running: tuple[float, Future[Any]] | None = None
+        self._cut: Future[Any] | None = None
+        self._awake = False
+        self._wake = threading.Event()
+        self._closed = False
+        threading.Thread(target=self._look, name="sentinel", daemon=True).start()
+
+    def begun(self, ticket: Future[Any]) -> None:
+        """A run begins that cancelling this ticket ends."""
+        self._running = time.monotonic(), ticket
+        if not self._awake:
+            self._awake = True
+            self._wake.set()
+
+    def ended(self) -> bool:
+        """It is over; whether it was cut short."""
+        running, self._running = self._running, None
+        return running is not None and self._cut is running[1]
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._wake.set()
+
+    def _look(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            seen_s = time.monotonic()
+            while not self._closed and time.monotonic() - seen_s < _QUIET_S:
+                time.sleep(self._limit_s / 2)
+                running = self._running
+                if running is None:
+                    continue
+                seen_s = time.monotonic()
+                if seen_s - running[0] > self._limit_s and self._cut is not running[1]:
+                    self._cut = running[1]
+                    running[1].cancel()
+            if self._closed:
+                return
+            self._cut = None
+            self._awake = False
+            if self._running is not None:  # begun saw it awake
+                self._awake = True
+                self._wake.set()
