@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
@@ -205,7 +205,8 @@ def _started(server: Server, model: str, folder: Path) -> Iterator[_Process]:
             _wait(f"http://127.0.0.1:{port}{server.ready(model)}", process, folder / "log")
             yield _Process(process.pid, port)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # nothing of it matters any more
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # nothing of it matters any more
             process.wait()
 
 

@@ -1,7 +1,7 @@
 """What a serving process tells Prometheus, in its text format.
 
-Per request three histograms and two counters are touched (2 microseconds; a histogram of
-prometheus_client takes as long alone). All else is read from the deployments and the pool when
+Per request three histograms and two counters are touched: 1.3 microseconds, 5 with
+prometheus_client. All else is read from the deployments and the pool when
 somebody asks. Names are Triton's with our prefix and mean the same; durations are microseconds.
 """
 
