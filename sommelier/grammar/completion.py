@@ -37,6 +37,7 @@ _KIND_WORDS = {
     "MODELS": "model",
     "LINK": "link",
     "PLAN": "plan",
+    "CASCADE": "cascade",
     "FROM": "connector",
 }
 _NEW_NAME_AFTER = frozenset(("REGISTER", "CREATE", "RENAME", "TAG", "AS"))
@@ -48,8 +49,14 @@ _OPTION_VALUES = {
     **{"device": "device", "dataset": "dataset", "target_dataset": "dataset"},
     **{"reference": "model", "task": "task"},
 }
-_LINK_TEXTS = {"source": "model", "target": "model"}
-_OPTIONS_OF = {"LINKS": "links_option", "PLAN": "plan_option", "FUSIONS": "fusions_option"}
+_ENDS = {
+    "LINKS": {"source": "model", "target": "model"},
+    "CASCADES": {"student": "model", "teacher": "model"},
+}
+_OPTIONS_OF = {
+    **{"LINKS": "links_option", "PLAN": "plan_option", "FUSIONS": "fusions_option"},
+    "CASCADES": "cascades_option",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,8 @@ class Completion:
     dataset, task, pool, connector, option, label, link, plan, link_column, and of options
     links_option (SELECT LINKS), plan_option (SELECT PLAN), link_option (of links that are made);
     fusion (a fused model), fusion_column, fusions_option (SELECT FUSIONS), fusion_option (of one
-    that is made).
+    that is made); cascade, cascade_column, cascades_option (SELECT CASCADES), cascade_option (of
+    one that is made).
     prefix : what is typed of it already.
     """
 
@@ -178,6 +186,8 @@ def _columns_of(tokens: Sequence[Token], clause: str) -> set[str]:
         return set()
     if "LINKS" in (shown, asked_for(tokens)):
         return {"link_column"}
+    if asked_for(tokens) == "CASCADES" and clause != "ON":
+        return {"cascade_column"}
     if asked_for(tokens) == "FUSIONS" and clause != "ON":
         return {"fusion_column"}
     return {"metric"} if clause == "ON" else {"column"}
@@ -188,6 +198,8 @@ def _options_of(tokens: Sequence[Token]) -> str:
     types = [token.type for token in tokens]
     if types[0] in ("CREATE", "ANALYZE") and {"LINK", "LINKS"} & set(types):
         return "link_option"
+    if types[0] == "CREATE" and "CASCADE" in types:
+        return "cascade_option"
     if types[0] == "CREATE" and "FUSION" in types:
         return "fusion_option"
     return _OPTIONS_OF.get(asked_for(tokens), "option")
@@ -210,7 +222,7 @@ def _name_kinds(tokens: Sequence[Token]) -> set[str]:
         return {"model"}
     if last in ("DESCRIBE", "DESC"):
         return {"model", "pool", "dataset", "device"}
-    if types[:1] == ["CREATE"] and "LINK" in types:
+    if types[:1] == ["CREATE"] and {"LINK", "CASCADE"} & set(types):
         return {"model"} if "FROM" in types and "USING" not in types else set()
     if _NEW_NAME_AFTER & set(types[-5:]) and not {"CORR", "FROM", "FOR", "FUSION"} & set(types):
         return set()
@@ -241,7 +253,7 @@ def _text_kinds(tokens: Sequence[Token]) -> frozenset[str]:
         return frozenset(("task",))
     named = [t for t in tokens if t.type == "IDENT"][-1:]
     if last.type in ("EQ", "NE", "LPAR", "COMMA", "LSQB") and named:
-        links = _LINK_TEXTS if asked_for(tokens) == "LINKS" else {}
-        kind = (_TEXT_COLUMNS | links).get(named[0].lower())
+        ends = _ENDS.get(asked_for(tokens), {})
+        kind = (_TEXT_COLUMNS | ends).get(named[0].lower())
         return frozenset((kind,) if kind else ())
     return frozenset()

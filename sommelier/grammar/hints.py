@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from sommelier.grammar.cascade_hints import CASCADE_RULES
 from sommelier.grammar.expectations import CLAUSES, END
 from sommelier.grammar.fusion_hints import FUSION_RULES
 from sommelier.grammar.link_hints import LINK_RULES
@@ -305,6 +306,7 @@ def _limit(percent: str, word: str) -> str | None:
 RULES: tuple[Callable[[Situation], str | None], ...] = (
     *(_smart_quote, _double_equals, _reversed_sign, _boolean_sign),
     *STATEMENT_RULES,
+    *CASCADE_RULES,
     *FUSION_RULES,
     *LINK_RULES,
     *(_joins_later, _create_model, _version_in_from, _sql_only, _sql_from_first, _models_missing),

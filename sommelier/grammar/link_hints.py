@@ -27,6 +27,7 @@ _HAS = {
     "LINKS": ("WHERE", "ORDER", "LIMIT", "USING"),
     "PLAN": ("ON", "PICK", "USING"),
     "FUSIONS": ("WHERE", "ON", "ORDER", "LIMIT", "USING"),
+    "CASCADES": ("CORR", "WHERE", "ON", "ORDER", "LIMIT", "USING"),
 }
 _INSTEAD = {
     ("LINKS", "CORR"): "how well a model predicts another is performance, in WHERE",
@@ -37,6 +38,8 @@ _INSTEAD = {
     ("PLAN", "WHERE"): "the budget goes to ON",
     ("PLAN", "ORDER"): "its answer is one plan",
     ("PLAN", "LIMIT"): "its answer is one plan",
+    ("CASCADES", "PICK"): "write ORDER BY flops LIMIT 1",
+    ("CASCADES", "FROM"): "write WHERE student = 'model', or CORR teacher",
     ("FUSIONS", "CORR"): "what a task loses is accuracy_drop, in WHERE",
     ("FUSIONS", "PICK"): "write ORDER BY latency LIMIT 1",
     ("FUSIONS", "FROM"): "write SELECT FUSIONS OF a, b or SELECT FUSIONS OF POOL p",

@@ -28,6 +28,7 @@ _WORDS = (
     *("unit", "metric", "column", "option"),
     *("link_column", "link_option", "links_option", "plan_option"),
     *("fusion_column", "fusion_option", "fusions_option"),
+    *("cascade_column", "cascade_option", "cascades_option"),
 )
 _PATH_COMMANDS = ("read", "output", "once", "log", "open", "i", "o", "c", "L")
 _SWITCHES = ("timer", "timing", "bail", "pager")
