@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ _EPILOG = """\
 examples:
   sommelier serve zoo.sommelier
   sommelier serve zoo.sommelier --deployment vision --port 8080 --grpc-port 8081
-  sommelier serve zoo.sommelier --models resnet20 resnet56 --memory '2 GB'
+  sommelier serve zoo.sommelier --models resnet20 resnet56
 """
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _LOOK_EVERY_S = 0.1
@@ -79,7 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-body", default="64 MiB", metavar="SIZE", help="of a request (64 MiB)")
     add("--max-queue", type=_count, metavar="N", help="requests that wait, of each deployment")
     add("--max-connections", type=_count, default=1024, metavar="N", help="of REST (1024)")
-    add("--memory", metavar="SIZE", help="that loaded models may take together")
     add("--color", choices=("auto", "always", "never"), default="auto")
     return parser
 
@@ -141,9 +141,9 @@ class _Serving:
         if not exists(database):
             raise no_database(database)
         self._db = db = connect(database, read_only=True)
-        deployments = [db.deploy(name) for name in self._names(db)]
+        deployments = [self._deployed(db, name) for name in self._names(db)]
         self._singles = [self._single(db, name) for name in self._options.models or ()]
-        return ModelService(db.model_pool, [*deployments, *self._singles])
+        return ModelService(db.serving.pool, [*deployments, *self._singles])
 
     def close(self) -> None:
         """Ends what was started."""
@@ -165,6 +165,14 @@ class _Serving:
             )
         return kept if asked is None else list(dict.fromkeys(asked))
 
+    def _deployed(self, db: Connection, name: str) -> RunningDeployment:
+        running = db.deploy(name)
+        queue: int | None = self._options.max_queue
+        if queue is not None:
+            kept = running.deployment
+            db.serving.renew(replace(kept, options=replace(kept.options, queue=queue)))
+        return running
+
     def _single(self, db: Connection, name: str) -> RunningDeployment:
         from sommelier.deployment_records import DeploymentOptions
         from sommelier.runtime.server.service import single_model
@@ -174,7 +182,7 @@ class _Serving:
         record = model.record
         served = ServedModel(name, model.onnx_path, record.id, record.preprocessing)
         options = DeploymentOptions(queue=self._options.max_queue)
-        return single_model(served, db.model_pool, options)
+        return single_model(served, db.serving.pool, options)
 
 
 def _settings(options: argparse.Namespace) -> ServerSettings:
