@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from sommelier.connection import comparing
+from sommelier.connection import comparing, deploying, listed
 from sommelier.connection.background import BackgroundJobs
 from sommelier.connection.model import Model
 from sommelier.connection.relation import Relation, keyword_query
+from sommelier.connection.serving import Serving
 from sommelier.connection.statements import Call, perform
 from sommelier.engine.parameters import as_parameters
 from sommelier.engine.result import Report, Result, Table
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from sommelier.analysis.links.profiles import Profile
     from sommelier.runtime.cascade_runner import RunnableCascade
     from sommelier.runtime.collaborate import CollaborativePlan
+    from sommelier.runtime.deployment import RunningDeployment
     from sommelier.storage.resource_index import ResourceIndex
 
 Parameters = Mapping[str, Any] | Sequence[Any] | None
@@ -69,6 +72,7 @@ class Connection:
         self._lock = threading.RLock()
         self._cancelled = threading.Event()
         self.background = BackgroundJobs(catalog)
+        self.serving = Serving(self)
         self._published_at = time.monotonic()
         if not catalog.read_only:
             TaskQueue(catalog).interrupt_stale()  # what a killed process left running
@@ -214,6 +218,27 @@ class Connection:
         )
         return self._table(statement, progress)
 
+    # ---- answering requests
+
+    def deploy(self, statement_or_name: str) -> RunningDeployment:
+        """A deployment that answers requests in this process, by its name or by a DEPLOY statement.
+
+        The statement is kept; the same one again only starts it. It ends with the connection, with
+        UNDEPLOY, or with its own close(). See RunningDeployment.infer.
+        """
+        from sommelier.connection.deploying import kept_name
+
+        return self.serving.start(kept_name(statement_or_name, self))
+
+    def deployments(self) -> tuple[RunningDeployment, ...]:
+        """The deployments that run in this process; SHOW DEPLOYMENTS lists all that are kept."""
+        return self.serving.running()
+
+    @property
+    def turn(self) -> AbstractContextManager[object]:
+        """Statements take turns; a thread that plans something itself takes one too."""
+        return self._lock
+
     # ---- jobs in the background
 
     def jobs(self) -> list[Job]:
@@ -266,29 +291,14 @@ class Connection:
     def names(self, kind: str) -> list[str]:
         """Names of one kind, for completion and suggestions.
 
-        kind : model, metric, dataset, device, task, pool, view, label, option, setting, connector,
-        link, plan, fusion, cascade, link_column, fusion_column, cascade_column, and options of
-        statements: cascade_option (CREATE CASCADE), cascades_option, links_option (SELECT LINKS), plan_option (SELECT PLAN), link_option (CREATE LINK, ANALYZE ... FOR LINKS),
-        fusions_option (SELECT FUSIONS), fusion_option (CREATE MODEL ... AS FUSION OF).
+        kind : as in sommelier.engine.naming, or connector; link_option (CREATE LINK, ANALYZE ...
+        FOR LINKS), fusion_option (CREATE MODEL ... AS FUSION OF), cascade_option (CREATE CASCADE),
+        deploy_option, simulate_option, policy, trace.
         """
         if kind == "metric":
             return list(METRICS)
-        if kind == "link_option":
-            from sommelier.connection.linking import LINK_OPTIONS
-
-            return list(LINK_OPTIONS)
-        if kind == "cascade_option":
-            from sommelier.connection.cascading import CASCADE_OPTIONS
-
-            return list(CASCADE_OPTIONS)
-        if kind == "fusion_option":
-            from sommelier.connection.fusing import FUSION_OPTIONS
-
-            return list(FUSION_OPTIONS)
-        if kind == "connector":
-            from sommelier.connectors.registry import connector_names
-
-            return connector_names()
+        if kind in listed.NAMES:
+            return listed.NAMES[kind]()
         with self._lock:
             return self.session.names(kind)
 
@@ -307,6 +317,7 @@ class Connection:
         Background jobs are asked to stop and given ten seconds for it: they are 'interrupted'.
         """
         self.background.close()  # before the lock: it does not wait for the statement that runs
+        self.serving.close()
         with self._lock:
             self._closed = True
             self.catalog.close()
@@ -343,6 +354,9 @@ class Connection:
                 answer = comparing.answer(statement, self, known, progress)
                 known.check_all_used()
                 return answer
+        if deploying.answers(statement):
+            with self.session.located(text):
+                return deploying.answer(statement, self, as_parameters(params), progress)
         if isinstance(statement, nodes.Show | nodes.CatalogSql):
             self.background.note()  # SHOW JOBS and the view jobs tell of this moment
         outcome = self.session.answer(statement, params, text=text)

@@ -17,6 +17,7 @@ from sommelier.connection import (
     altering,
     analyzing,
     cascading,
+    deploying,
     fusing,
     grafting,
     importing,
@@ -261,6 +262,18 @@ def _create_cascade(statement: nodes.CreateCascade, call: Call) -> Done:
 def _create_plan(statement: nodes.CreatePlan, call: Call) -> Done:
     status, notes = linking.create_plan(statement, call)
     return Done(status, statement.name, 0 if status == "exists" else 1, notes)
+
+
+@_perform.register
+def _deploy(statement: nodes.Deploy, call: Call) -> Done:
+    status, models, notes = deploying.deploy(statement, call)
+    return Done(status, statement.name, models, notes)
+
+
+@_perform.register
+def _undeploy(statement: nodes.Undeploy, call: Call) -> Done:
+    status, notes = deploying.undeploy(statement, call)
+    return Done(status, statement.name, 0 if status == "absent" else 1, notes)
 
 
 @_perform.register

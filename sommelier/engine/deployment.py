@@ -96,7 +96,7 @@ def plan_deployment(
         sla_ms=terms.sla_ms,
         quantile=terms.quantile,
         min_accuracy=terms.min_accuracy,
-        policy=statement.policy,
+        policy=None if statement.policy is None else statement.policy.value,
         knobs={name: value for name, value in given.items() if name in (knobs or {})},
         fallback=fallback,
         options=options,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sommelier.engine import describe_links, show_cascades
+from sommelier.engine import describe_links, show_cascades, show_deployments
 from sommelier.engine.names import nearest, unknown
 from sommelier.engine.result import ColumnInfo, Table
 from sommelier.engine.show import profile_rows
@@ -241,4 +241,5 @@ _KINDS: dict[str, Callable[[nodes.ModelRef, Session], Facts]] = {
     "link": describe_links.link,
     "plan": describe_links.plan,
     "cascade": show_cascades.describe,
+    "deployment": show_deployments.describe,
 }

@@ -7,7 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sommelier.engine import settings, show_bounds, show_cascades, show_links, show_segments
+from sommelier.engine import (
+    settings,
+    show_bounds,
+    show_cascades,
+    show_deployments,
+    show_links,
+    show_segments,
+)
 from sommelier.engine.options import SETTINGS
 from sommelier.engine.parameters import Parameters
 from sommelier.engine.plan import QueryOptions
@@ -233,6 +240,7 @@ _LISTS: dict[str, Callable[[Session], Listed]] = {
     "indexes": _indexes,
     "plans": show_links.plans,
     "cascades": show_cascades.cascades,
+    "deployments": show_deployments.deployments,
 }
 
 

@@ -31,7 +31,7 @@ def _(node: nodes.Deploy) -> str:
     head = "DEPLOY OR REPLACE" if node.or_replace else "DEPLOY"
     what = format(node.what)
     what = f"({what})" if isinstance(node.what, nodes.Select) else what
-    policy = None if node.policy is None else write_name(node.policy)
+    policy = None if node.policy is None else write_name(node.policy.value)
     under = after("UNDER SLA", node.under) + after("ROUTE BY", policy)
     rest = after("FALLBACK TO", node.fallback) + using_text(node.options)
     return f"{head} {what} AS {write_name(node.name)}{under}{rest}"

@@ -11,6 +11,7 @@ from sommelier.grammar.expression_nodes import (
     Number,
     Parameter,
     Percent,
+    Text,
 )
 from sommelier.grammar.select_nodes import Option, Select, Statement
 
@@ -53,7 +54,7 @@ class Deploy(Statement):
     name: str
     or_replace: bool = False
     under: Expression | None = None
-    policy: str | None = None
+    policy: Text | None = None
     fallback: ModelRef | Parameter | None = None
     options: tuple[Option, ...] = ()
 

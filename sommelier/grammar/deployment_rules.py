@@ -56,7 +56,8 @@ class DeploymentRules(CascadeRules):
         return Clause("UNDER", {"under": children[-1]}, span_of(children))
 
     def route_clause(self, children: Children) -> Clause:
-        return Clause("ROUTE BY", {"policy": unquoted(children[2])}, span_of(children))
+        policy = nodes.Text(unquoted(children[2]), span=span_of(children[2:]))
+        return Clause("ROUTE BY", {"policy": policy}, span_of(children))
 
     def fallback_clause(self, children: Children) -> Clause:
         return Clause("FALLBACK TO", {"fallback": children[2]}, span_of(children))

@@ -113,6 +113,41 @@ class Disturbed:
 
 
 @dataclass(frozen=True, slots=True)
+class InTurn:
+    """Models asked one after the other, as one: each sends this share of what it sees on to the
+    next. sent_on : in [0, 1], of each but the last."""
+
+    services: tuple[ServiceTimes, ...]
+    sent_on: tuple[float, ...]
+
+    def draw(self, n: int, rng: np.random.Generator) -> Floats:
+        total = self.services[0].draw(n, rng)
+        asked = np.ones(n, dtype=np.bool_)
+        for service, share in zip(self.services[1:], self.sent_on, strict=True):
+            asked &= rng.random(n) < share
+            total = total + np.where(asked, service.draw(n, rng), 0.0)
+        return total
+
+    @property
+    def mean_ms(self) -> float:
+        return self._moments[0]
+
+    @property
+    def std_ms(self) -> float:
+        """Who is asked is independent of how long it takes."""
+        return math.sqrt(self._moments[1])
+
+    @property
+    def _moments(self) -> tuple[float, float]:
+        """(mean, variance) of the sum, from the last model back to the first."""
+        mean, variance = self.services[-1].mean_ms, self.services[-1].std_ms ** 2
+        for service, share in zip(self.services[-2::-1], self.sent_on[::-1], strict=True):
+            below = share * (variance + mean**2) - (share * mean) ** 2
+            mean, variance = service.mean_ms + share * mean, service.std_ms**2 + below
+        return mean, variance
+
+
+@dataclass(frozen=True, slots=True)
 class SimulatedModel:
     """A model of the pool. accuracy : in [0, 1]. The policy begins with mean and deviation of
     `service`, without what disturbs it."""

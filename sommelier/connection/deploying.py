@@ -1,0 +1,204 @@
+"""DEPLOY, UNDEPLOY and EXPLAIN DEPLOY: what the engine plans, checked against what the runtime has.
+
+Only the connection sees both rooms: the engine plans models, the runtime knows its policies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from sommelier.connection.naming import underlined
+from sommelier.deployment_records import Deployment
+from sommelier.engine import show_deployments
+from sommelier.engine.deployment import DEPLOY_OPTIONS, plan_deployment
+from sommelier.engine.options import EXPLAIN_OPTIONS, bind_options
+from sommelier.engine.result import ColumnInfo, Report, Table
+from sommelier.errors import BinderError
+from sommelier.grammar import nodes
+from sommelier.grammar.formatter import format as format_statement
+from sommelier.grammar.parser import parse
+from sommelier.units import Dimension
+
+if TYPE_CHECKING:
+    from sommelier.connection.connection import Connection
+    from sommelier.connection.statements import Call
+    from sommelier.engine.parameters import Parameters
+    from sommelier.runtime.deployment_state import DeploymentState
+
+_STATE_COLUMNS = (
+    ColumnInfo("state"),
+    ColumnInfo("answered", Dimension.COUNT),
+    ColumnInfo("refused", Dimension.COUNT),
+    ColumnInfo("warnings"),
+)
+_KINDS = {"float": float, "int": int, "bool": bool, "str | None": str, "str": str}
+
+
+def planned(statement: nodes.Deploy, db: Connection) -> Deployment:
+    """What the statement means by the catalog as it is. Raises BinderError, UnknownNameError."""
+    with db.catalog.steady():
+        deployment = plan_deployment(statement, db.session, policy_knobs(statement))
+    _check_policy(statement, deployment)
+    return deployment
+
+
+def planned_again(deployment: Deployment, db: Connection) -> Deployment:
+    """The same statement by the catalog as it is now."""
+    statement = parse(deployment.statement)
+    assert isinstance(statement, nodes.Deploy)
+    return replace(planned(statement, db), created_at=deployment.created_at)
+
+
+def policy_knobs(statement: nodes.Deploy) -> dict[str, Any]:
+    """The kinds of what USING may set about the policy, by name; those of DEPLOY come first.
+
+    Raises UnknownNameError for a policy there is not.
+    """
+    from sommelier.runtime.policies import DEFAULT, POLICIES, knobs_of, routing_policy
+
+    name = DEFAULT if statement.policy is None else statement.policy.value
+    with underlined(None if statement.policy is None else statement.policy.span):
+        kinds = {field.name: str(field.type) for field in fields(type(routing_policy(name)))}  # type: ignore[arg-type]  # every policy is a dataclass
+    assert name in POLICIES
+    known = {knob: _KINDS[kinds[knob]] for knob in knobs_of(name)}
+    return {knob: kind for knob, kind in known.items() if knob not in DEPLOY_OPTIONS}
+
+
+def _check_policy(statement: nodes.Deploy, deployment: Deployment) -> None:
+    """Raises BinderError for a knob out of range, or a policy for what has no choice."""
+    from sommelier.runtime.policies import DEFAULT, routing_policy
+
+    if deployment.kind != "models" and statement.policy is not None:
+        raise BinderError(
+            f"a {deployment.kind} says itself which models run",
+            span=statement.policy.span,
+            hint="leave out ROUTE BY",
+        )
+    spans = {option.name.lower(): option.span for option in statement.options}
+    with underlined(next((spans[knob] for knob in deployment.knobs if knob in spans), None)):
+        routing_policy(deployment.policy or DEFAULT, **deployment.knobs)
+    model = deployment.knobs.get("model")
+    names = [known.name for known in deployment.models]
+    if model is not None and model not in names:
+        raise BinderError(
+            f"'{model}' is none of the models that are deployed",
+            span=spans.get("model"),
+            hint=f"they are {', '.join(names)}",
+        )
+
+
+# ---- statements
+
+
+def deploy(statement: nodes.Deploy, call: Call) -> tuple[str, int, tuple[str, ...]]:
+    """(status, how many models, notes): deployed or replaced. What runs here under that name goes
+    on as the new statement says. Raises BinderError for a name that is taken."""
+    db = call.db
+    taken = statement.name in db.catalog.deployment_names()
+    if taken and not statement.or_replace:
+        raise BinderError(
+            f"deployment '{statement.name}' exists",
+            span=statement.span,
+            hint=f"DEPLOY OR REPLACE replaces it, UNDEPLOY {statement.name} ends it",
+        )
+    deployment = planned(statement, db)
+    db.catalog.save_deployment(deployment)
+    db.serving.renew(deployment)
+    notes = (*summary(deployment), *deployment.notes)
+    return ("replaced" if taken else "deployed"), len(deployment.models), notes
+
+
+def kept_name(statement_or_name: str, db: Connection) -> str:
+    """The name of a kept deployment: that of the statement, which is run if it is not kept yet.
+
+    Raises UnknownNameError for a name there is not, BinderError where the name means another
+    statement.
+    """
+    if statement_or_name in db.catalog.deployment_names():
+        return statement_or_name
+    if not statement_or_name.split(None, 1)[1:]:
+        db.catalog.deployment(statement_or_name)  # says which names are near
+    statement = parse(statement_or_name)
+    if not isinstance(statement, nodes.Deploy):
+        raise BinderError(
+            "deploy() takes a DEPLOY statement, or the name of a deployment",
+            hint="execute() takes every statement",
+        )
+    kept = db.catalog.deployments(statement.name)
+    if not kept or kept[0].statement != format_statement(replace(statement, or_replace=True)):
+        db.run(statement, text=statement_or_name)
+    return statement.name
+
+
+def undeploy(statement: nodes.Undeploy, call: Call) -> tuple[str, tuple[str, ...]]:
+    """(status, notes). What runs here answers what it has accepted, then ends."""
+    db = call.db
+    if statement.if_exists and statement.name not in db.catalog.deployment_names():
+        return "absent", ()
+    with underlined(statement.span):
+        db.catalog.drop_deployment(statement.name)
+    left = db.serving.stop(statement.name)
+    return "undeployed", (f"{left} requests were cancelled",) if left else ()
+
+
+def answer(
+    statement: nodes.Statement, db: Connection, parameters: Parameters, progress: Any = None
+) -> Table | Report:
+    """The answer to SIMULATE, EXPLAIN DEPLOY, and to SHOW and DESCRIBE of deployments with what
+    runs in this process."""
+    if isinstance(statement, nodes.Simulate):
+        from sommelier.connection.simulating import simulate
+
+        return simulate(statement, db, parameters, progress)
+    if isinstance(statement, nodes.ExplainDeploy):
+        options = bind_options(statement.options, EXPLAIN_OPTIONS)
+        found = planned(statement.deploy, db)
+        return show_deployments.explain(found, as_json=options.get("format") == "json")
+    table = db.session.read(statement, parameters)
+    states = {running.name: running.state() for running in db.deployments()}
+    if isinstance(statement, nodes.Describe):
+        state = states.get(statement.name.name)
+        return table if state is None else replace(table, rows=[*table.rows, *_running(state)])
+    rows = [(*row, *_state_cells(states.get(str(row[0])))) for row in table.rows]
+    return replace(table, columns=(*table.columns, *_STATE_COLUMNS), rows=rows)
+
+
+def answers(statement: nodes.Statement) -> bool:
+    """Whether a statement that only reads is answered here."""
+    if isinstance(statement, nodes.Show):
+        return statement.what == "deployments"
+    if isinstance(statement, nodes.Describe):
+        return statement.kind == "deployment"
+    return isinstance(statement, nodes.Simulate | nodes.ExplainDeploy)
+
+
+def _state_cells(state: DeploymentState | None) -> tuple[object, ...]:
+    """Of a deployment that does not run here, None but for the state."""
+    if state is None:
+        return "not running here", None, None, None
+    refused = sum(state.rejected.values())
+    return state.status, state.answered, refused, "; ".join(state.warnings) or None
+
+
+def _running(state: DeploymentState) -> list[tuple[object, ...]]:
+    told = (
+        f"{state.status}; {state.answered} answered, {state.late} late, {state.waiting} waiting,"
+        f" {sum(state.rejected.values())} refused, {state.failed} failed"
+    )
+    rows: list[tuple[object, ...]] = [("here", told)]
+    for model in state.models:
+        why = f": {model.reason}" if model.reason else ""
+        rows.append((f"{model.name} here", f"{model.state}{why}; {model.answered} answered"))
+    return [*rows, *(("warning", warning) for warning in state.warnings)]
+
+
+def summary(deployment: Deployment) -> tuple[str, ...]:
+    """Who answers, in one line, and how it is started."""
+    arrow = " -> " if deployment.kind == "cascade" else ", "
+    names = arrow.join(model.name for model in deployment.models)
+    word = {"cascade": "cascade", "plan": "executes"}.get(deployment.kind, "answers with")
+    return (
+        f"{word} {names}",
+        f"to run it: sommelier serve, or db.deploy('{deployment.name}').infer(inputs)",
+    )

@@ -1,0 +1,184 @@
+"""SHOW DEPLOYMENTS, DESCRIBE DEPLOYMENT and EXPLAIN DEPLOY: what was deployed, from the catalog."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from sommelier.deployment_records import DeployedModel, Deployment, ServedFigures
+from sommelier.engine.rendering import grid
+from sommelier.engine.result import ColumnInfo, Report
+from sommelier.units import Dimension, format_value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sommelier.engine.session import Session
+    from sommelier.grammar import nodes
+
+Facts = list[tuple[str, object]]
+Listed = tuple[tuple[ColumnInfo, ...], list[tuple[object, ...]]]
+
+_COLUMNS = (
+    ColumnInfo("name"),
+    ColumnInfo("kind"),
+    ColumnInfo("models"),
+    ColumnInfo("promise"),
+    ColumnInfo("policy"),
+    ColumnInfo("accuracy", Dimension.FRACTION),
+    ColumnInfo("requests", Dimension.COUNT),
+    ColumnInfo("served_p99", Dimension.TIME),
+)
+_TIMES = {"keep_alive_s": "keep_alive"}  # as USING calls them
+_MODEL_HEADS = ("model", "accuracy", "mean", "deviation")
+_NAME = 10  # columns before what is told
+
+
+def deployments(session: Session) -> Listed:
+    """All deployments by name. accuracy : of its most accurate model. requests, served_p99 : what
+    serving measured over all of its models."""
+    served: dict[str, list[ServedFigures]] = {}
+    for figure in session.catalog.served():
+        served.setdefault(figure.deployment, []).append(figure)
+    rows: list[tuple[object, ...]] = []
+    for found in session.catalog.deployments():
+        figures = served.get(found.name, [])
+        known = [m.accuracy for m in found.models if m.accuracy is not None]
+        slowest = [f.p99_ms for f in figures if f.p99_ms is not None]
+        rows.append(
+            (found.name, found.kind, names(found), promise(found) or None, policy_of(found),
+             max(known, default=None), sum(f.requests for f in figures) if figures else None,
+             max(slowest, default=None))
+        )  # fmt: skip
+    return _COLUMNS, rows
+
+
+def describe(reference: nodes.ModelRef, session: Session) -> Facts:
+    """What was deployed, what it promises, each of its models, and what serving measured."""
+    found = session.catalog.deployment(reference.name)
+    figures = {figure.model_id: figure for figure in session.catalog.served(found.name)}
+    made = None if found.created_at is None else f"{found.created_at:%Y-%m-%d %H:%M:%S}"
+    return [
+        ("name", found.name),
+        ("kind", found.kind),
+        ("statement", found.statement),
+        ("promise", promise(found) or "nothing"),
+        ("policy", policy_of(found)),
+        ("fallback", found.fallback),
+        ("options", options(found)),
+        *((model.name, _known(model, figures.get(model.model_id))) for model in found.models),
+        ("thresholds", thresholds(found)),
+        ("plan", found.plan),
+        *(("note", note) for note in found.notes),
+        ("created", made),
+        ("run", f"db.deploy('{found.name}').infer(inputs), or sommelier serve"),
+    ]
+
+
+def explain(found: Deployment, *, as_json: bool = False) -> Report:
+    """What a DEPLOY statement would deploy."""
+    data: dict[str, Any] = asdict(found)
+    data.pop("created_at")
+    data["knobs"] = dict(found.knobs)
+    if as_json:
+        from sommelier.engine.explain import json_report
+
+        return json_report(data)
+    lines = [
+        f"{'deploy':<{_NAME}} {found.name}: {found.kind}",
+        f"{'promise':<{_NAME}} {promise(found) or 'nothing'}",
+        f"{'policy':<{_NAME}} {policy_of(found) or 'none: its models run one after the other'}",
+    ]
+    told = (("fallback", found.fallback), ("options", options(found)), ("plan", found.plan),
+            ("escalate", thresholds(found)))  # fmt: skip
+    lines += [f"{name:<{_NAME}} {value}" for name, value in told if value]
+    lines += ["", *_table(found.models), ""]
+    lines += [f"note: {note}" for note in found.notes]
+    return Report(tuple(lines), data)
+
+
+def names(found: Deployment) -> str:
+    """The models in one line; of a cascade in the order they are asked."""
+    arrow = " -> " if found.kind == "cascade" else ", "
+    return arrow.join(model.name for model in found.models)
+
+
+def promise(found: Deployment) -> str:
+    """What UNDER says, in words; '' for nothing.
+
+    >>> promise(Deployment("v", "models", "", (), sla_ms=50.0, quantile=0.99, min_accuracy=0.9))
+    'latency < 50 ms at p99, accuracy >= 90.0%'
+    """
+    parts = []
+    if found.sla_ms is not None:
+        at = f" at p{found.quantile * 100:g}" if found.quantile < 1 else ""
+        parts.append(f"latency < {format_value(found.sla_ms, Dimension.TIME)}{at}")
+    if found.min_accuracy is not None:
+        parts.append(f"accuracy >= {format_value(found.min_accuracy, Dimension.FRACTION)}")
+    if found.options.memory_bytes is not None:
+        parts.append(f"memory < {format_value(found.options.memory_bytes, Dimension.BYTES)}")
+    return ", ".join(parts)
+
+
+def policy_of(found: Deployment) -> str | None:
+    """The policy with its knobs; 'default' where none is named, None where there is no choice."""
+    if found.kind != "models":
+        return None
+    knobs = ", ".join(f"{name} = {value}" for name, value in found.knobs.items())
+    return (found.policy or "default") + (f" ({knobs})" if knobs else "")
+
+
+def options(found: Deployment) -> str | None:
+    """What USING says, in one line; None for nothing."""
+    given = asdict(found.options)
+    given.pop("memory_bytes")
+    told = [f"{_TIMES.get(k, k)} = {_plain(k, v)}" for k, v in given.items() if v is not None]
+    return ", ".join(told) or None
+
+
+def _plain(name: str, value: object) -> str:
+    return f"{value:g} s" if name == "keep_alive_s" and isinstance(value, float) else str(value)
+
+
+def thresholds(found: Deployment) -> str | None:
+    """When each model of a cascade sends on; None of another kind."""
+    if found.cascade is None:
+        return None
+    if found.escalate_at_most is not None:
+        return f"at most {format_value(found.escalate_at_most, Dimension.FRACTION)} of its inputs"
+    stages = found.cascade.stages[:-1]
+    return ", ".join(f"{s.model} where {s.score} < {s.threshold:.4g}" for s in stages)
+
+
+def _known(model: DeployedModel, served: ServedFigures | None) -> str:
+    """One model in one line."""
+    parts = ["accuracy unknown" if model.accuracy is None else f"{_share(model.accuracy)}"]
+    if model.basis is not None:
+        parts[0] += f" {model.basis}"
+    if model.mean_ms is None:
+        parts.append("never timed")
+    else:
+        spread = "" if model.std_ms is None else f" ± {_ms(model.std_ms)}"
+        parts.append(f"{_ms(model.mean_ms)}{spread}")
+    if served is not None:
+        parts.append(
+            f"served {served.requests} requests, {_ms(served.mean_ms)} each, p99"
+            f" {_ms(served.p99_ms)}, waited {_ms(served.queue_ms)}"
+        )
+    return "; ".join(parts)
+
+
+def _table(models: Sequence[DeployedModel]) -> Iterable[str]:
+    rows = [
+        (model.name, _share(model.accuracy), _ms(model.mean_ms), _ms(model.std_ms))
+        for model in models
+    ]
+    return grid(_MODEL_HEADS, rows)
+
+
+def _ms(value: float | None) -> str:
+    return "unknown" if value is None else format_value(value, Dimension.TIME)
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else format_value(value, Dimension.FRACTION)
