@@ -351,12 +351,12 @@ class RunningDeployment:
         found = []
         for name, pooled in now.pooled.items():
             latency = self.telemetry.estimate(name, device=device)
-            state = known[pooled]
+            state = known.get(pooled)  # None once it was let go
             found.append(
                 ServedState(
                     name=name,
-                    state=state.state,
-                    reason=state.reason,
+                    state="absent" if state is None else state.state,
+                    reason="it was let go" if state is None else state.reason,
                     accuracy=accuracies.get(name),
                     mean_ms=latency.mean_ms,
                     p99_ms=latency.sketch.quantile(0.99),

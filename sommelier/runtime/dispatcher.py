@@ -26,6 +26,7 @@ from sommelier.runtime.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
+LONGEST_WAIT_MS = 3_600_000.0  # of the timer; a condition does not wait for years
 CLOSE_S = 10.0  # how long closing waits for runs that were cancelled
 
 
@@ -278,8 +279,8 @@ class Dispatcher(Generic[P]):
                     hedge_ms = self._requests.hedge()
                     self._changed.notify()
                     self._wakes_ms = min(hedge_ms, self._requests.next_timer_ms())
-                    left = self._wakes_ms - now
-                    self._timing.wait(None if left == math.inf else max(left, 0.0) / 1e3)
+                    left = min(self._wakes_ms - now, LONGEST_WAIT_MS)
+                    self._timing.wait(max(left, 0.0) / 1e3)
             for turn in expired:
                 assert isinstance(turn.answer, Rejection), "it expired"
                 self._refuse(job_of(turn.request), turn.answer)

@@ -72,7 +72,7 @@ def generation(
     """
     if deployment.kind == "plan":
         return _of_plan(deployment, telemetry, plan)
-    missing = [model.name for model in deployment.models if model.name not in models]
+    missing = [name for name in _names(deployment, models) if name not in models]
     if missing or not deployment.models:
         raise SommelierError(
             f"deployment {deployment.name} has no file of {', '.join(missing) or 'any model'}",
@@ -80,8 +80,7 @@ def generation(
         )
     cascade = _cascade(deployment)
     policy = _policy(deployment) if cascade is None else CascadePolicy(cascade.plan)
-    names = [model.name for model in deployment.models]
-    names += [name for name in models if name not in names]  # a fallback, stand-ins
+    names = _names(deployment, models)
     interface = Interface(names)
     pooled = {name: pool.retain(models[name]) for name in names}
     device = pool.settings.device
@@ -108,6 +107,14 @@ def generation(
         hedge=bool(deployment.options.hedge) and cascade is None,
     )
     return Generation(deployment, table, interface, pooled, cascade)
+
+
+def _names(deployment: Deployment, models: Mapping[str, ServedModel]) -> tuple[str, ...]:
+    """Of all that may answer: the models, the fallback, stand-ins of which there is a file."""
+    own = [model.name for model in deployment.models]
+    others = [deployment.fallback] if deployment.fallback else []
+    others += [name for model in deployment.models for name in model.stand_ins if name in models]
+    return tuple(dict.fromkeys([*own, *others]))
 
 
 @dataclass(frozen=True, slots=True)
