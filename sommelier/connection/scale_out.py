@@ -40,4 +40,4 @@ def served(database: Path, names: Sequence[str]) -> Iterator[ModelService]:
         running = [db.deploy(name) for name in names]
         for deployment in running:
             deployment.wait_ready(READY_S)
-        yield ModelService(db.model_pool, running)
+        yield ModelService(db.serving.pool, running)
