@@ -220,15 +220,14 @@ class Connection:
 
     # ---- answering requests
 
-    def deploy(self, statement_or_name: str) -> RunningDeployment:
+    def deploy(self, statement_or_name: str, *, wait_s: float = 60.0) -> RunningDeployment:
         """A deployment that answers requests in this process, by its name or by a DEPLOY statement.
 
-        The statement is kept; the same one again only starts it. It ends with the connection, with
-        UNDEPLOY, or with its own close(). See RunningDeployment.infer.
+        The statement is kept; the same one again only starts it. It ends with the connection or
+        UNDEPLOY. wait_s : for the first model that is loaded; 0 returns at once.
         """
-        from sommelier.connection.deploying import kept_name
-
-        return self.serving.start(kept_name(statement_or_name, self))
+        running = self.serving.start(deploying.kept_name(statement_or_name, self))
+        return deploying.waited_for(running, wait_s)
 
     def deployments(self) -> tuple[RunningDeployment, ...]:
         """The deployments that run in this process; SHOW DEPLOYMENTS lists all that are kept."""

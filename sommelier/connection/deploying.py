@@ -5,6 +5,7 @@ Only the connection sees both rooms: the engine plans models, the runtime knows 
 
 from __future__ import annotations
 
+import time
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sommelier.connection.connection import Connection
     from sommelier.connection.statements import Call
     from sommelier.engine.parameters import Parameters
+    from sommelier.runtime.deployment import RunningDeployment
     from sommelier.runtime.deployment_state import DeploymentState
 
 _STATE_COLUMNS = (
@@ -32,6 +34,7 @@ _STATE_COLUMNS = (
     ColumnInfo("refused", Dimension.COUNT),
     ColumnInfo("warnings"),
 )
+_LOOK_S = 0.01  # between two looks at whether a deployment is ready
 _KINDS = {"float": float, "int": int, "bool": bool, "str | None": str, "str": str}
 
 
@@ -129,6 +132,16 @@ def kept_name(statement_or_name: str, db: Connection) -> str:
     if not kept or kept[0].statement != format_statement(replace(statement, or_replace=True)):
         db.run(statement, text=statement_or_name)
     return statement.name
+
+
+def waited_for(running: RunningDeployment, timeout_s: float) -> RunningDeployment:
+    """The deployment once it may answer, or none of its models can be loaded, or after so long."""
+    end = time.monotonic() + timeout_s
+    while not running.ready and time.monotonic() < end:
+        if all(model.state == "failed" for model in running.state().models):
+            break
+        time.sleep(_LOOK_S)
+    return running
 
 
 def undeploy(statement: nodes.Undeploy, call: Call) -> tuple[str, tuple[str, ...]]:

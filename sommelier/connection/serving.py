@@ -99,6 +99,13 @@ class Serving:
         """Keep what was measured until now; nothing for a read-only connection."""
         self._write(dict(self._running))
 
+    def figures(
+        self, running: Mapping[str, RunningDeployment] | None = None
+    ) -> list[ServedFigures]:
+        """What was measured until now, with the requests of earlier runs; of all that run here."""
+        chosen = self._running if running is None else running
+        return [figure for one in list(chosen.values()) for figure in self._figures(one)]
+
     def close(self) -> None:
         """Drain and end everything; what was measured is kept."""
         self._stop.set()
@@ -235,10 +242,13 @@ class Serving:
     def _write(self, running: Mapping[str, RunningDeployment]) -> None:
         if self._db.read_only:
             return
-        figures = [figure for one in running.values() for figure in self._figures(one)]
+        figures = self.figures(running)
         if figures:
-            self._db.catalog.add_served(figures)
-            self._looked_at = max(self._looked_at, self._db.catalog.generation)
+            catalog = self._db.catalog
+            seen = catalog.generation == self._looked_at
+            catalog.add_served(figures)
+            if seen:  # what was measured is no reason to plan anything again
+                self._looked_at = catalog.generation
 
     def _figures(self, running: RunningDeployment) -> list[ServedFigures]:
         ids = {model.name: model.model_id for model in running.deployment.models}

@@ -33,6 +33,7 @@ SIMULATE_OPTIONS: dict[str, Any] = {
 """What USING takes after SIMULATE. policy : instead of the deployment's; 'all' compares them."""
 
 ALL = "all"
+_RIGHT = 6  # the column right_in_time
 _LEAST = {"periods": 1, "servers": 1, "queue": 1, "seed": 0}
 _FILES = (".csv", ".npz", ".npy")
 _ARRIVED = "arrived_ms"  # the column or array of a file that holds instants
@@ -79,11 +80,10 @@ def simulate(
         rows.append(_row(name, result))
     if progress is not None:
         progress("simulate", len(policies), len(policies), None)
-    rows.sort(key=lambda row: -float(str(row[6] or 0.0)) if len(rows) > 1 else 0.0)
+    rows.sort(key=lambda row: -float(str(row[_RIGHT] or 0.0)))  # the best first
     span = format_value(float(trace.arrived_ms[-1]), Dimension.TIME)
-    about = (
-        f"{len(trace)} requests in {span}; within {format_value(sla.latency_ms, Dimension.TIME)}"
-    )
+    within = format_value(sla.latency_ms, Dimension.TIME)
+    about = f"{len(trace)} requests in {span}; in time is within {within}"
     return Table(f"simulation of {deployment.name}", _COLUMNS, rows, (about, *told, *notes))
 
 

@@ -54,7 +54,11 @@ class DeploymentTable(CascadeTable):
     """The part of the catalog that knows what answers requests."""
 
     def save_deployment(self, deployment: Deployment) -> None:
-        """Keep a deployment; replaces one of its name. `created_at` is now where it is None."""
+        """Keep a deployment; replaces one of its name. `created_at` is now where it is None.
+
+        One that was planned by the catalog as it is remains up to date: that it is kept is the next
+        change.
+        """
         from sommelier.storage.deployment_schema import DEPLOYED_MODELS, DEPLOYMENTS
 
         row = {name: getattr(deployment, name) for name in _COLUMNS}
@@ -62,6 +66,7 @@ class DeploymentTable(CascadeTable):
         row["knobs"] = to_json(dict(deployment.knobs))
         row["options"] = to_json(_given(deployment.options))
         row["notes"] = list(deployment.notes)
+        row["catalog_version"] += deployment.catalog_version == self._database.generation
         row["created_at"] = utc(deployment.created_at) or now()
         models = [
             {"deployment": deployment.name, "position": place}
