@@ -63,4 +63,5 @@ NAMES: Mapping[str, Callable[[], list[str]]] = {
     "simulate_option": _simulate_options,
     "policy": _policies,
     "trace": _traces,
+    "promise": lambda: ["latency", "accuracy", "memory"],
 }

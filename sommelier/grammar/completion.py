@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from lark import Token
 
+from sommelier.grammar import deployment_completion
+from sommelier.grammar.deployment_completion import about_deployments
 from sommelier.grammar.expectations import (
     CLAUSES,
     Place,
@@ -37,6 +39,7 @@ _KIND_WORDS = {
     "MODELS": "model",
     "LINK": "link",
     "PLAN": "plan",
+    "DEPLOYMENT": "deployment",
     "CASCADE": "cascade",
     "FROM": "connector",
 }
@@ -166,6 +169,8 @@ def _wants(place: Place) -> frozenset[str]:
 
 
 def _column_kinds(tokens: Sequence[Token]) -> set[str]:
+    if about_deployments(tokens):
+        return deployment_completion.column_kinds(tokens)
     if names_option(tokens):
         return {_options_of(tokens)}
     last = tokens[-1].type if tokens else ""
@@ -214,6 +219,8 @@ _ENDS_VALUE = frozenset(("IDENT", "RPAR"))
 def _name_kinds(tokens: Sequence[Token]) -> set[str]:
     types = [token.type for token in tokens]
     last = types[-1] if types else ""
+    if about_deployments(tokens):
+        return deployment_completion.name_kinds(tokens)
     if last == "EQ":
         return _option_kinds(tokens)
     if last == "FUSION":
@@ -245,6 +252,8 @@ def _text_kinds(tokens: Sequence[Token]) -> frozenset[str]:
     """What a text in single quotes would name here."""
     if not tokens:
         return frozenset()
+    if about_deployments(tokens):
+        return deployment_completion.text_kinds(tokens)
     last = tokens[-1]
     if last.type == "ON_CONTEXT":
         fits = len(tokens) > 1 and tokens[-2].type == "FITS"

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 from sommelier.grammar.cascade_hints import CASCADE_RULES
+from sommelier.grammar.deployment_hints import DEPLOYMENT_RULES
 from sommelier.grammar.expectations import CLAUSES, END
 from sommelier.grammar.fusion_hints import FUSION_RULES
 from sommelier.grammar.link_hints import LINK_RULES
@@ -306,6 +307,7 @@ def _limit(percent: str, word: str) -> str | None:
 RULES: tuple[Callable[[Situation], str | None], ...] = (
     *(_smart_quote, _double_equals, _reversed_sign, _boolean_sign),
     *STATEMENT_RULES,
+    *DEPLOYMENT_RULES,
     *CASCADE_RULES,
     *FUSION_RULES,
     *LINK_RULES,

@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from lark import UnexpectedInput
-from lark.utils import TextSlice
-
 from sommelier.errors import ParserError, Span
 from sommelier.grammar import nodes
 from sommelier.grammar.scanning import Stretch, is_catalog_sql, statements
-from sommelier.grammar.tables import language
 
 DEEPEST = 100  # nodes inside each other; later passes recurse, and Python's stack is finite
 _CERTAINLY_FLAT = 2 * DEEPEST  # characters in which nothing can be nested deeper
@@ -108,6 +104,12 @@ def _statement(text: str, found: Stretch) -> nodes.Statement:
 
 
 def _parse(text: str, start: int, end: int, symbol: str) -> Any:
+    # here, for lark takes 15 MiB, and a serving process parses nothing
+    from lark import UnexpectedInput
+    from lark.utils import TextSlice
+
+    from sommelier.grammar.tables import language
+
     try:
         result: Any = language().parse(TextSlice(text, start, end), start=symbol)
         if end - start > _CERTAINLY_FLAT:

@@ -29,6 +29,7 @@ _WORDS = (
     *("link_column", "link_option", "links_option", "plan_option"),
     *("fusion_column", "fusion_option", "fusions_option"),
     *("cascade_column", "cascade_option", "cascades_option"),
+    *("deployment", "deploy_option", "simulate_option", "policy", "trace", "promise"),
 )
 _PATH_COMMANDS = ("read", "output", "once", "log", "open", "i", "o", "c", "L")
 _SWITCHES = ("timer", "timing", "bail", "pager")
