@@ -10,7 +10,7 @@ from sommelier.grammar.situation import Situation
 _MEANT = {
     "WITHIN": "what is promised stands after UNDER: UNDER latency < 50 ms AT p99",
     "WHERE": "what is promised stands after UNDER: UNDER accuracy >= 90%",
-    "ON": "limits on models stand inside the question: DEPLOY (SELECT MODELS ... ON latency < 100%)",
+    "ON": "limits on models stand inside the question: (SELECT MODELS ... ON latency < 100%)",
     "WITH": "options stand after USING: USING queue = 256, servers = 2",
     "POLICY": "write ROUTE BY balanced",
     "SLA": "write UNDER SLA latency < 50 ms AT p99",
@@ -26,7 +26,7 @@ def _deploy(s: Situation) -> str | None:
     types = _types(s)
     if types[:1] != ["DEPLOY"]:
         return None
-    if types == ["DEPLOY"] and s.upper == "SELECT":
+    if s.last_word.upper() == "SELECT" and len(types) == 2:
         return "the question is in parentheses: DEPLOY (SELECT MODELS ...) AS name"
     if s.word in ("->", ",") and "ARROW" not in s.accepts and "CASCADE" not in types:
         return "models that are asked in turn: DEPLOY CASCADE a -> b AS name"
@@ -60,9 +60,8 @@ def _simulate(s: Situation) -> str | None:
     if s.kind in ("MODEL_NAME", "IDENT") and s.last_type == "TRACE":
         return f"a trace is a text: ON TRACE '{s.word}'"
     if s.accepts in ({"ON"}, {"TRACE"}):
-        return (
-            f"write SIMULATE {s.tokens[-1] if s.accepts == {'ON'} else 'name'} ON TRACE 'burst-v1'"
-        )
+        name = s.last_word if s.accepts == {"ON"} else "name"
+        return f"write SIMULATE {name} ON TRACE 'burst-v1'"
     return None
 
 

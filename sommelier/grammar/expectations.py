@@ -55,6 +55,7 @@ _RANK = (
     *("CMP", "EQ", "PERCENTILE", "RPAR", "RSQB", "AND", "OR", "BY", "OF", *CLAUSES, END),
 )
 _ONCE = ("WITHIN", "FOR", "CONFIDENCE")  # of CREATE MODEL ... AS FUSION OF and of cascades
+_ONCE_DEPLOYED = ("UNDER", "ROUTE", "FALLBACK")
 _SAME_WORD = {"ON_CONTEXT": "ON", "OF_MODEL": "OF"}
 _ARITHMETIC = frozenset(("PLUS", "MINUS", "STAR", "SLASH"))
 _CONSTANTS = frozenset(("TRUE", "FALSE", "NULL"))
@@ -126,9 +127,14 @@ def used_clauses(tokens: Sequence[Token]) -> frozenset[str]:
             stack.pop()
         elif token.type == "SELECT":
             stack[-1] = set()
-        elif token.type in CLAUSES or (token.type in _ONCE and _has_once(tokens)):
+        elif _is_once(token, tokens):
             stack[-1].add(token.type)
     return frozenset(stack[-1])
+
+
+def _is_once(token: Token, tokens: Sequence[Token]) -> bool:
+    clauses = (*CLAUSES, *_ONCE_DEPLOYED)
+    return token.type in clauses or (token.type in _ONCE and _has_once(tokens))
 
 
 def _has_once(tokens: Sequence[Token]) -> bool:
