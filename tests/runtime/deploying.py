@@ -1,4 +1,4 @@
-"""Deployments of toy models for tests: real ONNX files, a pool, and records as DEPLOY writes them."""
+"""Deployments of toy models for tests: real ONNX files, a pool, records as DEPLOY writes them."""
 
 from __future__ import annotations
 
