@@ -50,6 +50,7 @@ bench: $(READY)    ## every benchmark, quick settings
 	$(BIN)/python -m benchmarks.switching --quick
 	$(BIN)/python -m benchmarks.fusion --quick
 	$(BIN)/python -m benchmarks.cascade --quick
+	$(BIN)/python -m benchmarks.serving --quick
 
 notebooks: $(READY) ## run every notebook as it stands
 	$(BIN)/python -m pytest -o addopts= --nbmake --nbmake-timeout=600 --overwrite notebooks

@@ -30,7 +30,7 @@ import psutil
 
 import sommelier as sm
 from benchmarks.report import arguments, finish, table
-from benchmarks.serving_load import Load, Post, closed_loop, cores, open_loop, pinned
+from benchmarks.serving_load import WARM_UP_S, Load, Post, closed_loop, cores, open_loop, pinned
 from benchmarks.serving_models import MIDDLE, SHAPE, SMALL, alone, make_models
 from benchmarks.serving_peers import PEERS, Peer, environment
 
@@ -53,12 +53,15 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One contender in one round. open : at half the rate, in an open loop. peak_mib : resident
-    memory of all its processes, at its highest (one process) or at the end."""
+    """One contender in one round. open : at half the rate, in an open loop. cpu_us : processor time
+    a request of the closed loop. resident_mib, own_mib : memory of all its processes at the end,
+    with and without what is mapped from files."""
 
     load: Load
     open: Load
-    peak_mib: float
+    cpu_us: float
+    resident_mib: float
+    own_mib: float
 
 
 def main() -> None:
@@ -182,10 +185,13 @@ def _run(server: Server, model: str, seconds: float, seed: int) -> Run:
     load_core = cores()[1]
     with tempfile.TemporaryDirectory() as folder, _started(server, model, Path(folder)) as process:
         post = server.post(model, process.port)
+        closed_loop(post, WARM_UP_S, core=load_core)
+        before = _cpu_s(process.id)
         closed = closed_loop(post, seconds, core=load_core)
+        spent = _cpu_s(process.id) - before
         rate = OPEN_SHARE * closed.per_second
         opened = open_loop(post, seconds, rate, seed=seed, core=load_core)
-        return Run(closed, opened, _memory_mib(process.id))
+        return Run(closed, opened, 1e6 * spent / closed.sent, *_memory_mib(process.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,17 +227,22 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise SystemExit(f"{process.args} did not become ready:\n{log.read_text()[-2000:]}")
 
 
-def _memory_mib(process_id: int) -> float:
-    """Of one process the most it ever had; of several the sum of what they have."""
+def _family(process_id: int) -> list[psutil.Process]:
     root = psutil.Process(process_id)
-    children = root.children(recursive=True)
-    if children:
-        return sum(float(p.memory_info().rss) for p in (root, *children)) / 2**20
-    status = Path(f"/proc/{process_id}/status")
-    if not status.exists():
-        return float(root.memory_info().rss) / 2**20
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 2**10
+    return [root, *root.children(recursive=True)]
+
+
+def _cpu_s(process_id: int) -> float:
+    """Processor time of a process and all below it, until now."""
+    times = [process.cpu_times() for process in _family(process_id)]
+    return sum(float(time.user + time.system) for time in times)
+
+
+def _memory_mib(process_id: int) -> tuple[float, float]:
+    """(resident, resident without pages of files) of a process and all below it."""
+    infos = [process.memory_info() for process in _family(process_id)]
+    resident = sum(float(info.rss) for info in infos)
+    return resident / 2**20, (resident - sum(float(info.shared) for info in infos)) / 2**20
 
 
 def _free_ports(count: int) -> int:
@@ -255,17 +266,30 @@ def _free_ports(count: int) -> int:
 def _print(model: str, limits: list[Load], runs: Mapping[str, list[Run]]) -> None:
     limit = _median(limits)
     rows: list[list[str | float]] = [
-        ["ONNX Runtime alone", limit.per_second, 1.0, limit.p50_ms, limit.p99_ms, "", "", "", 0]
+        [
+            "ONNX Runtime alone",
+            limit.per_second,
+            1.0,
+            limit.p50_ms,
+            limit.p99_ms,
+            "",
+            "",
+            1e3 * limit.cpu_ms,
+            "",
+            "",
+            0,
+        ]
     ]
     for name, found in runs.items():
         load, opened = _median([r.load for r in found]), _median([r.open for r in found])
         rows.append([
             name, load.per_second, load.per_second / limit.per_second, load.p50_ms, load.p99_ms,
-            opened.p50_ms, opened.p99_ms, max(r.peak_mib for r in found),
+            opened.p50_ms, opened.p99_ms, statistics.median(r.cpu_us for r in found),
+            max(r.resident_mib for r in found), max(r.own_mib for r in found),
             sum(r.load.failed + r.open.failed for r in found),
         ])  # fmt: skip
     header = ("server", "requests/s", "of the limit", "p50 ms", "p99 ms", "p50 ms, half the rate",
-              "p99 ms", "resident MiB", "failed")  # fmt: skip
+              "p99 ms", "CPU us", "resident MiB", "own MiB", "failed")  # fmt: skip
     print(table(f"{model}, medians of {len(limits)} rounds", header, rows))
 
 
@@ -285,8 +309,10 @@ def _figures(model: str, limits: list[Load], runs: Mapping[str, list[Run]]) -> d
         "json_rps": json_rps,
         "mlserver_rps": mlserver,
         "json_over_mlserver": json_rps / mlserver,
+        "binary_cpu_us": statistics.median(r.cpu_us for r in runs["ours, binary"]),
+        "json_cpu_us": statistics.median(r.cpu_us for r in runs["ours, JSON"]),
         "litserve_rps": rates.get("LitServe", float("nan")),
-        "resident_mib": max(r.peak_mib for name in runs if "ours" in name for r in runs[name]),
+        "resident_mib": max(r.resident_mib for name in runs if "ours" in name for r in runs[name]),
         "failed": sum(r.load.failed + r.open.failed for found in runs.values() for r in found),
     }
     return {prefix + name: value for name, value in figures.items()}

@@ -54,12 +54,15 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What became of it. failed : answers other than 200. Times in ms."""
+    """What became of it. Times in ms. failed : answers other than 200. sent : all requests, those
+    of the warm-up included. cpu_ms : of ONNX Runtime alone, processor time a run."""
 
     per_second: float
     p50_ms: float
     p99_ms: float
     failed: int
+    sent: int
+    cpu_ms: float = float("nan")
 
 
 def closed_loop(post: Post, seconds: float, *, core: int | None = None) -> Load:
@@ -67,7 +70,6 @@ def closed_loop(post: Post, seconds: float, *, core: int | None = None) -> Load:
     wrk = shutil.which("wrk")
     if wrk is None:
         return _in_process(post, seconds, rate=0.0, seed=0, core=core)
-    _in_process(post, WARM_UP_S, rate=0.0, seed=0, core=core)
     return _with_wrk(wrk, post, seconds, core)
 
 
@@ -104,6 +106,7 @@ def _with_wrk(wrk: str, post: Post, seconds: float, core: int | None) -> Load:
         _milliseconds(_found(r"\b50%\s+(\S+)", told)),
         _milliseconds(_found(r"\b99%\s+(\S+)", told)),
         int(failed[1]) if failed else 0,
+        int(_found(r"(\d+) requests in", told)),
     )
 
 
@@ -168,7 +171,7 @@ def _closed(request: bytes, port: int, seconds: float) -> Load:
         selector.register(connection.socket, selectors.EVENT_READ, connection)
         connection.send(request, time.perf_counter())
     begin = time.perf_counter() + WARM_UP_S
-    end, failed = begin + seconds, 0
+    end, failed, sent = begin + seconds, 0, CONNECTIONS
     times: list[float] = []
     now = time.perf_counter()
     while now < end:
@@ -181,7 +184,8 @@ def _closed(request: bytes, port: int, seconds: float) -> Load:
                 times.append(now - key.data.due_s)
                 failed += not good
             key.data.send(request, now)
-    return _load(times, seconds, failed)
+            sent += 1
+    return _load(times, seconds, failed, sent)
 
 
 def _open(request: bytes, port: int, seconds: float, rate: float, seed: int) -> Load:
@@ -205,12 +209,12 @@ def _open(request: bytes, port: int, seconds: float, rate: float, seed: int) -> 
                 times.append(time.perf_counter() - key.data.due_s)
                 failed += not good
                 idle.append(key.data)
-    return _load(times, seconds, failed)
+    return _load(times, seconds, failed, wanted)
 
 
-def _load(times: list[float], seconds: float, failed: int) -> Load:
+def _load(times: list[float], seconds: float, failed: int, sent: int) -> Load:
     p50, p99 = np.quantile(times, [0.5, 0.99]) * 1e3 if times else (np.nan, np.nan)
-    return Load(len(times) / seconds, float(p50), float(p99), failed)
+    return Load(len(times) / seconds, float(p50), float(p99), failed, sent)
 
 
 def main() -> None:

@@ -33,13 +33,15 @@ seconds, times = float(sys.argv[2]), []
 until = time.perf_counter() + 0.3
 while time.perf_counter() < until:
     session.run(asked, feed)
+spent = time.process_time()
 until, now = until + seconds, time.perf_counter()
 while now < until:
     session.run(asked, feed)
     before, now = now, time.perf_counter()
     times.append(now - before)
 p50, p99 = np.quantile(times, [.5, .99]) * 1e3
-print(json.dumps([len(times) / sum(times), p50, p99]))
+spent = (time.process_time() - spent) / len(times)
+print(json.dumps([len(times) / sum(times), p50, p99, len(times), 1e3 * spent]))
 """
 
 
@@ -105,5 +107,5 @@ def alone(path: Path, seconds: float) -> Load:
     """ONNX Runtime in a loop, in a process of its own on the core of servers: the limit."""
     command = pinned([sys.executable, "-c", ALONE, str(path), str(seconds)], cores()[0])
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    per_second, p50, p99 = json.loads(done.stdout)
-    return Load(per_second, p50, p99, 0)
+    per_second, p50, p99, runs, cpu_ms = json.loads(done.stdout)
+    return Load(per_second, p50, p99, 0, runs, cpu_ms)
