@@ -15,12 +15,12 @@ import pytest
 from sommelier.analysis.links.formats import AnswerFormat
 from sommelier.cascade_records import CascadePlan, CascadeStage
 from sommelier.deployment_records import DeployedModel, DeploymentOptions
-from sommelier.errors import RejectedError, SommelierError
+from sommelier.errors import RejectedError
 from sommelier.runtime.answers import Ticket
 from sommelier.runtime.cascade import Cascade
 from sommelier.runtime.deployment import RunningDeployment
 from sommelier.runtime.session_cache import ServedModel, SessionCache
-from sommelier.runtime.watching import Change, Replanned, Watch
+from sommelier.runtime.watching import Watch
 from tests.runtime.deploying import (
     FOREVER,
     X,
@@ -456,37 +456,38 @@ def test_closing_in_the_middle_leaves_no_request_without_an_answer(
 # ---- watching
 
 
-def test_a_deployment_is_planned_again_when_the_catalog_or_its_times_change(
+def test_times_far_from_those_planned_by_are_told_once(
     cache: SessionCache, files: dict[str, ServedModel]
 ) -> None:
-    version, changes = [1], []
-    first = deployment(deployed("small", small=1000.0), catalog_version=1)
-    second = deployment(deployed("middle"), catalog_version=2)
-
-    def replan(change: Change) -> Replanned | None:
-        changes.append(change)
-        if len(changes) == 2:
-            raise SommelierError("no such model")
-        return Replanned(second, files) if change.kind == "catalog" else None
-
-    with pool_of(cache) as pool, RunningDeployment(first, files, pool) as running:
-        watch = Watch(lambda: version[0], interval_s=3600)
-        watch.add(running, replan)
+    record = deployment(deployed("small", small=1000.0))
+    with pool_of(cache) as pool, RunningDeployment(record, files, pool) as running:
         assert running.wait_ready(60)
-        assert watch.check() == ()
+        watch = Watch(running)
+        assert watch.change() is None
         for _ in range(60):
             running.infer({"x": X})
-        assert [change.kind for change in watch.check()] == ["latency"]
-        assert "small takes" in changes[0].reason
-        assert watch.check() == ()  # told once
-        version[0] = 2
-        assert [change.kind for change in watch.check()] == ["catalog"]
-        assert "planning it again failed: no such model" in running.state().warnings[0]
-        version[0] = 3
-        watch.check()
-        assert running.state().warnings == ()
-        assert running.infer({"x": X}).model == "middle"
-        watch.close()
+        change = watch.change()
+        assert change is not None
+        assert (change.deployment, change.kind) == ("vision", "latency")
+        assert change.reason.endswith("not the 1e+03 ms planned by")
+        assert watch.change() is None
+        running.replan(deployment(deployed("small", small=500.0)), files)
+        change = watch.change()  # planned by figures that are not true either
+        assert change is not None
+        assert change.reason.endswith("not the 500 ms planned by")
+
+
+def test_a_model_that_has_no_room_is_told(
+    cache: SessionCache, files: dict[str, ServedModel]
+) -> None:
+    record = deployment(deployed("large"))
+    with pool_of(cache, host_bytes=1000) as pool, RunningDeployment(record, files, pool) as running:
+        assert not running.wait_ready(60)
+        watch = Watch(running)
+        change = watch.change()
+        assert change is not None
+        assert (change.kind, change.reason) == ("memory", "there is no room for large")
+        assert watch.change() is None
 
 
 # ---- limits of the process
