@@ -151,8 +151,8 @@ def _settings(deployment: Deployment, given: Mapping[str, Any]) -> Settings:
     options, rules = deployment.options, QueueRules()
     if (limit := given.get("queue") or options.queue) is not None:
         rules = replace(rules, limit=limit)
-    if options.order in ("edf", "fifo"):
-        rules = replace(rules, order=options.order)
+    if options.order is not None:
+        rules = replace(rules, order="fifo" if options.order == "fifo" else "edf")
     if options.admission is not None:
         rules = replace(rules, admission=options.admission)
     servers = given.get("servers") or options.servers or 1
@@ -173,7 +173,7 @@ def _policies(
     for name in POLICIES if asked == ALL else (asked,):
         known = knobs_of(name) if name in POLICIES else ()
         promised = {"sla_ms": deployment.sla_ms, "sla_prob": deployment.quantile % 1 or None}
-        knobs = {k: v for k, v in promised.items() if k in known and v is not None}
+        knobs: dict[str, Any] = {k: v for k, v in promised.items() if k in known and v is not None}
         knobs |= deployment.knobs if name == own else {}
         span = next((o.span for o in statement.options if o.name.lower() == "policy"), None)
         with underlined(span):

@@ -62,37 +62,20 @@ def plan_deployment(
     given = bind_options(statement.options, {**DEPLOY_OPTIONS, **(knobs or {})})
     check_least(statement.options, given, _LEAST)
     options = _options(given, terms)
-    what = statement.what
-    kept: KeptCascade | None = None
-    if isinstance(what, nodes.DeployedCascade):
-        kept, chosen = _cascade(what, session)
-    else:
-        chosen = _chosen(what, session)
+    kept, chosen = _meant(statement.what, session)
     fallback, chosen = _with_fallback(statement, chosen, session)
-    plan = what.name if isinstance(what, nodes.DeployedPlan) else None
-    notes = list(chosen.notes)
-    if plan is None:
-        notes += deployed_models.check_servable(chosen, what.span)
-    models, on, told = known_models(
-        chosen, session, dataset=given.get("dataset"), device=options.device
+    plan = statement.what.name if isinstance(statement.what, nodes.DeployedPlan) else None
+    models, dataset, notes = _models(
+        statement, chosen, session, terms, options, given.get("dataset"), fallback
     )
-    notes += told
-    span = None if statement.under is None else statement.under.span
-    promise = Promise(terms, options.device or "cpu", options.memory_bytes, span)
-    if kept is None and plan is None:
-        left, told = keeping(models, promise, fallback, session)
-        models = _with_stand_ins(_ranked(left))
-    else:
-        told = in_turn(models, promise, cascade=kept is not None)
-    cascade = None if kept is None else _thresholds(kept, what, chosen)
     return Deployment(
         name=statement.name,
         kind="cascade" if kept else "plan" if plan else "models",
         statement=format_statement(replace(statement, or_replace=True)),
         models=models,
-        cascade=cascade,
+        cascade=None if kept is None else _thresholds(kept, statement.what, chosen),
         plan=plan,
-        escalate_at_most=_share_of(what),
+        escalate_at_most=_share_of(statement.what),
         sla_ms=terms.sla_ms,
         quantile=terms.quantile,
         min_accuracy=terms.min_accuracy,
@@ -101,10 +84,48 @@ def plan_deployment(
         fallback=fallback,
         options=options,
         task=_task(chosen.records),
-        dataset=on,
+        dataset=dataset,
         catalog_version=session.catalog.generation,
-        notes=tuple(dict.fromkeys([*notes, *told])),
+        notes=notes,
     )
+
+
+def _meant(
+    what: nodes.DeployedGroup | nodes.DeployedCascade | nodes.DeployedPlan | nodes.Select,
+    session: Session,
+) -> tuple[KeptCascade | None, Chosen]:
+    """(the cascade where it is one, the models)."""
+    if isinstance(what, nodes.DeployedCascade):
+        return _cascade(what, session)
+    return None, _chosen(what, session)
+
+
+def _models(
+    statement: nodes.Deploy,
+    chosen: Chosen,
+    session: Session,
+    terms: Terms,
+    options: DeploymentOptions,
+    dataset: str | None,
+    fallback: str | None,
+) -> tuple[tuple[DeployedModel, ...], str | None, tuple[str, ...]]:
+    """(the models that can keep what is promised, the dataset of their accuracy, notes)."""
+    what = statement.what
+    notes = list(chosen.notes)
+    if not isinstance(what, nodes.DeployedPlan):
+        notes += deployed_models.check_servable(chosen, what.span)
+    models, on, told = known_models(chosen, session, dataset=dataset, device=options.device)
+    notes += told
+    span = None if statement.under is None else statement.under.span
+    promise = Promise(terms, options.device or "cpu", options.memory_bytes, span)
+    if isinstance(what, nodes.DeployedCascade | nodes.DeployedPlan):
+        cascade = isinstance(what, nodes.DeployedCascade)
+        notes += in_turn(models, promise, cascade=cascade)
+    else:
+        left, told = keeping(models, promise, fallback, session)
+        models = _with_stand_ins(_ranked(left))
+        notes += told
+    return models, on, tuple(dict.fromkeys(notes))
 
 
 def _refuse_parameters(statement: nodes.Deploy) -> None:

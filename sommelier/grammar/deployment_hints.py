@@ -70,11 +70,13 @@ def _elsewhere(s: Situation) -> str | None:
     types, name = _types(s), s.next_word or "name"
     if s.upper not in ("DEPLOYMENT", "DEPLOY"):
         return None
+    if len(types) != 1:
+        return None
     return {
-        ("DROP",): f"write UNDEPLOY {name}",
-        ("CREATE",): f"write DEPLOY MODELS a, b AS {name}",
-        ("SHOW",): f"write DESCRIBE DEPLOYMENT {name}; SHOW DEPLOYMENTS lists them",
-    }.get(tuple(types))
+        "DROP": f"write UNDEPLOY {name}",
+        "CREATE": f"write DEPLOY MODELS a, b AS {name}",
+        "SHOW": f"write DESCRIBE DEPLOYMENT {name}; SHOW DEPLOYMENTS lists them",
+    }.get(types[0])
 
 
 DEPLOYMENT_RULES: tuple[Callable[[Situation], str | None], ...] = (_deploy, _simulate, _elsewhere)
