@@ -217,7 +217,7 @@ class OpenRequests:
         excluded = request.excluded | {model}
         left = {other.name for other in self.scheduler.models} | {self.scheduler.fallback}
         if len(job.errors) < ATTEMPTS and left - excluded - {None}:
-            logger.warning("%s failed, another model is asked: %s", model, error)
+            logger.info("%s failed, another model is asked: %s", model, error)
             self._again(job, replace(request, excluded=excluded), self._clock())
             return None
         self.settle(job)

@@ -74,9 +74,8 @@ def test_answers_are_those_of_the_model_that_is_named(
             answers = [(k, ticket.result(30)) for k, ticket in tickets]
             state = running.state()
     for k, answer in answers:
-        assert np.array_equal(
-            answer.outputs["logits"], wanted[answer.model]["logits"][k % 8 : k % 8 + 1]
-        )
+        one = wanted[answer.model]["logits"][k % 8 : k % 8 + 1]  # kernels of 8 rows sum otherwise
+        np.testing.assert_allclose(answer.outputs["logits"], one, rtol=1e-4, atol=1e-6)
         assert answer.deployment == "vision"
         assert answer.policy == "pure_random"
         assert 0 <= answer.queue_ms <= answer.total_ms
@@ -335,7 +334,8 @@ def test_a_switch_under_load_loses_nothing_and_unloads_what_nobody_uses(
     assert pool.ready() == ()
     assert {model for _, model, _ in served} == {"large", "middle", "small"}
     for k, model, logits in served:
-        assert np.array_equal(logits, wanted[model]["logits"][k : k + 1])
+        one = wanted[model]["logits"][k : k + 1]
+        np.testing.assert_allclose(logits, one, rtol=1e-4, atol=1e-6)
 
 
 def test_another_content_under_the_same_name_is_another_model(
