@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from sommelier.connection.connection import Connection
     from sommelier.runtime.deployment import RunningDeployment
     from sommelier.runtime.pool import ModelPool
+    from sommelier.runtime.pool_entries import PoolRules
     from sommelier.runtime.session_cache import ServedModel
+    from sommelier.runtime.sessions import SessionSettings
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class Serving:
         self._running: dict[str, RunningDeployment] = {}
         self._answered_before: dict[tuple[str, str, str, int], int] = {}
         self._looked_at = -1
+        self._checking = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -58,6 +61,15 @@ class Serving:
             self._remember(name)
             self._look()
             return running
+
+    def prepared(self, name: str) -> tuple[Deployment, dict[str, ServedModel]]:
+        """A deployment as it would start, and its models' files: for another process to run.
+
+        Raises as `start` does.
+        """
+        with self._db.turn:
+            deployment = self._up_to_date(self._db.catalog.deployment(name))
+            return deployment, self._served(deployment)
 
     def running(self) -> tuple[RunningDeployment, ...]:
         """The deployments that run here, by name."""
@@ -92,7 +104,7 @@ class Serving:
                 from sommelier.runtime.session_cache import SessionCache
 
                 cache = SessionCache(self._db.catalog.directory / "sessions")
-                self._pool = ModelPool(cache, *self._settings())
+                self._pool = ModelPool(cache, *self.settings())
             return self._pool
 
     def write(self) -> None:
@@ -121,12 +133,13 @@ class Serving:
 
     def check(self) -> None:
         """Look whether the catalog has changed, and plan what runs again; a thread does it too."""
-        version = self._db.catalog.generation
-        if version == self._looked_at:
-            return
-        self._looked_at = version
-        for running in self.running():
-            self._check(running)
+        with self._checking:  # who calls it while the thread is at it waits for the outcome
+            version = self._db.catalog.generation
+            if version == self._looked_at:
+                return
+            for running in self.running():
+                self._check(running)
+            self._looked_at = version
 
     # ---- inside
 
@@ -137,7 +150,7 @@ class Serving:
             deployment, self._served(deployment), self.pool, plan=self._plan(deployment)
         )
 
-    def _settings(self) -> tuple[Any, Any]:
+    def settings(self) -> tuple[SessionSettings, PoolRules]:
         """How models run: the pool is of all deployments, so the largest of what each asks for."""
         from sommelier.runtime.pool_entries import PoolRules
         from sommelier.runtime.sessions import SessionSettings

@@ -9,18 +9,19 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sommelier.errors import SommelierError
 from sommelier.shell.config import ConfigError, load_config
 from sommelier.shell.exits import ExitCode
+from sommelier.shell.serving_plan import ServingPlan, Wanted, serving_plan
 from sommelier.units import Dimension, parse
 
 if TYPE_CHECKING:
     from sommelier.connection import Connection
     from sommelier.runtime.deployment import RunningDeployment
+    from sommelier.runtime.pool import ModelPool
     from sommelier.runtime.server.process import Listening, ServerSettings
     from sommelier.runtime.server.service import ModelService
     from sommelier.shell.console import Console
@@ -124,65 +125,54 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 class _Serving:
-    """What runs behind a server: the connection, and single models beside its deployments."""
+    """What runs behind a server."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self._options = options
+        database = load_config({"database": options.database}).database
+        names, models = options.deployment, options.models or ()
+        self._wanted = Wanted(
+            database, None if names is None else tuple(names), tuple(models), options.max_queue
+        )
+        self._running: list[RunningDeployment] = []
+        self._pool: ModelPool | None = None
         self._db: Connection | None = None
-        self._singles: list[RunningDeployment] = []
 
     def start(self) -> ModelService:
         """Everything that is served, on its way into memory. Raises SommelierError."""
-        from sommelier.connection import connect
-        from sommelier.runtime.server.service import ModelService
-        from sommelier.shell.databases import exists, no_database
+        from sommelier.deployment_records import DeploymentOptions
+        from sommelier.runtime.deployment import RunningDeployment
+        from sommelier.runtime.server.service import ModelService, single_model
 
-        database = load_config({"database": self._options.database}).database
-        if not exists(database):
-            raise no_database(database)
-        self._db = db = connect(database, read_only=True)
-        deployments = [self._deployed(db, name) for name in self._names(db)]
-        self._singles = [self._single(db, name) for name in self._options.models or ()]
-        return ModelService(db.serving.pool, [*deployments, *self._singles])
+        plan = serving_plan(self._wanted)
+        pool = self._make_pool(plan)
+        with_database = [self._db.deploy(name) for name in plan.with_database] if self._db else []
+        for deployment, models in plan.deployments:
+            self._running.append(RunningDeployment(deployment, models, pool))
+        options = DeploymentOptions(queue=self._wanted.queue)
+        self._running += [single_model(model, pool, options) for model in plan.models]
+        return ModelService(pool, [*with_database, *self._running])
 
     def close(self) -> None:
         """Ends what was started."""
-        for single in self._singles:
-            single.close()
+        for running in self._running:
+            running.close()
         if self._db is not None:
             self._db.close()
+        elif self._pool is not None:
+            self._pool.close()
 
-    def _names(self, db: Connection) -> list[str]:
-        kept = db.catalog.deployment_names()
-        asked: list[str] | None = self._options.deployment
-        if asked is None and self._options.models:
-            return []
-        if asked is None and not kept:
-            raise ConfigError(
-                f"nothing is deployed in {db.path}",
-                hint="DEPLOY (SELECT MODELS ...) AS name keeps a deployment; --models NAME serves"
-                " a single model",
-            )
-        return kept if asked is None else list(dict.fromkeys(asked))
+    def _make_pool(self, plan: ServingPlan) -> ModelPool:
+        """Of the database's connection where a deployment needs one."""
+        if plan.with_database:
+            from sommelier.connection import connect
 
-    def _deployed(self, db: Connection, name: str) -> RunningDeployment:
-        running = db.deploy(name)
-        queue: int | None = self._options.max_queue
-        if queue is not None:
-            kept = running.deployment
-            db.serving.renew(replace(kept, options=replace(kept.options, queue=queue)))
-        return running
+            self._db = connect(self._wanted.database, read_only=True)
+            return self._db.serving.pool
+        from sommelier.runtime.pool import ModelPool
+        from sommelier.runtime.session_cache import SessionCache
 
-    def _single(self, db: Connection, name: str) -> RunningDeployment:
-        from sommelier.deployment_records import DeploymentOptions
-        from sommelier.runtime.server.service import single_model
-        from sommelier.runtime.session_cache import ServedModel
-
-        model = db.model(name)
-        record = model.record
-        served = ServedModel(name, model.onnx_path, record.id, record.preprocessing)
-        options = DeploymentOptions(queue=self._options.max_queue)
-        return single_model(served, db.serving.pool, options)
+        self._pool = ModelPool(SessionCache(plan.sessions), plan.settings, plan.rules)
+        return self._pool
 
 
 def _settings(options: argparse.Namespace) -> ServerSettings:
