@@ -7,19 +7,22 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from sommelier.connection.cascade_wording import cascade_notes, caveats, refused
 from sommelier.connection.naming import underlined, why_no_file
 from sommelier.engine.cascade_facts import known_flops, risk_of
 from sommelier.engine.parameters import as_parameters
 from sommelier.errors import AnalysisError, BinderError, CancelledError
 from sommelier.grammar import nodes
 from sommelier.storage.tasks import TaskQueue
-from sommelier.units import Dimension, format_value
+from sommelier.units import Dimension
 
 if TYPE_CHECKING:
     from sommelier.analysis.cascade_jobs import CascadeAnswers
     from sommelier.analysis.cascades.calibration import Calibration, Options, Target
+    from sommelier.analysis.jobs import AnalysisPlan
     from sommelier.analysis.probes import Probes
-    from sommelier.cascade_records import KeptCascade
+    from sommelier.analysis.workers import Rooms
+    from sommelier.cascade_records import CascadeMember, KeptCascade
     from sommelier.connection.connection import Connection
     from sommelier.connection.statements import Call
     from sommelier.records import ModelRecord
@@ -102,11 +105,54 @@ def _check_models(statement: nodes.CreateCascade, models: Sequence[ModelRecord])
 def _made(
     statement: nodes.CreateCascade, models: Sequence[ModelRecord], name: str, call: Call
 ) -> KeptCascade:
-    from sommelier.cascade_records import CascadeMember, KeptCascade
-    from sommelier.grammar.formatter import format as format_statement
+    from sommelier.cascade_records import KeptCascade
 
     given = _given(statement, call)
     answers, probes = _answers(statement, models, given, call)
+    _check_classes(statement, answers)
+    judged = Judged.of(statement, answers)
+    target = _target(statement, judged, call)
+    options = _options(given)
+    with underlined(statement.span):
+        found = judged.calibrated(target, options)
+    if all(threshold == inf for threshold in found.plan.thresholds):
+        raise refused(statement, found, target, options, judged, probes)
+    stages = [
+        replace(stage, format=format.to_json())
+        for stage, format in zip(found.plan.stages, answers.formats, strict=True)
+    ]
+    return KeptCascade(
+        name,
+        replace(found.plan, stages=tuple(stages)),
+        judged.kept(models, found, options),
+        loss=found.loss,
+        flops=found.flops,
+        flops_share=found.flops_share,
+        dataset=probes.record.name,
+        probe_set_id=probes.record.id,
+        seed=given.get("seed") or 0,
+        notes=caveats(answers, judged, options, probes),
+        statement=_again(statement, name, models, target),
+    )
+
+
+def _again(
+    statement: nodes.CreateCascade, name: str, models: Sequence[ModelRecord], target: Target
+) -> str:
+    """The statement that makes the cascade anew, without parameters."""
+    from sommelier.grammar.formatter import format as format_statement
+
+    members = tuple(
+        nodes.ModelRef(model.name, getattr(member, "version", None))
+        for model, member in zip(models, statement.members, strict=True)
+    )
+    within, confidence = nodes.Percent(target.at_most), nodes.Percent(target.confidence)
+    same = replace(statement, name=name, members=members, within=within, confidence=confidence)
+    return format_statement(replace(same, or_replace=True, if_not_exists=False))
+
+
+def _check_classes(statement: nodes.CreateCascade, answers: CascadeAnswers) -> None:
+    """Raises BinderError for models that choose among different numbers of classes."""
     if len({format.width for format in answers.formats}) > 1:
         told = ", ".join(
             f"{one.name} {format.width}"
@@ -115,41 +161,6 @@ def _made(
         raise BinderError(
             f"the models choose among different numbers of classes: {told}", span=statement.span
         )
-    judged = _Judged.of(statement, answers)
-    target = _target(statement, judged, call)
-    options = _options(given)
-    with underlined(statement.span):
-        found = judged.calibrated(target, options)
-    if all(threshold == inf for threshold in found.plan.thresholds):
-        raise _refused(statement, found, target, options, judged, probes)
-    stages = [
-        replace(stage, format=format.to_json())
-        for stage, format in zip(found.plan.stages, answers.formats, strict=True)
-    ]
-    members = [
-        CascadeMember(
-            model.id,
-            answered=found.answered[place],
-            accuracy=judged.accuracies[place],
-            ranking=judged.ranking(place, options),
-        )
-        for place, model in enumerate(models)
-    ]
-    return KeptCascade(
-        name,
-        replace(found.plan, stages=tuple(stages)),
-        tuple(members),
-        loss=found.loss,
-        flops=found.flops,
-        flops_share=found.flops_share,
-        dataset=probes.record.name,
-        probe_set_id=probes.record.id,
-        seed=given.get("seed") or 0,
-        notes=_caveats(answers, judged, options, probes),
-        statement=format_statement(
-            replace(statement, name=name, or_replace=True, if_not_exists=False)
-        ),
-    )
 
 
 def _given(statement: nodes.CreateCascade, call: Call) -> dict[str, Any]:
@@ -179,9 +190,8 @@ def _answers(
     from sommelier.analysis.cascade_jobs import collect, plan_answers
     from sommelier.analysis.jobs import AnalysisPlan
     from sommelier.analysis.sandbox import Sandbox
-    from sommelier.analysis.workers import Rooms, run_job
+    from sommelier.analysis.workers import Rooms
     from sommelier.connection.linking import analysis_options
-    from sommelier.grammar.formatter import format as format_statement
 
     db = call.db
     plan = AnalysisPlan(analysis_options(given))
@@ -189,20 +199,8 @@ def _answers(
     unprofiled = [model for model, cost in zip(models, flops, strict=True) if cost is None]
     with underlined(statement.span):
         probes = plan_answers(db.catalog, models, unprofiled, plan)
-    tasks = TaskQueue(db.catalog)
-    rooms = Rooms(db.catalog, db.artifacts, db.sketches, tasks)
-    job = tasks.start_job(format_statement(statement), plan.tasks)
-    try:
-        run_job(rooms, job, plan, progress=call.progress, cancelled=call.cancelled)
-    except CancelledError as error:
-        raise CancelledError(
-            "CREATE CASCADE was cancelled",
-            hint="answers that were finished are kept; the same statement goes on from there",
-        ) from error
-    for task in tasks.tasks(job.id):
-        if task.state == "failed" and task.aspect == "sketch":
-            model = db.catalog.model(task.model_id).name
-            raise AnalysisError(f"{model} could not answer the samples: {task.reason}")
+    rooms = Rooms(db.catalog, db.artifacts, db.sketches, TaskQueue(db.catalog))
+    _run(statement, rooms, plan, call)
     with (
         Sandbox(
             time_limit_s=plan.options.time_limit_s,
@@ -216,7 +214,26 @@ def _answers(
         return collect(rooms, models, costs, probes, sandbox), probes
 
 
-class _Judged:
+def _run(statement: nodes.CreateCascade, rooms: Rooms, plan: AnalysisPlan, call: Call) -> None:
+    """Lets the models answer. Raises CancelledError, AnalysisError for one that fails."""
+    from sommelier.analysis.workers import run_job
+    from sommelier.grammar.formatter import format as format_statement
+
+    job = rooms.queue.start_job(format_statement(statement), plan.tasks)
+    try:
+        run_job(rooms, job, plan, progress=call.progress, cancelled=call.cancelled)
+    except CancelledError as error:
+        raise CancelledError(
+            "CREATE CASCADE was cancelled",
+            hint="answers that were finished are kept; the same statement goes on from there",
+        ) from error
+    for task in rooms.queue.tasks(job.id):
+        if task.state == "failed" and task.aspect == "sketch":
+            model = rooms.catalog.model(task.model_id).name
+            raise AnalysisError(f"{model} could not answer the samples: {task.reason}")
+
+
+class Judged:
     """The members with what each loses against the last one.
 
     loss : 'accuracy drop' by labels, or 'disagreement'. accuracies : None without labels.
@@ -229,7 +246,7 @@ class _Judged:
         self.accuracies: Sequence[float | None] = [None] * len(members)
 
     @classmethod
-    def of(cls, statement: nodes.CreateCascade, answers: CascadeAnswers) -> _Judged:
+    def of(cls, statement: nodes.CreateCascade, answers: CascadeAnswers) -> Judged:
         from sommelier.analysis.cascade_data import accuracies
         from sommelier.analysis.cascades.calibration import accuracy_drop, disagreement
 
@@ -250,6 +267,22 @@ class _Judged:
 
         return calibrate(self.members, self.losses, target, options=options)
 
+    def kept(
+        self, models: Sequence[ModelRecord], found: Calibration, options: Options
+    ) -> tuple[CascadeMember, ...]:
+        """The members as the catalog keeps them."""
+        from sommelier.cascade_records import CascadeMember
+
+        return tuple(
+            CascadeMember(
+                model.id,
+                answered=found.answered[place],
+                accuracy=self.accuracies[place],
+                ranking=self.ranking(place, options),
+            )
+            for place, model in enumerate(models)
+        )
+
     def ranking(self, place: int, options: Options) -> tuple[tuple[str, float], ...]:
         """Of a member's scores; () of the last one."""
         from sommelier.analysis.cascades.calibration import ranking
@@ -259,97 +292,12 @@ class _Judged:
         return ranking(self.members[place], self.losses[place], options)
 
 
-def _target(statement: nodes.CreateCascade, judged: _Judged, call: Call) -> Target:
+def _target(statement: nodes.CreateCascade, judged: Judged, call: Call) -> Target:
     from sommelier.analysis.cascades.calibration import Target
 
     scope = call.db.session.scope(nodes.Select(), as_parameters(call.parameters))
     at_most, confidence = risk_of(statement, scope)
     return Target(at_most, confidence, judged.loss)  # type: ignore[arg-type]  # a Loss
-
-
-def _refused(
-    statement: nodes.CreateCascade,
-    found: Calibration,
-    target: Target,
-    options: Options,
-    judged: _Judged,
-    probes: Probes,
-) -> BinderError:
-    """The error for a promise that the samples do not prove, with what would."""
-    from sommelier.analysis.cascades.calibration import available_scores
-    from sommelier.analysis.cascades.chains import FACTORS
-    from sommelier.analysis.cascades.thresholds import needed
-
-    chains = 1 if len(judged.members) == 2 else len(FACTORS)
-    tests = len(available_scores(judged.members, options)) * chains * options.candidates
-    confidence = 1 - (1 - target.confidence) / tests
-    enough = needed(target.at_most, confidence, loss=target.loss)
-    span = statement.within.span if statement.within is not None else statement.span
-    reason = found.plan.reason.partition(", so every")[0].partition(": all inputs")[0]
-    if len(judged) >= enough:
-        lost = [float(values.mean()) for values in judged.losses]
-        alone = ", ".join(
-            f"{one.name} {format_value(loss, Dimension.FRACTION)}"
-            for one, loss in zip(judged.members, lost, strict=False)
-        )
-        hint = f"the {target.loss} of each alone, on these samples: {alone}; a larger WITHIN, or"
-        return BinderError(reason, span=span, hint=f"{hint} more samples, may do")
-    items = 0 if probes.dataset is None else probes.dataset.samples
-    if items >= enough:
-        hint = f"'{probes.record.name}' has {items} items: USING samples = {enough} or more"
-    else:
-        least = _provable(max(items, len(judged)), confidence, target.loss)
-        hint = f"'{probes.record.name}' has {items} items; they could prove WITHIN {least} at best"
-    return BinderError(reason, span=span, hint=hint)
-
-
-def _provable(samples: int, confidence: float, loss: str) -> str:
-    """The least loss that so many samples could prove, rounded up to half a percent."""
-    from sommelier.analysis.cascades.thresholds import needed
-
-    for halves in range(1, 200):
-        if needed(halves / 200, confidence, loss=loss) <= samples:
-            return f"{halves / 2:g}%"
-    return "100%"
-
-
-def _caveats(
-    answers: CascadeAnswers, judged: _Judged, options: Options, probes: Probes
-) -> tuple[str, ...]:
-    """What should be known of the promise."""
-    notes = []
-    if answers.remark is not None:
-        notes.append(f"{answers.remark}; the promise is of disagreement, which no accuracy exceeds")
-    elif judged.loss == "disagreement" and judged.accuracies[0] is None:
-        notes.append(
-            f"'{probes.record.name}' has no labels: the promise is of disagreement with "
-            f"{judged.members[-1].name}, and the accuracy falls by no more"
-        )
-    if probes.dataset is None or probes.dataset.held_out is not True:
-        notes.append(
-            f"whether the models were trained on '{probes.record.name}' is not known; on what it "
-            "was trained on, a model is surer than elsewhere"
-        )
-    if options.candidates > 1:
-        notes.append(f"the risk is divided among {options.candidates} cascades chosen among")
-    unknown = [one.name for one in judged.members if one.flops is None]
-    if unknown:
-        notes.append(f"the FLOPs of {', '.join(unknown)} are unknown")
-    return tuple(notes)
-
-
-def cascade_notes(kept: KeptCascade) -> tuple[str, ...]:
-    """What was proved, who answers what, and what it saves."""
-    parts = []
-    for stage, one in zip(kept.plan.stages, kept.members, strict=True):
-        share = format_value(one.answered, Dimension.FRACTION)
-        when = "" if stage.score is None else f" ({stage.score} >= {stage.threshold:.4g})"
-        parts.append(f"{stage.model} answers {share}{when}")
-    costs = ""
-    if kept.flops_share is not None:
-        share = format_value(kept.flops_share, Dimension.FRACTION)
-        costs = f": {share} of the FLOPs of {kept.names[-1]}"
-    return (kept.plan.reason, f"{', '.join(parts)}{costs} (estimates)", *kept.notes)
 
 
 # ---- in process

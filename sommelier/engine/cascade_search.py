@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from sommelier.engine.cascade_columns import CASCADE_NUMBERS, CASCADE_TEXTS, CascadeRows
 from sommelier.engine.cascade_facts import known_flops
-from sommelier.engine.names import few
 from sommelier.engine.plan import ModelReference
 from sommelier.errors import AnalysisError, BinderError
 from sommelier.storage.resource_index import ColumnKey
@@ -284,69 +283,7 @@ def _floats(values: Sequence[float | None]) -> Floats:
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
 
-# ---- notes
-
-
-def notes_of(
-    found: Found, answered: Answered, target: Target, count: int, teacher: ModelReference | None
-) -> list[str]:
-    """What was looked at and what the promise is; count : pairs that satisfied the question."""
-    from sommelier.analysis.cascades.calibration import WORDS
-
-    data = f"{_samples(answered)} samples of '{answered.probes.name}'"
-    what = f"{WORDS[target.loss]} of at most {100 * target.at_most:g}% with confidence"
-    what += f" {100 * target.confidence:g}%"
-    notes = []
-    if found.pairs:
-        notes.append(
-            f"proved on {data}: {what}, for {_pairs(found.looked)} and all scores that were"
-            " looked at, all at once; the other figures are estimates on the same samples"
-        )
-        if count:
-            notes.append(
-                f"CREATE CASCADE FROM student TO teacher ... USING candidates = {found.looked}"
-                " keeps the promise for a pair that is chosen here"
-            )
-    elif found.looked and _samples(answered) < found.needed:
-        notes.append(
-            f"{data} are too few to promise {what} of {_pairs(found.looked)}: at least"
-            f" {found.needed} are needed"
-        )
-    elif found.looked:
-        notes.append(f"of {_pairs(found.looked)} none was shown to have {what}, on {data}")
-    elif teacher is not None and not found.unprofiled:
-        notes.append(
-            f"no model that answered '{answered.probes.name}' with scores costs less than"
-            f" {teacher.name}"
-        )
-    elif not found.unprofiled:
-        notes.append(f"no two models that answered '{answered.probes.name}' can be a cascade")
-    missed = found.looked - len(found.pairs)
-    if found.pairs and missed:
-        notes.append(f"{_pairs(missed)} not shown to keep the promise, and left out")
-    if found.unprofiled:
-        first = found.lacking[0] if len(found.lacking) == 1 else "ALL"
-        notes.append(
-            f"{_pairs(found.unprofiled)} skipped: no profile of {few(found.lacking)};"
-            f" ANALYZE {first} FOR RESOURCES"
-        )
-    if answered.unread:
-        models = "1 model" if answered.unread == 1 else f"{answered.unread} models"
-        notes.append(f"{models} skipped: they answer no class, or others than the labels have")
-    if not answered.exact:
-        notes.append(
-            f"of more than {FULL} models only the margin of the two best scores was looked at; "
-            "CREATE CASCADE tries all scores"
-        )
-    return notes
-
-
-def _pairs(count: int) -> str:
-    return "1 pair" if count == 1 else f"{count} pairs"
-
-
-def _samples(answered: Answered) -> int:
-    return len(answered.labels) if answered.labels is not None else answered.probes.samples
+# ---- which data
 
 
 def probe_set_for(

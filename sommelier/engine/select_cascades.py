@@ -23,7 +23,8 @@ from sommelier.engine.cascade_columns import (
     no_cost,
 )
 from sommelier.engine.cascade_facts import risk_of
-from sommelier.engine.cascade_search import answered_by, notes_of, probe_set_for, rows_of, search
+from sommelier.engine.cascade_notes import notes_of
+from sommelier.engine.cascade_search import answered_by, probe_set_for, rows_of, search
 from sommelier.engine.conditions import bind_condition
 from sommelier.engine.listing import bind_listed, in_order, listed, missing
 from sommelier.engine.numbers import Binding
