@@ -54,11 +54,11 @@ def application(start: Start, scale: Scale | None = None, *, name: str = "sommel
     `handle.infer.remote(InferRequest)`. Raises MissingDependencyError without Ray Serve.
     """
     scale = scale or Scale()
-    fixed = isinstance(scale.replicas, int)
+    count = scale.replicas
     replica = _serve().deployment(Replica).options(
         name=name,
-        num_replicas=scale.replicas if fixed else None,
-        autoscaling_config=None if fixed else dict(scale.replicas),
+        num_replicas=count if isinstance(count, int) else None,
+        autoscaling_config=None if isinstance(count, int) else dict(count),
         ray_actor_options={"num_cpus": scale.cpus, "resources": dict(scale.resources)},
         max_ongoing_requests=scale.ongoing,
         graceful_shutdown_timeout_s=scale.drain_s,
@@ -115,7 +115,12 @@ class Replica:
             return handler.error(413, f"more than {self._limits.body} bytes")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[HttpResponse] = loop.create_future()
-        cancel = handler.answer(asked, lambda said: answer.done() or answer.set_result(said))
+
+        def reply(said: HttpResponse) -> None:
+            if not answer.done():  # else the client is gone
+                answer.set_result(said)
+
+        cancel = handler.answer(asked, reply)
         try:
             return await answer
         except asyncio.CancelledError:

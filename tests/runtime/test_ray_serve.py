@@ -47,71 +47,70 @@ def test_what_a_replica_serves_comes_from_the_database(database: Path, answers: 
             assert np.array_equal(found.outputs["logits"], answers)
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    pytest.importorskip("ray.serve")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+        from ray.cluster_utils import Cluster
+
+        node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "node_ip_address": HOST}
+        cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+        cluster.add_node(**node)
+        ray.init(address=cluster.address, _node_ip_address=HOST, log_to_driver=False)
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def port(cluster: Any, database: Path) -> Iterator[int]:
+    from ray import serve
+
+    port = 18_765
+    serve.start(http_options={"host": HOST, "port": port})
+    serve.run(ray_application(database, ("vision",), Scale(replicas=2)), route_prefix="/")
+    yield port
+    serve.shutdown()
+
+
 @pytest.mark.slow
-class TestCluster:
-    """One cluster for all, because it takes half a minute to start."""
+def test_http_speaks_the_open_protocol(port: int, answers: Any) -> None:
+    status, told = _ask(port, "GET", "/v2/models/vision")
+    assert (status, told["inputs"][0]["name"]) == (200, "x")
+    status, told = _ask(port, "POST", "/v2/models/vision/infer", _request())
+    assert status == 200
+    found = np.array(told["outputs"][0]["data"]).reshape(answers.shape)
+    np.testing.assert_allclose(found, answers, rtol=1e-6)
+    assert told["parameters"]["sommelier_model"] == "mlp"
+    assert _ask(port, "GET", "/v2/models/nope")[0] == 404
+    assert _ask(port, "POST", "/v2/models/vision/infer", {"inputs": []})[0] == 400
 
-    @pytest.fixture(scope="class")
-    def cluster(self) -> Iterator[Any]:
-        pytest.importorskip("ray.serve")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-            import ray
-            from ray.cluster_utils import Cluster
 
-            node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "node_ip_address": HOST}
-            cluster = Cluster(
-                initialize_head=True, head_node_args={**node, "include_dashboard": False}
-            )
-            cluster.add_node(**node)
-            ray.init(address=cluster.address, _node_ip_address=HOST, log_to_driver=False)
-            yield cluster
-            ray.shutdown()
-            cluster.shutdown()
+@pytest.mark.slow
+def test_handles_take_values(port: int, answers: Any) -> None:
+    from ray import serve
 
-    @pytest.fixture(scope="class")
-    def port(self, cluster: Any, database: Path) -> Iterator[int]:
-        from ray import serve
+    handle = serve.get_app_handle("default")
+    found = handle.infer.remote(InferRequest("vision", {"x": X}, id="7")).result(timeout_s=60)
+    assert found.id == "7"
+    assert np.array_equal(found.outputs["logits"], answers)
 
-        port = 18_765
-        serve.start(http_options={"host": HOST, "port": port})
-        serve.run(ray_application(database, ("vision",), Scale(replicas=2)), route_prefix="/")
-        yield port
-        serve.shutdown()
 
-    def test_http_speaks_the_open_protocol(self, port: int, answers: Any) -> None:
-        status, told = _ask(port, "GET", "/v2/models/vision")
-        assert (status, told["inputs"][0]["name"]) == (200, "x")
-        status, told = _ask(port, "POST", "/v2/models/vision/infer", _request())
-        assert status == 200
-        found = np.array(told["outputs"][0]["data"]).reshape(answers.shape)
-        np.testing.assert_allclose(found, answers, rtol=1e-6)
-        assert told["parameters"]["sommelier_model"] == "mlp"
-        assert _ask(port, "GET", "/v2/models/nope")[0] == 404
-        assert _ask(port, "POST", "/v2/models/vision/infer", {"inputs": []})[0] == 400
-
-    def test_handles_take_values(self, port: int, answers: Any) -> None:
-        from ray import serve
-
-        handle = serve.get_app_handle("default")
-        found = handle.infer.remote(InferRequest("vision", {"x": X}, id="7")).result(timeout_s=60)
-        assert found.id == "7"
-        assert np.array_equal(found.outputs["logits"], answers)
-
-    def test_each_node_has_a_replica_and_one_is_enough(self, cluster: Any, port: int) -> None:
-        nodes = _replica_nodes()
-        assert len(nodes) == 2, "one CPU each, so they cannot share a node"
-        worker = next(node for node in cluster.worker_nodes)
-        cluster.remove_node(worker, allow_graceful=False)
-        until = time.monotonic() + 60.0
-        good = 0
-        while good < 10 and time.monotonic() < until:  # the proxy has to notice
-            good = (
-                good + 1
-                if _ask(port, "POST", "/v2/models/vision/infer", _request())[0] == 200
-                else 0
-            )
-        assert good == 10
+@pytest.mark.slow
+def test_each_node_has_a_replica_and_one_is_enough(cluster: Any, port: int) -> None:
+    nodes = _replica_nodes()
+    assert len(nodes) == 2, "one CPU each, so they cannot share a node"
+    worker = next(node for node in cluster.worker_nodes)
+    cluster.remove_node(worker, allow_graceful=False)
+    until = time.monotonic() + 60.0
+    good = 0
+    while good < 10 and time.monotonic() < until:  # the proxy has to notice
+        good = (
+            good + 1 if _ask(port, "POST", "/v2/models/vision/infer", _request())[0] == 200 else 0
+        )
+    assert good == 10
 
 
 def _request() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sommelier.runtime.answers import Answer
-    from sommelier.runtime.deployment import DeploymentState
+    from sommelier.runtime.deployment_state import DeploymentState
     from sommelier.runtime.pool import ModelPool
     from sommelier.runtime.pool_entries import ModelState
 
