@@ -252,3 +252,46 @@ def test_rules_that_serve_nobody_are_refused(rules: dict[str, int]) -> None:
 def test_no_server_is_refused() -> None:
     with pytest.raises(BinderError):
         scheduler(servers=0)
+
+
+def test_a_request_of_many_samples_is_planned_with_the_time_they_take() -> None:
+    """big takes 10 ms a sample and small 1 ms, so of 8 samples 80 and 8 ms are believed at first;
+    measured ones count from then on."""
+    serving = scheduler(QueueRules(admission=False))
+    serving.submit(Request(0.0, 40.0, samples=8), 0.0)
+    turn = serving.next_turn(0.0)
+    assert started(turn).model == "small"
+    assert started(turn).expected_ms == pytest.approx(8.0)
+    assert turn is not None
+    serving.finished(turn, 8.0, 8.0)
+    for _ in range(40):
+        serving.telemetry.record("big", 12.0, 0.0, batch=8)
+    serving.submit(Request(10.0, 50.0, samples=7), 10.0)
+    assert started(serving.next_turn(10.0)).model == "big"
+
+
+def test_the_fallback_answers_where_the_policy_finds_none_but_not_after_the_deadline() -> None:
+    telemetry = Telemetry()
+    serving = Scheduler(routing_policy("fixed", model="gone"), [], telemetry, fallback="last")
+    assert serving.submit(Request(0.0, 10.0), 0.0) is None
+    turn = serving.next_turn(0.0)
+    assert started(turn).model == "last"
+    assert started(turn).reason == "last is the fallback: no model is loaded that may answer"
+    late = serving.answer(Request(0.0, 10.0), 10.0)
+    assert isinstance(late, Rejection)
+    assert late.status == 504
+
+
+def test_who_waits_again_gets_back_the_place_of_its_arrival_and_who_is_not_ready_is_passed_by() -> (
+    None
+):
+    serving = scheduler(QueueRules(order="fifo"))
+    first, second, third = (Request(float(k)) for k in range(3))
+    for request in (first, second, third):
+        serving.submit(request, 2.0)
+    assert serving.take() is first
+    serving.requeue(first)
+    assert list(serving.queue.waiting) == [first, second, third]
+    assert serving.take(lambda request: request is not first) is second
+    assert serving.take(lambda request: False) is None
+    assert list(serving.queue.waiting) == [first, third]
