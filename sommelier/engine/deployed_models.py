@@ -317,8 +317,12 @@ def _most_measured(accuracies: Iterable[Mapping[str, float]]) -> str | None:
 
 
 def latency_of(numbers: Iterable[Measurement], device: str) -> tuple[float | None, float | None]:
-    """(mean, deviation) of one sample in ms, of a log-normal through the quantiles that were
-    measured; the deviation is None where only the median is known, both where nothing is."""
+    """(mean, deviation) of one sample in ms; the deviation is None where only the median is known,
+    both where nothing is.
+
+    Of a log-normal through the median and the first quantile above it, which one slow run does not
+    move; the deviation is so large that the mean and its share of deviations reach the last one.
+    """
     timed = [m for m in numbers if m.metric == "latency" and m.device == device]
     timed = [m for m in timed if m.batch in (1, None)]
     if not timed:
@@ -333,31 +337,20 @@ def latency_of(numbers: Iterable[Measurement], device: str) -> tuple[float | Non
     median = quantiles.get(50)
     if not median:
         return None, None
-    spread = _log_deviation(median, quantiles)
-    if spread is None:
+    above = sorted((p, value) for p, value in quantiles.items() if p > 50 and value > 0)
+    if not above:
         return median, None
+    place = NormalDist().inv_cdf(above[0][0] / 100)
+    spread = max(0.0, math.log(above[0][1] / median)) / place
     mean = median * math.exp(spread**2 / 2)
-    return mean, mean * math.sqrt(math.expm1(spread**2))
-
-
-def _log_deviation(median: float, quantiles: Mapping[int, float]) -> float | None:
-    """Of the log of the time; the larger of what p90 and p99 say."""
-    found = [
-        max(0.0, math.log(value / median)) / NormalDist().inv_cdf(percentile / 100)
-        for percentile, value in quantiles.items()
-        if percentile > 50 and value > 0
-    ]
-    return max(found, default=None)
+    tail = (above[-1][1] - mean) / NormalDist().inv_cdf(above[-1][0] / 100)
+    return mean, max(mean * math.sqrt(math.expm1(spread**2)), tail)
 
 
 def quantile_ms(model: DeployedModel, quantile: float) -> float | None:
-    """What `quantile` of the model's runs take at most, by a log-normal: an estimate. At 1, or
-    where the deviation is unknown, the mean and two deviations. None where no latency is known."""
+    """What `quantile` of the model's runs take at most: the mean and so many deviations, as the
+    policies reckon; an estimate. At 1 two deviations. None where no latency is known."""
     if model.mean_ms is None:
         return None
-    std = model.std_ms or 0.0
-    if not 0 < quantile < 1:
-        return model.mean_ms + 2 * std
-    variance = math.log1p((std / model.mean_ms) ** 2)
-    place = NormalDist().inv_cdf(quantile)
-    return model.mean_ms * math.exp(place * math.sqrt(variance) - variance / 2)
+    deviations = NormalDist().inv_cdf(quantile) if 0 < quantile < 1 else 2.0
+    return model.mean_ms + deviations * (model.std_ms or 0.0)

@@ -105,8 +105,8 @@ def _on_time(models: list[DeployedModel], promise: Promise) -> Left:
             f"no model can answer within {_ms(terms.sla_ms)}{promise.at}: the nearest is {nearest}"
             f" with {_ms(late[nearest])}, waiting not counted",
             span=promise.span,
-            hint=f"promise latency < {_ms(late[nearest] * _ROOM)}{promise.written}, or ask for faster"
-            " models",
+            hint=f"promise latency < {_ms(late[nearest] * _ROOM)}{promise.written}, or ask for"
+            " faster models",
         )
     left = [model for model in models if model.name not in late]
     why = f"they alone take longer than {_ms(terms.sla_ms)}{promise.at}"
