@@ -10,13 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from sommelier.connection import comparing, deploying, listed
+from sommelier.connection import deploying, listed
 from sommelier.connection.background import BackgroundJobs
 from sommelier.connection.model import Model
+from sommelier.connection.reading import read
 from sommelier.connection.relation import Relation, keyword_query
 from sommelier.connection.serving import Serving
 from sommelier.connection.statements import Call, perform
-from sommelier.engine.parameters import as_parameters
 from sommelier.engine.result import Report, Result, Table
 from sommelier.engine.session import Session
 from sommelier.errors import (
@@ -125,7 +125,10 @@ class Connection:
             self._cancelled.clear()
             _ = self.session  # refuses a closed connection before anything is written
             if is_read_only(statement):
-                return self._read(statement, params, progress, parse_ms=parse_ms, text=text)
+                outcome = read(self, statement, params, progress, text)
+                if isinstance(outcome, Result):
+                    outcome.timing["parse"] = parse_ms
+                return outcome
             return self._write(statement, params, progress, text)
 
     def sql(self, text: str, params: Sequence[Any] = ()) -> Table:
@@ -337,31 +340,6 @@ class Connection:
         return f"<Connection {self.path} ({mode}, {len(self.catalog.model_names())} models)>"
 
     # ---- inside
-
-    def _read(
-        self,
-        statement: nodes.Statement,
-        params: Parameters,
-        progress: Progress | None,
-        *,
-        parse_ms: float,
-        text: str | None,
-    ) -> Outcome:
-        if comparing.runs_models(statement):
-            with self.session.located(text):
-                known = as_parameters(params)
-                answer = comparing.answer(statement, self, known, progress)
-                known.check_all_used()
-                return answer
-        if deploying.answers(statement):
-            with self.session.located(text):
-                return deploying.answer(statement, self, as_parameters(params), progress)
-        if isinstance(statement, nodes.Show | nodes.CatalogSql):
-            self.background.note()  # SHOW JOBS and the view jobs tell of this moment
-        outcome = self.session.answer(statement, params, text=text)
-        if isinstance(outcome, Result):
-            outcome.timing["parse"] = parse_ms
-        return outcome
 
     def _write(
         self,
