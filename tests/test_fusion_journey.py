@@ -477,7 +477,7 @@ def test_a_killed_search_goes_on_and_ends_with_the_same_model(
     trace = "SELECT action, pair, drop_measured FROM fusion_trace WHERE fusion = 'other'"
     killed(path)
     with sm.connect(path) as db:
-        job = rows(db, "SHOW JOBS")[-1]
+        job = rows(db, "SHOW JOBS")[0]
         assert job["state"] == "interrupted"
         assert fusion(db, "other")["state"] == "interrupted"
         done = db.execute(SEARCH)

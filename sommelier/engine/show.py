@@ -56,7 +56,9 @@ def show(statement: nodes.Show, session: Session, parameters: Parameters) -> Tab
         columns, rows = _LISTS[statement.what](session)
     if statement.like is not None:
         pattern = like_pattern(statement.like)
-        rows = [row for row in rows if pattern.fullmatch(str(row[0]))]
+        named = "statement" if statement.what == "jobs" else columns[0].name
+        place = [column.name for column in columns].index(named)
+        rows = [row for row in rows if pattern.fullmatch(str(row[place]))]
     return Table(statement.what, columns, rows[: statement.limit], notes)
 
 
@@ -179,12 +181,13 @@ def _units(_: Session) -> Listed:
 
 
 def _jobs(session: Session) -> Listed:
+    """The newest first: who limits them asks what was begun lately."""
     from sommelier.storage.tasks import TaskQueue
 
     rows: Rows = [
         (j.id, j.state, j.progress, j.doing, j.total, j.done, j.failed, j.skipped, j.started_at,
          _took_ms(j), j.statement, j.reason)
-        for j in TaskQueue(session.catalog).jobs()
+        for j in reversed(TaskQueue(session.catalog).jobs())
     ]  # fmt: skip
     progress = (("progress", Dimension.FRACTION), "now")
     counts = tuple((name, _COUNT) for name in ("total", "done", "failed", "skipped"))

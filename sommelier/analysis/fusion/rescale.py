@@ -9,6 +9,7 @@ guest's first operators where it can be, else it is a 1x1 convolution or a proje
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,23 +49,39 @@ def least_squares(source: Array, target: Array, *, shifted: bool) -> ChannelMap:
     source (n, positions, channels), target (n, positions, other channels), of the same n samples.
     shifted : with a constant. Raises AnalysisError when a feature is not finite.
     """
-    residual, ridge = held_out_error(source, target, shifted=shifted)
-    matrix, shift = _Normal(source, target, shifted).solved(ridge)
+    residual, ridge = Regression(source, shifted=shifted).held_out_error(target)
+    matrix, shift = _Normal(source, shifted).solved(target, (ridge,))[0]
     return ChannelMap(matrix.astype(np.float32), shift.astype(np.float32), residual)
 
 
-def held_out_error(source: Array, target: Array, *, shifted: bool) -> tuple[float, float]:
-    """(residual, ridge) of the map that least_squares would fit, without fitting it to all samples.
+class Regression:
+    """How well the maps that `least_squares` would fit from one source explain targets, without
+    fitting them to all samples. The source is decomposed once. Raises as least_squares."""
 
-    The residual is NaN for three samples or fewer, of which none can be held out.
-    """
-    if not (np.isfinite(source).all() and np.isfinite(target).all()):
-        raise AnalysisError("features that are to be mapped are not finite")
-    if len(source) <= 3:
-        return float("nan"), RIDGES[0]
-    held = max(1, int(len(source) * HELD_OUT))
-    fitted = _Normal(source[held:], target[held:], shifted)
-    return min((fitted.error(source[:held], target[:held], ridge), ridge) for ridge in RIDGES)
+    def __init__(self, source: Array, *, shifted: bool) -> None:
+        _check_finite(source)
+        self._samples = len(source)
+        self._held = max(1, int(len(source) * HELD_OUT))
+        if self._samples > 3:
+            self._fitted = _Normal(source[self._held :], shifted)
+            self._tested = _rows(source[: self._held])
+
+    @property
+    def nbytes(self) -> int:
+        """Of memory."""
+        return self._fitted.nbytes + self._tested.nbytes if self._samples > 3 else 0
+
+    def held_out_error(self, target: Array) -> tuple[float, float]:
+        """(residual, ridge) of the best ridge. The residual is NaN for three samples or fewer, of
+        which none can be held out."""
+        _check_finite(target)
+        if self._samples <= 3:
+            return float("nan"), RIDGES[0]
+        b = _rows(target[: self._held])
+        spread = max(float(((b - b.mean(0)) ** 2).sum()), 1e-30)
+        maps = self._fitted.solved(target[self._held :], RIDGES)
+        errors = (((self._tested @ matrix + shift - b) ** 2).sum() for matrix, shift in maps)
+        return min((float(e) / spread, ridge) for e, ridge in zip(errors, RIDGES, strict=True))
 
 
 def random_map(source: int, target: int, seed: int) -> ChannelMap:
@@ -77,27 +94,41 @@ def random_map(source: int, target: int, seed: int) -> ChannelMap:
 
 
 class _Normal:
-    """Normal equations of one set of samples, for several ridges."""
+    """One side of the normal equations, decomposed for any number of targets and ridges."""
 
-    def __init__(self, source: Array, target: Array, shifted: bool) -> None:
-        a, b = (x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (source, target))
-        zeros = np.zeros(a.shape[1]), np.zeros(b.shape[1])
-        self.means = (a.mean(0), b.mean(0)) if shifted else zeros
-        a, b = a - self.means[0], b - self.means[1]
-        self.values, self.vectors = np.linalg.eigh(a.T @ a)
-        self.right = self.vectors.T @ (a.T @ b)
+    def __init__(self, source: Array, shifted: bool) -> None:
+        a = _rows(source)
+        self.shifted = shifted
+        self.mean = a.mean(0) if shifted else np.zeros(a.shape[1])
+        self.rows = a - self.mean
+        self.values, self.vectors = np.linalg.eigh(self.rows.T @ self.rows)
         self.scale = max(float(self.values.mean()), 1e-30)
 
-    def solved(self, ridge: float) -> tuple[Array, Array]:
-        weights = 1.0 / (np.maximum(self.values, 0.0) + ridge * self.scale)
-        matrix = self.vectors @ (weights[:, None] * self.right)
-        return matrix, self.means[1] - self.means[0] @ matrix
+    @property
+    def nbytes(self) -> int:
+        return self.rows.nbytes + self.vectors.nbytes
 
-    def error(self, source: Array, target: Array, ridge: float) -> float:
-        matrix, shift = self.solved(ridge)
-        a, b = (x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (source, target))
-        spread = float(((b - b.mean(0)) ** 2).sum())
-        return float(((a @ matrix + shift - b) ** 2).sum()) / max(spread, 1e-30)
+    def solved(self, target: Array, ridges: Sequence[float]) -> list[tuple[Array, Array]]:
+        """(matrix, shift) for every ridge."""
+        b = _rows(target)
+        mean = b.mean(0) if self.shifted else np.zeros(b.shape[1])
+        right = self.vectors.T @ (self.rows.T @ (b - mean))
+        found = []
+        for ridge in ridges:
+            weights = 1.0 / (np.maximum(self.values, 0.0) + ridge * self.scale)
+            matrix = self.vectors @ (weights[:, None] * right)
+            found.append((matrix, mean - self.mean @ matrix))
+        return found
+
+
+def _rows(features: Array) -> Array:
+    """(samples * positions, channels), float64."""
+    return features.reshape(-1, features.shape[-1]).astype(np.float64)
+
+
+def _check_finite(features: Array) -> None:
+    if not np.isfinite(features).all():
+        raise AnalysisError("features that are to be mapped are not finite")
 
 
 def resampling(before: int, after: int) -> Array:

@@ -24,12 +24,14 @@ from sommelier.analysis.fusion.search.annealing import Annealing
 from sommelier.analysis.fusion.search.attempts import attempt
 from sommelier.analysis.fusion.search.costs import CostModel
 from sommelier.analysis.fusion.search.gain_first import GainFirst
+from sommelier.analysis.fusion.search.options import FINALISTS
 from sommelier.analysis.fusion.search.shared_trunk import AllShared
 from sommelier.analysis.fusion.search.state import STATE, Elite, State
 from sommelier.analysis.fusion.search.study import Study
 from sommelier.analysis.fusion.search.trainers import FILE, dealt, trainers_of
 from sommelier.analysis.sandbox import Sandbox
 from sommelier.errors import AnalysisError, WorkerCrashedError
+from sommelier.fusion_records import FusionStep
 from tests.analysis.fusion.digit_tasks import Digits, digits, keep, stored
 from tests.analysis.fusion.test_search import SHORT, TRAINING
 
@@ -125,6 +127,32 @@ def test_what_is_to_stand_by_takes_one_place_of_a_round(study: Digits) -> None:
     assert second.share == pytest.approx((0.3 * 0.4) ** 0.5)
     assert method.goals(late, 1) == [first]
     assert method.goals(replace(late, step=0), 1) == [second]
+
+
+def test_a_search_without_faster_candidates_looks_for_what_stands_by_before_it_ends(
+    study: Digits,
+) -> None:
+    method = GainFirst(_study(study, PAIR))
+    elite = Elite(0, method.study.module.graph, {}, 0.4, 0.0)
+    dry = FusionStep(1, "filtered")
+    found = replace(State(), step=2, elites=(elite,), best=elite, trace=(dry,))
+    assert method.lacking(replace(found, trace=())) is None  # early, and others are to be tried
+    assert method.goals(found, 1)[0].share == method.lacking(found) == pytest.approx(0.4 * 1.3)
+    assert not method.exhausted(found)
+    assert method.exhausted(replace(found, step=3, trace=(dry, dry)))
+    slower = replace(elite, step=3, share=0.55)
+    assert method.exhausted(replace(found, elites=(elite, slower)))
+
+
+def test_as_many_stand_by_as_there_are_other_finalists_where_the_tolerance_is_chance(
+    study: Digits,
+) -> None:
+    method = GainFirst(_study(study, replace(PAIR, tolerance=0.0)))
+    elite = Elite(0, method.study.module.graph, {}, 0.2, 0.0)
+    slower = [replace(elite, step=n, share=0.2 * 1.3**n) for n in range(1, FINALISTS)]
+    dry = replace(State(), step=9, best=elite, trace=(FusionStep(1, "filtered"),))
+    assert method.lacking(replace(dry, elites=(elite, *slower[:-1]))) == pytest.approx(0.2 * 1.3**3)
+    assert method.lacking(replace(dry, elites=(elite, *slower))) is None
 
 
 def test_candidates_of_a_round_are_different_graphs(study: Digits) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from sommelier.analysis.fusion.abs_graph import AbsGraph, Pair
 from sommelier.analysis.fusion.filtering import RuleFilter
 from sommelier.analysis.fusion.search.attempts import HIGHEST, Child, Proposal
+from sommelier.analysis.fusion.search.options import FINALISTS
 from sommelier.analysis.fusion.search.ranking import all_shared, beam, promise
 from sommelier.analysis.fusion.search.residuals import Residuals
 from sommelier.analysis.fusion.search.state import SLOWER, Elite, State
@@ -70,7 +71,9 @@ class GainFirst:
     def exhausted(self, state: State) -> bool:
         """Whether nothing is expected of further steps; never before limits are met."""
         if state.trace and state.trace[-1].action == "filtered":
-            return True
+            again = len(state.trace) > 1 and state.trace[-2].action == "filtered"
+            if again or self.lacking(state) is None:
+                return True
         whole = self.study.options.training.epochs
         if state.best is not None and self._left(state) < min(FEWEST, whole):
             return True
@@ -91,13 +94,14 @@ class GainFirst:
 
     def lacking(self, state: State) -> float | None:
         """The share of a slower elite that is to stand by, for the fastest may not be certified:
-        one, and two where the tolerance is within chance. None when there are enough, or when it
-        is early."""
+        one, and as many as there are other finalists where the tolerance is within chance. None
+        when there are enough, or when it is early and faster ones are left to try."""
         study = self.study
-        if state.best is None or study.progress(state) < LATE * study.searching:
+        early = study.progress(state) < LATE * study.searching
+        if state.best is None or (early and all(s.action != "filtered" for s in state.trace)):
             return None
         slower = [e for e in state.kept if e.share >= SLOWER * state.share]
-        needed = 2 if study.tolerance > study.options.tolerance / 2 else 1
+        needed = FINALISTS - 1 if study.tolerance > study.options.tolerance / 2 else 1
         wanted = state.share * STAND_BY ** (len(slower) + 1)
         return wanted if len(slower) < needed and wanted <= DEAREST else None
 

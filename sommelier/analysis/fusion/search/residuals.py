@@ -16,9 +16,10 @@ from torch import Tensor
 
 from sommelier.analysis.fusion.abs_graph import AbsGraph, NodeId
 from sommelier.analysis.fusion.module import FusedModule, feature_rows
-from sommelier.analysis.fusion.rescale import held_out_error
+from sommelier.analysis.fusion.rescale import Regression
 from sommelier.analysis.fusion.steps import resized
 
+KEPT_BYTES = 512 * 2**20  # of decomposed features
 ROWS = 2048  # feature vectors a map is fitted to; a rank does not need the 16 384 of a weight
 
 
@@ -33,6 +34,7 @@ class Residuals:
         self._inputs = [torch.from_numpy(given) for given in inputs]
         self._exits = module.exits(self._inputs)
         self._known: dict[tuple[NodeId, NodeId], float] = {}
+        self._kept: dict[tuple[Any, ...], Regression] = {}  # the oldest first
 
     def of(self, host: NodeId, guest: NodeId) -> float:
         """What of the guest's features a linear map of the host's exit does not explain, in
@@ -58,8 +60,17 @@ class Residuals:
         sized = resized(self._exits[host], source, block.takes, module.opset, module.image)
         a, b = feature_rows(sized, self._reads(guest), block.takes, 0, rows=ROWS)
         shifted = all(absorber.bias is not None for absorber in block.absorbers)
-        found, _ = held_out_error(a, b, shifted=shifted)
+        key = (host, block.takes.sides, block.takes.channel_axis, shifted)
+        found, _ = self._regression(key, a, shifted).held_out_error(b)
         return math.inf if math.isnan(found) else found
+
+    def _regression(self, key: tuple[Any, ...], source: NDArray[Any], shifted: bool) -> Regression:
+        """Of a host's features for all guests that take them alike; the oldest are forgotten."""
+        if key not in self._kept:
+            self._kept[key] = Regression(source, shifted=shifted)
+            while len(self._kept) > 1 and sum(r.nbytes for r in self._kept.values()) > KEPT_BYTES:
+                del self._kept[next(iter(self._kept))]
+        return self._kept[key]
 
     def _reads(self, node: NodeId) -> Tensor:
         """What a block of the original models reads."""
