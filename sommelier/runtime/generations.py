@@ -6,7 +6,7 @@ Each switch makes a new generation; requests that the one before began are ended
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,24 +72,17 @@ def generation(
     """
     if deployment.kind == "plan":
         return _of_plan(deployment, telemetry, plan)
-    missing = [name for name in _names(deployment, models) if name not in models]
-    if missing or not deployment.models:
-        raise SommelierError(
-            f"deployment {deployment.name} has no file of {', '.join(missing) or 'any model'}",
-            hint=f"given are {', '.join(models) or 'none'}",
-        )
+    names = _names(deployment, models)
+    _check_files(deployment, names, models)
     cascade = _cascade(deployment)
     policy = _policy(deployment) if cascade is None else CascadePolicy(cascade.plan)
-    names = _names(deployment, models)
     interface = Interface(names)
     pooled = {name: pool.retain(models[name]) for name in names}
     device = pool.settings.device
-    if cascade is None:
-        answering: Any = ModelAnswering(interface)
-    else:
-        in_time = _InTime(telemetry, device)
+    answering: Any = ModelAnswering(interface)
+    if cascade is not None:
         answering = CascadeAnswering(
-            cascade, interface, fallback=deployment.fallback, in_time=in_time
+            cascade, interface, fallback=deployment.fallback, in_time=_InTime(telemetry, device)
         )
     table = Table(
         deployment.name,
@@ -107,6 +100,17 @@ def generation(
         hedge=bool(deployment.options.hedge) and cascade is None,
     )
     return Generation(deployment, table, interface, pooled, cascade)
+
+
+def _check_files(
+    deployment: Deployment, names: Sequence[str], models: Mapping[str, ServedModel]
+) -> None:
+    missing = [name for name in names if name not in models]
+    if missing or not deployment.models:
+        raise SommelierError(
+            f"deployment {deployment.name} has no file of {', '.join(missing) or 'any model'}",
+            hint=f"given are {', '.join(models) or 'none'}",
+        )
 
 
 def _names(deployment: Deployment, models: Mapping[str, ServedModel]) -> tuple[str, ...]:
