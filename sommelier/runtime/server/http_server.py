@@ -9,12 +9,16 @@ business.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import ssl
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from typing import Any
 
 from sommelier.runtime.server.http_connection import HttpConnection
 from sommelier.runtime.server.http_messages import Handler, Limits
+from sommelier.runtime.server.listening import last_connections, listening_socket
 
 
 @dataclass(eq=False)
@@ -28,6 +32,8 @@ class HttpServer:
     closing: bool = False
     date: bytes = b""
     _listener: asyncio.Server | None = None
+    _socket: socket.socket | None = None
+    _tls: ssl.SSLContext | None = None
     _sweeper: asyncio.TimerHandle | None = None
 
     async def start(
@@ -35,16 +41,13 @@ class HttpServer:
     ) -> tuple[str, int]:
         """The address it listens on. port : 0 takes a free one. Raises OSError."""
         loop = asyncio.get_running_loop()
+        self._socket = listening_socket(host, port, self.limits.connections)
+        self._tls = tls
         self._listener = await loop.create_server(
-            lambda: HttpConnection(self, loop),
-            host,
-            port,
-            ssl=tls,
-            ssl_handshake_timeout=self.limits.header_s if tls else None,
-            backlog=self.limits.connections,
+            lambda: HttpConnection(self, loop), sock=self._socket, **self._with_tls()
         )
+        address = self._socket.getsockname()
         self._sweep(loop)
-        address = self._listener.sockets[0].getsockname()
         return str(address[0]), int(address[1])
 
     async def stop(self, timeout_s: float) -> int:
@@ -57,19 +60,46 @@ class HttpServer:
         if self._sweeper is not None:
             self._sweeper.cancel()
         self.closing = True
-        if self._listener is not None:
-            self._listener.close()
+        last = await self._end_listening(loop)
         until = loop.time() + timeout_s
-        while self.connections and loop.time() < until:
+        while (self.connections or not all(t.done() for t in last)) and loop.time() < until:
             for connection in list(self.connections):
                 connection.close_soon()
                 connection.check_time(loop.time())
             await asyncio.sleep(0.02)
+        for connecting in last:
+            connecting.cancel()
         left = sum(connection.busy for connection in self.connections)
         for connection in list(self.connections):
             connection.abort()
         await asyncio.sleep(0)  # what was aborted tells its requests
         return left
+
+    async def _end_listening(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[object]]:
+        """Close the socket; who has connected before is served."""
+        if self._listener is None or self._socket is None:
+            return []
+        found = last_connections(self._socket)
+        self._listener.close()
+        connecting = [
+            asyncio.ensure_future(self._serve_last(loop, connection)) for connection in found
+        ]
+        await asyncio.sleep(0)
+        return connecting
+
+    async def _serve_last(
+        self, loop: asyncio.AbstractEventLoop, connection: socket.socket
+    ) -> object:
+        with contextlib.suppress(OSError):  # it has gone
+            await loop.connect_accepted_socket(
+                lambda: HttpConnection(self, loop), connection, **self._with_tls()
+            )
+        return None
+
+    def _with_tls(self) -> dict[str, Any]:
+        if self._tls is None:
+            return {}
+        return {"ssl": self._tls, "ssl_handshake_timeout": self.limits.header_s}
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look at everybody's time now and then: a timer a request would cost more."""

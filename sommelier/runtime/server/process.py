@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sommelier.errors import MissingDependencyError, StorageError
 from sommelier.runtime.server.http_messages import Limits
@@ -105,16 +105,16 @@ class _Process:
         tls = _tls_context(self._settings.tls)
         with self._heeding_signals():
             loop = asyncio.get_running_loop()
-            starting = loop.run_in_executor(None, self._start)
-            stopping = asyncio.ensure_future(self._signalled.wait())
-            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            starting: asyncio.Future[Any] = loop.run_in_executor(None, self._start)
+            stopping: asyncio.Future[Any] = asyncio.ensure_future(self._signalled.wait())
+            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
             service = await starting  # a start takes no longer than reading the catalog
             if self._signal is not None:
                 return 0
             return await self._serve(service, tls, stopping)
 
     async def _serve(
-        self, service: ModelService, tls: ssl.SSLContext | None, stopping: asyncio.Future[bool]
+        self, service: ModelService, tls: ssl.SSLContext | None, stopping: asyncio.Future[Any]
     ) -> int:
         from sommelier.runtime.server.http_server import HttpServer
         from sommelier.runtime.server.rest import RestApi

@@ -100,10 +100,11 @@ def decode_raw(datatype: str, shape: Sequence[int], buffer: bytes | memoryview) 
         )
     if datatype == BF16:
         halves = np.frombuffer(buffer, "<u2").astype(np.uint32) << 16
-        values: Array = halves.view(np.float32).reshape(shape)
-        return values
+        values = halves.view(np.float32)
+        return values.reshape(tuple(shape))
     if datatype == "BOOL":
-        return (np.frombuffer(buffer, np.uint8) != 0).reshape(shape)
+        flags: Array = np.frombuffer(buffer, np.uint8) != 0
+        return flags.reshape(shape)
     return np.frombuffer(buffer, dtype).reshape(shape)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from sommelier.deployment_records import DeploymentOptions
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.server.service import ModelService, single_model
 from sommelier.runtime.session_cache import ServedModel, SessionCache

@@ -126,6 +126,7 @@ def test_it_serves_in_little_memory_and_ends_on_sigterm(database: Path) -> None:
     assert resident < RESIDENT_MIB
     assert "torch" not in loaded
     assert "pandas" not in loaded
+    assert "duckdb" not in loaded
     assert "Traceback" not in "".join(served.said)
 
 
