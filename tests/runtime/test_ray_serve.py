@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,8 @@ import pytest
 
 import sommelier as sm
 from sommelier.connection.scale_out import ray_application, served
-from sommelier.runtime.ray_serve import Scale
-from sommelier.runtime.server.protocol import InferRequest
+from sommelier.runtime.ray_serve import Replica, Scale
+from sommelier.runtime.server.protocol import InferRequest, ProtocolError
 from tests.factories import mlp_classifier
 
 HOST = "127.0.0.1"
@@ -47,6 +49,39 @@ def test_what_a_replica_serves_comes_from_the_database(database: Path, answers: 
         for one in (service, other):
             found = one.infer(InferRequest("vision", {"x": X}))
             assert np.array_equal(found.outputs["logits"], answers)
+
+
+def test_a_replica_answers_http_and_values_and_finishes_what_it_took(
+    database: Path, answers: Any
+) -> None:
+    requests = pytest.importorskip("starlette.requests")
+
+    async def ask(replica: Replica, method: str, path: str, body: bytes = b"") -> Any:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(),
+                 "headers": [], "query_string": b""}  # fmt: skip
+        return await replica(requests.Request(scope, receive))
+
+    async def run() -> None:
+        replica = Replica(partial(served, database, ()), 10.0)
+        replica.check_health()
+        said = await ask(
+            replica, "POST", "/v2/models/vision/infer", json.dumps(_request()).encode()
+        )
+        assert (said.status_code, said.media_type) == (200, "application/json")
+        found = np.array(json.loads(said.body)["outputs"][0]["data"]).reshape(answers.shape)
+        np.testing.assert_allclose(found, answers, rtol=1e-6)
+        assert (await ask(replica, "GET", "/v2/models/nope")).status_code == 404
+        assert (await ask(replica, "GET", "/metrics")).status_code == 200
+        value = await replica.infer(InferRequest("vision", {"x": X}))
+        assert np.array_equal(value.outputs["logits"], answers)
+        replica.__del__()
+        with pytest.raises(ProtocolError, match="shutting down"):
+            await replica.infer(InferRequest("vision", {"x": X}))
+
+    asyncio.run(run())
 
 
 @pytest.fixture(scope="module")
