@@ -16,7 +16,7 @@ def listening_socket(host: str, port: int, backlog: int) -> socket.socket:
     """Bound and listening; not blocking. Raises OSError."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
-    listener = socket.create_server(address[:2], family=family, backlog=backlog)  # type: ignore[arg-type] # (host, port) of both families
+    listener = socket.create_server(address[:2], family=family, backlog=backlog)
     listener.setblocking(False)
     return listener
 

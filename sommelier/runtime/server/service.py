@@ -1,7 +1,6 @@
 """The Open Inference Protocol v2 without a transport: what REST and gRPC both ask.
 
-A name of the protocol is a deployment; a model that is served alone is a deployment of one. Answers
-that describe something are dicts in the form of the protocol's JSON.
+A name of the protocol is a deployment; a model served alone is a deployment of one.
 """
 
 from __future__ import annotations
@@ -79,7 +78,8 @@ class _Served:
 
 
 class ModelService:
-    """Answers the protocol's questions. Safe for threads. It does not close its deployments."""
+    """Answers the protocol's questions, as dicts in the form of its JSON. Safe for threads. It does
+    not close its deployments."""
 
     def __init__(
         self,
@@ -99,7 +99,6 @@ class ModelService:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of everything that is served."""
         return tuple(self._served)
 
     @property
@@ -110,7 +109,6 @@ class ModelService:
     # ---- about the server
 
     def server_metadata(self) -> dict[str, Any]:
-        """`name`, `version`, `extensions`."""
         from sommelier import __version__
 
         return {"name": "sommelier", "version": __version__, "extensions": list(EXTENSIONS)}
