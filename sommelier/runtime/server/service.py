@@ -114,8 +114,7 @@ class ModelService:
         return {"name": "sommelier", "version": __version__, "extensions": list(EXTENSIONS)}
 
     def live(self) -> bool:
-        """Whether the process answers; also while it drains."""
-        return True
+        return True  # also while it drains
 
     def ready(self, name: str | None = None, version: str = "") -> bool:
         """Whether requests are welcome: to one name, or to the server.
