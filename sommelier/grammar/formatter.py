@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from sommelier.grammar import deployment_formatter as deployment_formatter  # registers its nodes
@@ -19,6 +20,8 @@ from sommelier.grammar.expression_formatter import (
 from sommelier.grammar.spelling import write_column, write_name, write_text
 
 __all__ = ["format", "format_expression"]
+
+_ENDS_RELATIVE = re.compile(r"(?<![\w.])[\d.]+(e[+-]?\d+)?[%x]$")
 
 
 def format_expression(expression: nodes.Expression) -> str:
@@ -140,12 +143,21 @@ def _(node: nodes.SelectLinks) -> str:
 @format.register
 def _(node: nodes.SelectFusions) -> str:
     distinct = " DISTINCT" if node.distinct else ""
-    columns = after("", list_text(node.projection))
+    columns = after("", _columns_before_of(node.projection))
     of = f" OF {_models_or_pool(node.models, node.pool)}"
     limits = after("WHERE", node.where) + after("ON", _condition_after_on(node.on))
     order = after("ORDER BY", list_text(node.order_by))
     tail = after("LIMIT", node.limit) + after("OFFSET", node.offset) + using_text(node.options)
     return f"SELECT{distinct} FUSIONS{columns}{of}{limits}{order}{tail}"
+
+
+def _columns_before_of(columns: tuple[nodes.Projection, ...]) -> str:
+    """As text. A relative number at the end is put in parentheses: 80% OF a is one of a model."""
+    text = list_text(columns)
+    if not _ENDS_RELATIVE.search(text):
+        return text
+    *others, last = columns
+    return ", ".join((*map(format, others), f"({format(last)})"))
 
 
 @format.register

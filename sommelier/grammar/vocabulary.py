@@ -8,7 +8,8 @@ def _words(text: str) -> frozenset[str]:
 
 
 RESERVED_COLUMNS = _words(
-    "ALL CORR FALSE FITS FROM INCLUDING LIMIT NOT NULL OF ON ORDER PICK TRUE USING WHERE"
+    "ALL CONFIDENCE CORR FALSE FITS FROM INCLUDING LIMIT NOT NULL OF ON ORDER PICK SLA TRUE USING"
+    " WHERE WITHIN"
 )
 """Keywords that could stand where a column, alias, function or option is named."""
 

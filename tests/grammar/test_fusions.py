@@ -112,6 +112,9 @@ def test_a_share_of_a_model_may_stand_before_the_models() -> None:
     assert parse("SELECT FUSIONS 80% OF x OF a") == n.SelectFusions((share,), models=(A,))
     plain = n.Projection(n.Percent(0.8), "p")
     assert parse("SELECT FUSIONS 80% AS p OF a") == n.SelectFusions((plain,), models=(A,))
+    bare = n.SelectFusions((n.Projection(n.Percent(0.8)),), models=(A,))
+    assert format(bare) == "SELECT FUSIONS (80%) OF a"
+    assert parse(format(bare)) == bare
 
 
 def test_only_looking_at_fusions_leaves_the_database_as_it_is() -> None:

@@ -17,10 +17,10 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from sommelier.runtime.deployment import RunningDeployment
 
 from sommelier.deployment_records import DeploymentOptions
 from sommelier.errors import StorageError
+from sommelier.runtime.deployment import RunningDeployment
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.server.grpc_server import GrpcServer, GrpcSettings, start_grpc
 from sommelier.runtime.server.grpc_tensors import CONTENTS, infer_response
