@@ -124,7 +124,7 @@ def read_model(path: Path) -> ModelProto:
     Raises RejectedModelError if the file is empty, truncated, or not an ONNX model.
     """
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # has no types
+    from google.protobuf.message import DecodeError
 
     try:
         data = path.read_bytes()

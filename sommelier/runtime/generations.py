@@ -93,10 +93,7 @@ def generation(
         _rules(deployment),
         deployment.options.servers or 1,
         deployment.fallback,
-        {
-            model.name: tuple(s for s in model.stand_ins if s in pooled)
-            for model in deployment.models
-        },
+        {m.name: tuple(s for s in m.stand_ins if s in pooled) for m in deployment.models},
         hedge=bool(deployment.options.hedge) and cascade is None,
     )
     return Generation(deployment, table, interface, pooled, cascade)

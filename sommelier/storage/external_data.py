@@ -66,7 +66,7 @@ def files_of(
 def read_model(path: Path) -> ModelProto:
     """The graph of an ONNX file; external weights stay unread. RejectedModelError if it is none."""
     import onnx  # 0.2 s, only paid by an import of models
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # has no types
+    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
