@@ -151,7 +151,7 @@ def attribute_defaults(node: Node, graph: Graph) -> dict[str, Any]:
 
 def plain_value(value: Any) -> str:
     """An attribute's value as text that is equal for equal values."""
-    from google.protobuf.message import Message  # type: ignore[import-untyped]  # has no types
+    from google.protobuf.message import Message
 
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
