@@ -391,6 +391,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(service: ModelService, encoding
         ("gzip", b"", 400),
         ("deflate", b"\x78\x9c\xff\xff", 400),
     ],
+    ids=["unknown", "not gzip", "cut off", "more behind it", "empty", "not deflate"],
 )
 def test_damaged_compression_is_refused(port: int, encoding: str, body: bytes, status: int) -> None:
     assert infer(port, body, Content_Encoding=encoding)[0] == status
