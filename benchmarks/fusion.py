@@ -28,8 +28,8 @@ for a GPU, on which models are trained; its latency is that of ONNX Runtime on t
 
 Figures: median_speedup_drop0, _drop1, _drop2 (over suites), all_shared_..., random_...;
 search_saving, _until, _until_epochs (median); over_threshold (fusions that count and lose
-significantly more than the threshold on test samples); resumed_same (1: a search that was killed twice wrote the
-model of an undisturbed one, bit by bit); and a suite's own speed-ups.
+significantly more than the threshold on test samples); resumed_same (1: a search that was killed
+twice wrote the model of an undisturbed one, bit by bit); and a suite's own speed-ups.
 
 Expectations are printed with what was found, and the exit code is 1 if one is not met.
 """
