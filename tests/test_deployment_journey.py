@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from sommelier.errors import (
     UnknownNameError,
 )
 from sommelier.records import Measurement, Provenance
+from sommelier.runtime.deployment import RunningDeployment
+from sommelier.runtime.pool_entries import READY
 from tests.asking import rows
 from tests.factories import embedding_model, regression_model, tiny_classifier
 
@@ -219,12 +222,21 @@ def test_explain_says_what_would_be_deployed_and_deploys_nothing(db: sm.Connecti
 # ---- started
 
 
+def wait_loaded(running: RunningDeployment) -> None:
+    """Until every model is loaded: before, whoever is answers for the others."""
+    end = time.monotonic() + 60
+    while any(model.state != READY for model in running.state().models):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_a_deployment_answers_what_its_model_answers_and_says_why(
     db: sm.Connection, samples: Floats
 ) -> None:
     running = db.deploy("DEPLOY MODELS big, mid AS vision ROUTE BY fixed USING model = 'mid'")
     assert db.deploy("vision") is running
     assert db.deployments() == (running,)
+    wait_loaded(running)
     answer = running.infer({"x": samples[:3]}, deadline_ms=60_000)
     alone = db.model("mid").load().run(None, {"x": samples[:3]})[0]
     np.testing.assert_array_equal(answer.outputs["scores"], alone)

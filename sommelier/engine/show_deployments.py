@@ -107,7 +107,7 @@ def promise(found: Deployment) -> str:
     """What UNDER says, in words; '' for nothing.
 
     >>> promise(Deployment("v", "models", "", (), sla_ms=50.0, quantile=0.99, min_accuracy=0.9))
-    'latency < 50 ms at p99, accuracy >= 90.0%'
+    'latency < 50 ms at p99, accuracy >= 90%'
     """
     parts = []
     if found.sla_ms is not None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from sommelier.analysis.latency import give_back_memory, trim_memory
-from sommelier.errors import MemoryBudgetError, SommelierError
+from sommelier.errors import MemoryBudgetError, SommelierError, UnknownNameError
 from sommelier.runtime import memory
 from sommelier.runtime.eviction import to_evict
 from sommelier.runtime.pool_entries import (
@@ -259,10 +259,13 @@ class ModelPool:
         """Unload everything, once it is not in use; what is being prepared is given up."""
         self._closed.set()
         self._loaders.shutdown(wait=True, cancel_futures=True)
-        for name in list(self._entries):
-            with self._changed:
-                self._entries[name].future = None  # one that was cancelled never ends
-            self.unload(name, reason="the pool was closed")
+        with self._changed:
+            entries = list(self._entries.items())
+            for _, entry in entries:
+                entry.future = None  # one that was cancelled never ends
+        for name, _ in entries:
+            with contextlib.suppress(UnknownNameError):  # a deployment that ends may forget it
+                self.unload(name, reason="the pool was closed")
 
     def __enter__(self) -> ModelPool:
         return self

@@ -303,8 +303,9 @@ def endless(**parameters: object) -> bytes:
 
 @contextmanager
 def standing_still(port: int, service: ModelService) -> Iterator[None]:
-    """`slow` runs for a client that goes away at the end of the block."""
-    body = endless()
+    """`slow` runs for a client that goes away at the end of the block. It comes first also when it
+    is asked again, in a thread, because it took the event loop too long."""
+    body = endless(priority=1)
     head = f"POST /v2/models/slow/infer HTTP/1.1\r\ncontent-length: {len(body)}\r\n\r\n"
     (slow,) = [d for d in service.deployments if d.name == "slow"]
     with socket.create_connection(("127.0.0.1", port)) as client:
