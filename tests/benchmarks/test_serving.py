@@ -77,7 +77,8 @@ def test_requests_that_had_to_wait_for_a_connection_are_late(
     monkeypatch.setattr(serving_load, "OPEN_CONNECTIONS", 1)
     found = serving_load._open(_post(server).text(), server.server_address[1], 0.5, 100.0, 0)
     assert found.sent > 30
-    assert found.p99_ms > 20 * found.sent / 2, "50 a second are answered, so half of it queues"
+    last_ms = 20 * found.sent - 500  # 20 ms each, one after the other; all were due in 500 ms
+    assert found.p99_ms > 0.9 * last_ms
 
 
 def test_the_highest_rate_is_found_within_the_precision() -> None:
