@@ -128,6 +128,15 @@ def test_a_hopeless_model_is_never_chosen_while_another_has_a_chance(
         assert chance[answer.model] >= 1e-3
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_an_unlucky_draw_does_not_make_a_small_chance_hopeless(seed: int) -> None:
+    quick = PooledModel("quick", 1.0, LatencyEstimate(13.0, None))  # 6e-7 within 3 ms
+    spread = PooledModel("spread", 1.0, LatencyEstimate(313.0, 842.0))  # 7e-3 within 3 ms
+    state = PoolState(ranked([quick, spread]))
+    policy = routing_policy("chance_constrained", seed=seed, shared=False)
+    assert chosen(policy, state, due_ms=3.0) == "spread"
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("budget", [0.0, -50.0])
 def test_without_time_a_policy_that_looks_at_time_takes_the_fastest_or_rejects(

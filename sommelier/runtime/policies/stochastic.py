@@ -86,7 +86,8 @@ class ChanceConstrained:
         if budget <= 0:
             return self._hopeless(quick, budget, pool, 0.0)
         model, probability, sure = self._best(pool, math.log(budget))
-        if model is None or model.latency.probability(budget) < HOPELESS:  # a draw misled, or all
+        if model is None or min(probability, model.latency.probability(budget)) < HOPELESS:
+            # a draw misled, for better or worse, or there is no chance: by what is known, then
             model = max(pool.models, key=lambda m: _known(m.latency.probability(budget)))
             probability, sure = _known(model.latency.probability(budget)), False
         if probability < max(HOPELESS, self.reject_below):
