@@ -18,7 +18,7 @@ from sommelier.analysis.fusion.search.costs import CostModel
 from sommelier.analysis.fusion.search.finishing import certificate, finalists
 from sommelier.analysis.fusion.search.options import FINALISTS
 from sommelier.analysis.fusion.search.ranking import candidates
-from sommelier.analysis.fusion.search.state import SLOWER, Elite, State
+from sommelier.analysis.fusion.search.state import SLOWER, Elite, State, StateFolder
 from sommelier.analysis.fusion.search.study import Study, arrays
 from tests.analysis.fusion.digit_tasks import Digits, digits
 from tests.analysis.fusion.test_search import SHORT
@@ -96,6 +96,35 @@ def test_the_last_finalist_is_the_one_that_loses_least(study: Digits) -> None:
         state, elites=tuple(replace(e, drop=d) for e, d in zip(state.elites, drops, strict=True))
     )
     assert [f.step for f in finalists(asked, state, cancelled=_always)] == [0, 1, 2, 5]
+
+
+def test_what_came_near_is_tried_after_all_elites_as_far_as_there_is_room(study: Digits) -> None:
+    asked = _study(study, STRICT)
+    state = _state(asked, FINALISTS)
+    elites = state.elites
+    slow = replace(state, elites=elites[2:], best=elites[2]).with_near(elites[0])
+    assert [f.step for f in finalists(asked, slow, cancelled=_always)] == [2, 3, 0]
+    none = replace(State(), near=elites[1:3])
+    assert [f.step for f in finalists(asked, none, cancelled=_always)] == [1, 2]
+    full = state.with_near(replace(elites[0], step=9))
+    assert [f.step for f in finalists(asked, full, cancelled=_always)] == [0, 1, 2, 3]
+
+
+def test_of_what_came_near_the_least_losses_are_remembered(study: Digits, tmp_path: Path) -> None:
+    asked = _study(study, STRICT)
+    state = _state(asked, 4)
+    near = State()
+    for elite, drop in zip(state.elites, (0.03, 0.01, 0.04, 0.02), strict=True):
+        near = near.with_near(replace(elite, drop=drop))
+    folder = StateFolder(tmp_path, "key")
+    folder.save(near)
+    again = folder.load(asked.module.graph)
+    assert again is not None
+    assert [(e.step, e.drop) for e in again.near] == [(1, 0.01), (3, 0.02)]
+    assert again.kept == ()
+    weights = again.near[0].weights
+    assert all(np.array_equal(weights[n], v) for n, v in state.elites[1].weights.items())
+    assert {p.name for p in tmp_path.glob("*.npz")} == {"step1.npz", "step3.npz"}
 
 
 def test_finalists_of_earlier_runs_are_counted_in_the_intervals(study: Digits) -> None:

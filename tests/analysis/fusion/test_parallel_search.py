@@ -33,7 +33,7 @@ from sommelier.analysis.sandbox import Sandbox
 from sommelier.errors import AnalysisError, WorkerCrashedError
 from sommelier.fusion_records import FusionStep
 from tests.analysis.fusion.digit_tasks import Digits, digits, keep, stored
-from tests.analysis.fusion.test_search import SHORT, TRAINING
+from tests.analysis.fusion.test_search import SHORT, TRAINING, weight_files
 
 PAIR = replace(
     SHORT, workers=2, epochs=40, steps=6, tolerance=0.1, training=replace(TRAINING, epochs=3)
@@ -224,9 +224,7 @@ def test_two_workers_come_to_the_same_again(
     assert [step.step for step in found.trace] == list(range(len(found.trace)))
     assert len(found.trace) == 5  # steps after which three quarters are used, 4.5 of 6
     assert found.epochs + sum(f.epochs for f in found.finalists) <= PAIR.epochs
-    assert {p.name for p in tmp_path.iterdir()} == {
-        STATE, *(f"step{step}.npz" for step, _ in found.elites)
-    }  # fmt: skip
+    assert {p.name for p in tmp_path.iterdir()} == {STATE, *weight_files(tmp_path, found)}
     assert not _trainers()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -310,9 +311,14 @@ def test_the_folder_of_another_search_is_refused(study: Digits, tmp_path: Path) 
         _run(study, replace(SHORT, steps=1, seed=4), tmp_path)
 
 
+def weight_files(folder: Path, found: SearchResult) -> set[str]:
+    """Of elites and of what came near, which the folder's state names."""
+    near = [candidate["step"] for candidate in json.loads((folder / STATE).read_text())["near"]]
+    return {f"step{step}.npz" for step in (*near, *(step for step, _ in found.elites))}
+
+
 def test_weights_that_no_elite_needs_are_deleted(study: Digits, tmp_path: Path) -> None:
     found = _run(study, SHORT, tmp_path)
-    kept = {f"step{step}.npz" for step, _ in found.elites}
-    assert {path.name for path in tmp_path.iterdir()} == {STATE, *kept}
+    assert {path.name for path in tmp_path.iterdir()} == {STATE, *weight_files(tmp_path, found)}
     fresh = StateFolder(tmp_path / "empty", "key")
     assert fresh.load(AbsGraph.original(study.models)) is None

@@ -57,8 +57,8 @@ class Attempt:
     """What training came to. place : of the child that was trained among those proposed.
 
     predicted : its worst drop before training, None where there was no choice. hopeless : it was
-    given up early. failed : it lost so much that what shares more is not worth trying. weights : of
-    one within the search's tolerance, else None.
+    given up early. failed : it lost so much that what shares more is not worth trying. met : it is
+    within the search's tolerance. weights : of such a one and of one that is near, else None.
     """
 
     place: int
@@ -67,6 +67,7 @@ class Attempt:
     epochs: int
     hopeless: bool
     failed: bool
+    met: bool
     weights: Weights | None = field(repr=False)
 
 
@@ -87,7 +88,8 @@ def attempt(
     return Attempt(
         place, drop, predicted, epochs, why == "out of reach",
         not drop <= tolerance + proposal.close,  # NaN failed too
-        arrays(module) if drop <= tolerance else None,
+        drop <= tolerance,
+        arrays(module) if drop <= study.nearly else None,
     )  # fmt: skip
 
 

@@ -117,6 +117,7 @@ def outputs(model: ModelProto, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[
 
 def _chosen(study: Study, state: State) -> list[Elite]:
     """The fastest and a few more, each SLOWER than the one before; the last one loses least.
+    Where elites are too few, what came near is among them, after all elites.
 
     What is fastest of many was just within the tolerance, and where it is tight several may fail
     for that alone. The limit on FLOPs is exact and known before; so is the one on memory, an
@@ -140,7 +141,7 @@ def _chosen(study: Study, state: State) -> list[Elite]:
         last = len(found) == FINALISTS - 1
         found.append(min(ranked, key=lambda e: (beyond(e), e.drop)) if last else ranked[0])
         ranked = [e for e in ranked if e.share >= SLOWER * found[-1].share]
-    return found
+    return [*found, *filter(usable, state.near)][:FINALISTS]
 
 
 def _written(study: Study, elite: Elite, share: _Share, ending: _Ending) -> Finalist:

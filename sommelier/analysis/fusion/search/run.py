@@ -184,10 +184,13 @@ def _after(study: Study, state: State, child: Child, made: Attempt) -> State:
     share, graph = study.costs.share(child.graph), child.graph
     following = replace(state, idle=state.idle + 1)
     if made.weights is not None:
-        elite = Elite(state.step, graph, made.weights, share, made.drop)
-        blamed = {e: n for e, n in state.blamed.items() if e not in child.edges}
-        following = replace(state, idle=0, blamed=blamed).with_elite(elite)
-    elif share < state.share:
+        found = Elite(state.step, graph, made.weights, share, made.drop)
+        if made.met:
+            blamed = {e: n for e, n in state.blamed.items() if e not in child.edges}
+            following = replace(state, idle=0, blamed=blamed).with_elite(found)
+        else:
+            following = following.with_near(found)
+    if not made.met and share < state.share:
         following = replace(following, floor=max(state.floor, share))
     if made.failed:
         failed = {**state.failed, f"step {state.step}": graph.capacity}
@@ -213,7 +216,7 @@ def _record(study: Study, state: State, child: Child, made: Attempt) -> FusionSt
         pair=texts(study.module.graph, child.pairs) or ", ".join(shares(child.graph)) or None,
         flops=cost.flops, latency_ms=cost.latency_ms, drop_predicted=made.predicted,
         drop_measured=made.drop, epochs=made.epochs, elapsed_ms=state.elapsed_ms,
-        accepted=made.weights is not None and child.share < state.share,
+        accepted=made.met and child.share < state.share,
         reason=None if child.base is None else f"from step {child.base.step}",
     )  # fmt: skip
 

@@ -23,15 +23,17 @@ from sommelier.fusion_records import FusionStep
 
 Weights = Mapping[str, NDArray[Any]]
 
-FORMAT = 2
+FORMAT = 3
 ELITES = 16  # GMorph 4.3.1: what the list holds; the oldest goes first
+NEAREST = 2  # how many of the near are remembered
 SLOWER = 1.15  # predicted cost of a finalist over that of the one before
 STATE = "search.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Elite:
-    """A candidate that met the search's tolerance. share : predicted cost over the originals'.
+    """A candidate that met the search's tolerance, or came near. share : predicted cost over the
+    originals'.
 
     drop : of the worst task on the `select` samples.
     """
@@ -47,6 +49,8 @@ class Elite:
 class State:
     """A search between two steps. best : the cheapest elite so far, kept when the list forgets it.
 
+    near : what lost more than an elite may and little enough to be a finalist after training on,
+    the least loss first.
     tried : keys of candidates that were trained. failed : capacities of what lost too much, by
     step. blamed : how often what reads what (`Outcome.edges`) was part of such a failure since it
     was last part of an elite. floor : the largest share of what has failed and was cheaper than the
@@ -62,6 +66,7 @@ class State:
     last_drop: float = 0.0
     elites: tuple[Elite, ...] = ()
     best: Elite | None = None
+    near: tuple[Elite, ...] = ()
     tried: frozenset[str] = frozenset()
     failed: Mapping[str, Capacity] = field(default_factory=dict)
     blamed: Mapping[str, int] = field(default_factory=dict)
@@ -84,6 +89,10 @@ class State:
         best = elite if self.best is None or elite.share < self.best.share else self.best
         return replace(self, elites=(*self.elites, elite)[-ELITES:], best=best)
 
+    def with_near(self, candidate: Elite) -> State:
+        near = sorted((*self.near, candidate), key=lambda e: (e.drop, e.share))
+        return replace(self, near=tuple(near[:NEAREST]))
+
 
 class StateFolder:
     """A folder that holds one search. key : of everything that decides its result."""
@@ -94,12 +103,13 @@ class StateFolder:
 
     def save(self, state: State) -> None:
         """Replaces what the folder holds; a kill at any time leaves the one or the other."""
-        for elite in state.kept:
+        weighed = (*state.kept, *state.near)
+        for elite in weighed:
             if not self._weights(elite.step).exists():
                 self._write_weights(elite)
         text = json.dumps({"format": FORMAT, "key": self.key, **_plain(state)})
         _replace(self.folder / STATE, lambda stream: stream.write(text.encode()))
-        self._sweep(state.kept)
+        self._sweep(weighed)
 
     def _sweep(self, kept: Iterable[Elite]) -> None:
         """Deletes weights of others, which a later step of the same number must not take for its
@@ -133,16 +143,17 @@ class StateFolder:
             raise UnusableStateError(
                 f"{self.folder} cannot be read: {first_line(error)}", hint="delete it"
             ) from error
-        self._sweep(state.kept)
+        self._sweep((*state.kept, *state.near))
         return state
 
     def _restored(self, content: Mapping[str, Any], original: AbsGraph) -> State:
         elites = {e["step"]: self._elite(e, original) for e in content["kept"]}
+        near = tuple(self._elite(e, original) for e in content["near"])
         failed = {n: _capacity(values) for n, values in content["failed"].items()}
         return State(
             content["step"], content["epochs"], content["elapsed_ms"], content["idle"],
             content["last_drop"], tuple(elites[step] for step in content["elites"]),
-            None if content["best"] is None else elites[content["best"]],
+            None if content["best"] is None else elites[content["best"]], near,
             frozenset(content["tried"]), failed, content["blamed"],
             content["floor"],
             tuple(FusionStep(**step) for step in content["trace"]),
@@ -187,10 +198,8 @@ def _plain(state: State) -> dict[str, Any]:
         "idle": state.idle,
         "last_drop": state.last_drop,
         "certified": state.certified,
-        "kept": [
-            {"step": e.step, "edges": e.graph.edges(), "share": e.share, "drop": e.drop}
-            for e in state.kept
-        ],
+        "kept": [_named(elite) for elite in state.kept],
+        "near": [_named(candidate) for candidate in state.near],
         "elites": [elite.step for elite in state.elites],
         "best": None if state.best is None else state.best.step,
         "tried": sorted(state.tried),
@@ -198,6 +207,15 @@ def _plain(state: State) -> dict[str, Any]:
         "floor": state.floor,
         "failed": {name: asdict(capacity) for name, capacity in state.failed.items()},
         "trace": [asdict(step) for step in state.trace],
+    }
+
+
+def _named(elite: Elite) -> dict[str, Any]:
+    return {
+        "step": elite.step,
+        "edges": elite.graph.edges(),
+        "share": elite.share,
+        "drop": elite.drop,
     }
 
 

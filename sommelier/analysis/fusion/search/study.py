@@ -60,6 +60,12 @@ class Study:
         chance = min(CHANCE / len(self.lessons.splits.select), MOST_CHANCE)
         return max(self.options.tolerance / 2, chance)
 
+    @property
+    def nearly(self) -> float:
+        """What a candidate may have lost that becomes a finalist where elites are few: all of what
+        is asked for, and what may be chance."""
+        return max(self.tolerance, self.options.tolerance + MOST_CHANCE)
+
     @cached_property
     def inputs(self) -> list[Tensor]:
         """Those that maps are fitted on."""
