@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
@@ -14,7 +14,7 @@ from sommelier.runtime.policy import Decision
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Answer:
     """The outputs of a request, by name, and how they came about.
 
@@ -24,6 +24,7 @@ class Answer:
     stage : of a cascade, the last stage that answered a sample, from 0; stages, scores : of each
     sample the stage that answered it and how sure that was (NaN from the last one).
     predicted : names of the outputs that no model gave but links predict; () when all were given.
+    samples : in the request.
     """
 
     outputs: Mapping[str, Array]
@@ -38,6 +39,7 @@ class Answer:
     stages: tuple[int, ...] = ()
     scores: tuple[float, ...] = ()
     predicted: tuple[str, ...] = ()
+    samples: int = 1
 
     @property
     def policy(self) -> str:
@@ -48,6 +50,12 @@ class Answer:
     def reason(self) -> str:
         """Why this model answered, in words; made when asked for."""
         return f"{self.note}: {self.decision.reason}" if self.note else self.decision.reason
+
+
+class Cancellable(Protocol):
+    """What another thread may give up."""
+
+    def cancel(self) -> object: ...
 
 
 class Ticket(Future[Answer]):
@@ -70,6 +78,12 @@ class Ticket(Future[Answer]):
             return False
         self._on_cancel()
         return True
+
+    def given_up(self) -> None:
+        """The request was given up, by this ticket or without it: who waits is told."""
+        super().cancel()
+        self.set_running_or_notify_cancel()
+        self.forget()
 
     def forget(self) -> None:
         """It has its answer: let go of the request, so that its inputs are freed at once."""

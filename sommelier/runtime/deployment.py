@@ -12,7 +12,7 @@ from typing import Any
 from sommelier.deployment_records import Deployment
 from sommelier.errors import InputError, first_line
 from sommelier.records import TensorSpec
-from sommelier.runtime.answers import Answer, Ticket
+from sommelier.runtime.answers import Answer, Cancellable, Ticket
 from sommelier.runtime.cascade import Cascade
 from sommelier.runtime.collaborate import CollaborativePlan
 from sommelier.runtime.deployment_state import DeploymentState, ServedState, Status, Switch
@@ -86,6 +86,8 @@ class RunningDeployment:
         """
         job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
         ticket = self._dispatcher.answer(job) or self._dispatcher.submit(job)
+        if isinstance(ticket, Answer):
+            return ticket
         try:
             return ticket.result()
         except BaseException:
@@ -115,19 +117,19 @@ class RunningDeployment:
         priority: int = 0,
         min_accuracy: float | None = None,
         outputs: Sequence[str] | None = None,
-        begun: Callable[[Ticket], None] | None = None,
+        begun: Callable[[Cancellable], None] | None = None,
     ) -> Answer | None:
         """The answer if it can be had in this thread at once: nothing waits, a server is idle, one
         model answers and takes at most so long on average. None, and nothing has happened, if not.
-        For event loops that must not stand still. begun : gets the ticket before the run, which
-        another thread may cancel when it takes longer after all."""
+        For event loops that must not stand still. begun : gets the request before the run, which
+        another thread may cancel when it takes longer after all: CancelledError is raised then."""
         if self._now.deployment.kind != "models":
             return None
         job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
         if begun is not None:
-            begun(job.ticket)
-        ticket = self._dispatcher.answer(job, at_most_ms=at_most_ms)
-        return None if ticket is None else ticket.result()
+            begun(job)
+        found = self._dispatcher.answer(job, at_most_ms=at_most_ms)
+        return found.result() if isinstance(found, Ticket) else found
 
     # ---- what it is
 

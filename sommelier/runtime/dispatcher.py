@@ -13,6 +13,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import Generic
 
 from sommelier.errors import RejectedError, UnknownNameError
@@ -52,6 +53,7 @@ class Dispatcher(Generic[P]):
         self._clock = clock
         self._requests = OpenRequests(table, telemetry, device, clock, self._loading_ended)
         self._closed = False
+        self._draining = 0
         self._wakes_ms = math.inf
         self._workers: list[threading.Thread] = []
         self._hire(table.servers)
@@ -92,39 +94,47 @@ class Dispatcher(Generic[P]):
         """Let a request wait for its answer. Raises RejectedError when it is refused."""
         with self._changed:
             self._requests.accept(job)
+            ticket = job.awaited()
             self._call()
-        return job.ticket
+        return ticket
 
-    def answer(self, job: Job, *, at_most_ms: float = math.inf) -> Ticket | None:
+    def answer(self, job: Job, *, at_most_ms: float = math.inf) -> Answer | Ticket | None:
         """The same in the caller's own thread, which saves two changes of threads: if nothing
         waits, a server is idle, and the model is loaded and takes at most so long on average.
-        None, and nothing has happened, if not. Raises RejectedError."""
+        None, and nothing has happened, if not. A ticket where another thread has to go on.
+
+        Raises RejectedError, what the model raises, and CancelledError once `job.cancel` ended it.
+        """
         requests = self._requests
         with self._changed:
-            if len(requests.scheduler.queue) or not requests.scheduler.idle:
-                return None
-            requests.accept(job)
-            turn = requests.next(job, at_most_ms)
+            turn = requests.begin(job, at_most_ms)
             if turn is None:
-                requests.withdraw(job)
                 return None
-            self._call_timer()
+            if requests.table.hedge:
+                self._timing.notify()
         while turn is not None:
-            self._serve(turn)
+            result = self._serve(turn, here=True)
+            if isinstance(result, Answer):
+                return result
+            if result is not None:
+                raise result
             with self._changed:
                 turn = None if job.settled else requests.next(job)
                 if len(requests.scheduler.queue):
-                    self._call()  # who came meanwhile, or this one for its next model
+                    self._call()  # who came meanwhile, and this one for its next model
+        if job.ticket is None:
+            raise CancelledError
         return job.ticket
 
     def cancel(self, job: Job) -> None:
         """Forget a request; a run of it ends before its next operator."""
         with self._changed:
-            if not self._requests.settle(job):
+            if not self._requests.settle(job) or not job.accepted:
                 return
             self._requests.counts.cancelled += 1
-        job.ticket.set_running_or_notify_cancel()
-        self._let_go(job)
+        if job.ticket is not None:
+            job.ticket.given_up()
+        self._let_go()
 
     def warm(self, names: tuple[str, ...]) -> None:
         """Let these models be loaded."""
@@ -154,7 +164,9 @@ class Dispatcher(Generic[P]):
     def drain(self, timeout_s: float | None = None) -> int:
         """Wait until every accepted request has its answer; the number of those that have not."""
         with self._changed:
+            self._draining += 1  # a notice that nobody waits for costs a microsecond
             self._quiet.wait_for(lambda: self._requests.count == 0, timeout_s)
+            self._draining -= 1
             return self._requests.count
 
     def close(self) -> None:
@@ -204,6 +216,12 @@ class Dispatcher(Generic[P]):
             self._workers.append(worker)
             worker.start()
 
+    def _gone(self) -> None:
+        """One request less has no answer."""
+        self._requests.count -= 1
+        if self._draining and not self._requests.count:
+            self._quiet.notify_all()
+
     # ---- without the lock
 
     def _work(self) -> None:
@@ -215,14 +233,18 @@ class Dispatcher(Generic[P]):
                         return
                     self._changed.wait()
                 self._call_timer()
-            self._serve(turn)
+            result = self._serve(turn)
+            if result is not None:
+                self._deliver(job_of(turn.request), result)
 
-    def _serve(self, turn: Turn) -> None:
-        """Run the model of a turn and give its answer, or what became of it, to who waits."""
+    def _serve(self, turn: Turn, *, here: bool = False) -> Answer | Exception | None:
+        """Run the model of a turn: what who waits is to get; None: nothing, or not yet.
+
+        here : who waits gets it from this thread, so nothing is left of the request.
+        """
         job, answer = job_of(turn.request), turn.answer
         if isinstance(answer, Rejection):
-            self._refuse(job, answer)
-            return
+            return self._refused(job, answer, here=here)
         table: Table[P] = job.table
         try:
             model = table.view.acquire(answer.model)
@@ -232,7 +254,7 @@ class Dispatcher(Generic[P]):
             with self._changed:
                 self._requests.lost(turn)
                 self._look_again()
-            return
+            return None
         began = self._clock()
         outcome = _run(table, job, answer.model, model)
         took_ms = self._clock() - began
@@ -240,30 +262,33 @@ class Dispatcher(Generic[P]):
         table.view.release(answer.model)
         with self._changed:
             result = self._requests.finished(turn, outcome, took_ms)
-        if result is not None:
-            self._deliver(job, result)
+            if here and result is not None:
+                self._gone()
+                if self._requests.scheduler.queue.waiting:
+                    self._call()  # who came meanwhile
+        return result
 
-    def _refuse(self, job: Job, rejection: Rejection) -> None:
+    def _refused(self, job: Job, rejection: Rejection, *, here: bool) -> Exception | None:
         with self._changed:
             error = self._requests.refused(job, rejection)
-        if error is not None:
-            self._deliver(job, error)
+            if here and error is not None:
+                self._gone()
+        return error
 
     def _deliver(self, job: Job, result: Answer | Exception) -> None:
         """Give a settled request what it waits for, unless it was cancelled in between."""
-        if job.ticket.set_running_or_notify_cancel():
+        ticket = job.awaited()
+        if ticket.set_running_or_notify_cancel():
             if isinstance(result, Answer):
-                job.ticket.set_result(result)
+                ticket.set_result(result)
             else:
-                job.ticket.set_exception(result)
-        self._let_go(job)
+                ticket.set_exception(result)
+        ticket.forget()
+        self._let_go()
 
-    def _let_go(self, job: Job) -> None:
-        job.ticket.forget()
+    def _let_go(self) -> None:
         with self._changed:
-            self._requests.count -= 1
-            if not self._requests.count:
-                self._quiet.notify_all()
+            self._gone()
 
     def _keep_time(self) -> None:
         """The timer: deadlines of who waits, second models, models that may be asked for again."""
@@ -283,7 +308,10 @@ class Dispatcher(Generic[P]):
                     self._timing.wait(max(left, 0.0) / 1e3)
             for turn in expired:
                 assert isinstance(turn.answer, Rejection), "it expired"
-                self._refuse(job_of(turn.request), turn.answer)
+                job = job_of(turn.request)
+                error = self._refused(job, turn.answer, here=False)
+                if error is not None:
+                    self._deliver(job, error)
 
 
 def _run(table: Table[P], job: Job, name: str, model: P) -> Outcome | Exception | None:

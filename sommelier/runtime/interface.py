@@ -16,6 +16,7 @@ from sommelier.storage.naming import nearest
 
 Array = NDArray[Any]
 Given = Mapping[str, Any] | Array | Sequence[bytes]
+_NONE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +75,7 @@ class Interface:
         loaded so far, or asks for an output there is not."""
         if outputs is not None and self._first is not None:
             self._check_outputs(outputs)
-        if not isinstance(given, Mapping):
+        if type(given) is not dict and not isinstance(given, Mapping):  # the latter takes long
             if len(given) == 0:
                 raise InputError("no items are given")
             return Inputs(given, len(given), {}, frozenset())
@@ -82,19 +83,23 @@ class Interface:
         if first is None:
             return Inputs(given, 1, {}, frozenset())
         feed = first.check(given)
-        unfit = [name for name, other in self._known.items() if not self._fits(other, given)]
-        return Inputs(given, feed.samples, {first.form: feed}, frozenset(unfit))
+        unfit = _NONE
+        if len(self._known) > 1:
+            others = self._known.items()
+            unfit = frozenset(name for name, other in others if not self._fits(other, given))
+        return Inputs(given, feed.samples, {first.form: feed}, unfit)
 
     def feed(self, inputs: Inputs, name: str, predictor: Predictor) -> Feed:
         """The inputs as a model takes them. Raises InputError."""
-        if not isinstance(inputs.given, Mapping):
-            return predictor.feed_items(inputs.given)
+        given = inputs.given
+        if type(given) is not dict and not isinstance(given, Mapping):
+            return predictor.feed_items(given)
         if name not in self._known:
             self.learn(name, predictor)
         signature = self._known[name]
         found = inputs.feeds.get(signature.form)
         if found is None:
-            found = signature.check(self._renamed(inputs.given, signature))
+            found = signature.check(self._renamed(given, signature))
             inputs.feeds[signature.form] = found
         return found
 

@@ -27,16 +27,18 @@ class Job:
     """A request from its acceptance to its answer. The dispatcher's lock guards all but `progress`,
     which belongs to the thread that runs it.
 
-    request : as it waits or runs. waits, since_ms : whether it waits, and when it began to. held :
-    the state of the pool in which no model could take it. table : by which its last model was
-    chosen. runs : what ends each run of it. errors : of models that failed on it. hedged : two
-    models were asked. settled : somebody has its answer. progress : of an answering that asks
-    several models.
+    accepted : it counts among those that have no answer. request : as it waits or runs. waits,
+    since_ms : whether it waits, and when it began to. held : the state of the pool in which no
+    model could take it. table : by which its last model was chosen. runs : what ends each run of
+    it. errors : of models that failed on it. hedged : two models were asked. settled : somebody has
+    its answer. progress : of an answering that asks several models. ticket : None as long as only
+    the thread that runs it may answer it.
     """
 
     __slots__ = (
-        "errors", "hedged", "held", "infer_ms", "inputs", "note", "outputs", "progress",
-        "queue_ms", "request", "runs", "settled", "since_ms", "table", "ticket", "waits",
+        "_cancel", "accepted", "errors", "hedged", "held", "infer_ms", "inputs", "note", "outputs",
+        "progress", "queue_ms", "request", "runs", "settled", "since_ms", "table", "ticket",
+        "waits",
     )  # fmt: skip
 
     def __init__(
@@ -45,8 +47,10 @@ class Job:
         """cancel : gives a request up."""
         self.inputs = inputs
         self.outputs = outputs
-        self.ticket = Ticket(lambda: cancel(self))
+        self._cancel = cancel
+        self.ticket: Ticket | None = None
         self.request = ANSWERED
+        self.accepted = False
         self.waits = True
         self.since_ms = self.queue_ms = self.infer_ms = 0.0
         self.held = -1
@@ -57,6 +61,16 @@ class Job:
         self.progress: Any = None
         self.note = ""
 
+    def awaited(self) -> Ticket:
+        """Its ticket, made when it is first wanted: a future costs as much as a decision."""
+        if self.ticket is None:
+            self.ticket = Ticket(self.cancel)
+        return self.ticket
+
+    def cancel(self) -> None:
+        """Give it up; nothing happens to what is answered."""
+        self._cancel(self)
+
 
 def job_of(request: Request) -> Job:
     """What a dispatcher lets wait."""
@@ -65,7 +79,7 @@ def job_of(request: Request) -> Job:
     return job
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """What a model's run brought to a request; the fields are those of Answer."""
 
@@ -161,11 +175,14 @@ def answer_of(job: Job, turn: Turn, decision: Decision, outcome: Outcome, now_ms
         infer_ms=job.infer_ms,
         total_ms=now_ms - turn.request.arrived_ms,
         deployment=job.table.deployment,
-        note="; ".join(note for note in (job.note, outcome.note) if note),
+        note=f"{job.note}; {outcome.note}"
+        if job.note and outcome.note
+        else job.note or outcome.note,
         stage=outcome.stage,
         stages=outcome.stages,
         scores=outcome.scores,
         predicted=outcome.predicted,
+        samples=turn.request.samples,
     )
 
 

@@ -9,6 +9,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from typing import Any
 
@@ -64,27 +65,30 @@ class OpenRequests:
 
     def accept(self, job: Job) -> None:
         """Let it wait. Raises RejectedError."""
-        if self.refusing is not None:
-            self.counts.refused(503)
-            raise RejectedError(self.refusing, status=503)
         now = self._clock()
-        refused = self.scheduler.submit(job.request, now)
-        if refused is not None:
-            self.counts.refused(refused.status)
-            raise error_of(refused)
-        job.since_ms = now
-        self.count += 1
+        self._admit(job, now)
+        self.scheduler.requeue(job.request)
+        job.awaited()
+        self._accepted(job, now)
 
-    def withdraw(self, job: Job) -> None:
-        """As if it had not been accepted."""
-        self.scheduler.cancel(job.request)
-        self.count -= 1
+    def begin(self, job: Job, at_most_ms: float) -> Turn | None:
+        """The turn of a request that need not wait: nobody else does, a server is idle, its model
+        is loaded and takes at most so long on average. None, and nothing has happened, if not.
 
-    def next(self, only: Job | None = None, at_most_ms: float = math.inf) -> Turn | None:
-        """The next turn that can begin, of all requests or of one.
-
-        at_most_ms : None too if the model is slower than that; the request waits on.
+        Raises RejectedError.
         """
+        scheduler, now = self.scheduler, job.request.arrived_ms
+        if scheduler.queue.waiting or not scheduler.idle:
+            return None
+        self._admit(job, now)
+        found = decide(scheduler, self.loading, self.table, job.request, now)
+        if found is None or _too_slow(found[0], at_most_ms):
+            return None
+        self._accepted(job, now)
+        return self._start(job, found, now)
+
+    def next(self, only: Job | None = None) -> Turn | None:
+        """The next turn that can begin, of all requests or of one."""
         if self._hedges and only is None:
             return self._hedges.popleft()
         scheduler, loading, now = self.scheduler, self.loading, self._clock()
@@ -99,14 +103,8 @@ class OpenRequests:
             if found is None:
                 job.held = loading.epoch
                 scheduler.requeue(request)
-            elif _too_slow(found[0], at_most_ms):
-                scheduler.requeue(request)
-                return None
             else:
-                answer, job.note = found
-                job.queue_ms += now - job.since_ms
-                job.waits, job.table = False, self.table
-                return scheduler.start(request, answer, now)
+                return self._start(job, found, now)
         return None
 
     def settle(self, job: Job) -> bool:
@@ -125,6 +123,8 @@ class OpenRequests:
         """All that had no answer yet."""
         requests = [turn.request for turn in self.scheduler.turns]
         jobs = {job_of(request) for request in (*requests, *self.scheduler.queue.waiting)}
+        for job in jobs:
+            job.awaited()
         return [job for job in jobs if self.settle(job)]
 
     def finished(
@@ -195,14 +195,40 @@ class OpenRequests:
                 at = min(at, due)
                 continue
             job.hedged = True
+            job.awaited()
             choice = second_choice(turn, self.scheduler, self.loading.loaded, now)
             if choice is not None:
                 self.counts.hedged += 1
                 self._hedges.append(self.scheduler.start(turn.request, choice, now))
         return at
 
+    def _admit(self, job: Job, now_ms: float) -> None:
+        """Raises RejectedError for a request that is not to wait, CancelledError for one that was
+        given up before it came."""
+        if job.settled:
+            raise CancelledError
+        if self.refusing is not None:
+            self.counts.refused(503)
+            raise RejectedError(self.refusing, status=503)
+        refused = self.scheduler.refusal(job.request, now_ms)
+        if refused is not None:
+            self.counts.refused(refused.status)
+            raise error_of(refused)
+
+    def _accepted(self, job: Job, now_ms: float) -> None:
+        job.accepted, job.since_ms = True, now_ms
+        self.count += 1
+
+    def _start(self, job: Job, found: tuple[Decision | Rejection, str], now_ms: float) -> Turn:
+        """The turn of a request that waits no longer."""
+        answer, job.note = found
+        job.queue_ms += now_ms - job.since_ms
+        job.waits, job.table = False, self.table
+        return self.scheduler.start(job.request, answer, now_ms)
+
     def _again(self, job: Job, request: Request, now_ms: float) -> None:
-        """It waits for its next model."""
+        """It waits for its next model, which another thread may run."""
+        job.awaited()
         job.request, job.since_ms, job.waits = request, now_ms, True
         self.scheduler.requeue(request)
 

@@ -178,8 +178,9 @@ class ModelPool:
     def acquire(self, name: str) -> Predictor | None:
         """The model for one run, to be followed by `release`; None if it is not loaded."""
         with self._changed:
-            self._entry(name).rate.used(self._clock())  # who asks in vain counts too
-            return self._acquired(name)
+            entry, now_s = self._entry(name), self._clock()
+            entry.rate.used(now_s)  # who asks in vain counts too
+            return _leased(entry, now_s)
 
     def release(self, name: str) -> None:
         """The end of a run that `acquire` began."""
@@ -188,7 +189,7 @@ class ModelPool:
             assert entry.leases > 0, "acquire comes first"
             entry.leases -= 1
             entry.used_s = self._clock()
-            if entry.leases == 0:
+            if entry.state == UNLOADING:
                 self._changed.notify_all()
 
     @contextmanager
@@ -372,12 +373,7 @@ class ModelPool:
 
     def _acquired(self, name: str) -> Predictor | None:
         with self._changed:
-            entry = self._entry(name)
-            if entry.state != READY:
-                return None
-            entry.leases += 1
-            entry.used_s = self._clock()
-            return entry.predictor
+            return _leased(self._entry(name), self._clock())
 
     def _start_watch(self) -> None:
         if self.rules.keep_alive_s is not None and self._watch is None:
@@ -389,6 +385,14 @@ class ModelPool:
         while not self._closed.wait(max(0.05, self.rules.keep_alive_s / 4)):
             with contextlib.suppress(SommelierError):
                 self.expire()
+
+
+def _leased(entry: Entry, now_s: float) -> Predictor | None:
+    if entry.state != READY:
+        return None
+    entry.leases += 1
+    entry.used_s = now_s
+    return entry.predictor
 
 
 def _done(error: Exception | None) -> Future[None]:

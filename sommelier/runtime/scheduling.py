@@ -28,7 +28,7 @@ from sommelier.runtime.telemetry import LatencyEstimate, Telemetry
 SAFETY_SDS = 2.0  # runtime.md 6: admission counts the mean and two deviations of the fastest model
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Turn:
     """A request whose turn has come: the model that answers it, or why none does."""
 
@@ -102,7 +102,8 @@ class Scheduler:
     @property
     def idle(self) -> int:
         """Servers that could take a request now."""
-        return max(self.servers - len(self._running), 0)
+        idle = self.servers - len(self._running)
+        return idle if idle > 0 else 0
 
     @property
     def running(self) -> int:
@@ -120,7 +121,7 @@ class Scheduler:
 
     def submit(self, request: Request, now_ms: float) -> Rejection | None:
         """Let a request wait, or say why not (429, 503, 504)."""
-        refused = self._refusal(request, now_ms)
+        refused = self.refusal(request, now_ms)
         if refused is None:
             self.queue.add(request)
         return refused
@@ -264,7 +265,8 @@ class Scheduler:
         waiting = len(self.queue)
         return Decision(name, "fallback", rule, latency.mean_ms, latency.std_ms, left, waiting)
 
-    def _refusal(self, request: Request, now_ms: float) -> Rejection | None:
+    def refusal(self, request: Request, now_ms: float) -> Rejection | None:
+        """Why a request may not wait (429, 503, 504); None if it may."""
         if self.fallback is None:
             if not self.models:
                 return NO_MODEL
@@ -274,10 +276,12 @@ class Scheduler:
                 return Rejection(503, reason)
         if self.rules.expire and request.deadline_ms <= now_ms:
             return _expired(request, now_ms)
-        if len(self.queue) >= self.rules.limit:
+        if len(self.queue.waiting) >= self.rules.limit:
             reason = f"{self.rules.limit} requests wait already, the limit of this deployment"
             return Rejection(429, reason, _or_none(self.expected_wait_ms(1, now_ms)))
-        return self._late(request, now_ms) if self.rules.admission and self.models else None
+        if request.deadline_ms == math.inf or not self.rules.admission or not self.models:
+            return None
+        return self._late(request, now_ms)
 
     def _late(self, request: Request, now_ms: float) -> Rejection | None:
         """The refusal of a request that would be late whatever is done, by estimate."""

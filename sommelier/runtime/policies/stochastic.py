@@ -85,6 +85,11 @@ class ChanceConstrained:
             budget = (request.deadline_ms - arrived) * self.headroom + arrived - now_ms
         if budget <= 0:
             return self._hopeless(quick, budget, pool, 0.0)
+        if budget == math.inf and self.sla_prob < 1:
+            known = (m for m in pool.models if m.latency.mean_ms == m.latency.mean_ms)
+            model = next(known, None)
+            if model is not None:  # every chance is 1, whatever is drawn
+                return decision(self.name, SURE, model, budget, pool, 1.0)
         model, probability, sure = self._best(pool, math.log(budget))
         if model is None or min(probability, model.latency.probability(budget)) < HOPELESS:
             # a draw misled, for better or worse, or there is no chance: by what is known, then

@@ -33,6 +33,7 @@ from sommelier.runtime.server.protocol import (
 if TYPE_CHECKING:
     import grpc
 
+    from sommelier.runtime.answers import Cancellable
     from sommelier.runtime.server.service import ModelService
 
 OPEN = frozenset({"ServerLive", "ServerReady", "Check"})  # asked by orchestrators, without a key
@@ -177,10 +178,10 @@ def _request(asked: Any, context: grpc.ServicerContext) -> InferRequest:
     return infer_request(asked, None if left_s is None or left_s > ENDLESS_S else left_s)
 
 
-def _end_with(context: grpc.ServicerContext, future: Future[Any]) -> None:
-    """Cancel a future when its call is over, also if it is already."""
-    if not context.add_callback(future.cancel):
-        future.cancel()
+def _end_with(context: grpc.ServicerContext, request: Cancellable) -> None:
+    """Give a request up when its call is over, also if it is already."""
+    if not context.add_callback(request.cancel):
+        request.cancel()
 
 
 def _handlers(grpc: Any, calls: _Calls, service: str) -> Any:

@@ -48,6 +48,7 @@ class HttpConnection(asyncio.Protocol):
         "_pending",
         "_read_until",
         "_reading",
+        "_request",
         "_server",
         "_size",
         "_swallowed",
@@ -72,6 +73,7 @@ class HttpConnection(asyncio.Protocol):
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
+        self._request = HttpRequest("", "", {})
         self._write_until = math.inf
         self._read_until = math.inf
         self.busy = False
@@ -137,13 +139,17 @@ class HttpConnection(asyncio.Protocol):
 
     def on_url(self, part: bytes) -> None:
         self._target += part
-        self._count_header(len(part), 414)
+        self._header_bytes += len(part)
+        if self._header_bytes > self._server.limits.headers:
+            self._stop(414, f"more than {self._server.limits.headers} bytes of headers")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_headers:
             return  # a trailer
         self._headers[name.lower()] = value
-        self._count_header(len(name) + len(value) + 4)
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > self._server.limits.headers:
+            self._stop(431, f"more than {self._server.limits.headers} bytes of headers")
         if len(self._headers) > _MOST_HEADERS:
             self._stop(431, f"more than {_MOST_HEADERS} headers")
 
@@ -155,7 +161,10 @@ class HttpConnection(asyncio.Protocol):
         length = self._headers.get(b"content-length", b"")
         if length and int(length) > limits.body:  # digits: the parser saw to it
             self._stop(413, f"a body of {int(length)} bytes; at most {limits.body} are taken")
-        refusal = self._server.handler.admit(self._request(b""))
+        method = self._parser.get_method().decode()
+        path = self._target.decode("latin-1").partition("?")[0]
+        self._request = HttpRequest(method, path, self._headers)
+        refusal = self._server.handler.admit(self._request)
         if refusal is not None:
             self._stop_with(refusal)
         if self._headers.get(b"expect", b"").lower() == b"100-continue" and self._is_idle:
@@ -173,8 +182,8 @@ class HttpConnection(asyncio.Protocol):
         self._body.append(part)
 
     def on_message_complete(self) -> None:
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._pending.append(self._request(body))
+        self._request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._pending.append(self._request)
         self._body, self._size = [], 0
         self._reading = False
         self._read_until = math.inf
@@ -307,16 +316,6 @@ class HttpConnection(asyncio.Protocol):
         self._swallowed += size
         if self._swallowed > _SWALLOWED and self._is_idle:
             self.abort()
-
-    def _count_header(self, size: int, status: int = 431) -> None:
-        self._header_bytes += size
-        if self._header_bytes > self._server.limits.headers:
-            self._stop(status, f"more than {self._server.limits.headers} bytes of headers")
-
-    def _request(self, body: bytes) -> HttpRequest:
-        method = self._parser.get_method().decode()
-        path = self._target.decode("latin-1").partition("?")[0]
-        return HttpRequest(method, path, self._headers, body)
 
     def _release(self, size: int) -> None:
         """Gives back room that bodies took."""

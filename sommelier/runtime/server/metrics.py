@@ -74,9 +74,7 @@ class Metrics:
         self._lock = threading.Lock()
         self._served: dict[str, _Served] = {}
 
-    def answered(
-        self, deployment: str, answer: Answer, total_ms: float, *, samples: int = 1
-    ) -> None:
+    def answered(self, deployment: str, answer: Answer, total_ms: float) -> None:
         """Count an answer. total_ms : from the request's arrival, reading it included."""
         served = self._of(deployment)
         key = (answer.model, decision_class(answer))
@@ -84,7 +82,7 @@ class Metrics:
             served.request.add(total_ms * 1e3)
             served.queue.add(answer.queue_ms * 1e3)
             served.compute.add(answer.infer_ms * 1e3)
-            served.samples += samples
+            served.samples += answer.samples
             served.decisions[key] = served.decisions.get(key, 0) + 1
 
     def refused(self, deployment: str, status: int) -> None:

@@ -13,6 +13,7 @@ DEADLINE, MIN_ACCURACY = "sommelier_deadline_ms", "sommelier_min_accuracy"
 USUAL_PRIORITY = 5
 """What a request without a priority counts as; the protocol's highest is 1."""
 _OURS = (DEADLINE, MIN_ACCURACY)
+_KNOWN = frozenset({"priority", "timeout", "sequence_id"})
 
 
 class Wishes(TypedDict):
@@ -31,7 +32,7 @@ def wishes(parameters: Mapping[str, Any]) -> Wishes:
     `sommelier_deadline_ms` goes before it. Raises ProtocolError for values that make no sense, for
     a `sommelier_...` that does not exist, and for sequences, which no model here can follow.
     """
-    if not parameters:
+    if not any(name in _KNOWN or name.startswith("sommelier_") for name in parameters):
         return {"deadline_ms": None, "priority": 0, "min_accuracy": None}
     for name in parameters:
         if name.startswith("sommelier_") and name not in _OURS:

@@ -33,7 +33,7 @@ class ProtocolError(SommelierError):
         self.retry_after_ms = retry_after_ms
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferRequest:
     """A request for inference. inputs : tensors by name. outputs : names of those wanted; empty:
     all. parameters : of the request (`priority`, `timeout`, `sommelier_...`)."""
@@ -46,7 +46,7 @@ class InferRequest:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferResponse:
     """Its answer. outputs : in the order they were asked for. parameters : who answered and why."""
 

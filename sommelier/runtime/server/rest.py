@@ -37,6 +37,7 @@ from sommelier.runtime.server.service import ModelService
 
 OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})  # orchestrators ask without a key
 _THREADS = 2
+_PATHS = 256  # that are remembered
 _HTML = b"text/html; charset=utf-8"
 
 
@@ -62,6 +63,7 @@ class RestApi:
         self._slow = ThreadPoolExecutor(_THREADS, thread_name_prefix="repository")
         self._place = Place(service, self._loop, limits.body)
         self._routes = self._table()
+        self._known: dict[tuple[str, str], tuple[_Route, Target]] = {}
 
     def handler(self) -> Handler:
         """For `HttpServer`."""
@@ -98,6 +100,17 @@ class RestApi:
             return None
 
     def _routed(self, request: HttpRequest) -> tuple[_Route, Target]:
+        """Who answers, and what the path names; remembered, for few paths are asked for often."""
+        asked = request.method, request.path
+        found = self._known.get(asked)
+        if found is None:
+            found = self._resolved(request)
+            if len(self._known) >= _PATHS:
+                self._known.clear()
+            self._known[asked] = found
+        return found
+
+    def _resolved(self, request: HttpRequest) -> tuple[_Route, Target]:
         parts = [unquote(part) for part in request.path.rstrip("/").split("/")[1:]]
         target = Target("", "")
         match parts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from sommelier.runtime.server.tensors import (
 
 HEADER_LENGTH = b"inference-header-content-length"
 MOST_JSON = 16 << 20  # bytes: a number of 4 characters takes 32 bytes once it is read
+_REMEMBERED = 2 << 10  # bytes of a JSON header that is remembered: the next one is often the same
 _SCALARS = (bool, int, float, str)
 
 
@@ -111,16 +113,64 @@ def read_json(body: bytes | memoryview) -> dict[str, Any]:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class _Announced:
+    """An input as the JSON announces it. size : of its bytes behind it; None: `data` has it."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    size: Any
+    data: object
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the JSON of a request says."""
+
+    inputs: tuple[_Announced, ...]
+    outputs: tuple[str, ...]
+    form: OutputForm
+    id: str
+    parameters: Mapping[str, Any]
+
+
 def _decoded(
     head: bytes | memoryview, raw: memoryview, target: Target
 ) -> tuple[InferRequest, OutputForm]:
-    asked = read_json(head)
-    given = _objects(asked, "inputs")
-    if not given:
-        raise ProtocolError(BAD_REQUEST, "the request has no inputs")
+    asked = _read(head) if len(head) > _REMEMBERED else _read_before(bytes(head))
     inputs: dict[str, NDArray[Any]] = {}
     offset = 0
-    for item in given:
+    for given in asked.inputs:
+        size = given.size
+        if size is None:
+            inputs[given.name] = decode_json(
+                given.name[:200], given.datatype, given.shape, given.data
+            )
+            continue
+        if type(size) is not int or not 0 <= size <= len(raw) - offset:
+            raise ProtocolError(
+                BAD_REQUEST,
+                f"input '{given.name[:200]}' announces {str(size)[:40]} bytes of binary data, "
+                f"{len(raw) - offset} are there",
+            )
+        inputs[given.name] = decode_raw(given.datatype, given.shape, raw[offset : offset + size])
+        offset += size
+    if offset != len(raw):
+        raise ProtocolError(BAD_REQUEST, f"{len(raw) - offset} bytes behind the last input")
+    return (
+        InferRequest(
+            target.model, inputs, asked.outputs, target.version, asked.id, asked.parameters
+        ),
+        asked.form,
+    )
+
+
+def _read(head: bytes | memoryview) -> _Asked:
+    """The JSON of a request. Raises ProtocolError."""
+    asked = read_json(head)
+    inputs: dict[str, _Announced] = {}
+    for item in _objects(asked, "inputs"):
         name = _name(item, "input")
         if name in inputs:
             raise ProtocolError(BAD_REQUEST, f"input '{name[:200]}' is given twice")
@@ -128,35 +178,18 @@ def _decoded(
         if not isinstance(datatype, str):
             raise ProtocolError(BAD_REQUEST, f"input '{name[:200]}' has no datatype")
         size = _parameters(item, name).get("binary_data_size")
-        if size is None:
-            inputs[name] = decode_json(name[:200], datatype, shape, item.get("data"))
-            continue
-        if type(size) is not int or not 0 <= size <= len(raw) - offset:
-            raise ProtocolError(
-                BAD_REQUEST,
-                f"input '{name[:200]}' announces {str(size)[:40]} bytes of binary data, "
-                f"{len(raw) - offset} are there",
-            )
-        inputs[name] = decode_raw(datatype, shape, raw[offset : offset + size])
-        offset += size
-    if offset != len(raw):
-        raise ProtocolError(BAD_REQUEST, f"{len(raw) - offset} bytes behind the last input")
-    outputs, form = _wanted(asked)
-    parameters = _parameters(asked, "the request")
-    return _request(asked, target, inputs, outputs, parameters), form
-
-
-def _request(
-    asked: Mapping[str, Any],
-    target: Target,
-    inputs: Mapping[str, NDArray[Any]],
-    outputs: tuple[str, ...],
-    parameters: Mapping[str, Any],
-) -> InferRequest:
+        inputs[name] = _Announced(name, datatype, shape, size, item.get("data"))
+    if not inputs:
+        raise ProtocolError(BAD_REQUEST, "the request has no inputs")
     identity = asked.get("id", "")
     if not isinstance(identity, str):
         raise ProtocolError(BAD_REQUEST, "the id of a request is a text")
-    return InferRequest(target.model, inputs, outputs, target.version, identity, parameters)
+    outputs, form = _wanted(asked)
+    parameters = _parameters(asked, "the request")
+    return _Asked(tuple(inputs.values()), outputs, form, identity, parameters)
+
+
+_read_before = lru_cache(maxsize=256)(_read)
 
 
 def _wanted(asked: Mapping[str, Any]) -> tuple[tuple[str, ...], OutputForm]:

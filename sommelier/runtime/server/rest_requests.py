@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import get_ident
@@ -32,23 +33,39 @@ HEAVY = 1 << 20  # bytes; what is larger, or compressed, is read and written in 
 QUICK_MS = 1.0
 """Models as quick as this run in the event loop, which stands still meanwhile; handing a request to
 another thread and back takes 40 microseconds, as long as the smallest models."""
+AWAY_S = 1.0
+LONGEST_AWAY_S = 300.0
 _WORTH = 1 << 10  # bytes; smaller answers are not compressed
 _BINARY = b"application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where requests are worked on. body : most bytes of one, once it is decompressed."""
+    """Where requests are worked on. body : most bytes of one, once it is decompressed. away : names
+    that took long in the event loop, until when (s, monotonic) they stay out of it, and for how
+    long that was."""
 
     service: ModelService
     loop: asyncio.AbstractEventLoop
     body: int
     thread: int = field(default_factory=get_ident)  # of the event loop
     sentinel: Sentinel = field(default_factory=Sentinel)
-    slow: set[str] = field(default_factory=set)  # names that took long in the event loop once
+    away: dict[str, tuple[float, float]] = field(default_factory=dict)
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="rest")
     )
+
+    def is_away(self, name: str) -> bool:
+        """Whether a name stays out of the event loop."""
+        return name in self.away and time.monotonic() < self.away[name][0]
+
+    def send_away(self, name: str) -> None:
+        """A name took long: it leaves the event loop, longer each time, for it may have been the
+        machine that was busy and not the model."""
+        _, before_s = self.away.get(name, (0.0, 0.0))
+        away_s = min(max(AWAY_S, 2 * before_s), LONGEST_AWAY_S)
+        self.away[name] = time.monotonic() + away_s, away_s
+        logger.info("%s may take long: it leaves the event loop for %g s", name, away_s)
 
     def close(self) -> None:
         """End the threads."""
@@ -72,11 +89,13 @@ class Inference:
 
     def start(self) -> None:
         """Read the request and have it answered; large ones in another thread."""
-        encoded = self._encoding not in (b"", b"identity")
-        if encoded or len(self._request.body) > HEAVY:
-            self._place.threads.submit(self._begin)
+        encoding = self._request.headers.get(b"content-encoding", b"").strip().lower()
+        if encoding in (b"", b"identity"):
+            encoding = b""
+        if encoding or len(self._request.body) > HEAVY:
+            self._place.threads.submit(self._begin, encoding)
         else:
-            self._begin()
+            self._begin(encoding)
 
     def cancel(self) -> None:
         """The client is gone: end the inference."""
@@ -84,14 +103,12 @@ class Inference:
         if self._future is not None:
             self._future.cancel()
 
-    @property
-    def _encoding(self) -> bytes:
-        return self._request.headers.get(b"content-encoding", b"").strip().lower()
-
-    def _begin(self) -> None:
+    def _begin(self, encoding: bytes) -> None:
         try:
             self._place.service.expect(self._target.model, self._target.version)
-            body = decompressed(self._request.body, self._encoding, self._place.body)
+            body = self._request.body
+            if encoding:
+                body = decompressed(body, encoding, self._place.body)
             length = self._request.headers.get(HEADER_LENGTH)
             target = self._target
             if length == b"0":
@@ -113,15 +130,14 @@ class Inference:
     def _at_once(self, asked: InferRequest) -> InferResponse | None:
         """The answer of a model so quick that to wake another thread would take longer."""
         place = self._place
-        if get_ident() != place.thread or asked.model in place.slow:
+        if get_ident() != place.thread or (place.away and place.is_away(asked.model)):
             return None
         sentinel = place.sentinel
         try:
             return place.service.answer_now(asked, at_most_ms=QUICK_MS, begun=sentinel.begun)
         finally:
             if sentinel.ended():
-                place.slow.add(asked.model)
-                logger.info("%s may take long: it leaves the event loop", asked.model)
+                place.send_away(asked.model)
 
     def _done(self, future: Future[InferResponse]) -> None:
         """In whichever thread the answer was made: leave it soon."""

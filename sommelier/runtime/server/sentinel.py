@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sommelier.runtime.answers import Cancellable
 
 LIMIT_S = 0.05
 _QUIET_S = 1.0  # without a run for so long the thread sleeps until the next one
@@ -20,16 +22,16 @@ class Sentinel:
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
         self._limit_s = limit_s
-        self._running: tuple[float, Future[Any]] | None = None
-        self._cut: Future[Any] | None = None
+        self._running: tuple[float, Cancellable] | None = None
+        self._cut: Cancellable | None = None
         self._awake = False
         self._wake = threading.Event()
         self._closed = False
         threading.Thread(target=self._look, name="sentinel", daemon=True).start()
 
-    def begun(self, ticket: Future[Any]) -> None:
-        """A run begins that cancelling this ticket ends."""
-        self._running = time.monotonic(), ticket
+    def begun(self, request: Cancellable) -> None:
+        """The run of a request begins."""
+        self._running = time.monotonic(), request
         if not self._awake:
             self._awake = True
             self._wake.set()

@@ -33,14 +33,14 @@ from sommelier.runtime.server.protocol import (
 from sommelier.runtime.server.statistics import RefusalLog, ServedStatistics
 from sommelier.runtime.server.telling import (
     as_protocol_error,
+    check_outputs,
     decision,
-    sample_count,
     tensor_metadata,
 )
 from sommelier.storage.naming import nearest
 
 if TYPE_CHECKING:
-    from sommelier.runtime.answers import Answer
+    from sommelier.runtime.answers import Answer, Cancellable
     from sommelier.runtime.pool import ModelPool
     from sommelier.runtime.session_cache import ServedModel
 
@@ -145,11 +145,7 @@ class ModelService:
 
     def expect(self, name: str, version: str = "") -> None:
         """Raises ProtocolError unless requests for this name are taken; before they are read."""
-        served = self._find(name, version)
-        if self._refusing:
-            raise ProtocolError(UNAVAILABLE, "the server is shutting down")
-        if served.unloaded:
-            raise self._not_ready(name)
+        self._expect(self._find(name, version))
 
     def statistics(self, name: str | None = None, version: str = "") -> dict[str, Any]:
         """`model_stats` of one name or of all."""
@@ -240,7 +236,7 @@ class ModelService:
         request: InferRequest,
         *,
         at_most_ms: float,
-        begun: Callable[[Future[Answer]], None],
+        begun: Callable[[Cancellable], None],
     ) -> InferResponse | None:
         """The answer if it can be had in this thread at once, in at most so long on average; None,
         and nothing has happened, if not.
@@ -301,15 +297,16 @@ class ModelService:
             )
         return served
 
+    def _expect(self, served: _Served) -> None:
+        if self._refusing:
+            raise ProtocolError(UNAVAILABLE, "the server is shutting down")
+        if served.unloaded:
+            raise self._not_ready(served.running.name)
+
     def _admitted(self, served: _Served, request: InferRequest) -> Wishes:
-        self.expect(request.model, request.version)
-        known = [spec.name for spec in served.running.outputs]
-        for name in request.outputs if known else ():
-            if name not in known:
-                told = ", ".join(known)
-                raise ProtocolError(
-                    BAD_REQUEST, f"'{request.model}' has no output '{name[:200]}', but {told}"
-                )
+        self._expect(served)
+        if request.outputs:
+            check_outputs(request, served.running.outputs)
         return wishes(request.parameters)
 
     def _answer(
@@ -333,16 +330,12 @@ class ModelService:
         made = time.perf_counter_ns()
         name = request.model
         response = InferResponse(name, VERSION, request.id, answer.outputs, decision(answer))
-        samples, now = sample_count(served.running.inputs, request), time.perf_counter_ns()
+        now = time.perf_counter_ns()
         served.statistics.succeeded(
-            samples,
-            success=now - started,
-            queue=int(answer.queue_ms * 1e6),
-            compute_input=submitted - started,
-            compute_infer=int(answer.infer_ms * 1e6),
-            compute_output=now - made,
-        )
-        self.metrics.answered(name, answer, (now - started) / 1e6, samples=samples)
+            answer.samples, now - started, int(answer.queue_ms * 1e6), submitted - started,
+            int(answer.infer_ms * 1e6), now - made,
+        )  # fmt: skip
+        self.metrics.answered(name, answer, (now - started) / 1e6)
         return response
 
     def _failed(self, served: _Served, started: int, error: Exception) -> ProtocolError:

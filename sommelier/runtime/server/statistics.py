@@ -6,12 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from operator import add
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
 LOG_EVERY_S = 60.0
-_PHASES = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+_PHASES = ("success", "queue", "compute_input", "compute_infer", "compute_output")
 
 
 class ServedStatistics:
@@ -25,38 +26,46 @@ class ServedStatistics:
         self._name = name
         self._version = version
         self._lock = threading.Lock()
-        self._counts = dict.fromkeys(_PHASES, 0)
-        self._ns = dict.fromkeys(_PHASES, 0)
-        self._samples = 0
-        self._last_ms = 0
+        self._answers = self._samples = self._failures = self._failures_ns = 0
+        self._ns = [0] * len(_PHASES)
+        self._last_s = 0.0
 
-    def succeeded(self, samples: int, **ns: int) -> None:
-        """Count an answer. ns : durations by phase, `success` the whole."""
+    def succeeded(self, samples: int, *ns: int) -> None:
+        """Count an answer. ns : durations of the whole, in the queue, and of the three
+        `compute_...`."""
         with self._lock:
-            for phase, duration in ns.items():
-                self._counts[phase] += 1
-                self._ns[phase] += duration
+            self._answers += 1
             self._samples += samples
-            self._last_ms = int(time.time() * 1e3)
+            self._ns = list(map(add, self._ns, ns))
+            self._last_s = time.time()
 
     def failed(self, ns: int) -> None:
         """Count a request that got no answer."""
         with self._lock:
-            self._counts["fail"] += 1
-            self._ns["fail"] += ns
+            self._failures += 1
+            self._failures_ns += ns
 
     def to_json(self) -> dict[str, Any]:
         """One entry of `model_stats`."""
         with self._lock:
-            phases = {p: {"count": self._counts[p], "ns": self._ns[p]} for p in _PHASES}
+            phases = {
+                phase: {"count": self._answers, "ns": ns}
+                for phase, ns in zip(_PHASES, self._ns, strict=True)
+            }
+            failed = {"count": self._failures, "ns": self._failures_ns}
             none = {"count": 0, "ns": 0}
             return {
                 "name": self._name,
                 "version": self._version,
-                "last_inference": self._last_ms,
+                "last_inference": int(self._last_s * 1e3),
                 "inference_count": self._samples,
-                "execution_count": self._counts["success"],
-                "inference_stats": {**phases, "cache_hit": none, "cache_miss": none},
+                "execution_count": self._answers,
+                "inference_stats": {
+                    **phases,
+                    "fail": failed,
+                    "cache_hit": none,
+                    "cache_miss": none,
+                },
                 "batch_stats": [],
             }
 

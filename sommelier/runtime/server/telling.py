@@ -72,10 +72,12 @@ def tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": datatype_of(spec.dtype), "shape": shape}
 
 
-def sample_count(inputs: tuple[TensorSpec, ...], request: InferRequest) -> int:
-    """How many samples a request has, by the first input whose first axis is open."""
-    for spec in inputs:
-        if spec.shape and not isinstance(spec.shape[0], int):
-            array = request.inputs.get(spec.name)
-            return int(array.shape[0]) if array is not None and array.ndim else 1
-    return 1
+def check_outputs(request: InferRequest, known: tuple[TensorSpec, ...]) -> None:
+    """Raises ProtocolError where an output is wanted that there is not. known : () if it is not."""
+    names = [spec.name for spec in known]
+    for name in request.outputs if names else ():
+        if name not in names:
+            told = ", ".join(names)
+            raise ProtocolError(
+                BAD_REQUEST, f"'{request.model}' has no output '{name[:200]}', but {told}"
+            )

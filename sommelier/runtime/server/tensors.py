@@ -43,6 +43,7 @@ _TYPES = {
     for datatype, name in DATATYPES.items()
     if datatype not in (BYTES, BF16)
 }
+_BY_TYPE: dict[object, str] = {dtype: datatype for datatype, dtype in _TYPES.items()}
 _LENGTH = struct.Struct("<I")
 _KINDS: dict[str, tuple[type, str]] = {"O": (str, "texts"), "b": (bool, "truth values")}
 
@@ -52,6 +53,8 @@ def datatype_of(dtype: np.dtype[Any] | str) -> str:
 
     Raises ProtocolError for one the protocol has no name for (complex numbers).
     """
+    if dtype in _BY_TYPE:
+        return _BY_TYPE[dtype]
     name = str(dtype)
     if name not in _NAMES:
         raise ProtocolError(BAD_REQUEST, f"the protocol has no datatype for {name}")
