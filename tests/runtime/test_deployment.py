@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sommelier.analysis.links.formats import AnswerFormat
-from sommelier.cascade_records import CascadePlan, CascadeStage
+from sommelier.cascade_records import CascadePlan, CascadePromise, CascadeStage
 from sommelier.deployment_records import DeployedModel, DeploymentOptions
 from sommelier.errors import RejectedError
 from sommelier.runtime.answers import Ticket
@@ -263,7 +263,8 @@ def test_escalate_at_most_sends_on_no_larger_share_of_the_calibration_scores(
         CascadeStage("middle", format=logits),
     )
     record = deployment(
-        deployed("small", "middle"), kind="cascade", cascade=CascadePlan(stages),
+        deployed("small", "middle"), kind="cascade",
+        cascade=CascadePlan(stages, CascadePromise("disagreement", 0.01, 0.95, 1000)),
         escalate_at_most=0.25,
     )  # fmt: skip
     with pool_of(cache) as pool, RunningDeployment(record, files, pool) as running:
