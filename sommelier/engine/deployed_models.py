@@ -26,8 +26,9 @@ _RANK = {Provenance.MEASURED: 0, Provenance.ESTIMATED: 1, Provenance.DECLARED: 2
 class Chosen:
     """The models that a statement means, in its order.
 
-    reference : what the others are compared with where there are no labels. agreement : share of
-    answers, by id. spans : where they are named, None for those a question found.
+    reference : what the others are compared with where there are no labels; `trusted` is the place
+    of the model that is where none is asked for. agreement : share of answers, by id. spans : where
+    they are named, None for those a question found.
     """
 
     records: tuple[ModelRecord, ...]
@@ -35,6 +36,7 @@ class Chosen:
     reference: str | None = None
     agreement: Mapping[str, float] | None = None
     notes: tuple[str, ...] = ()
+    trusted: int = 0
 
     @property
     def names(self) -> dict[str, str]:
@@ -107,11 +109,15 @@ def of_names(references: Sequence[nodes.ModelRef], session: Session) -> Chosen:
 
 
 def compared(chosen: Chosen, session: Session) -> Chosen:
-    """The same, with agreements where none are known yet: with the model that comes first."""
+    """The same, with agreements where none are known yet: with the model that is trusted."""
     if chosen.agreement is not None or not chosen.records:
         return chosen
-    first = chosen.records[0]
-    return _compared(chosen, nodes.ModelRef(first.name, first.version), session)
+    first = chosen.records[chosen.trusted]
+    found = _compared(chosen, nodes.ModelRef(first.name, first.version), session)
+    ids = {record.id for record in chosen.records}
+    if (found.agreement or {}).keys() & ids <= {first.id}:  # it agrees with itself, as all do
+        found = replace(found, agreement={})
+    return replace(found, reference=chosen.names[first.id])
 
 
 def _compared(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import inf, isfinite
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +54,6 @@ class ShareLimit:
         if not isfinite(self.threshold):
             return
         known = ~np.isnan(scores)
-        inputs: Any = np.count_nonzero(known)
-        sent: Any = np.count_nonzero(known & ~kept)
+        inputs = int(np.count_nonzero(known))
+        sent = int(np.count_nonzero(known & ~kept))
         self.threshold = min(self.threshold + self._step * (self.share * inputs - sent), self.most)
