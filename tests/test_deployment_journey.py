@@ -118,6 +118,28 @@ def test_without_labels_accuracy_is_agreement_with_the_reference(db: sm.Connecti
     assert found["mid"] == pytest.approx(mid["agreement"])
 
 
+@pytest.mark.parametrize(
+    ("question", "models", "told"),
+    [
+        ("CORR big AGREEMENT >= 10%", {"big", "mid", "small"}, "big, the reference, answers too"),
+        ("CORR big AGREEMENT >= 100%", {"big"}, "big, the reference, answers too"),
+        ("CORR big AGREEMENT >= 10% ON latency < 100%", {"mid", "small"}, "the question excludes"),
+        ("CORR big AGREEMENT >= 10% ON latency <= 100%", {"big", "mid", "small"}, "answers too"),
+        ("CORR big AGREEMENT >= 10% WHERE name != 'big'", {"mid", "small"}, "FALLBACK TO adds it"),
+        ("CORR big AGREEMENT >= 10% LIMIT 1", {"mid"}, "PICK and LIMIT choose among the others"),
+        ("CORR big AGREEMENT >= 10% PICK MOST SIMILAR", {"mid"}, "PICK and LIMIT choose"),
+        ("CORR big AGREEMENT >= 10% USING include_reference = false", {"mid", "small"}, None),
+    ],
+)
+def test_the_reference_answers_too_unless_the_question_excludes_it(
+    db: sm.Connection, question: str, models: set[str], told: str | None
+) -> None:
+    made = db.execute(f"DEPLOY (SELECT MODELS {question}) AS vision")
+    assert {model.name for model in db.catalog.deployment("vision").models} == models
+    said = [note for note in made.notes if "big" in note and ("answer" in note)]
+    assert told is None or any(told in note for note in said)
+
+
 def test_models_that_cannot_keep_a_promise_are_left_out_and_named(db: sm.Connection) -> None:
     found = db.execute("DEPLOY MODELS big, mid, small AS vision UNDER latency < 5 ms AT p99")
     assert [m.name for m in db.catalog.deployment("vision").models] == ["mid", "small"]
