@@ -275,12 +275,15 @@ class Dispatcher(Generic[P]):
                 if self._requests.loading.next_retry_ms() <= now:
                     self._look_again()
                 expired = self._requests.scheduler.expire(now)
-                if not expired:
+                overdue = self._requests.overdue(now)
+                if not (expired or overdue):
                     hedge_ms = self._requests.hedge()
                     self._changed.notify()
                     self._wakes_ms = min(hedge_ms, self._requests.next_timer_ms())
                     left = min(self._wakes_ms - now, LONGEST_WAIT_MS)
                     self._timing.wait(max(left, 0.0) / 1e3)
+            for job, error in overdue:
+                self._deliver(job, error)
             for turn in expired:
                 assert isinstance(turn.answer, Rejection), "it expired"
                 self._refuse(job_of(turn.request), turn.answer)
