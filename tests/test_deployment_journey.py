@@ -266,6 +266,19 @@ def test_a_deployment_answers_what_its_model_answers_and_says_why(
     assert answer.reason
 
 
+def test_a_fixed_model_is_named_and_nobody_stands_in_for_it(
+    db: sm.Connection, samples: Floats
+) -> None:
+    db.execute("DEPLOY MODELS small, big, mid AS vision ROUTE BY fixed USING warm = 1")
+    kept = db.catalog.deployment("vision")
+    assert kept.knobs == {"model": "big"}  # the most accurate
+    assert {model.stand_ins for model in kept.models} == {()}
+    running = db.deploy("DEPLOY OR REPLACE MODELS small, big AS vision ROUTE BY fixed USING"
+                        " model = 'small', warm = 1")  # fmt: skip
+    answers = [running.submit({"x": samples[:1]}) for _ in range(20)]
+    assert {answer.result(60).model for answer in answers} == {"small"}
+
+
 def test_a_change_of_the_catalog_plans_again_and_loses_no_request(
     db: sm.Connection, samples: Floats
 ) -> None:

@@ -44,7 +44,7 @@ def planned(statement: nodes.Deploy, db: Connection) -> Deployment:
     with db.catalog.steady():
         deployment = plan_deployment(statement, db.session, policy_knobs(statement))
     _check_policy(statement, deployment)
-    return deployment
+    return _of_one_model(deployment) if deployment.policy == "fixed" else deployment
 
 
 def planned_again(deployment: Deployment, db: Connection) -> Deployment:
@@ -52,6 +52,18 @@ def planned_again(deployment: Deployment, db: Connection) -> Deployment:
     statement = parse(deployment.statement)
     assert isinstance(statement, nodes.Deploy)
     return replace(planned(statement, db), created_at=deployment.created_at)
+
+
+def _of_one_model(deployment: Deployment) -> Deployment:
+    """With the name of the model that always answers, the most accurate where none is said. Who
+    wants one model waits for it while it loads: nobody stands in, but the fallback."""
+    names = [model.name for model in deployment.models]
+    first = next((name for name in names if name != deployment.fallback), names[0])
+    return replace(
+        deployment,
+        knobs={"model": first, **deployment.knobs},
+        models=tuple(replace(model, stand_ins=()) for model in deployment.models),
+    )
 
 
 def policy_knobs(statement: nodes.Deploy) -> dict[str, Any]:
