@@ -22,7 +22,7 @@ from sommelier.runtime.telemetry import ServedLatency
 logger = logging.getLogger(__name__)
 
 FAR = 1.5  # who takes so many times what was planned, or so much less, is another one to plan by
-ENOUGH = 50  # answered requests before that is believed, and before it is believed again
+ENOUGH = 100  # answered requests before that is believed, and before it is believed again
 AGAIN_S = 300.0  # a deployment is planned again for its times no more often
 
 

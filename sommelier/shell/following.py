@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sommelier.deployment_records import ServedFigures
 from sommelier.errors import DatabaseLockedError, SommelierError
 from sommelier.shell.served import ServedDatabase
-from sommelier.shell.serving_plan import ServingPlan, Wanted, keep, serving_plan
+from sommelier.shell.serving_plan import Kept, ServingPlan, Wanted, keep, serving_plan
 from sommelier.storage.noticing import ChangeWatch
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ SHARE = 0.2  # of the time at most is spent on asking, however often the databas
 AGAIN_S = 10.0  # a database that could not be read is asked again
 LAST_S = 10.0  # how long the end waits for another writer
 _LAST_EVERY_S = 0.5
+_LATER = "what was measured is kept later"
+_STAYS = "what is served stays as it was"
 
 
 class Follower:
@@ -50,10 +53,10 @@ class Follower:
         self._asking = threading.Lock()  # one process at a time has the database
         self._following = threading.Lock()
         self._writes = write and _writable(self._path)
-        self._told: str | None = None  # why it could not be read or written, once
+        self._told: dict[str, str] = {}  # why it could not be read, or written
         self._otherwise = False  # models take other times than planned
         self._again = False  # it is to be planned again, whatever the files say
-        self._not_before_s = 0.0
+        self._ask_from_s = self._write_from_s = 0.0
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._look_often, name="follower", daemon=True),
@@ -70,10 +73,11 @@ class Follower:
         asked. Raises nothing: what fails is logged once and tried again."""
         with self._following:
             self._otherwise = self._served.look() or self._otherwise
-            if time.monotonic() < self._not_before_s or self._draining():
+            now_s = time.monotonic()
+            if now_s < self._ask_from_s or self._draining():
                 return False
-            if self._otherwise and self.write():  # a statement may ask for what was measured
-                self._otherwise, self._again = False, True
+            if self._otherwise and now_s >= self._write_from_s and self.write():
+                self._otherwise, self._again = False, True  # a statement may ask for the figures
             with self._asking:
                 plan = self._ask()
             if plan is not None:
@@ -90,12 +94,12 @@ class Follower:
             if not figures:
                 return True
             try:
-                kept = keep(self._wanted.database, figures)
+                kept = self._keep(figures)
             except SommelierError as error:
-                self._tell("what was measured is kept later", error)
-                self._not_before_s = time.monotonic() + AGAIN_S
+                self._tell(_LATER, error)
+                self._write_from_s = time.monotonic() + AGAIN_S
                 return False
-            self._told = None
+            self._told.pop(_LATER, None)
             self._served.ledger.kept(figures)
             if kept.before == self._version:  # nobody else changed anything: nothing is new
                 self._version = kept.after
@@ -117,6 +121,12 @@ class Follower:
 
     # ---- inside
 
+    def _keep(self, figures: list[ServedFigures]) -> Kept:
+        """Raises SommelierError; where it is known that somebody writes, no process is begun."""
+        if self._watch.is_being_written():
+            raise DatabaseLockedError("another process writes")
+        return keep(self._wanted.database, figures)
+
     def _ask(self) -> ServingPlan | None:
         """The plan, if it may be another one."""
         if not (self._watch.changed(self._version) or self._again):
@@ -125,13 +135,14 @@ class Follower:
         try:
             plan = serving_plan(self._wanted)
         except SommelierError as error:
-            self._tell("what is served stays as it was", error)
+            self._tell(_STAYS, error)
             self._watch.forget()
-            self._not_before_s = time.monotonic() + AGAIN_S
+            self._ask_from_s = time.monotonic() + AGAIN_S
             return None
         ended = time.monotonic()
-        self._not_before_s = ended + (ended - started) * (1 - SHARE) / SHARE
-        self._told, self._again, self._version = None, False, plan.version
+        self._ask_from_s = ended + (ended - started) * (1 - SHARE) / SHARE
+        self._told.pop(_STAYS, None)
+        self._again, self._version = False, plan.version
         return plan
 
     def _look_often(self) -> None:
@@ -139,7 +150,7 @@ class Follower:
             try:
                 self.look()
             except Exception:  # the next change may fare better
-                logger.exception("what is served stays as it was")
+                logger.exception(_STAYS)
 
     def _write_often(self) -> None:
         while not self._stop.wait(WRITE_EVERY_S):
@@ -148,10 +159,10 @@ class Follower:
     def _tell(self, then: str, error: SommelierError) -> None:
         """One line as long as it is the same."""
         locked = isinstance(error, DatabaseLockedError)
-        told = f"{then}: {'another process writes' if locked else error.message}"
-        if told != self._told:
-            self._told = told
-            logger.log(logging.INFO if locked else logging.WARNING, "%s", told)
+        why = "another process writes the database" if locked else error.message
+        if self._told.get(then) != why:
+            self._told[then] = why
+            logger.log(logging.INFO if locked else logging.WARNING, "%s: %s", then, why)
 
 
 def _writable(path: Path) -> bool:

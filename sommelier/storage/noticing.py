@@ -32,10 +32,19 @@ class ChangeWatch:
         seen = (_stat(self._path), _stat(log_of(self._path)), self._newest())
         if seen == self._told:
             return False
-        if self._newest() == version and (self._snapshots.current() or self._is_being_written()):
+        if self._newest() == version and (self._snapshots.current() or self.is_being_written()):
             return False
         self._told = seen
         return True
+
+    def is_being_written(self) -> bool:
+        """By a living process of this machine, which makes a snapshot of what it changes."""
+        writer = self._lock.writer()
+        if writer is None:
+            return False
+        import psutil
+
+        return bool(psutil.pid_exists(writer.pid))
 
     def forget(self) -> None:
         """Tell again of what was told: whoever was told could not read it."""
@@ -44,15 +53,6 @@ class ChangeWatch:
     def _newest(self) -> str | None:
         found = self._snapshots.newest()
         return None if found is None else found.path.stem
-
-    def _is_being_written(self) -> bool:
-        """By a living process, which makes a snapshot of what it changes."""
-        writer = self._lock.writer()
-        if writer is None:
-            return False
-        import psutil
-
-        return bool(psutil.pid_exists(writer.pid))
 
 
 def _stat(path: Path) -> tuple[int, int, int] | None:

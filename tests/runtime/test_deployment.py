@@ -478,7 +478,7 @@ def test_times_far_from_those_planned_by_are_a_reason_once_and_a_warning_as_long
         running.replan(deployment(deployed("small", small=500.0)), files)
         watch.planned("what planning told")
         now_s = 1e6
-        for _ in range(60):
+        for _ in range(200):
             running.telemetry.record("small", 2.2, 0.0)
         assert watch.look() is None, "it was planned again for these times before"
         told = running.state().warnings
@@ -498,7 +498,7 @@ def test_times_that_come_and_go_are_planned_for_every_five_minutes_at_most(
     with pool_of(cache) as pool, RunningDeployment(record, files, pool) as running:
         watch = Watch(running, clock=lambda: now_s)
         for minute in range(60):
-            for _ in range(100):
+            for _ in range(200):
                 running.telemetry.record("small", 40.0 if minute % 2 else 10.0, 0.0)
             now_s = 60.0 * minute
             if watch.look() is not None:

@@ -69,7 +69,7 @@ def test_its_own_writes_are_no_news_and_those_of_others_are(database: Path) -> N
         assert not follower.look()
         with sm.connect(database) as db:
             db.execute("DEPLOY MODEL b AS second")
-        follower._not_before_s = 0.0  # it asks a fifth of the time at most
+        follower._ask_from_s = 0.0  # it asks a fifth of the time at most
         assert follower.look()
         assert service.names == ("vision", "second")
         assert not follower.look()
@@ -87,19 +87,19 @@ def test_other_times_than_planned_are_written_and_planned_by_once(
     with followed(database) as (follower, _, service):
         (running,) = service.deployments
         assert running.models == ("a",)
-        for _ in range(60):
+        for _ in range(120):
             running.infer(X)
         assert follower.look()
         assert running.models == ("b",), "the statement asks for what was measured just now"
         assert "not the 500 ms planned by" in caplog.text
-        for _ in range(60):
+        for _ in range(120):
             running.infer(X)
-        follower._not_before_s = 0.0
+        follower._ask_from_s = 0.0
         assert not follower.look()
     with sm.connect(database, read_only=True) as db:
         found = {str(row["name"]): row["served_requests"] for row in rows(
             db, "SELECT MODELS name, served_requests")}  # fmt: skip
-    assert found == {"a": 60, "b": 60}
+    assert found == {"a": 120, "b": 120}
 
 
 def test_what_is_wrong_with_a_plan_is_a_warning_and_the_rest_goes_on(database: Path) -> None:
@@ -125,11 +125,11 @@ def test_a_database_that_cannot_be_read_changes_nothing_and_is_asked_again(
         database.write_bytes(b"no database" * 100)
         assert not follower.look()
         assert service.names == ("vision",)
-        follower._not_before_s = 0.0
+        follower._ask_from_s = 0.0
         assert not follower.look()
         assert caplog.text.count("stays as it was") == 1
         database.write_bytes(whole)
-        follower._not_before_s = 0.0
+        follower._ask_from_s = 0.0
         assert follower.look()
         assert service.names == ("vision",)
 
