@@ -63,7 +63,7 @@ from benchmarks.fusion_runs import (
     runs,
 )
 from benchmarks.fusion_suites import FULL, QUICK, SMALL, Recipe, Suite, made
-from benchmarks.report import Cell, arguments, finish, table
+from benchmarks.report import Cell, Verdict, arguments, expectations, finish, table
 
 EPOCHS = 60  # of every search but annealing
 ANNEALED = 0.01  # the threshold that annealing is run at
@@ -71,14 +71,6 @@ GAIN_FIRST = "gain first"
 METHODS = {"": GAIN_FIRST, "all_shared_": "all shared", "random_": "random"}
 LEAST = {"median_speedup_drop0": 1.5, "median_speedup_drop2": 2.2, "search_saving": 5.0}  # issue 5
 QUICK_LEAST = {"median_speedup_drop2": 1.1}
-
-
-class Verdict(NamedTuple):
-    """An expectation, what was found, and whether that meets it."""
-
-    expected: str
-    found: str
-    met: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,8 +335,7 @@ def main() -> None:
         figures["resumed_same"] = float(same)
     figures["minutes"] = (time.perf_counter() - start) / 60
     told = verdicts(figures, QUICK_LEAST if options.quick else LEAST)
-    rows = [(v.expected, v.found, "met" if v.met else "NOT MET") for v in told]
-    print(table("expectations", ("expected", "found", ""), rows))
+    print(expectations(told))
     if not os.environ.get("SOMMELIER_ZOO"):
         print("\nSOMMELIER_ZOO is not set: synthetic recordings and pictures")
     finish(figures, options.json)

@@ -26,7 +26,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +36,7 @@ from benchmarks.link_matrix import Pair, Row, copies, matrix, pairs_of, studied
 from benchmarks.link_pairs import zoo_groups
 from benchmarks.link_repairs import speed_table, units_table, weights_table
 from benchmarks.link_tasks import Group, spoken_digits
-from benchmarks.report import arguments, finish, table
+from benchmarks.report import Verdict, arguments, expectations, finish, table
 from sommelier.analysis.links import LinkAnswers, format_of, natural
 from sommelier.analysis.links.fitting import LinkOptions, fit_links
 from sommelier.records import OutputKind
@@ -64,14 +63,6 @@ class Effort:
 
 
 QUICK = Effort((0, 1, 2), (0.01, 0.05), ("accent",), (1,), 1, 6)
-
-
-class Verdict(NamedTuple):
-    """An expectation, what was found, and whether that meets it."""
-
-    expected: str
-    found: str
-    met: bool
 
 
 @dataclass(slots=True)
@@ -238,8 +229,7 @@ def main() -> None:
         "units_gain": gain,
     }
     told = verdicts(found, figures, spoken)
-    rows = [(v.expected, v.found, "met" if v.met else "NOT MET") for v in told]
-    print(table("expectations", ("expected", "found", ""), rows))
+    print(expectations(told))
     print("\n".join(found.worse_than_copy))
     if not os.environ.get("SOMMELIER_ZOO"):
         print("SOMMELIER_ZOO is not set: synthetic recordings, and no real pairs")

@@ -5,10 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 Cell = str | int | float
+
+
+class Verdict(NamedTuple):
+    """An expectation, what was found, and whether that meets it."""
+
+    expected: str
+    found: str
+    met: bool
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -32,6 +42,20 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> 
         for row in cells
     ]
     return "\n".join(["", title, lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def expectations(verdicts: Sequence[Verdict]) -> str:
+    """A table of what was expected, and what came of it."""
+    rows = [(v.expected, v.found, "met" if v.met else "NOT MET") for v in verdicts]
+    return table("expectations", ("expected", "found", ""), rows)
+
+
+def conclude(figures: Mapping[str, float], file: Path | None, *, missed: Sequence[str]) -> NoReturn:
+    """Finish, and exit with 1 if something that was expected was missed, which is told before."""
+    for line in missed:
+        print(f"MISSED: {line}")
+    finish(figures, file)
+    sys.exit(1 if missed else 0)
 
 
 def finish(figures: Mapping[str, float], file: Path | None) -> None:

@@ -29,7 +29,7 @@ import numpy as np
 import psutil
 
 import sommelier as sm
-from benchmarks.report import arguments, finish, table
+from benchmarks.report import arguments, conclude, table
 from benchmarks.serving_load import WARM_UP_S, Load, Post, closed_loop, cores, open_loop, pinned
 from benchmarks.serving_models import MIDDLE, SHAPE, SMALL, alone, make_models
 from benchmarks.serving_peers import PEERS, Peer, environment
@@ -81,11 +81,7 @@ def main() -> None:
             limits, runs = _measured(servers, model, path, (seconds, rounds, options.seed))
             _print(model, limits, runs)
             figures |= _figures(model, limits, runs)
-    missed = misses(figures)
-    for line in missed:
-        print(f"MISSED: {line}")
-    finish(figures, options.json)
-    sys.exit(1 if missed else 0)
+    conclude(figures, options.json, missed=misses(figures))
 
 
 def misses(figures: Mapping[str, float]) -> list[str]:

@@ -9,12 +9,11 @@ the scheduler that serves; every policy meets the same requests and execution ti
 
 from __future__ import annotations
 
-import sys
 import timeit
 from collections.abc import Mapping, Sequence
 
 from benchmarks import sla_claims, sla_default
-from benchmarks.report import Cell, arguments, finish, table
+from benchmarks.report import Cell, arguments, conclude, table
 from benchmarks.sla_cases import (
     BASELINES,
     Case,
@@ -52,11 +51,7 @@ def main() -> None:
     figures |= sla_default.report(longer)
     figures |= gaps({**figures_of_paper, **beyond}, tie=TIE * (10_000 / effort.requests) ** 0.5)
     figures |= decision_times()
-    missed = misses(figures)
-    for line in missed:
-        print(f"MISSED: {line}")
-    finish(figures, options.json)
-    sys.exit(1 if missed else 0)
+    conclude(figures, options.json, missed=misses(figures))
 
 
 def grid(cases: Sequence[Case], effort: Effort) -> Grid:

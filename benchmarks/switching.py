@@ -10,12 +10,11 @@ through the same scheduler, worker threads and ONNX Runtime sessions.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.report import arguments, finish, table
+from benchmarks.report import arguments, conclude, table
 from sommelier.runtime import traces
 from sommelier.runtime.policies import DEFAULT, routing_policy
 from sommelier.runtime.policy import RoutingPolicy
@@ -100,11 +99,7 @@ def main() -> None:
         print_results("our queue: earliest deadline first, admission, expiry", product)
         print_results(f"burst-v1, {periods} periods", found)
     figures = compared(found["fixed"], found[OURS])
-    missed = misses(figures)
-    for line in missed:
-        print(f"MISSED: {line}")
-    finish(figures, options.json)
-    sys.exit(1 if missed else 0)
+    conclude(figures, options.json, missed=misses(figures))
 
 
 def given_ladder() -> Ladder:

@@ -8,6 +8,8 @@ from datetime import datetime
 from math import inf
 from typing import Literal
 
+from sommelier.errors import SommelierError
+
 Loss = Literal["disagreement", "accuracy drop", "loss"]
 
 
@@ -20,8 +22,8 @@ class CascadeStage:
     and a score that is NaN is always sent on. flops : of one input, None when unknown.
     quantiles : of the scores of the `samples` calibration inputs that reached the stage, from the
     0th to the 100th in equal steps; () when unknown. A NaN counts as -inf. format :
-    analysis.links.AnswerFormat as JSON, how the model writes its answers; None: as logits. output :
-    which of its outputs they are; None: the first.
+    analysis.links.AnswerFormat as JSON, how the model writes its answers; None: as the answers
+    show, logits or probabilities. output : which of its outputs they are; None: the first.
     """
 
     model: str
@@ -124,3 +126,16 @@ def expected_flops(flops: Sequence[float], answered: Sequence[float]) -> float:
         so_far += cost
         spent += count * so_far
     return spent / total if total else float("nan")
+
+
+def threshold_for_share(stage: CascadeStage, routed: float) -> float:
+    """A threshold that sends on at most this share of the calibration samples that have a score.
+
+    An estimate for other inputs; for ESCALATE AT MOST 10%. Raises SommelierError without quantiles.
+    """
+    if not stage.quantiles or not 0 <= routed <= 1:
+        raise SommelierError(
+            f"no threshold of {stage.model} is known to send on {routed:.0%}",
+            hint="calibrate the cascade; a share lies between 0% and 100%",
+        )
+    return stage.quantiles[int(routed * (len(stage.quantiles) - 1) + 1e-9)]

@@ -99,8 +99,9 @@ class Deployment:
 class ServedFigures:
     """How long requests took that a deployment answered with one model, kept by the catalog.
 
-    mean_ms, std_ms, p50_ms, p99_ms : of the execution, None before the first answer.
-    queue_ms : mean time a request waited. requests : answered so far, over all its runs.
+    mean_ms, std_ms, p50_ms, p99_ms : of the execution in the last run of the deployment, None
+    before the first answer. queue_ms : mean time a request waited. requests : answered so far, over
+    all its runs; of figures that are still to be kept, since they last were.
     """
 
     deployment: str
@@ -114,3 +115,8 @@ class ServedFigures:
     p99_ms: float | None = None
     queue_ms: float | None = None
     measured_at: datetime | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What they are about."""
+        return self.deployment, self.model_id, self.device, self.batch

@@ -107,3 +107,9 @@ def test_names_serve_completion(db: sm.Connection) -> None:
     assert "folder" in db.names("connector")
     assert "memory" in db.names("metric")
     assert db.names("view") == ["small"]
+
+
+def test_completion_offers_the_promises_that_a_deployment_can_make(db: sm.Connection) -> None:
+    with pytest.raises(BinderError) as caught:
+        db.execute("DEPLOY MODEL net0 AS d UNDER speed < 3")
+    assert caught.value.hint == f"it can promise {', '.join(db.names('promise'))}"

@@ -118,6 +118,28 @@ def test_without_labels_accuracy_is_agreement_with_the_reference(db: sm.Connecti
     assert found["mid"] == pytest.approx(mid["agreement"])
 
 
+@pytest.mark.parametrize(
+    ("question", "models", "told"),
+    [
+        ("CORR big AGREEMENT >= 10%", {"big", "mid", "small"}, "big, the reference, answers too"),
+        ("CORR big AGREEMENT >= 100%", {"big"}, "big, the reference, answers too"),
+        ("CORR big AGREEMENT >= 10% ON latency < 100%", {"mid", "small"}, "the question excludes"),
+        ("CORR big AGREEMENT >= 10% ON latency <= 100%", {"big", "mid", "small"}, "answers too"),
+        ("CORR big AGREEMENT >= 10% WHERE name != 'big'", {"mid", "small"}, "FALLBACK TO adds it"),
+        ("CORR big AGREEMENT >= 10% LIMIT 1", {"mid"}, "PICK and LIMIT choose among the others"),
+        ("CORR big AGREEMENT >= 10% PICK MOST SIMILAR", {"mid"}, "PICK and LIMIT choose"),
+        ("CORR big AGREEMENT >= 10% USING include_reference = false", {"mid", "small"}, None),
+    ],
+)
+def test_the_reference_answers_too_unless_the_question_excludes_it(
+    db: sm.Connection, question: str, models: set[str], told: str | None
+) -> None:
+    made = db.execute(f"DEPLOY (SELECT MODELS {question}) AS vision")
+    assert {model.name for model in db.catalog.deployment("vision").models} == models
+    said = [note for note in made.notes if "big" in note and ("answer" in note)]
+    assert told is None or any(told in note for note in said)
+
+
 def test_models_that_cannot_keep_a_promise_are_left_out_and_named(db: sm.Connection) -> None:
     found = db.execute("DEPLOY MODELS big, mid, small AS vision UNDER latency < 5 ms AT p99")
     assert [m.name for m in db.catalog.deployment("vision").models] == ["mid", "small"]
@@ -153,8 +175,8 @@ def test_the_fallback_stays_whatever_it_can_keep(db: sm.Connection) -> None:
          "accuracy >= 99%"),
         ("DEPLOY MODEL big AS v UNDER memory < 9 B", BinderError, "fits into",
          "memory < 9 B"),
-        ("DEPLOY CASCADE big -> mid ESCALATE AT MOST 10% AS v", BinderError, "nothing is known yet",
-         "CASCADE big -> mid ESCALATE AT MOST 10%"),
+        ("DEPLOY CASCADE big -> mid AS v", BinderError, "nothing says when big sends an input on",
+         "CASCADE big -> mid"),
         ("DEPLOY MODEL $m AS v", BinderError, "planned again", "$m"),
         ("SIMULATE nothing ON TRACE 'burst-v1'", UnknownNameError, "nothing", "SIMULATE"),
     ],
@@ -242,6 +264,19 @@ def test_a_deployment_answers_what_its_model_answers_and_says_why(
     np.testing.assert_array_equal(answer.outputs["scores"], alone)
     assert answer.model == "mid"
     assert answer.reason
+
+
+def test_a_fixed_model_is_named_and_nobody_stands_in_for_it(
+    db: sm.Connection, samples: Floats
+) -> None:
+    db.execute("DEPLOY MODELS small, big, mid AS vision ROUTE BY fixed USING warm = 1")
+    kept = db.catalog.deployment("vision")
+    assert kept.knobs == {"model": "big"}  # the most accurate
+    assert {model.stand_ins for model in kept.models} == {()}
+    running = db.deploy("DEPLOY OR REPLACE MODELS small, big AS vision ROUTE BY fixed USING"
+                        " model = 'small', warm = 1")  # fmt: skip
+    answers = [running.submit({"x": samples[:1]}) for _ in range(20)]
+    assert {answer.result(60).model for answer in answers} == {"small"}
 
 
 def test_a_change_of_the_catalog_plans_again_and_loses_no_request(

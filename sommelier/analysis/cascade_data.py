@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,10 @@ from sommelier.analysis.labels import LabelMap, map_labels
 from sommelier.analysis.links.formats import CLASS_KINDS, AnswerFormat, format_of
 from sommelier.analysis.output_kinds import class_count
 from sommelier.errors import AnalysisError
-from sommelier.records import LabelSpace, ModelRecord, OutputSketch
+from sommelier.records import LabelSpace, ModelRecord, OutputSketch, ProbeSet
+
+if TYPE_CHECKING:
+    from sommelier.storage.catalog import Catalog
 
 Array = NDArray[Any]
 KEPT = "outputs"  # under which answers at full precision are kept
@@ -96,3 +99,31 @@ def in_labels(one: Member, to_labels: LabelMap) -> Member:
 def accuracies(members: Sequence[Member], labels: Array) -> tuple[float, ...]:
     """How often each is right; members as classes of the labels (n,)."""
     return tuple(float((one.ids == labels).mean()) for one in members)
+
+
+def in_their_labels(
+    catalog: Catalog,
+    models: Sequence[ModelRecord],
+    answers: Sequence[tuple[Member, AnswerFormat]],
+    probes: ProbeSet,
+) -> tuple[tuple[Member, ...] | None, NDArray[np.int64] | None]:
+    """(members with classes as those of the probes' labels, the labels), of the probes that have
+    one; None where none has. Raises AnalysisError where a model's classes are others."""
+    labels = None if probes.labels is None else np.frombuffer(probes.labels, dtype=np.int32)
+    if labels is None or not (labels >= 0).any():
+        return None, None
+    known = np.flatnonzero(labels >= 0)
+    space_id = probes.label_space_id
+    space = None if space_id is None else catalog.label_space(space_id)
+    found = []
+    for model, (one, format) in zip(models, answers, strict=True):
+        own = model.label_space_id
+        mapped = label_map(
+            None if own is None else catalog.label_space(own),
+            format.width,
+            labels,
+            space,
+            catalog.label_map(own, space_id) if own and space_id else None,
+        )
+        found.append(in_labels(one, mapped).rows(known))
+    return tuple(found), labels[known].astype(np.int64)

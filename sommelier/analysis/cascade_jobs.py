@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.analysis import datasets
-from sommelier.analysis.cascade_data import KEPT, in_labels, label_map, raw_member
+from sommelier.analysis.cascade_data import KEPT, in_their_labels, raw_member
 from sommelier.analysis.cascades.members import Member
 from sommelier.analysis.execution import RunRequest, open_model
 from sommelier.analysis.jobs import AnalysisPlan, add_sketch, open_datasets, plan_costs
@@ -100,7 +100,7 @@ def collect(
     members = tuple(one for one, _ in found)
     formats = tuple(format for _, format in found)
     try:
-        labelled, labels = _labelled(rooms.catalog, models, found, probes)
+        labelled, labels = in_their_labels(rooms.catalog, models, found, probes.record)
     except AnalysisError as error:
         return CascadeAnswers(members, formats, None, None, f"no labels: {error.message}")
     return CascadeAnswers(members, formats, labelled, labels)
@@ -123,29 +123,3 @@ def read_block(request: RunRequest, record: ModelRecord) -> Array:
     assert request.probes.dataset is not None, "cascades are calibrated on datasets"
     with datasets.reopen(request.probes.dataset, verify=False) as items:
         return run_block(open_model(request, items), request.probes, record)
-
-
-def _labelled(
-    catalog: Catalog,
-    models: Sequence[ModelRecord],
-    answers: Sequence[tuple[Member, AnswerFormat]],
-    probes: Probes,
-) -> tuple[tuple[Member, ...] | None, NDArray[np.int64] | None]:
-    labels = probes.labels
-    if labels is None or not (labels >= 0).any():
-        return None, None
-    known = np.flatnonzero(labels >= 0)
-    space_id = probes.record.label_space_id
-    space = None if space_id is None else catalog.label_space(space_id)
-    found = []
-    for model, (one, format) in zip(models, answers, strict=True):
-        own = model.label_space_id
-        mapped = label_map(
-            None if own is None else catalog.label_space(own),
-            format.width,
-            labels,
-            space,
-            catalog.label_map(own, space_id) if own and space_id else None,
-        )
-        found.append(in_labels(one, mapped).rows(known))
-    return tuple(found), labels[known].astype(np.int64)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sommelier.connection.cascade_wording import cascade_notes, caveats, refused
 from sommelier.connection.naming import underlined, why_no_file
-from sommelier.engine.cascade_facts import known_flops, risk_of
+from sommelier.engine.cascade_facts import class_fault, known_flops, risk_of
 from sommelier.engine.parameters import as_parameters
 from sommelier.errors import AnalysisError, BinderError, CancelledError
 from sommelier.grammar import nodes
@@ -43,7 +43,6 @@ CASCADE_OPTIONS: dict[str, Any] = {
 cascades were chosen among on the same samples; the risk is divided among them."""
 
 _LEAST = {"samples": 1, "threads": 1, "candidates": 1, "seed": 0}
-_CLASSES = ("classification", "class_ids")
 
 
 def create_cascade(statement: nodes.CreateCascade, call: Call) -> tuple[str, str, tuple[str, ...]]:
@@ -79,21 +78,14 @@ def _is_stale_and_unnamed(statement: nodes.CreateCascade, name: str, call: Call)
 def _check_models(statement: nodes.CreateCascade, models: Sequence[ModelRecord]) -> None:
     """Raises BinderError, underlining the model at fault."""
     last = models[-1]
+    spaces = {None, last.label_space_id}
     for place, (reference, model) in enumerate(zip(statement.members, models, strict=True)):
         fault = None
         if model.id in [other.id for other in models[:place]]:
             fault = f"{model.name} is named twice"
         elif model.artifact is None:
             fault = f"{model.name} has no file to run: {why_no_file(model)}"
-        elif model.output_kind.value not in _CLASSES:
-            fault = (
-                f"{model.name} answers {model.output_kind.value}: "
-                "the models of a cascade choose a class"
-            )
-        elif len(model.outputs) > 1:
-            names = ", ".join(spec.name for spec in model.outputs)
-            fault = f"{model.name} has several outputs ({names}), a cascade needs one"
-        elif {model.label_space_id, last.label_space_id} - {None, last.label_space_id}:
+        elif (fault := class_fault(model)) is None and model.label_space_id not in spaces:
             fault = f"{model.name} and {last.name} answer in different classes"
         if fault is not None:
             raise BinderError(fault, span=reference.span)
@@ -187,19 +179,13 @@ def _answers(
     call: Call,
 ) -> tuple[CascadeAnswers, Probes]:
     """What the models answered to the samples: stored answers, or those of a job run now."""
-    from sommelier.analysis.cascade_jobs import collect, plan_answers
-    from sommelier.analysis.jobs import AnalysisPlan
+    from sommelier.analysis.cascade_jobs import collect
     from sommelier.analysis.sandbox import Sandbox
-    from sommelier.analysis.workers import Rooms
-    from sommelier.connection.linking import analysis_options
 
     db = call.db
-    plan = AnalysisPlan(analysis_options(given))
-    flops = known_flops(models, db.session.facts)
-    unprofiled = [model for model, cost in zip(models, flops, strict=True) if cost is None]
     with underlined(statement.span):
-        probes = plan_answers(db.catalog, models, unprofiled, plan)
-    rooms = Rooms(db.catalog, db.artifacts, db.sketches, TaskQueue(db.catalog))
+        plan, probes = _asked(models, given, db)
+    rooms = _rooms(db)
     _run(statement, rooms, plan, call)
     with (
         Sandbox(
@@ -214,7 +200,44 @@ def _answers(
         return collect(rooms, models, costs, probes, sandbox), probes
 
 
-def _run(statement: nodes.CreateCascade, rooms: Rooms, plan: AnalysisPlan, call: Call) -> None:
+def let_answer(
+    statement: nodes.Deploy, models: Sequence[ModelRecord], dataset: str | None, call: Call
+) -> bool:
+    """Whether the models could answer samples of one dataset, as for CREATE CASCADE; they did.
+
+    Raises CancelledError, AnalysisError for one that fails.
+    """
+    try:
+        plan, _ = _asked(models, {} if dataset is None else {"dataset": dataset}, call.db)
+    except AnalysisError:  # no dataset that fits all of them
+        return False
+    _run(statement, _rooms(call.db), plan, call)
+    return True
+
+
+def _asked(
+    models: Sequence[ModelRecord], given: Mapping[str, Any], db: Connection
+) -> tuple[AnalysisPlan, Probes]:
+    """(tasks by which the models answer, the samples). Raises AnalysisError where none fit all."""
+    from sommelier.analysis.cascade_jobs import plan_answers
+    from sommelier.analysis.jobs import AnalysisPlan
+    from sommelier.connection.linking import analysis_options
+
+    plan = AnalysisPlan(analysis_options(given))
+    flops = known_flops(models, db.session.facts)
+    unprofiled = [model for model, cost in zip(models, flops, strict=True) if cost is None]
+    return plan, plan_answers(db.catalog, models, unprofiled, plan)
+
+
+def _rooms(db: Connection) -> Rooms:
+    from sommelier.analysis.workers import Rooms
+
+    return Rooms(db.catalog, db.artifacts, db.sketches, TaskQueue(db.catalog))
+
+
+def _run(
+    statement: nodes.CreateCascade | nodes.Deploy, rooms: Rooms, plan: AnalysisPlan, call: Call
+) -> None:
     """Lets the models answer. Raises CancelledError, AnalysisError for one that fails."""
     from sommelier.analysis.workers import run_job
     from sommelier.grammar.formatter import format as format_statement
@@ -223,8 +246,9 @@ def _run(statement: nodes.CreateCascade, rooms: Rooms, plan: AnalysisPlan, call:
     try:
         run_job(rooms, job, plan, progress=call.progress, cancelled=call.cancelled)
     except CancelledError as error:
+        word = "DEPLOY" if isinstance(statement, nodes.Deploy) else "CREATE CASCADE"
         raise CancelledError(
-            "CREATE CASCADE was cancelled",
+            f"{word} was cancelled",
             hint="answers that were finished are kept; the same statement goes on from there",
         ) from error
     for task in rooms.queue.tasks(job.id):

@@ -35,6 +35,7 @@ _STATE_COLUMNS = (
     ColumnInfo("warnings"),
 )
 _LOOK_S = 0.01  # between two looks at whether a deployment is ready
+_WOULD_ANSWER = "DEPLOY lets the models answer samples first where a dataset fits all of them"
 _KINDS = {"float": float, "int": int, "bool": bool, "str | None": str, "str": str}
 
 
@@ -43,7 +44,7 @@ def planned(statement: nodes.Deploy, db: Connection) -> Deployment:
     with db.catalog.steady():
         deployment = plan_deployment(statement, db.session, policy_knobs(statement))
     _check_policy(statement, deployment)
-    return deployment
+    return _of_one_model(deployment) if deployment.policy == "fixed" else deployment
 
 
 def planned_again(deployment: Deployment, db: Connection) -> Deployment:
@@ -51,6 +52,18 @@ def planned_again(deployment: Deployment, db: Connection) -> Deployment:
     statement = parse(deployment.statement)
     assert isinstance(statement, nodes.Deploy)
     return replace(planned(statement, db), created_at=deployment.created_at)
+
+
+def _of_one_model(deployment: Deployment) -> Deployment:
+    """With the name of the model that always answers, the most accurate where none is said. Who
+    wants one model waits for it while it loads: nobody stands in, but the fallback."""
+    names = [model.name for model in deployment.models]
+    first = next((name for name in names if name != deployment.fallback), names[0])
+    return replace(
+        deployment,
+        knobs={"model": first, **deployment.knobs},
+        models=tuple(replace(model, stand_ins=()) for model in deployment.models),
+    )
 
 
 def policy_knobs(statement: nodes.Deploy) -> dict[str, Any]:
@@ -106,10 +119,29 @@ def deploy(statement: nodes.Deploy, call: Call) -> tuple[str, int, tuple[str, ..
             hint=f"DEPLOY OR REPLACE replaces it, UNDEPLOY {statement.name} ends it",
         )
     deployment = planned(statement, db)
+    if _unmeasured(deployment) and _let_answer(statement, deployment, call):
+        deployment = planned(statement, db)
     db.catalog.save_deployment(deployment)
     db.serving.renew(deployment)
     notes = (*summary(deployment), *deployment.notes)
     return ("replaced" if taken else "deployed"), len(deployment.models), notes
+
+
+def _unmeasured(deployment: Deployment) -> bool:
+    """Whether thresholds are to keep a share of which no sample is known."""
+    cascade = deployment.cascade
+    if cascade is None or deployment.escalate_at_most is None:
+        return False
+    return not any(stage.quantiles for stage in cascade.stages)
+
+
+def _let_answer(statement: nodes.Deploy, deployment: Deployment, call: Call) -> bool:
+    """Whether its models answered samples now: of the dataset that is named, or one that fits."""
+    from sommelier.connection.cascading import let_answer
+
+    given = call.options(statement.options, {**DEPLOY_OPTIONS, **policy_knobs(statement)})
+    models = call.db.catalog.models([model.model_id for model in deployment.models])
+    return let_answer(statement, models, given.get("dataset"), call)
 
 
 def kept_name(statement_or_name: str, db: Connection) -> str:
@@ -167,6 +199,8 @@ def answer(
     if isinstance(statement, nodes.ExplainDeploy):
         options = bind_options(statement.options, EXPLAIN_OPTIONS)
         found = planned(statement.deploy, db)
+        if _unmeasured(found):
+            found = replace(found, notes=(*found.notes, _WOULD_ANSWER))
         return show_deployments.explain(found, as_json=options.get("format") == "json")
     table = db.session.read(statement, parameters)
     states = {running.name: running.state() for running in db.deployments()}

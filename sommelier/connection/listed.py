@@ -1,8 +1,14 @@
-"""Names that only some room below knows, each asked when somebody completes a word with them."""
+"""Names that only some room below knows, for completing a word with them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+
+from sommelier.connection.cascading import CASCADE_OPTIONS
+from sommelier.connection.fusing import FUSION_OPTIONS
+from sommelier.connection.linking import LINK_OPTIONS
+from sommelier.connection.simulating import SIMULATE_OPTIONS
+from sommelier.engine.deployment import DEPLOY_OPTIONS
 
 
 def _connectors() -> list[str]:
@@ -11,35 +17,10 @@ def _connectors() -> list[str]:
     return connector_names()
 
 
-def _link_options() -> list[str]:
-    from sommelier.connection.linking import LINK_OPTIONS
-
-    return list(LINK_OPTIONS)
-
-
-def _fusion_options() -> list[str]:
-    from sommelier.connection.fusing import FUSION_OPTIONS
-
-    return list(FUSION_OPTIONS)
-
-
-def _cascade_options() -> list[str]:
-    from sommelier.connection.cascading import CASCADE_OPTIONS
-
-    return list(CASCADE_OPTIONS)
-
-
 def _deploy_options() -> list[str]:
-    from sommelier.engine.deployment import DEPLOY_OPTIONS
     from sommelier.runtime.policies import DEFAULT, knobs_of
 
     return list(dict.fromkeys((*DEPLOY_OPTIONS, *knobs_of(DEFAULT))))
-
-
-def _simulate_options() -> list[str]:
-    from sommelier.connection.simulating import SIMULATE_OPTIONS
-
-    return list(SIMULATE_OPTIONS)
 
 
 def _policies() -> list[str]:
@@ -56,12 +37,13 @@ def _traces() -> list[str]:
 
 NAMES: Mapping[str, Callable[[], list[str]]] = {
     "connector": _connectors,
-    "link_option": _link_options,
-    "fusion_option": _fusion_options,
-    "cascade_option": _cascade_options,
+    "link_option": lambda: list(LINK_OPTIONS),
+    "fusion_option": lambda: list(FUSION_OPTIONS),
+    "cascade_option": lambda: list(CASCADE_OPTIONS),
     "deploy_option": _deploy_options,
-    "simulate_option": _simulate_options,
+    "simulate_option": lambda: list(SIMULATE_OPTIONS),
     "policy": _policies,
     "trace": _traces,
     "promise": lambda: ["latency", "accuracy", "memory"],
 }
+"""Names by kind; each is asked when somebody completes a word, for some take a while to import."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sommelier.deployment_records import DeployedModel, Deployment, ServedFigures
+from sommelier.deployment_records import Deployment
 from sommelier.errors import SommelierError, StorageError
+from sommelier.runtime.ledger import ServedLedger
+from sommelier.runtime.switching import alike, switched
 
 if TYPE_CHECKING:
     from sommelier.connection.connection import Connection
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from sommelier.runtime.pool_entries import PoolRules
     from sommelier.runtime.session_cache import ServedModel
     from sommelier.runtime.sessions import SessionSettings
+    from sommelier.runtime.watching import Watch
 
 logger = logging.getLogger(__name__)
 
 WRITE_EVERY_S = 30.0  # a crash loses at most what was measured since
 LOOK_EVERY_S = 2.0  # how soon a change of the catalog is noticed
 DRAIN_S = 10.0  # what close() and UNDEPLOY wait for requests that were accepted
-ALIKE = 0.2  # a latency that was measured anew within so much of the old one changes nothing
 
 
 class Serving:
@@ -40,7 +40,9 @@ class Serving:
         self._lock = threading.RLock()
         self._pool: ModelPool | None = None
         self._running: dict[str, RunningDeployment] = {}
-        self._answered_before: dict[tuple[str, str, str, int], int] = {}
+        self._watches: dict[str, Watch] = {}
+        self._ledger = ServedLedger()
+        self._writing = threading.Lock()
         self._looked_at = -1
         self._checking = threading.Lock()
         self._stop = threading.Event()
@@ -57,8 +59,7 @@ class Serving:
                 return self._running[name]
             deployment = self._up_to_date(self._db.catalog.deployment(name))
             running = self._run(deployment)
-            self._running[name] = running
-            self._remember(name)
+            self._begin(running)
             self._look()
             return running
 
@@ -81,17 +82,19 @@ class Serving:
         with self._lock:
             running = self._running.get(deployment.name)
             if running is not None:
-                running.replan(deployment, self._served(deployment), plan=self._plan(deployment))
+                self._switch(running, deployment)
 
     def stop(self, name: str, timeout_s: float = DRAIN_S) -> int:
         """End a deployment, if it runs here: what it has accepted is answered first; how many
         requests were left at the end of the time, and are cancelled."""
         with self._lock:
             running = self._running.pop(name, None)
+            self._watches.pop(name, None)
         if running is None:
             return 0
         left = running.drain(timeout_s)
-        self._write({name: running})
+        self._ledger.collect(running)
+        self.write()
         running.close()
         return left
 
@@ -109,14 +112,20 @@ class Serving:
 
     def write(self) -> None:
         """Keep what was measured until now; nothing for a read-only connection."""
-        self._write(dict(self._running))
-
-    def figures(
-        self, running: Mapping[str, RunningDeployment] | None = None
-    ) -> list[ServedFigures]:
-        """What was measured until now, with the requests of earlier runs; of all that run here."""
-        chosen = self._running if running is None else running
-        return [figure for one in list(chosen.values()) for figure in self._figures(one)]
+        if self._db.read_only:
+            return
+        with self._writing:
+            for running in self.running():
+                self._ledger.collect(running)
+            figures = self._ledger.figures()
+            if not figures:
+                return
+            catalog = self._db.catalog
+            seen = catalog.generation == self._looked_at
+            catalog.add_served(figures)
+            self._ledger.kept(figures)
+            if seen:  # what was measured is no reason to plan anything again
+                self._looked_at = catalog.generation
 
     def close(self) -> None:
         """Drain and end everything; what was measured is kept."""
@@ -134,14 +143,40 @@ class Serving:
     def check(self) -> None:
         """Look whether the catalog has changed, and plan what runs again; a thread does it too."""
         with self._checking:  # who calls it while the thread is at it waits for the outcome
+            changed = [running for running in self.running() if self._runs_otherwise(running)]
+            if changed:
+                self.write()
             version = self._db.catalog.generation
-            if version == self._looked_at:
-                return
-            for running in self.running():
+            if version != self._looked_at:
+                changed = list(self.running())
+            for running in changed:
                 self._check(running)
             self._looked_at = version
 
     # ---- inside
+
+    def _begin(self, running: RunningDeployment) -> None:
+        from sommelier.runtime.watching import Watch
+
+        self._running[running.name] = running
+        self._watches[running.name] = Watch(running)
+
+    def _runs_otherwise(self, running: RunningDeployment) -> bool:
+        """Whether it is to be planned again because its models take other times than planned. Where
+        nothing may be written the catalog says the same again."""
+        watch = self._watches.get(running.name)
+        return watch is not None and watch.look() is not None and not self._db.read_only
+
+    def _switch(self, running: RunningDeployment, new: Deployment) -> None:
+        self._ledger.collect(running)  # of models that go
+        told = switched(running, new, self._served(new), plan=self._plan(new))
+        self._tell(running, *told)
+
+    def _tell(self, running: RunningDeployment, *told: str) -> None:
+        """What planning again brought."""
+        watch = self._watches.get(running.name)
+        if watch is not None:
+            watch.planned(*told)
 
     def _run(self, deployment: Deployment) -> RunningDeployment:
         from sommelier.runtime.deployment import RunningDeployment
@@ -213,14 +248,12 @@ class Serving:
         try:
             new = self._up_to_date(old)
             if alike(old, new):
-                running.notice()
-                return
-            logger.info("deployment %s is planned again", old.name)
-            switch = running.replan(new, self._served(new), plan=self._plan(new))
-            running.notice(*(f"{name}: {why}" for name, why in switch.failed.items()))
+                self._tell(running)
+            else:
+                self._switch(running, new)
         except SommelierError as error:
             logger.warning("deployment %s stays as it was: %s", old.name, error.message)
-            running.notice(f"planned again in vain, so it stays as it was: {error.message}")
+            self._tell(running, f"planned again in vain, so it stays as it was: {error.message}")
 
     # ---- what was measured
 
@@ -245,55 +278,3 @@ class Serving:
                         self.write()
                 except SommelierError as error:
                     logger.warning("deployments were not looked after: %s", error.message)
-
-    def _remember(self, name: str) -> None:
-        """How many requests were answered in earlier runs."""
-        for figure in self._db.catalog.served(name):
-            key = (name, figure.model_id, figure.device, figure.batch)
-            self._answered_before[key] = figure.requests
-
-    def _write(self, running: Mapping[str, RunningDeployment]) -> None:
-        if self._db.read_only:
-            return
-        figures = self.figures(running)
-        if figures:
-            catalog = self._db.catalog
-            seen = catalog.generation == self._looked_at
-            catalog.add_served(figures)
-            if seen:  # what was measured is no reason to plan anything again
-                self._looked_at = catalog.generation
-
-    def _figures(self, running: RunningDeployment) -> list[ServedFigures]:
-        ids = {model.name: model.model_id for model in running.deployment.models}
-        found = []
-        for served in running.telemetry.summary():
-            if served.samples and served.model in ids:
-                key = (running.name, ids[served.model], served.device, served.batch)
-                before = self._answered_before.get(key, 0)
-                found.append(
-                    ServedFigures(
-                        *key, before + served.samples, served.mean_ms, served.std_ms,
-                        served.p50_ms, served.p99_ms, served.queue_mean_ms,
-                    )
-                )  # fmt: skip
-        return found
-
-
-def alike(old: Deployment, new: Deployment) -> bool:
-    """Whether a switch would change nothing that matters: the same models in the same order with
-    the same accuracies, and latencies within ALIKE of each other."""
-    rest = replace(new, models=old.models, catalog_version=old.catalog_version, notes=old.notes)
-    same = rest == replace(old, created_at=new.created_at)
-    pairs = zip(old.models, new.models, strict=False)
-    return same and len(old.models) == len(new.models) and all(_alike(a, b) for a, b in pairs)
-
-
-def _alike(old: DeployedModel, new: DeployedModel) -> bool:
-    latencies = (old.mean_ms, new.mean_ms)
-    if replace(new, mean_ms=old.mean_ms, std_ms=old.std_ms) != old:
-        return False
-    if None in latencies:
-        return latencies[0] is latencies[1]
-    assert old.mean_ms is not None
-    assert new.mean_ms is not None
-    return abs(new.mean_ms - old.mean_ms) <= ALIKE * old.mean_ms

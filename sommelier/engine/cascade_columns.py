@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sommelier.engine.facts import ranks
-from sommelier.engine.names import nearest, unknown
-from sommelier.engine.plan import Condition, MetricColumn, TextColumn, TextMatch, Value
+from sommelier.engine.listed_columns import ListedRows, ListedWords
+from sommelier.engine.names import unknown
 from sommelier.errors import BinderError, Span
 from sommelier.grammar import nodes
-from sommelier.records import TextPredicate
-from sommelier.storage.resource_index import UNKNOWN, ColumnKey, ColumnView, MetricContext
 from sommelier.units import Dimension
 
 if TYPE_CHECKING:
-    from sommelier.engine.facts import Facts
-    from sommelier.engine.numbers import Binding, Wanted
+    from sommelier.engine.numbers import Binding
     from sommelier.storage.catalog import Catalog
 
 COSTS = ("flops", "memory")
@@ -55,64 +51,27 @@ DEFAULT_COLUMNS: tuple[str, ...] = (
 _MODELS = ("student", "teacher")
 
 
-class CascadeWords:
+class CascadeWords(ListedWords):
     """The words of SELECT CASCADES. costs : only those that ON takes."""
 
+    kind, one = "cascades", "cascade"
+    columns, default = CASCADE_COLUMNS, DEFAULT_COLUMNS
+    texts, numbers = CASCADE_TEXTS, CASCADE_NUMBERS
     listed = "student"
+    context_hint = "USING dataset = 'name' chooses the samples"
 
     def __init__(self, *, costs: bool = False) -> None:
         self._costs = costs
 
-    def column(self, name: str) -> MetricColumn | TextColumn:
-        """The column of CASCADE_COLUMNS with this name."""
-        if name in CASCADE_TEXTS:
-            return TextColumn(name)
-        return MetricColumn(ColumnKey(name), CASCADE_NUMBERS[name])
-
-    def text(self, node: nodes.Column, _binding: Binding) -> str | None:
-        name = _known(node)
-        if name in CASCADE_TEXTS and self._costs:
-            raise no_cost(node)
-        return name if name in CASCADE_TEXTS else None
-
-    def number(self, node: nodes.Column, _binding: Binding, wanted: Wanted) -> Value:
-        name = _known(node)
+    def _check_clause(self, name: str, node: nodes.Column, _binding: Binding) -> None:
         if self._costs and name.removesuffix(SHARE) not in COSTS:
             raise no_cost(node)
-        if wanted.context is not None:
-            raise BinderError(
-                f"'{name}' of a cascade has no context: leave out ON and AT",
-                span=wanted.context.span or node.span,
-                hint="USING dataset = 'name' chooses the samples",
-            )
-        found = self.column(name)
-        if isinstance(found, TextColumn):
-            raise BinderError(f"'{name}' is text, a number is expected here", span=node.span)
-        return found
-
-    def call(self, node: nodes.Call, _binding: Binding) -> Value:
-        raise BinderError(
-            f"cascades have no function '{node.function}'",
-            span=node.span,
-            hint=f"columns: {', '.join(CASCADE_COLUMNS)}",
-        )
-
-    def shown(self, name: str, _binding: Binding) -> TextColumn | None:
-        return TextColumn(name) if name in CASCADE_TEXTS else None
-
-    def match(
-        self, column: str, operator: str, values: tuple[str, ...], source: nodes.Expression
-    ) -> Condition:
-        return TextMatch(TextPredicate(column, operator, values), source=source)
 
     def check_word(self, column: str, word: str, span: Span | None, binding: Binding) -> None:
         """A student or teacher that no model is called is a spelling mistake."""
         names = binding.scope.facts.model_names()
         if column in _MODELS and word not in names:
             raise unknown("model", word, names, span)
-
-    def check_pattern(self, column: str, pattern: str, facts: Facts) -> None:
-        facts.catalog.value_masks(TextPredicate(column, "regexp", (pattern,)), ("",))
 
     def limits(self, example: str) -> str:
         metric = example.split()[0]
@@ -130,20 +89,10 @@ def no_cost(node: nodes.Column) -> BinderError:
     )
 
 
-def _known(node: nodes.Column) -> str:
-    name = node.name.lower()
-    if name in CASCADE_COLUMNS:
-        return name
-    raise BinderError(
-        f"cascades have no column '{node.name}'",
-        span=node.span,
-        suggestions=nearest(node.name, CASCADE_COLUMNS),
-        hint=f"columns: {', '.join(CASCADE_COLUMNS)}",
-    )
+class CascadeRows(ListedRows):
+    """Every pair's values, in the order they were found."""
 
-
-class CascadeRows:
-    """Every pair's values, in the order they were found: the Columns that conditions look at."""
+    kind = "cascades"
 
     def __init__(
         self,
@@ -152,38 +101,16 @@ class CascadeRows:
         catalog: Catalog,
     ) -> None:
         """texts, numbers : of each of CASCADE_TEXTS and CASCADE_NUMBERS, one a row."""
+        super().__init__(catalog)
         self._texts = texts
         self._numbers = numbers
-        self._catalog = catalog
 
     @property
     def size(self) -> int:
         return len(self._texts["student"])
 
-    def column(self, key: ColumnKey) -> ColumnView:
-        """One of CASCADE_NUMBERS for every pair."""
-        values = self._numbers[key.metric]
-        missing = np.isnan(values)
-        context = MetricContext(None, None, None, None, int((~missing).sum()))
-        codes, band = np.full(self.size, UNKNOWN, np.int8), np.full(self.size, np.nan)
-        return ColumnView(values, missing, codes, band, band, context)
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        return self._numbers[name]
 
-    def similarity(self, model_id: str) -> NDArray[np.float64]:
-        raise TypeError(f"cascades have no profile to compare with that of {model_id}")
-
-    def text_mask(self, predicate: TextPredicate) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        found = self._catalog.value_masks(predicate, self._texts[predicate.column])
-        masks = np.zeros((2, self.size), dtype=np.bool_)
-        for mask, places in zip(masks, found, strict=True):
-            mask[places] = True
-        return masks[0], masks[1]
-
-    def text(self, column: str) -> NDArray[Any]:
-        """One of CASCADE_TEXTS for every pair."""
-        array = np.empty(self.size, dtype=object)
-        array[:] = self._texts[column]
-        return array
-
-    def rank(self, column: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Numbers that sort these rows as a column's text does."""
-        return ranks(self.text(column)[rows])
+    def texts(self, name: str) -> list[str]:
+        return self._texts[name]

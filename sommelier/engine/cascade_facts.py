@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sommelier.records import ModelRecord
 
 WITHIN = 0.01  # where nothing is said
+_CLASSES = ("classification", "class_ids")
 
 
 def known_flops(models: Sequence[ModelRecord], facts: Facts) -> list[float | None]:
@@ -25,6 +26,19 @@ def known_flops(models: Sequence[ModelRecord], facts: Facts) -> list[float | Non
     rows = facts.resources.rows([model.id for model in models])
     values = facts.column(ColumnKey("flops")).values[rows].tolist()
     return [None if math.isnan(value) else value for value in values]
+
+
+def class_fault(model: ModelRecord) -> str | None:
+    """Why a model cannot be one of a cascade, which needs one output that chooses a class."""
+    if model.output_kind.value not in _CLASSES:
+        return (
+            f"{model.name} answers {model.output_kind.value}: "
+            "the models of a cascade choose a class"
+        )
+    if len(model.outputs) > 1:
+        names = ", ".join(spec.name for spec in model.outputs)
+        return f"{model.name} has several outputs ({names}), a cascade needs one"
+    return None
 
 
 def risk_of(

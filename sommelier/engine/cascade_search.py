@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from sommelier.engine.cascade_columns import CASCADE_NUMBERS, CASCADE_TEXTS, CascadeRows
 from sommelier.engine.cascade_facts import known_flops
+from sommelier.engine.listed_columns import floats
 from sommelier.engine.plan import ModelReference
 from sommelier.errors import AnalysisError, BinderError
 from sommelier.storage.resource_index import ColumnKey
@@ -224,18 +224,18 @@ def rows_of(found: Found, answered: Answered, target: Target, session: Session) 
     }
     members = {one.name: one for group in answered.groups for one in group}
     ends = [[pair.student for pair in pairs], [pair.teacher for pair in pairs]]
-    flops = [_floats([members[id_].flops for id_ in side]) for side in ends]
+    flops = [floats([members[id_].flops for id_ in side]) for side in ends]
     memory = [_memory(side, session) for side in ends]
     right = [_accuracies(side, members, answered.labels) for side in ends]
-    lost = _floats([pair.lost for pair in pairs])
+    lost = floats([pair.lost for pair in pairs])
     unknown = np.full(len(pairs), np.nan)
     labelled = answered.labels is not None
     together = memory[0] + memory[1]
-    share = _floats([pair.flops_share for pair in pairs])
+    share = floats([pair.flops_share for pair in pairs])
     numbers = {
-        "threshold": _floats([pair.threshold for pair in pairs]),
-        "answered": 1 - _floats([pair.routed for pair in pairs]),
-        "flops": _floats([pair.flops for pair in pairs]),
+        "threshold": floats([pair.threshold for pair in pairs]),
+        "answered": 1 - floats([pair.routed for pair in pairs]),
+        "flops": floats([pair.flops for pair in pairs]),
         "flops_share": share,
         "memory": together,
         "memory_share": together / np.where(memory[1] > 0, memory[1], np.nan),
@@ -276,11 +276,7 @@ def _accuracies(
     if labels is None:
         return np.full(len(ids), np.nan)
     known = {id_: float((members[id_].ids == labels).mean()) for id_ in set(ids)}
-    return _floats([known[id_] for id_ in ids])
-
-
-def _floats(values: Sequence[float | None]) -> Floats:
-    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+    return floats([known[id_] for id_ in ids])
 
 
 # ---- which data

@@ -13,12 +13,15 @@ from sommelier.deployment_records import DeployedModel
 from sommelier.engine.names import few
 from sommelier.errors import BinderError, Span, UnknownNameError
 from sommelier.grammar import nodes
+from sommelier.grammar.formatter import format as format_node
 from sommelier.records import Measurement, Provenance
 
 if TYPE_CHECKING:
     from sommelier.engine.session import Session
     from sommelier.records import ModelRecord
 
+_INCLUDE = "include_reference"
+_KEEP_REFERENCE = nodes.Option(_INCLUDE, nodes.Boolean(True))
 _RANK = {Provenance.MEASURED: 0, Provenance.ESTIMATED: 1, Provenance.DECLARED: 2}
 
 
@@ -26,8 +29,9 @@ _RANK = {Provenance.MEASURED: 0, Provenance.ESTIMATED: 1, Provenance.DECLARED: 2
 class Chosen:
     """The models that a statement means, in its order.
 
-    reference : what the others are compared with where there are no labels. agreement : share of
-    answers, by id. spans : where they are named, None for those a question found.
+    reference : what the others are compared with where there are no labels; `trusted` is the place
+    of the model that is where none is asked for. agreement : share of answers, by id. spans : where
+    they are named, None for those a question found.
     """
 
     records: tuple[ModelRecord, ...]
@@ -35,6 +39,7 @@ class Chosen:
     reference: str | None = None
     agreement: Mapping[str, float] | None = None
     notes: tuple[str, ...] = ()
+    trusted: int = 0
 
     @property
     def names(self) -> dict[str, str]:
@@ -53,25 +58,43 @@ def names_of(records: Iterable[ModelRecord]) -> dict[str, str]:
 
 
 def of_select(select: nodes.Select, session: Session) -> Chosen:
-    """The models that answer a question, and how well they agree with its reference."""
-    columns = [nodes.Projection(nodes.Column("id"))]
-    if select.corr is not None:
-        columns.append(nodes.Projection(nodes.Column("agreement")))
-    result = session.run(replace(select, projection=tuple(columns), distinct=False))
-    records = tuple(session.catalog.models(list(result.ids)))
-    reference, agreement = None, None
-    notes = list(result.notes)
-    if select.corr is not None:
-        from sommelier.grammar.formatter import format as format_node
+    """The models that answer a question, and how well they agree with its reference.
 
-        reference = format_node(select.corr.reference)
-        found = result.column("agreement").tolist()
-        agreement = {
-            id_: float(share)
-            for id_, share in zip(result.ids, found, strict=True)
-            if share == share and share is not None
-        }
+    The reference, which the others stand in for, is one of them unless the question excludes it:
+    by its conditions, by PICK or LIMIT, which say how many, or USING include_reference = false.
+    """
+    columns = [nodes.Projection(nodes.Column("id"))]
+    if select.corr is None:
+        result = session.run(replace(select, projection=tuple(columns), distinct=False))
+        records = tuple(session.catalog.models(list(result.ids)))
+        return Chosen(records, (None,) * len(records), notes=tuple(result.notes))
+    columns.append(nodes.Projection(nodes.Column("agreement")))
+    asked = replace(select, projection=tuple(columns), distinct=False)
+    said = [option for option in select.options if option.name.lower() == _INCLUDE]
+    if not said and select.pick is None and select.limit is None:
+        asked = replace(asked, options=(*select.options, _KEEP_REFERENCE))
+    result = session.run(asked)
+    notes = [*result.notes, *([] if said else _of_references(asked, list(result.ids), session))]
+    records = tuple(session.catalog.models(list(result.ids)))
+    shares = zip(result.ids, result.column("agreement").tolist(), strict=True)
+    agreement = {id_: float(share) for id_, share in shares if share == share and share is not None}
+    reference = format_node(select.corr.reference)
     return Chosen(records, (None,) * len(records), reference, agreement, tuple(notes))
+
+
+def _of_references(asked: nodes.Select, ids: Sequence[str], session: Session) -> list[str]:
+    """Whether what the others stand in for answers too."""
+    corr = session.plan(asked).corr
+    references = () if corr is None else corr.references
+    notes = []
+    if within := [one.name for one in references if one.id in ids]:
+        word = "the reference" if len(within) == 1 else "the references"
+        notes.append(f"{few(within)}, {word}, answers too: USING include_reference = false if not")
+    if without := [one.name for one in references if one.id not in ids]:
+        chosen = asked.pick is not None or asked.limit is not None
+        why = "PICK and LIMIT choose among the others" if chosen else "the question excludes it"
+        notes.append(f"{few(without)} itself does not answer, as {why}: FALLBACK TO adds it")
+    return notes
 
 
 def of_pool(name: str, session: Session, span: Span | None) -> Chosen:
@@ -107,18 +130,20 @@ def of_names(references: Sequence[nodes.ModelRef], session: Session) -> Chosen:
 
 
 def compared(chosen: Chosen, session: Session) -> Chosen:
-    """The same, with agreements where none are known yet: with the model that comes first."""
+    """The same, with agreements where none are known yet: with the model that is trusted."""
     if chosen.agreement is not None or not chosen.records:
         return chosen
-    first = chosen.records[0]
-    return _compared(chosen, nodes.ModelRef(first.name, first.version), session)
+    first = chosen.records[chosen.trusted]
+    found = _compared(chosen, nodes.ModelRef(first.name, first.version), session)
+    ids = {record.id for record in chosen.records}
+    if (found.agreement or {}).keys() & ids <= {first.id}:  # it agrees with itself, as all do
+        found = replace(found, agreement={})
+    return replace(found, reference=chosen.names[first.id])
 
 
 def _compared(
     chosen: Chosen, reference: nodes.Reference | nodes.Parameter, session: Session
 ) -> Chosen:
-    from sommelier.grammar.formatter import format as format_node
-
     any_ = nodes.CorrCondition("agreement", ">=", nodes.Percent(0.0))
     select = nodes.Select(
         projection=(
@@ -126,7 +151,7 @@ def _compared(
             nodes.Projection(nodes.Column("agreement")),
         ),
         corr=nodes.Corr(reference, (any_,)),
-        options=(nodes.Option("include_reference", nodes.Boolean(True)),),
+        options=(_KEEP_REFERENCE,),
     )
     name = format_node(reference)
     try:

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sommelier.cascade_records import CascadePlan, CascadeStage
 from sommelier.deployment_records import DeployedModel, Deployment, DeploymentOptions
 from sommelier.engine import deployed_models
+from sommelier.engine.deployed_cascades import planned_cascade, share_of
 from sommelier.engine.deployed_models import Chosen, known_models
 from sommelier.engine.deployment_promises import Promise, in_turn, keeping
-from sommelier.engine.deployment_terms import Terms, bind_escalation, bind_share, bind_terms
+from sommelier.engine.deployment_terms import Terms, bind_terms
 from sommelier.engine.names import few
 from sommelier.engine.options import Kind, bind_options, check_least
 from sommelier.errors import BinderError, UnknownNameError
@@ -24,7 +24,7 @@ from sommelier.grammar.formatter import format as format_statement
 from sommelier.units import Dimension
 
 if TYPE_CHECKING:
-    from sommelier.cascade_records import KeptCascade
+    from sommelier.cascade_records import CascadePlan
     from sommelier.engine.session import Session
     from sommelier.records import ModelRecord
 
@@ -62,7 +62,7 @@ def plan_deployment(
     given = bind_options(statement.options, {**DEPLOY_OPTIONS, **(knobs or {})})
     check_least(statement.options, given, _LEAST)
     options = _options(given, terms)
-    kept, chosen = _meant(statement.what, session)
+    cascade, chosen = _meant(statement.what, session, given.get("dataset"))
     fallback, chosen = _with_fallback(statement, chosen, session)
     plan = statement.what.name if isinstance(statement.what, nodes.DeployedPlan) else None
     models, dataset, notes = _models(
@@ -70,12 +70,12 @@ def plan_deployment(
     )
     return Deployment(
         name=statement.name,
-        kind="cascade" if kept else "plan" if plan else "models",
+        kind="cascade" if cascade else "plan" if plan else "models",
         statement=format_statement(replace(statement, or_replace=True)),
         models=models,
-        cascade=None if kept is None else _thresholds(kept, statement.what, chosen),
+        cascade=cascade,
         plan=plan,
-        escalate_at_most=_share_of(statement.what),
+        escalate_at_most=share_of(statement.what),
         sla_ms=terms.sla_ms,
         quantile=terms.quantile,
         min_accuracy=terms.min_accuracy,
@@ -93,10 +93,11 @@ def plan_deployment(
 def _meant(
     what: nodes.DeployedGroup | nodes.DeployedCascade | nodes.DeployedPlan | nodes.Select,
     session: Session,
-) -> tuple[KeptCascade | None, Chosen]:
+    dataset: str | None,
+) -> tuple[CascadePlan | None, Chosen]:
     """(the cascade where it is one, the models)."""
     if isinstance(what, nodes.DeployedCascade):
-        return _cascade(what, session)
+        return planned_cascade(what, session, dataset)
     return None, _chosen(what, session)
 
 
@@ -198,73 +199,6 @@ def _of_plan(what: nodes.DeployedPlan, session: Session) -> Chosen:
     return Chosen(
         records, (what.span,) * len(records), agreement={}, notes=note if predicted else ()
     )
-
-
-def _cascade(what: nodes.DeployedCascade, session: Session) -> tuple[KeptCascade, Chosen]:
-    """The cascade that is kept under a name, or of exactly these models."""
-    named = _named(what.members)
-    if len(named) == 1:
-        try:
-            kept = session.catalog.cascade(named[0].name)
-        except UnknownNameError as error:
-            error.span = named[0].span
-            raise
-        records = tuple(session.catalog.models([m.model_id for m in kept.members]))
-        chosen = Chosen(records, (named[0].span,) * len(records))
-    else:
-        chosen = deployed_models.of_names(named, session)
-        kept = _calibrated(chosen, what, session)
-    if kept.stale is not None:
-        raise BinderError(
-            f"cascade '{kept.name}' is stale: {kept.stale}", span=what.span, hint=kept.statement
-        )
-    return kept, replace(chosen, notes=(kept.plan.reason,) if kept.plan.reason else ())
-
-
-def _calibrated(chosen: Chosen, what: nodes.DeployedCascade, session: Session) -> KeptCascade:
-    ids = [record.id for record in chosen.records]
-    for kept in session.catalog.cascades():
-        if [member.model_id for member in kept.members] == ids and kept.stale is None:
-            return kept
-    between = " TO ".join(format_statement(reference) for reference in what.members)
-    raise BinderError(
-        "nothing is known yet of when these models are sure of their answers",
-        span=what.span,
-        hint=f"CREATE CASCADE FROM {between} WITHIN 1% OF ACCURACY, then the same statement again",
-    )
-
-
-def _thresholds(kept: KeptCascade, what: Any, chosen: Chosen) -> CascadePlan:
-    """The cascade with the thresholds that ESCALATE sets; its stages as the deployment calls them.
-
-    Those of AT MOST follow when it runs (Deployment.escalate_at_most).
-    """
-    names = list(chosen.names.values())
-    plan = replace(
-        kept.plan,
-        stages=tuple(
-            replace(stage, model=name) for stage, name in zip(kept.plan.stages, names, strict=True)
-        ),
-    )
-    if what.when is None:
-        return plan
-    score, threshold = bind_escalation(what.when)
-    stages = [_set(stage, score, threshold) for stage in plan.stages[:-1]]
-    reason = f"thresholds set by hand: {format_statement(what.when)}; nothing is promised"
-    return CascadePlan((*stages, plan.stages[-1]), None, reason)
-
-
-def _set(stage: CascadeStage, score: str, threshold: float) -> CascadeStage:
-    """Of another score than that of the calibration no quantiles are known."""
-    known = stage if stage.score == score else replace(stage, quantiles=(), samples=0)
-    return replace(known, score=score, threshold=threshold, temperature=1.0)
-
-
-def _share_of(what: Any) -> float | None:
-    if not isinstance(what, nodes.DeployedCascade):
-        return None
-    assert not isinstance(what.at_most, nodes.Parameter), "refused before"
-    return bind_share(what.at_most)
 
 
 def _with_fallback(

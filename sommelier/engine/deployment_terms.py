@@ -29,6 +29,8 @@ _SCORES = {
 }
 """What people call a score: its name in analysis.cascades.scores; -1 where more is less sure."""
 
+_SHARES = ("softmax", "margin", "doctor")  # scores between 0 and 1
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -168,4 +170,19 @@ def bind_escalation(when: nodes.Expression) -> tuple[str, float]:
             span=when.span,
             hint=f"write {name} {wanted} ...",
         )
-    return score, sign * float(bind_value(value, float, name=name))
+    threshold = sign * float(bind_value(value, float, name=name))
+    if score in _SHARES and not 0 <= threshold <= 1:
+        raise BinderError(f"{name} lies between 0 and 1", span=value.span, hint=hint)
+    return score, threshold
+
+
+def written_condition(score: str, threshold: float) -> str:
+    """When an answer is sent on, as ESCALATE WHEN writes it.
+
+    >>> written_condition("margin", 0.5), written_condition("entropy", -1.2)
+    ('margin < 0.5', 'entropy > 1.2')
+    """
+    name, sign = next(
+        ((name, sign) for name, (own, sign) in _SCORES.items() if own == score), (score, 1)
+    )
+    return f"{name} {'<' if sign > 0 else '>'} {sign * threshold:.4g}"

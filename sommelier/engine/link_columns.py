@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sommelier.engine.facts import ranks
-from sommelier.engine.names import nearest, unknown
-from sommelier.engine.plan import Condition, MetricColumn, TextColumn, TextMatch, Value
-from sommelier.errors import BinderError, Span
+from sommelier.engine.listed_columns import ListedRows, ListedWords, floats
+from sommelier.engine.names import unknown
+from sommelier.engine.plan import MetricColumn, TextColumn
+from sommelier.errors import Span
 from sommelier.grammar import nodes
 from sommelier.records import TextPredicate
 from sommelier.storage.catalog_text import LINK_TEXTS
-from sommelier.storage.resource_index import UNKNOWN, ColumnKey, ColumnView, MetricContext
 from sommelier.units import Dimension
 
 if TYPE_CHECKING:
     from sommelier.engine.facts import Facts
-    from sommelier.engine.numbers import Binding, Wanted
+    from sommelier.engine.numbers import Binding
     from sommelier.link_records import ModelLink
 
 COST = "cost"
@@ -60,55 +59,20 @@ _MODELS = ("source", "target")
 _NAMING = ("=", "!=", "in", "has_any", "has_all")  # operators whose words are names of models
 
 
-class LinkWords:
+class LinkWords(ListedWords):
     """The words of SELECT LINKS. cost : which number the column `cost` is."""
 
+    kind, one = "links", "link"
+    columns, default = LINK_COLUMNS, DEFAULT_COLUMNS
+    texts = tuple(LINK_TEXTS)
+    numbers: ClassVar = {name: dimension for name, (_, dimension) in LINK_NUMBERS.items()}
     listed = "source"
 
     def __init__(self, cost: str) -> None:
         self._cost = cost
 
     def column(self, name: str) -> MetricColumn | TextColumn:
-        """The column of LINK_COLUMNS with this name."""
-        if name in LINK_TEXTS:
-            return TextColumn(name)
-        metric = self._cost if name == COST else name
-        return MetricColumn(ColumnKey(metric), LINK_NUMBERS[metric][1])
-
-    def text(self, node: nodes.Column, _binding: Binding) -> str | None:
-        name = node.name.lower()
-        if name not in LINK_COLUMNS:
-            raise _unknown_column(node)
-        return name if name in LINK_TEXTS else None
-
-    def number(self, node: nodes.Column, _binding: Binding, wanted: Wanted) -> Value:
-        name = node.name.lower()
-        if name not in LINK_COLUMNS:
-            raise _unknown_column(node)
-        if wanted.context is not None:
-            raise BinderError(
-                f"'{name}' of a link has no context: leave out ON and AT",
-                span=wanted.context.span or node.span,
-            )
-        found = self.column(name)
-        if isinstance(found, TextColumn):
-            raise BinderError(f"'{name}' is text, a number is expected here", span=node.span)
-        return found
-
-    def call(self, node: nodes.Call, _binding: Binding) -> Value:
-        raise BinderError(
-            f"links have no function '{node.function}'",
-            span=node.span,
-            hint=f"columns: {', '.join(LINK_COLUMNS)}",
-        )
-
-    def shown(self, name: str, _binding: Binding) -> TextColumn | None:
-        return TextColumn(name) if name in LINK_TEXTS else None
-
-    def match(
-        self, column: str, operator: str, values: tuple[str, ...], source: nodes.Expression
-    ) -> Condition:
-        return TextMatch(TextPredicate(column, operator, values), source=source)
+        return super().column(self._cost if name == COST else name)
 
     def check_word(self, column: str, word: str, span: Span | None, binding: Binding) -> None:
         """A source or target that no model has ever been called is a spelling mistake."""
@@ -131,41 +95,26 @@ class LinkWords:
         return "links are limited by amounts: memory < 1 kB, latency < 50 us"
 
 
-def _unknown_column(node: nodes.Column) -> BinderError:
-    return BinderError(
-        f"links have no column '{node.name}'",
-        span=node.span,
-        suggestions=nearest(node.name, LINK_COLUMNS),
-        hint=f"columns: {', '.join(LINK_COLUMNS)}",
-    )
+class LinkRows(ListedRows):
+    """Every link's values, in the order of their names."""
 
-
-class LinkRows:
-    """Every link's values, in the order of their names: the Columns that conditions look at."""
+    kind = "links"
 
     def __init__(self, facts: Facts) -> None:
+        super().__init__(facts.catalog)
         self._facts = facts
         self.links: list[ModelLink] = facts.links()
-        self._columns: dict[str, ColumnView] = {}
 
     @property
     def size(self) -> int:
         return len(self.links)
 
-    def column(self, key: ColumnKey) -> ColumnView:
-        """One of LINK_NUMBERS for every link."""
-        if key.metric not in self._columns:
-            field, _ = LINK_NUMBERS[key.metric]
-            known = [getattr(link, field) for link in self.links]
-            values = np.array([np.nan if v is None else v for v in known], dtype=np.float64)
-            missing = np.isnan(values)
-            context = MetricContext(None, None, None, None, int((~missing).sum()))
-            codes, band = np.full(self.size, UNKNOWN, np.int8), np.full(self.size, np.nan)
-            self._columns[key.metric] = ColumnView(values, missing, codes, band, band, context)
-        return self._columns[key.metric]
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        field, _ = LINK_NUMBERS[name]
+        return floats([getattr(link, field) for link in self.links])
 
-    def similarity(self, model_id: str) -> NDArray[np.float64]:
-        raise TypeError(f"links have no profile to compare with that of {model_id}")
+    def texts(self, name: str) -> list[str | None]:
+        return [link_text(link, name) for link in self.links]
 
     def text_mask(self, predicate: TextPredicate) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         said = predicate.column in _MODELS and any("@" in value for value in predicate.values)
@@ -192,16 +141,6 @@ class LinkRows:
     def _spellings(self, model_id: str, called: str) -> set[str]:
         name, version = self._facts.versions().get(model_id, (called, None))
         return {called, name} if version is None else {called, name, f"{name}@{version}"}
-
-    def text(self, name: str) -> NDArray[np.object_]:
-        """A text column of every link, None where it is unknown."""
-        values = np.empty(self.size, dtype=object)
-        values[:] = [link_text(link, name) for link in self.links]
-        return values
-
-    def rank(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Numbers that sort as the column's text does."""
-        return ranks(self.text(name)[rows])
 
     @cached_property
     def states(self) -> list[str]:

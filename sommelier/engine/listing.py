@@ -1,13 +1,14 @@
-"""What SELECT LINKS and SELECT FUSIONS share: columns, order and values of rows of their own."""
+"""What SELECT LINKS, FUSIONS and CASCADES share: the columns, order and values of their rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sommelier.engine.listed_columns import ListedRows, ListedWords
 from sommelier.engine.numbers import Binding
 from sommelier.engine.ordering import SortKey, ordered
 from sommelier.engine.outputs import bind_shown
@@ -23,45 +24,24 @@ from sommelier.engine.plan import (
     leaves,
     operands,
 )
-from sommelier.engine.predicates import Block, Columns, numbers
+from sommelier.engine.predicates import Block, numbers
 from sommelier.engine.result import as_python
 from sommelier.grammar import nodes
 
 Rows = NDArray[np.int64]
 
 
-class ListedRows(Columns, Protocol):
-    """Values by row, of text too."""
-
-    def text(self, column: str) -> NDArray[Any]:
-        """A column of text, None where it is unknown."""
-        ...
-
-    def rank(self, column: str, rows: Rows) -> NDArray[Any]:
-        """Numbers that sort these rows as the column's text does; NaN where it is unknown."""
-        ...
-
-
-class ListedWords(Protocol):
-    """A vocabulary that knows its columns by name."""
-
-    def column(self, name: str) -> MetricColumn | TextColumn: ...
-
-
 def bind_listed(
     projection: tuple[nodes.Projection, ...],
     binding: Binding,
     words: ListedWords,
-    *,
-    default: tuple[str, ...],
-    every: tuple[str, ...],
 ) -> tuple[OutputColumn, ...]:
-    """The columns asked for; `default` where none is, `every` for *. Raises BinderError."""
-    found = [] if projection else [OutputColumn(name, words.column(name)) for name in default]
+    """The columns asked for, the default ones where none is. Raises BinderError."""
+    found = [] if projection else [OutputColumn(name, words.column(name)) for name in words.default]
     for item in projection:
         expression = item.expression
         if isinstance(expression, nodes.Column) and expression.name == "*":
-            found += [OutputColumn(name, words.column(name)) for name in every]
+            found += [OutputColumn(name, words.column(name)) for name in words.columns]
             continue
         value = bind_shown(expression, binding, item.context)
         found.append(OutputColumn(item.alias or _name(expression), value))

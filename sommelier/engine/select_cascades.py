@@ -14,9 +14,7 @@ import numpy as np
 
 from sommelier.engine import wording
 from sommelier.engine.cascade_columns import (
-    CASCADE_COLUMNS,
     COSTS,
-    DEFAULT_COLUMNS,
     SHARE,
     CascadeRows,
     CascadeWords,
@@ -137,13 +135,7 @@ def bind_cascades(
     if statement.on is not None:
         limits = replace(binding, vocabulary=CascadeWords(costs=True))
         on = bind_condition(_by_share(statement.on, parameters), limits)
-    columns = bind_listed(
-        statement.projection,
-        replace(binding, clause="select"),
-        words,
-        default=DEFAULT_COLUMNS,
-        every=CASCADE_COLUMNS,
-    )
+    columns = bind_listed(statement.projection, replace(binding, clause="select"), words)
     teacher = None if statement.teacher is None else scope.model(statement.teacher)
     dataset = _dataset(statement, options, session)
     return CascadesQuestion(

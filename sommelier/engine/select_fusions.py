@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sommelier.engine.conditions import bind_condition
-from sommelier.engine.fusion_columns import (
-    DEFAULT_COLUMNS,
-    FUSION_COLUMNS,
-    FusionRows,
-    FusionWords,
-    cost_of,
-)
+from sommelier.engine.fusion_columns import FusionRows, FusionWords, cost_of
 from sommelier.engine.fusion_group import FusionGroup, fusion_group
 from sommelier.engine.fusion_notes import (
     broken_note,
@@ -94,13 +88,7 @@ def bind_fusions(
     words = FusionWords(group.device)
     binding = Binding(scope, "where", vocabulary=words)
     where = None if statement.where is None else bind_condition(statement.where, binding)
-    columns = bind_listed(
-        statement.projection,
-        replace(binding, clause="select"),
-        words,
-        default=DEFAULT_COLUMNS,
-        every=FUSION_COLUMNS,
-    )
+    columns = bind_listed(statement.projection, replace(binding, clause="select"), words)
     named = replace(binding, clause="order", aliases=columns)
     limits = bind_limits(statement.on, binding, group, group.together, group.alone)
     return FusionsQuestion(

@@ -10,12 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.engine.conditions import bind_condition
-from sommelier.engine.link_columns import (
-    DEFAULT_COLUMNS,
-    LINK_COLUMNS,
-    LinkRows,
-    LinkWords,
-)
+from sommelier.engine.link_columns import LinkRows, LinkWords
 from sommelier.engine.listing import bind_listed, in_order, listed, missing
 from sommelier.engine.numbers import Binding
 from sommelier.engine.options import LINKS_OPTIONS, bind_options
@@ -80,9 +75,7 @@ def bind_links(statement: nodes.SelectLinks, session: Session, parameters: Param
     binding = Binding(scope, "where", vocabulary=words)
     where = None if statement.where is None else bind_condition(statement.where, binding)
     shown = replace(binding, clause="select")
-    columns = bind_listed(
-        statement.projection, shown, words, default=DEFAULT_COLUMNS, every=LINK_COLUMNS
-    )
+    columns = bind_listed(statement.projection, shown, words)
     named = replace(binding, clause="order", aliases=columns)
     return LinksPlan(
         columns,

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sommelier.engine import settings
+from sommelier.engine.common_answers import AnswerReader
 from sommelier.engine.executor import execute, gather
 from sommelier.engine.facts import Facts
 from sommelier.engine.parameters import Parameters, Supplied, as_parameters
@@ -56,6 +57,7 @@ class Session:
         self.resources = resources
         self.semantics = semantics
         self.profiles = profiles
+        self.answers = AnswerReader(sketches)
         self._world: World | None = None
         self._path = path
         self._load = load

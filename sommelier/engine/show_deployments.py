@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import isinf
 from typing import TYPE_CHECKING, Any
 
+from sommelier.cascade_records import CascadePlan, CascadeStage, threshold_for_share
 from sommelier.deployment_records import DeployedModel, Deployment, ServedFigures
+from sommelier.engine.deployment_terms import written_condition
 from sommelier.engine.rendering import grid
 from sommelier.engine.result import ColumnInfo, Report
 from sommelier.units import Dimension, format_value
@@ -63,11 +66,12 @@ def describe(reference: nodes.ModelRef, session: Session) -> Facts:
         ("kind", found.kind),
         ("statement", found.statement),
         ("promise", promise(found) or "nothing"),
+        ("proved", proved(found)),
         ("policy", policy_of(found)),
         ("fallback", found.fallback),
         ("options", options(found)),
         *((model.name, _known(model, figures.get(model.model_id))) for model in found.models),
-        ("thresholds", thresholds(found)),
+        ("escalate", thresholds(found)),
         ("plan", found.plan),
         *(("note", note) for note in found.notes),
         ("created", made),
@@ -89,8 +93,13 @@ def explain(found: Deployment, *, as_json: bool = False) -> Report:
         f"{'promise':<{_NAME}} {promise(found) or 'nothing'}",
         f"{'policy':<{_NAME}} {policy_of(found) or 'none: its models run one after the other'}",
     ]
-    told = (("fallback", found.fallback), ("options", options(found)), ("plan", found.plan),
-            ("escalate", thresholds(found)))  # fmt: skip
+    told = (
+        ("proved", proved(found)),
+        ("escalate", thresholds(found)),
+        ("fallback", found.fallback),
+        ("options", options(found)),
+        ("plan", found.plan),
+    )
     lines += [f"{name:<{_NAME}} {value}" for name, value in told if value]
     lines += ["", *_table(found.models), ""]
     lines += [f"note: {note}" for note in found.notes]
@@ -141,13 +150,38 @@ def _plain(name: str, value: object) -> str:
 
 
 def thresholds(found: Deployment) -> str | None:
-    """When each model of a cascade sends on; None of another kind."""
+    """When each model of a cascade sends an input on; None of another kind."""
     if found.cascade is None:
         return None
-    if found.escalate_at_most is not None:
-        return f"at most {format_value(found.escalate_at_most, Dimension.FRACTION)} of its inputs"
-    stages = found.cascade.stages[:-1]
-    return ", ".join(f"{s.model} where {s.score} < {s.threshold:.4g}" for s in stages)
+    share = found.escalate_at_most
+    told = ", ".join(_when(stage, share, found.cascade) for stage in found.cascade.stages[:-1])
+    if share is None:
+        return told
+    at_most = format_value(share, Dimension.FRACTION)
+    return f"at most {at_most} of what each model is asked; at first {told}"
+
+
+def _when(stage: CascadeStage, share: float | None, cascade: CascadePlan) -> str:
+    threshold = stage.threshold
+    if share is not None and cascade.promise is not None and stage.quantiles:
+        threshold = min(threshold, threshold_for_share(stage, share))  # where it begins
+    if isinf(threshold):
+        return f"{stage.model} {'always' if threshold > 0 else 'never'}"
+    return f"{stage.model} where {written_condition(str(stage.score), threshold)}"
+
+
+def proved(found: Deployment) -> str | None:
+    """What was proved of a cascade; None of another kind."""
+    if found.cascade is None:
+        return None
+    promise = found.cascade.promise
+    if promise is None:
+        return "nothing"
+    loss = f"{promise.loss} of at most {_share(promise.at_most)}"
+    told = f"{loss} with confidence {_share(promise.confidence)}"
+    if found.escalate_at_most is None:
+        return told
+    return f"{told}, while no threshold is lower than it was proved"
 
 
 def _known(model: DeployedModel, served: ServedFigures | None) -> str:

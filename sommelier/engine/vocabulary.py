@@ -1,7 +1,7 @@
-"""Which columns an expression may name, and what they stand for: those of models, or of links.
+"""Which columns an expression may name, and what they stand for: those of models, or of other rows.
 
-Binding is the same for both; a Vocabulary says what a word means. This file has that of models;
-that of links is in link_columns.py.
+Binding is the same for all; a Vocabulary says what a word means. This file has that of models;
+those of links, fusions and cascades are ListedWords (listed_columns.py).
 """
 
 from __future__ import annotations

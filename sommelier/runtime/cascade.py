@@ -19,8 +19,14 @@ from numpy.typing import NDArray
 
 from sommelier.analysis.cascades.scores import agreement, class_score
 from sommelier.analysis.links.drift import DriftTest
-from sommelier.cascade_records import CascadePlan, CascadeStage, expected_flops
+from sommelier.cascade_records import (
+    CascadePlan,
+    CascadePromise,
+    CascadeStage,
+    expected_flops,
+)
 from sommelier.errors import SommelierError
+from sommelier.runtime.share_limit import ShareLimit
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -74,28 +80,45 @@ class Cascade:
     of more, the samples that reach the later ones were chosen too, and the rate is an estimate.
     """
 
-    def __init__(self, plan: CascadePlan, *, false_alarms: float = FALSE_ALARMS) -> None:
-        """Raises SommelierError for a plan of fewer than two stages, or a stage without a score."""
+    def __init__(
+        self,
+        plan: CascadePlan,
+        *,
+        at_most: float | None = None,
+        false_alarms: float = FALSE_ALARMS,
+    ) -> None:
+        """at_most : the share of its inputs that each stage sends on, in [0, 1]; thresholds then
+        follow the inputs (ShareLimit), those that were proved only downwards, and nothing is
+        promised. Raises SommelierError for a plan of fewer than two stages, or a stage without a
+        score."""
         if len(plan.stages) < 2 or any(stage.score is None for stage in plan.stages[:-1]):
             raise SommelierError(
                 "a cascade has two stages or more, all but the last with a score",
                 hint="calibrate one: sommelier.analysis.cascades.calibrate",
             )
         self._lock = Lock()
-        self._plan = plan
         self._false_alarms = false_alarms
-        self._kept = [0] * (len(plan.stages) - 1)
-        self._seen = [0] * (len(plan.stages) - 1)
-        self._watches = self._fresh_watches()
+        self._limits: tuple[ShareLimit, ...] = ()
+        if at_most is not None:
+            proved = plan.promise is not None
+            stages = plan.stages[:-1]
+            self._limits = tuple(ShareLimit.of(one, at_most, proved=proved) for one in stages)
+            begin = [limit.threshold for limit in self._limits]
+            reason = f"each stage sends on at most {at_most:.3g} of its inputs; nothing is promised"
+            plan = _with_thresholds(plan, begin, None, reason)
+        self._begin(plan)
 
     @property
     def plan(self) -> CascadePlan:
-        """The stages with the thresholds of now; its promise is gone once one was lowered."""
+        """The stages with the thresholds that were set; its promise is gone once one was lowered.
+        Those that follow the inputs begin there: `thresholds` has them as they are."""
         return self._plan
 
     @property
     def thresholds(self) -> tuple[float, ...]:
-        """Of all stages but the last."""
+        """Of all stages but the last, as they are now."""
+        if self._limits:
+            return tuple(limit.threshold for limit in self._limits)
         return self._plan.thresholds
 
     @thresholds.setter
@@ -103,7 +126,8 @@ class Cascade:
         """Takes effect with the next decision; counts and watches begin anew.
 
         Of two stages, a promise of a disagreement or a loss outlives a higher threshold: what is
-        sent on loses nothing. Raises SommelierError for NaN or another number of thresholds.
+        sent on loses nothing. Thresholds that follow the inputs go on from here.
+        Raises SommelierError for NaN or another number of thresholds.
         """
         if len(values) != len(self._plan.stages) - 1 or any(value != value for value in values):
             raise SommelierError(
@@ -111,17 +135,11 @@ class Cascade:
                 hint="one number for each stage but the last; inf sends everything on",
             )
         with self._lock:
-            stages = [
-                replace(stage, threshold=float(value))
-                for stage, value in zip(self._plan.stages, values, strict=False)
-            ]
             promise = self._plan.promise if _outlived(self._plan, values) else None
             reason = self._plan.reason if promise else "thresholds set by hand; nothing is promised"
-            last = self._plan.stages[-1]
-            self._plan = CascadePlan((*stages, last), promise, reason)
-            self._kept = [0] * len(stages)
-            self._seen = [0] * len(stages)
-            self._watches = self._fresh_watches()
+            for limit, value in zip(self._limits, values, strict=False):
+                limit.begin(float(value))
+            self._begin(_with_thresholds(self._plan, values, promise, reason))
 
     def route(
         self, stage: int, answers: Array, earlier: Sequence[Array] = ()
@@ -135,17 +153,13 @@ class Cascade:
             return np.ones(len(answers), dtype=np.bool_), np.full(len(answers), nan)
         asked = self._plan.stages[stage]
         scores = _scores(asked, answers, earlier)
-        kept = scores >= asked.threshold  # never of NaN
-        self.count(stage, kept)
-        return kept, scores
+        return self._decide(stage, scores), scores
 
     def keeps(self, stage: int, score: float) -> bool:
         """Whether an answer of this score, of a regressor or detector, stands. Counts."""
         if stage == len(self._plan.stages) - 1:
             return True
-        kept = score >= self._plan.stages[stage].threshold
-        self.count(stage, np.array([kept]))
-        return kept
+        return bool(self._decide(stage, np.array([score]))[0])
 
     def run(self, items: Array, models: Sequence[Answerer]) -> CascadeAnswer:
         """The answers to items (n, ...): each stage sees only what those before sent on.
@@ -170,15 +184,6 @@ class Cascade:
             before = [part[~kept] for part in (*before, found)]
         return CascadeAnswer(np.empty((0,)) if values is None else values, by, scores)
 
-    def count(self, stage: int, kept: Mask) -> None:
-        """Adds decisions (n,) of a stage to the counts and its watch."""
-        with self._lock:
-            self._seen[stage] += len(kept)
-            self._kept[stage] += int(np.count_nonzero(kept))
-            watch = self._watches[stage]
-            if watch is not None:
-                watch.update(kept)
-
     @property
     def answered(self) -> tuple[int, ...]:
         """Inputs each stage answered since the thresholds were set."""
@@ -198,20 +203,45 @@ class Cascade:
         """The stages that keep another share than they were calibrated to; () while none does."""
         with self._lock:
             return tuple(
-                ShareDrift(
-                    stage.model, self._kept[k] / self._seen[k], watch.low, watch.high, self._seen[k]
-                )
+                ShareDrift(stage.model, watch.share, watch.low, watch.high, watch.inputs)
                 for k, (stage, watch) in enumerate(
                     zip(self._plan.stages[:-1], self._watches, strict=True)
                 )
                 if watch is not None and watch.alarm
             )
 
+    # ---- inside
+
+    def _begin(self, plan: CascadePlan) -> None:
+        """Go by a plan, with counts and watches that begin anew."""
+        self._plan = plan
+        self._kept = [0] * (len(plan.stages) - 1)
+        self._seen = [0] * (len(plan.stages) - 1)
+        self._watches = self._fresh_watches()
+
+    def _decide(self, stage: int, scores: Floats) -> Mask:
+        """Which answers (n,) of these scores stand, never one of NaN. Counts; a watch looks at the
+        threshold that was set, not at one that has followed the inputs since."""
+        with self._lock:
+            stands = scores >= self._plan.stages[stage].threshold
+            kept = stands
+            if self._limits:
+                limit = self._limits[stage]
+                kept = scores >= limit.threshold
+                limit.follow(scores, kept)
+            self._seen[stage] += len(kept)
+            self._kept[stage] += int(np.count_nonzero(kept))
+            watch = self._watches[stage]
+            if watch is not None:
+                watch.update(stands)
+            return kept
+
     def _fresh_watches(self) -> list[_Watch | None]:
         """One a stage; None where its calibration samples, or those that reach it, are unknown."""
         stages = self._plan.stages[:-1]
         known = [_Watch.of(stage, self._false_alarms / len(stages)) for stage in stages]
-        if self._plan.promise is None:  # who reaches a later stage depends on thresholds before it
+        # who reaches a later stage depends on the thresholds before it
+        if self._plan.promise is None or self._limits:
             return [known[0], *(None for _ in known[1:])]
         return list(known)
 
@@ -221,6 +251,7 @@ class _Watch:
 
     def __init__(self, low: float, high: float, alpha: float) -> None:
         self.low, self.high = low, high
+        self.inputs = self._kept = 0
         self._falls = DriftTest(low, alpha=alpha / 2)
         self._rises = DriftTest(1 - high, alpha=alpha / 2)
 
@@ -233,9 +264,16 @@ class _Watch:
         return cls(low, high, alpha / 2)
 
     def update(self, kept: Mask) -> None:
+        self.inputs += len(kept)
+        self._kept += int(np.count_nonzero(kept))
         share = kept.astype(np.float64)
         self._falls.update(share)
         self._rises.update(1 - share)
+
+    @property
+    def share(self) -> float:
+        """Of the inputs, that was kept."""
+        return self._kept / self.inputs
 
     @property
     def alarm(self) -> bool:
@@ -261,19 +299,6 @@ def kept_share(stage: CascadeStage, threshold: float, *, risk: float) -> tuple[f
     return max(0.0, least), min(1.0, most)
 
 
-def threshold_for_share(stage: CascadeStage, routed: float) -> float:
-    """A threshold that sends on at most this share of the calibration samples that have a score.
-
-    An estimate for other inputs; for ESCALATE AT MOST 10%. Raises SommelierError without quantiles.
-    """
-    if not stage.quantiles or not 0 <= routed <= 1:
-        raise SommelierError(
-            f"no threshold of {stage.model} is known to send on {routed:.0%}",
-            hint="calibrate the cascade; a share lies between 0% and 100%",
-        )
-    return stage.quantiles[int(routed * (len(stage.quantiles) - 1) + 1e-9)]
-
-
 def _scores(stage: CascadeStage, answers: Array, earlier: Sequence[Array]) -> Floats:
     assert stage.score is not None, "checked when the cascade was made"
     if stage.score == AGREEMENT:
@@ -281,6 +306,16 @@ def _scores(stage: CascadeStage, answers: Array, earlier: Sequence[Array]) -> Fl
         unknown = np.isnan(np.asarray(answers, dtype=np.float64)).any(axis=1)
         return np.where(unknown, nan, agreement(votes))
     return class_score(stage.score, answers, temperature=stage.temperature)
+
+
+def _with_thresholds(
+    plan: CascadePlan, values: Sequence[float], promise: CascadePromise | None, reason: str
+) -> CascadePlan:
+    stages = [
+        replace(stage, threshold=float(value))
+        for stage, value in zip(plan.stages, values, strict=False)
+    ]
+    return CascadePlan((*stages, plan.stages[-1]), promise, reason)
 
 
 def _outlived(plan: CascadePlan, thresholds: Sequence[float]) -> bool:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+SUM_TOLERANCE = 1e-3  # of probabilities, as float16 rounds them
+
 
 class RunnableCascade:
     """Models that are asked in turn, loaded. Threads may share it; `close` lets the models go.
@@ -92,11 +94,23 @@ class _Answerer:
 def logits_of(raw: Array, format: AnswerFormat | None) -> Array:
     """What a model answers (n, d) as logits or logarithms of probabilities (n, classes).
 
-    format : None for logits. A class id without scores is certain: 0 for it, -inf for the others.
+    format : None where it is unknown: then rows that sum to 1 are probabilities, others logits. A
+    class id without scores is certain: 0 for it, -inf for the others.
     """
     if format is None:
-        return np.asarray(raw, dtype=np.float64)
+        values = np.asarray(raw, dtype=np.float64)
+        return _logarithms(values) if _are_probabilities(values) else values
     if available(format):
         return as_logits(raw, format)
+    return _logarithms(natural(raw, format).values.astype(np.float64))
+
+
+def _logarithms(shares: Array) -> Array:
     with np.errstate(divide="ignore"):
-        return np.log(natural(raw, format).values.astype(np.float64))
+        return np.log(shares)
+
+
+def _are_probabilities(values: Array) -> bool:
+    """Whether every row (n, classes) is a distribution, which logits hardly ever are."""
+    sums = values.sum(axis=1)
+    return bool((values >= 0).all() and (np.abs(sums - 1) <= SUM_TOLERANCE).all())

@@ -80,9 +80,11 @@ class RunningDeployment:
         """The answer to one request; runs in this thread when a server is idle.
 
         inputs : tensors by name as the models take them, or raw items (n, ...), images say, which
-        each model prepares as it declares. deadline_ms : from now on; the SLA's where it is not
-        given. priority : smaller is served first. min_accuracy : in [0, 1]. outputs : names.
-        Raises InputError, RejectedError (429, 503, 504), AnalysisError of a model that fails.
+        each model prepares as it declares. deadline_ms : from now on, when the answer is of no use
+        any more: then a run is ended too. Where it is not given the SLA's counts while the request
+        waits, and a run may be late. priority : smaller is served first. min_accuracy : in [0, 1].
+        outputs : names. Raises InputError, RejectedError (429, 503, 504), AnalysisError of a model
+        that fails.
         """
         job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
         ticket = self._dispatcher.answer(job) or self._dispatcher.submit(job)
@@ -301,13 +303,17 @@ class RunningDeployment:
         deployment = now.deployment
         wanted = None if outputs is None else tuple(outputs)
         brought = now.receive(inputs, wanted)
+        ends_ms = inf
         if deadline_ms is None:
             deadline_ms = inf if deployment.sla_ms is None else deployment.sla_ms
         elif isnan(deadline_ms):
             raise InputError("the deadline is no number", hint="give ms from now on, or leave it")
+        else:
+            ends_ms = arrived + deadline_ms
         if min_accuracy is None and deployment.kind == "models":
             min_accuracy = deployment.min_accuracy
         job = Job(brought, wanted, self._dispatcher.cancel)
+        job.ends_ms = ends_ms
         job.request = Request(
             arrived, arrived + deadline_ms, priority, min_accuracy, job, brought.samples,
             brought.unfit,

@@ -110,7 +110,7 @@ class Dispatcher(Generic[P]):
             turn = requests.begin(job, at_most_ms)
             if turn is None:
                 return None
-            if requests.table.hedge:
+            if requests.table.hedge or job.ends_ms < self._wakes_ms:
                 self._timing.notify()
         while turn is not None:
             result = self._serve(turn, here=True)
@@ -300,18 +300,21 @@ class Dispatcher(Generic[P]):
                 if self._requests.loading.next_retry_ms() <= now:
                     self._look_again()
                 expired = self._requests.scheduler.expire(now)
-                if not expired:
+                overdue = self._requests.overdue(now)
+                if not (expired or overdue):
                     hedge_ms = self._requests.hedge()
                     self._changed.notify()
                     self._wakes_ms = min(hedge_ms, self._requests.next_timer_ms())
                     left = min(self._wakes_ms - now, LONGEST_WAIT_MS)
                     self._timing.wait(max(left, 0.0) / 1e3)
+            for job, error in overdue:
+                self._deliver(job, error)
             for turn in expired:
                 assert isinstance(turn.answer, Rejection), "it expired"
                 job = job_of(turn.request)
-                error = self._refused(job, turn.answer, here=False)
-                if error is not None:
-                    self._deliver(job, error)
+                refusal = self._refused(job, turn.answer, here=False)
+                if refusal is not None:
+                    self._deliver(job, refusal)
 
 
 def _run(table: Table[P], job: Job, name: str, model: P) -> Outcome | Exception | None:

@@ -22,7 +22,7 @@ from sommelier.runtime.policy import PooledModel, Request, RoutingPolicy
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.queueing import QUEUE_LIMIT, QueueRules
 from sommelier.runtime.session_cache import ServedModel
-from sommelier.runtime.staging import CascadeAnswering, CascadePolicy, escalating_at_most
+from sommelier.runtime.staging import CascadeAnswering, CascadePolicy
 from sommelier.runtime.telemetry import Telemetry
 
 SAFETY_SDS = 2.0  # a model is in time if its mean and two deviations are
@@ -153,10 +153,7 @@ def _cascade(deployment: Deployment) -> Cascade | None:
         return None
     if deployment.cascade is None:
         raise SommelierError(f"deployment {deployment.name} is without its cascade")
-    cascade = Cascade(deployment.cascade)
-    if deployment.escalate_at_most is not None:
-        cascade.thresholds = escalating_at_most(cascade.plan, deployment.escalate_at_most)
-    return cascade
+    return Cascade(deployment.cascade, at_most=deployment.escalate_at_most)
 
 
 def _policy(deployment: Deployment) -> RoutingPolicy:

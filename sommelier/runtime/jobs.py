@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -31,14 +32,16 @@ class Job:
     since_ms : whether it waits, and when it began to. held : the state of the pool in which no
     model could take it. table : by which its last model was chosen. runs : what ends each run of
     it. errors : of models that failed on it. hedged : two models were asked. settled : somebody has
-    its answer. progress : of an answering that asks several models. ticket : None as long as only
-    the thread that runs it may answer it.
+    its answer. progress : of an answering that asks several models. ends_ms : when its answer is of
+    no use to the caller any more, also while a model runs: a deadline of its own, and not only the
+    SLA's, after which others count as late. ticket : None as long as only the thread that runs it
+    may answer it.
     """
 
     __slots__ = (
-        "_cancel", "accepted", "errors", "hedged", "held", "infer_ms", "inputs", "note", "outputs",
-        "progress", "queue_ms", "request", "runs", "settled", "since_ms", "table", "ticket",
-        "waits",
+        "_cancel", "accepted", "ends_ms", "errors", "hedged", "held", "infer_ms", "inputs", "note",
+        "outputs", "progress", "queue_ms", "request", "runs", "settled", "since_ms", "table",
+        "ticket", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +57,7 @@ class Job:
         self.waits = True
         self.since_ms = self.queue_ms = self.infer_ms = 0.0
         self.held = -1
+        self.ends_ms = math.inf
         self.table: Any = None
         self.runs: list[Cancellation] = []
         self.errors: list[Exception] = []

@@ -70,6 +70,11 @@ class Loading:
         """When a model that was refused may be asked for again; inf if none was."""
         return min((until for _, until in self._refused.values()), default=math.inf)
 
+    def retry_in_ms(self, now_ms: float) -> float | None:
+        """In how long it is worth to ask again; None if no model was refused."""
+        at = self.next_retry_ms()
+        return None if at == math.inf else max(at - now_ms, 0.0)
+
     def why_refused(self, name: str) -> str | None:
         """Why a model cannot be loaded; None if nothing is known against it."""
         return self._refused[name][0] if name in self._refused else None
@@ -99,12 +104,13 @@ def decide(
     answer = scheduler.answer(request, now_ms)
     while isinstance(answer, Decision) and answer.model not in loading.loaded:
         if (why := loading.why_refused(answer.model)) is not None:  # the fallback: nobody is left
-            return Rejection(503, f"{answer.model}: {why}"), ""
+            return Rejection(503, f"{answer.model}: {why}", loading.retry_in_ms(now_ms)), ""
         if not loading.ask(answer.model):
             return _meanwhile(scheduler, loading, table, answer, request, now_ms)
         answer = scheduler.answer(request, now_ms)
     if isinstance(answer, Rejection) and answer.status == 503 and loading.refusals:
-        answer = Rejection(503, f"{answer.reason} ({loading.refusals})")
+        reason = f"{answer.reason} ({loading.refusals})"
+        answer = Rejection(503, reason, loading.retry_in_ms(now_ms))
     return answer, ""
 
 

@@ -9,11 +9,11 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError as TicketCancelledError
 from dataclasses import replace
 from typing import Any
 
-from sommelier.errors import RejectedError
+from sommelier.errors import CancelledError, RejectedError
 from sommelier.runtime.answers import Answer
 from sommelier.runtime.hedging import hedge_at_ms, second_choice
 from sommelier.runtime.jobs import (
@@ -133,8 +133,8 @@ class OpenRequests:
         """What to tell the caller after a run; None: nothing, or not yet."""
         job, now, decision = job_of(turn.request), self._clock(), turn.answer
         assert isinstance(decision, Decision), "a model ran"
-        failed = isinstance(outcome, Exception)
-        self.scheduler.finished(turn, None if failed else took_ms, now, queue_ms=job.queue_ms)
+        learned = took_ms if self._tells(turn, decision, outcome, took_ms) else None
+        self.scheduler.finished(turn, learned, now, queue_ms=job.queue_ms)
         job.infer_ms += took_ms
         if job.settled:
             return None
@@ -182,7 +182,26 @@ class OpenRequests:
 
     def next_timer_ms(self) -> float:
         """When a request expires, or a model that was refused may be asked for again."""
-        return min(self.scheduler.next_timer_ms(), self.loading.next_retry_ms())
+        at = min(self.scheduler.next_timer_ms(), self.loading.next_retry_ms())
+        for turn in self.scheduler.turns:
+            job = job_of(turn.request)
+            if job.ends_ms < at and not job.settled:
+                at = job.ends_ms
+        return at
+
+    def overdue(self, now_ms: float) -> list[tuple[Job, Exception]]:
+        """Requests whose deadline came while a model ran, and what to tell their callers; the runs
+        end at their next operators."""
+        found: list[tuple[Job, Exception]] = []
+        for turn in self.scheduler.turns:
+            job = job_of(turn.request)
+            if job.ends_ms <= now_ms and isinstance(turn.answer, Decision) and self.settle(job):
+                job.awaited()
+                self.counts.refused(504)
+                ran_ms = now_ms - turn.started_ms
+                told = f"its deadline passed after {turn.answer.model} ran for {ran_ms:.3g} ms"
+                found.append((job, RejectedError(told, status=504)))
+        return found
 
     def hedge(self) -> float:
         """Ask second models where it is time; when it is time again."""
@@ -206,7 +225,7 @@ class OpenRequests:
         """Raises RejectedError for a request that is not to wait, CancelledError for one that was
         given up before it came."""
         if job.settled:
-            raise CancelledError
+            raise TicketCancelledError
         if self.refusing is not None:
             self.counts.refused(503)
             raise RejectedError(self.refusing, status=503)
@@ -225,6 +244,17 @@ class OpenRequests:
         job.queue_ms += now_ms - job.since_ms
         job.waits, job.table = False, self.table
         return self.scheduler.start(job.request, answer, now_ms)
+
+    def _tells(
+        self, turn: Turn, decision: Decision, outcome: Outcome | Exception | None, took_ms: float
+    ) -> bool:
+        """Whether a run says something of its model's latency. One that was ended early took at
+        least so long: that is learned where it is more than was believed, or a model that is always
+        ended would seem quick for ever."""
+        if not isinstance(outcome, CancelledError):
+            return not isinstance(outcome, Exception)
+        believed = self.scheduler.estimate(decision.model, turn.request.samples)
+        return took_ms > believed.mean_ms
 
     def _again(self, job: Job, request: Request, now_ms: float) -> None:
         """It waits for its next model, which another thread may run."""

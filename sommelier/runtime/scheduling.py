@@ -25,6 +25,8 @@ from sommelier.runtime.policy import (
 from sommelier.runtime.queueing import QueueRules, RequestQueue
 from sommelier.runtime.telemetry import LatencyEstimate, Telemetry
 
+PROBE_MS = 100.0  # an estimate that was not tested for so long refuses nobody who is alone ...
+PROBE_RUNS = 5.0  # ... nor before as many times the mean, so that trying takes a sixth of the time
 SAFETY_SDS = 2.0  # runtime.md 6: admission counts the mean and two deviations of the fastest model
 
 
@@ -283,9 +285,22 @@ class Scheduler:
             return None
         return self._late(request, now_ms)
 
+    def _is_guess(self, latency: LatencyEstimate, request: Request, now_ms: float) -> bool:
+        """Whether what is believed of a latency should be tried again. What was measured before
+        serving, of one sample, is no guess."""
+        if not latency.samples:
+            return request.samples > 1
+        return latency.age_ms(now_ms) > max(PROBE_MS, PROBE_RUNS * latency.mean_ms)
+
     def _late(self, request: Request, now_ms: float) -> Rejection | None:
-        """The refusal of a request that would be late whatever is done, by estimate."""
+        """The refusal of a request that would be late whatever is done, by estimate.
+
+        Now and then one is let in nevertheless, if that costs nobody anything: a model that was
+        slow for a while would never be run again, and so never be seen to have recovered.
+        """
         latency = fastest(self._sized(request.samples).models).latency
+        if self.idle and not len(self.queue) and self._is_guess(latency, request, now_ms):
+            return None
         needed = latency.mean_ms + SAFETY_SDS * latency.std_ms
         ahead = self.queue.ahead_of(request)
         wait = self.expected_wait_ms(ahead, now_ms)

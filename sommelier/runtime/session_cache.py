@@ -220,7 +220,7 @@ class SessionCache:
             return _plain(model, key, found)
         self._write_manifest(staging, model, found, refused)
         self._make_room(size)
-        self._move(staging, key)
+        self._move(staging, model, settings)
         prepared = self.find(model, settings)
         return prepared or _plain(model, key, replace(found, recipe="plain", file=None))
 
@@ -245,17 +245,20 @@ class SessionCache:
         sync_file(staging / MANIFEST)
         sync_folder(staging)
 
-    def _move(self, staging: Path, key: str) -> None:
-        """Another process may have been quicker; then ours takes the place of what it made."""
+    def _move(self, staging: Path, model: ServedModel, settings: SessionSettings) -> None:
+        """Another process may have been quicker: what it made stays, for it may be loading it."""
+        key = _key(model, settings)
         folder = self._folder(key)
         folder.parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(ATTEMPTS):
-            self.discard(key)
             try:
                 staging.rename(folder)
-            except OSError:
+            except OSError:  # the folder is there
+                if self.find(model, settings) is not None:
+                    return
                 if attempt == ATTEMPTS - 1:
                     raise
+                self.discard(key)
             else:
                 sync_folder(folder.parent)
                 return

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sommelier.analysis.links.formats import AnswerFormat
 from sommelier.cascade_records import CascadePlan
 from sommelier.errors import AnalysisError, InputError
-from sommelier.runtime.cascade import Cascade, threshold_for_share
+from sommelier.runtime.cascade import Cascade
 from sommelier.runtime.cascade_runner import logits_of
 from sommelier.runtime.interface import Inputs, Interface
 from sommelier.runtime.jobs import Job, Outcome
@@ -214,12 +214,4 @@ def _outcome(progress: Progress, wanted: Sequence[str] | None, note: str) -> Out
         stages=tuple(progress.stages.tolist()),
         scores=tuple(progress.scores.tolist()),
         note=note,
-    )
-
-
-def escalating_at_most(plan: CascadePlan, share: float) -> tuple[float, ...]:
-    """Thresholds by which no stage sends on more than this share of its calibration inputs; lower
-    ones stay as they are. Raises SommelierError for a stage without calibration."""
-    return tuple(
-        min(stage.threshold, threshold_for_share(stage, share)) for stage in plan.stages[:-1]
     )

@@ -15,19 +15,22 @@ from typing import TYPE_CHECKING
 from sommelier.errors import SommelierError
 from sommelier.shell.config import ConfigError, load_config
 from sommelier.shell.exits import ExitCode
-from sommelier.shell.serving_plan import ServingPlan, Wanted, serving_plan
+from sommelier.shell.following import Follower
+from sommelier.shell.served import ServedDatabase
+from sommelier.shell.serving_plan import Wanted, serving_plan
 from sommelier.units import Dimension, parse
 
 if TYPE_CHECKING:
-    from sommelier.connection import Connection
-    from sommelier.runtime.deployment import RunningDeployment
-    from sommelier.runtime.pool import ModelPool
     from sommelier.runtime.server.process import Listening, ServerSettings
     from sommelier.runtime.server.service import ModelService
     from sommelier.shell.console import Console
 
 _DESCRIPTION = """\
 Serves the deployments of a database: Open Inference Protocol v2, REST and gRPC.
+
+It follows the database: DEPLOY, UNDEPLOY and whatever else changes what a deployment means take
+effect within seconds, without losing a request. What requests took is kept in it every 30 seconds:
+served_latency, served_p99 and served_requests of the models.
 
 SIGTERM ends it without losing a request: not ready from then on, everything is answered for
 --drain-delay seconds, then no new connections, what was begun is finished. Ctrl-C does without
@@ -81,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-body", default="64 MiB", metavar="SIZE", help="of a request (64 MiB)")
     add("--max-queue", type=_count, metavar="N", help="requests that wait, of each deployment")
     add("--max-connections", type=_count, default=1024, metavar="N", help="of REST (1024)")
+    add("--no-write", action="store_true", help="keep nothing of what is measured in DB")
     add("--color", choices=("auto", "always", "never"), default="auto")
     return parser
 
@@ -125,7 +129,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 class _Serving:
-    """What runs behind a server."""
+    """What runs behind a server, and what keeps it up to date."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         database = load_config({"database": options.database}).database
@@ -133,46 +137,25 @@ class _Serving:
         self._wanted = Wanted(
             database, None if names is None else tuple(names), tuple(models), options.max_queue
         )
-        self._running: list[RunningDeployment] = []
-        self._pool: ModelPool | None = None
-        self._db: Connection | None = None
+        self._write = not options.no_write
+        self._served = ServedDatabase(self._wanted)
+        self._follower: Follower | None = None
 
     def start(self) -> ModelService:
         """Everything that is served, on its way into memory. Raises SommelierError."""
-        from sommelier.deployment_records import DeploymentOptions
-        from sommelier.runtime.deployment import RunningDeployment
-        from sommelier.runtime.server.service import ModelService, single_model
-
         plan = serving_plan(self._wanted)
-        pool = self._make_pool(plan)
-        with_database = [self._db.deploy(name) for name in plan.with_database] if self._db else []
-        for deployment, models in plan.deployments:
-            self._running.append(RunningDeployment(deployment, models, pool))
-        options = DeploymentOptions(queue=self._wanted.queue)
-        self._running += [single_model(model, pool, options) for model in plan.models]
-        return ModelService(pool, [*with_database, *self._running])
+        service = self._served.start(plan)
+        self._follower = Follower(
+            self._wanted, self._served, plan, write=self._write, draining=lambda: service.draining
+        )
+        self._follower.start()
+        return service
 
     def close(self) -> None:
         """Ends what was started."""
-        for running in self._running:
-            running.close()
-        if self._db is not None:
-            self._db.close()
-        elif self._pool is not None:
-            self._pool.close()
-
-    def _make_pool(self, plan: ServingPlan) -> ModelPool:
-        """Of the database's connection where a deployment needs one."""
-        if plan.with_database:
-            from sommelier.connection import connect
-
-            self._db = connect(self._wanted.database, read_only=True)
-            return self._db.serving.pool
-        from sommelier.runtime.pool import ModelPool
-        from sommelier.runtime.session_cache import SessionCache
-
-        self._pool = ModelPool(SessionCache(plan.sessions), plan.settings, plan.rules)
-        return self._pool
+        if self._follower is not None:
+            self._follower.close()
+        self._served.close()
 
 
 def _settings(options: argparse.Namespace) -> ServerSettings:

@@ -23,7 +23,7 @@ from sommelier.storage.catalog_models import AddedModel
 from sommelier.storage.catalog_sql import SqlResult, run_sql
 from sommelier.storage.catalog_text import TextMask, TextTable
 from sommelier.storage.database import Database, Parameters
-from sommelier.storage.migrations import migrate
+from sommelier.storage.migrations import identity, migrate
 from sommelier.storage.opening import Opened, open_for_reading, open_for_writing
 from sommelier.storage.snapshots import directory_of
 
@@ -44,18 +44,20 @@ class Catalog(TextTable):
         self._published_notes = 0
 
     @classmethod
-    def open(cls, path: Path | str, *, read_only: bool = False) -> Catalog:
+    def open(cls, path: Path | str, *, read_only: bool = False, brief: bool = False) -> Catalog:
         """The database at `path`, created if it is not there.
 
-        read_only : its newest snapshot, also while another process writes. ':memory:' lives as long
-        as the Catalog, with a temporary folder for files. Raises DatabaseLockedError if another
-        connection writes it, DatabaseCorruptError for a damaged or foreign file (untouched),
-        StorageError for one of a newer version.
+        read_only : its newest snapshot, also while another process writes. brief : to write for a
+        moment; others that want to write wait for its end, where else they would be refused.
+        ':memory:' lives as long as the Catalog, with a temporary folder for files.
+
+        Raises DatabaseLockedError if another connection writes it, DatabaseCorruptError for a
+        damaged or foreign file (untouched), StorageError for one of a newer version.
         """
         if str(path) == ":memory:":
             return cls._open_in_memory(read_only=read_only)
         file = Path(path).absolute()
-        opened = open_for_reading(file) if read_only else open_for_writing(file)
+        opened = open_for_reading(file) if read_only else open_for_writing(file, brief=brief)
         catalog = cls(opened.database, file, directory_of(file))
         catalog._opened = opened
         if not read_only and opened.published is None:
@@ -86,6 +88,11 @@ class Catalog(TextTable):
     def generation(self) -> int:
         """A number that grows with every committed change, also from one process to the next."""
         return self._database.generation
+
+    @property
+    def version(self) -> str:
+        """Of which database this is which state: the name of the snapshot that holds it."""
+        return f"{self.generation}-{identity(self._database)}"
 
     def generation_of(self, group: str) -> int:
         """The generation in which one kind of thing last changed, for indexes of that kind.

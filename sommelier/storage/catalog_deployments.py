@@ -117,9 +117,10 @@ class DeploymentTable(CascadeTable):
     # ---- what serving measured
 
     def add_served(self, figures: Iterable[ServedFigures]) -> None:
-        """Keep how long requests took; figures of the same deployment, model, device and batch are
-        replaced. They become the metrics served_latency, served_p99 and served_requests of their
-        models; those of models that are gone are left out."""
+        """Keep how long requests took. `requests` are added to those kept of the same deployment,
+        model, device and batch, everything else takes the place of what was kept. They become the
+        metrics served_latency, served_p99 and served_requests of their models; figures of models
+        that are gone are left out."""
         from sommelier.storage.deployment_schema import SERVED
 
         given = list(figures)
@@ -132,6 +133,9 @@ class DeploymentTable(CascadeTable):
         if not rows:
             return
         with self._database.transaction("keep what serving measured"):
+            before = {kept.key: kept.requests for kept in self.served()}
+            for row in rows:
+                row["requests"] += before.get(ServedFigures(**row).key, 0)
             self._database.upsert(SERVED, rows)
             found = self._database.rows(_SERVED_MODELS, [sorted(ids)])
             self.add_measurements(m for row in found for m in _measurements(*row))

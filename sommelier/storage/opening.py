@@ -102,10 +102,11 @@ class Opened:
             self.lock.release()
 
 
-def open_for_writing(path: Path) -> Opened:
+def open_for_writing(path: Path, *, brief: bool = False) -> Opened:
     """The database at `path`, created or migrated if need be, with the right to write it.
 
-    Raises DatabaseLockedError, DatabaseCorruptError, or StorageError with a sentence.
+    brief : for a moment only, so that other writers wait for it as they do for a reader that
+    copies. Raises DatabaseLockedError, DatabaseCorruptError, or StorageError with a sentence.
     """
     if not path.parent.is_dir():
         raise StorageError(f"there is no folder '{path.parent}' to keep a database in")
@@ -113,10 +114,10 @@ def open_for_writing(path: Path) -> Opened:
     snapshots = Snapshots(path, directory)
     lock = WriterLock(directory)
     if directory.exists():
-        _take(lock, path)
+        _take(lock, path, note=not brief)
     try:
         _look_at(path)
-        _take(lock, path)
+        _take(lock, path, note=not brief)
         if not path.exists():  # what readers would be given is of a database that was deleted
             snapshots.remove_foreign(None)
         current = _current(snapshots) if path.exists() else None
@@ -206,10 +207,11 @@ def locked_error(path: Path, *, who: str | None = None) -> DatabaseLockedError:
     )
 
 
-def _take(lock: WriterLock, path: Path) -> None:
-    """Acquire the right to write, waiting for readers that copy but not for another writer."""
+def _take(lock: WriterLock, path: Path, *, note: bool) -> None:
+    """Acquire the right to write, waiting for readers that copy and for who is brief, but not for
+    another writer."""
     until = time.monotonic() + PATIENCE_S
-    while not lock.acquire(note=True):
+    while not lock.acquire(note=note):
         if lock.writer() is not None or time.monotonic() > until:
             raise locked_error(path)
         time.sleep(0.02)

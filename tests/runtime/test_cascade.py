@@ -10,9 +10,14 @@ import pytest
 from sommelier.analysis.cascades.calibration import Options, Target, calibrate, disagreement
 from sommelier.analysis.cascades.members import Member
 from sommelier.analysis.execution import open_session
-from sommelier.cascade_records import CascadePlan, CascadePromise, CascadeStage
+from sommelier.cascade_records import (
+    CascadePlan,
+    CascadePromise,
+    CascadeStage,
+    threshold_for_share,
+)
 from sommelier.errors import SommelierError
-from sommelier.runtime.cascade import AGREEMENT, Cascade, kept_share, threshold_for_share
+from sommelier.runtime.cascade import AGREEMENT, Cascade, kept_share
 from tests.analysis.cascades.populations import ladder
 from tests.factories import tiny_classifier
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sommelier.analysis.links.formats import AnswerFormat
-from sommelier.cascade_records import CascadePlan, CascadeStage
+from sommelier.cascade_records import CascadePlan, CascadePromise, CascadeStage
 from sommelier.deployment_records import DeployedModel, DeploymentOptions
 from sommelier.errors import RejectedError
 from sommelier.runtime.answers import Ticket
 from sommelier.runtime.cascade import Cascade
 from sommelier.runtime.deployment import RunningDeployment
+from sommelier.runtime.ledger import ServedLedger
 from sommelier.runtime.session_cache import ServedModel, SessionCache
-from sommelier.runtime.watching import Watch
+from sommelier.runtime.watching import AGAIN_S, Watch
 from tests.runtime.deploying import (
     FOREVER,
     X,
@@ -263,7 +266,8 @@ def test_escalate_at_most_sends_on_no_larger_share_of_the_calibration_scores(
         CascadeStage("middle", format=logits),
     )
     record = deployment(
-        deployed("small", "middle"), kind="cascade", cascade=CascadePlan(stages),
+        deployed("small", "middle"), kind="cascade",
+        cascade=CascadePlan(stages, CascadePromise("disagreement", 0.01, 0.95, 1000)),
         escalate_at_most=0.25,
     )  # fmt: skip
     with pool_of(cache) as pool, RunningDeployment(record, files, pool) as running:
@@ -456,38 +460,101 @@ def test_closing_in_the_middle_leaves_no_request_without_an_answer(
 # ---- watching
 
 
-def test_times_far_from_those_planned_by_are_told_once(
+def test_times_far_from_those_planned_by_are_a_reason_once_and_a_warning_as_long_as_they_last(
     cache: SessionCache, files: dict[str, ServedModel]
 ) -> None:
-    record = deployment(deployed("small", small=1000.0))
+    record, now_s = deployment(deployed("small", small=1000.0)), 0.0
     with pool_of(cache) as pool, RunningDeployment(record, files, pool) as running:
         assert running.wait_ready(60)
-        watch = Watch(running)
-        assert watch.change() is None
-        for _ in range(60):
-            running.infer({"x": X})
-        change = watch.change()
-        assert change is not None
-        assert (change.deployment, change.kind) == ("vision", "latency")
-        assert change.reason.endswith("not the 1e+03 ms planned by")
-        assert watch.change() is None
+        watch = Watch(running, clock=lambda: now_s)
+        assert watch.look() is None
+        for _ in range(200):  # the 1000 ms are forgotten
+            running.telemetry.record("small", 2.0, 0.0)
+        reason = watch.look()
+        assert reason is not None
+        assert reason.endswith("not the 1e+03 ms planned by")
+        assert watch.look() is None
+        assert any(told.endswith("the 1e+03 ms planned by") for told in running.state().warnings)
         running.replan(deployment(deployed("small", small=500.0)), files)
-        change = watch.change()  # planned by figures that are not true either
-        assert change is not None
-        assert change.reason.endswith("not the 500 ms planned by")
+        watch.planned("what planning told")
+        now_s = 1e6
+        for _ in range(200):
+            running.telemetry.record("small", 2.2, 0.0)
+        assert watch.look() is None, "it was planned again for these times before"
+        told = running.state().warnings
+        assert told[0] == "what planning told"
+        assert told[1].endswith("not the 500 ms planned by"), "which are not true either"
+        mean = running.telemetry.estimate("small").mean_ms
+        running.replan(deployment(deployed("small", small=mean)), files)
+        watch.planned()
+        assert running.state().warnings == ()
 
 
-def test_a_model_that_has_no_room_is_told(
+def test_times_that_come_and_go_are_planned_for_every_five_minutes_at_most(
+    cache: SessionCache, files: dict[str, ServedModel]
+) -> None:
+    record, now_s = deployment(deployed("small", small=10.0)), 0.0
+    planned = []
+    with pool_of(cache) as pool, RunningDeployment(record, files, pool) as running:
+        watch = Watch(running, clock=lambda: now_s)
+        for minute in range(60):
+            for _ in range(200):
+                running.telemetry.record("small", 40.0 if minute % 2 else 10.0, 0.0)
+            now_s = 60.0 * minute
+            if watch.look() is not None:
+                planned.append(minute)
+    assert planned[0] == 1
+    assert min(later - sooner for sooner, later in itertools.pairwise(planned)) >= AGAIN_S / 60
+    assert len(planned) > 5, "but they are"
+
+
+def test_a_model_that_has_no_room_is_a_warning_and_no_reason_to_plan_again(
     cache: SessionCache, files: dict[str, ServedModel]
 ) -> None:
     record = deployment(deployed("large"))
     with pool_of(cache, host_bytes=1000) as pool, RunningDeployment(record, files, pool) as running:
         assert not running.wait_ready(60)
-        watch = Watch(running)
-        change = watch.change()
-        assert change is not None
-        assert (change.kind, change.reason) == ("memory", "there is no room for large")
-        assert watch.change() is None
+        assert Watch(running).look() is None
+        assert "there is no room for large" in running.state().warnings
+
+
+# ---- the ledger
+
+
+def test_a_ledger_counts_every_request_once_over_switches_and_failed_writes(
+    cache: SessionCache, files: dict[str, ServedModel]
+) -> None:
+    ledger, kept = ServedLedger(), Counter[str]()
+
+    def keep() -> None:
+        figures = ledger.figures()
+        kept.update({figure.model_id: figure.requests for figure in figures})
+        ledger.kept(figures)
+
+    with pool_of(cache) as pool:
+        small, large = (deployment(deployed(name)) for name in ("small", "large"))
+        with RunningDeployment(small, files, pool) as running:
+            for new in (large, small, large):
+                for _ in range(7):
+                    running.infer({"x": X})
+                ledger.collect(running)
+                ledger.collect(running)
+                running.replan(new, files)
+                running.wait_ready(60)
+            keep()
+            assert ledger.figures() == []
+            running.infer({"x": X})
+            ledger.collect(running)
+            lost = ledger.figures()  # the write that failed
+            running.infer({"x": X})
+            ledger.collect(running)
+            assert [figure.requests for figure in lost] == [1]
+            keep()
+        with RunningDeployment(small, files, pool) as again:  # under the same name
+            again.infer({"x": X})
+            ledger.collect(again)
+            keep()
+    assert kept == {"id of small": 15, "id of large": 9}
 
 
 # ---- limits of the process
@@ -498,7 +565,9 @@ from pathlib import Path
 from sommelier.deployment_records import DeployedModel, Deployment
 from sommelier.runtime import memory
 from sommelier.runtime.deployment import RunningDeployment
+from sommelier.runtime.ledger import ServedLedger
 from sommelier.runtime.pool import ModelPool
+from sommelier.runtime.ledger import ServedLedger
 from sommelier.runtime.session_cache import ServedModel, SessionCache
 from sommelier.runtime.sessions import SessionSettings
 record = Deployment("d", "models", "DEPLOY", (DeployedModel("m", "id"),))

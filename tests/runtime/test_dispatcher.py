@@ -82,6 +82,77 @@ def test_a_deadline_comes_while_another_request_still_runs(busy: RunningDeployme
     assert (state.running, state.waiting, state.rejected) == (1, 0, {504: 1})
 
 
+def test_a_run_ends_at_the_deadline_of_its_request_and_its_server_is_free(
+    busy: RunningDeployment,
+) -> None:
+    """In a worker, and in the caller's own thread; the run would take hours."""
+    for ask in (
+        lambda: busy.submit(FOREVER, deadline_ms=80).result(10),
+        lambda: busy.infer(FOREVER, deadline_ms=80),
+    ):
+        began = time.perf_counter()
+        with pytest.raises(RejectedError, match="its deadline passed after slow ran") as refused:
+            ask()
+        took_ms = (time.perf_counter() - began) * 1e3
+        assert refused.value.status == 504
+        assert 79 <= took_ms < 2000
+        wait_until(lambda: busy.state().running == 0)
+        assert busy.infer(AT_ONCE).model == "slow"
+    state = busy.state()
+    assert (state.rejected, state.late, state.answered) == ({504: 2}, 0, 2)
+
+
+def test_a_run_behind_the_sla_is_finished_and_late(
+    cache: SessionCache, files: dict[str, ServedModel]
+) -> None:
+    """Nobody said that a late answer is of no use."""
+    with pool_of(cache) as pool:
+        record = deployment(deployed("slow"), sla_ms=5.0)
+        with RunningDeployment(record, {"slow": files["slow"]}, pool) as running:
+            assert running.wait_ready(60)
+            ticket = running.submit({"x": X, "trips": np.array(50_000, np.int64)})
+            assert ticket.result(60).total_ms > 5.0
+            assert running.state().late == 1
+
+
+def test_who_is_always_ended_is_known_to_take_at_least_so_long(
+    cache: SessionCache, files: dict[str, ServedModel]
+) -> None:
+    with pool_of(cache) as pool:
+        record = deployment(deployed("slow", slow=1.0), options=DeploymentOptions(admission=False))
+        with RunningDeployment(record, {"slow": files["slow"]}, pool) as running:
+            assert running.wait_ready(60)
+            for _ in range(30):
+                with pytest.raises(RejectedError):
+                    running.infer(FOREVER, deadline_ms=20)
+            (state,) = running.state().models
+            assert state.mean_ms > 15
+
+
+def test_ended_runs_disturb_nobody_whatever_the_order(
+    cache: SessionCache, files: dict[str, ServedModel]
+) -> None:
+    """Deadlines that come before, while and after a model runs; each request has one answer."""
+    rng, options = np.random.default_rng(5), DeploymentOptions(servers=2, admission=False)
+    with pool_of(cache) as pool:
+        record = deployment(deployed("slow"), options=options)
+        with RunningDeployment(record, {"slow": files["slow"]}, pool) as running:
+            assert running.wait_ready(60)
+            tickets = []
+            for _ in range(200):
+                given = {"x": X, "trips": np.array(rng.integers(1, 3000), np.int64)}
+                tickets.append(running.submit(given, deadline_ms=float(rng.uniform(0.5, 20))))
+                time.sleep(0.001)
+            assert concurrent.futures.wait(tickets, 60).not_done == set()
+            wait_until(lambda: running.state().running == 0)
+            state = running.state()
+    errors = [ticket.exception() for ticket in tickets]
+    refused = [error for error in errors if error is not None]
+    assert all(isinstance(error, RejectedError) and error.status == 504 for error in refused)
+    assert state.answered == errors.count(None)
+    assert state.rejected.get(504, 0) == len(refused)
+
+
 def test_what_cannot_be_in_time_is_refused_at_once(
     cache: SessionCache, files: dict[str, ServedModel]
 ) -> None:

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from functools import partial
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from sommelier.runtime.server.protocol import InferRequest, ProtocolError
 from tests.factories import mlp_classifier
 
 HOST = "127.0.0.1"
+PATIENCE_S = 60.0
 X = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
 
 
@@ -93,7 +94,7 @@ def cluster() -> Iterator[Any]:
         head = {**_node(), "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         cluster.add_node(**_node())
-        ray.init(address=cluster.address, _node_ip_address=HOST, log_to_driver=False)
+        ray.init(address=cluster.address, log_to_driver=False)
         yield cluster
         ray.shutdown()
         cluster.shutdown()
@@ -106,6 +107,9 @@ def port(cluster: Any, database: Path) -> Iterator[int]:
     port = 18_765
     serve.start(http_options={"host": HOST, "port": port})
     serve.run(ray_application(database, ("vision",), Scale(replicas=2)), route_prefix="/")
+    until = time.monotonic() + PATIENCE_S
+    while _ask(port, "GET", "/v2/health/live")[0] == 404 and time.monotonic() < until:
+        time.sleep(0.1)  # the proxy is told of routes after the application is called ready
     yield port
     serve.shutdown()
 
@@ -113,7 +117,8 @@ def port(cluster: Any, database: Path) -> Iterator[int]:
 @pytest.mark.slow
 def test_http_speaks_the_open_protocol(port: int, answers: Any) -> None:
     status, told = _ask(port, "GET", "/v2/models/vision")
-    assert (status, told["inputs"][0]["name"]) == (200, "x")
+    assert status == 200, told
+    assert told["inputs"][0]["name"] == "x"
     status, told = _ask(port, "POST", "/v2/models/vision/infer", _request())
     assert status == 200
     found = np.array(told["outputs"][0]["data"]).reshape(answers.shape)
@@ -138,17 +143,21 @@ def test_each_node_has_a_replica_and_one_is_enough(cluster: Any, port: int) -> N
     nodes = _replica_nodes()
     assert len(nodes) == 2, "one CPU each, so they cannot share a node"
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-    until = time.monotonic() + 60.0
+    until = time.monotonic() + PATIENCE_S
     good = 0
     while good < 10 and time.monotonic() < until:  # the proxy has to notice
-        status, _ = _ask(port, "POST", "/v2/models/vision/infer", _request())
+        try:
+            status, _ = _ask(port, "POST", "/v2/models/vision/infer", _request())
+        except (OSError, HTTPException):  # the proxy of the node that died had the connection
+            status = 0
         good = good + 1 if status == 200 else 0
     assert good == 10
 
 
 def _node() -> dict[str, Any]:
-    """A node of one CPU."""
-    return {"num_cpus": 1, "object_store_memory": 80 * 2**20, "node_ip_address": HOST}
+    """A node of one CPU. Its address is Ray's choice: nodes that are told 127.0.0.1 listen there
+    alone, and `ray.init` then waits in vain for the machine's other address."""
+    return {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 
 
 def _request() -> dict[str, Any]:

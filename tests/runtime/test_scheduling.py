@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sommelier.errors import BinderError
-from sommelier.runtime.policies import routing_policy
+from sommelier.runtime.policies import DEFAULT, routing_policy
 from sommelier.runtime.policy import Decision, PooledModel, Rejection, Request
 from sommelier.runtime.queueing import Order, QueueRules, RequestQueue
 from sommelier.runtime.scheduling import Scheduler, Turn
@@ -118,6 +118,33 @@ def test_a_deadline_no_model_can_meet_is_refused_without_a_time_to_retry() -> No
     assert refused is not None
     assert (refused.status, refused.retry_after_ms) == (429, None)
     assert "fastest model needs 1.08 ms" in refused.reason
+
+
+def test_a_model_that_was_slow_for_a_while_is_tried_again_until_it_is_seen_to_be_quick() -> None:
+    """SLA 50 ms, a request every 100 ms; for ten of them the only model takes 200 ms, not 5."""
+    telemetry, refused, now = Telemetry(), [], 0.0
+    model = PooledModel("only", 0.9, telemetry.profile("only", 5.0, 0.5))
+    serving = Scheduler(routing_policy(DEFAULT), [model], telemetry)
+    for number in range(200):
+        now += 100.0
+        if serving.submit(Request(now, now + 50.0), now) is not None:
+            refused.append(number)
+            continue
+        turn = serving.next_turn(now)
+        assert turn is not None
+        took_ms = 200.0 if 30 <= number < 40 else 5.0
+        now += took_ms
+        serving.finished(turn, took_ms, now)
+    assert refused, "as long as it seems too slow"
+    assert max(refused) < 190
+    assert telemetry.estimate("only").mean_ms < 10.0
+
+
+def test_what_was_measured_before_serving_refuses_for_ever_and_a_guess_does_not() -> None:
+    serving = scheduler()
+    for now in (0.0, 1e6):
+        assert serving.submit(Request(now, now + 1.05), now) is not None
+    assert serving.submit(Request(1e6, 1e6 + 1.05, samples=8), 1e6) is None
 
 
 def test_without_admission_and_expiry_a_late_request_is_still_answered() -> None:

@@ -35,15 +35,18 @@ if TYPE_CHECKING:
         kept_within,
         needed,
     )
+    from sommelier.analysis.cascades.unproved import by_hand, escalating
 
 _HOMES = {
     "Calibration": "calibration",
     "Options": "calibration",
     "Target": "calibration",
     "accuracy_drop": "calibration",
+    "by_hand": "unproved",
     "calibrate": "calibration",
     "crossing": "calibration",
     "disagreement": "calibration",
+    "escalating": "unproved",
     "ranking": "calibration",
     "Member": "members",
     "member": "members",
@@ -74,11 +77,13 @@ __all__ = [
     "Threshold",
     "accuracy_drop",
     "aurc",
+    "by_hand",
     "calibrate",
     "class_score",
     "crossing",
     "crossing_threshold",
     "disagreement",
+    "escalating",
     "fit_temperature",
     "free_energy",
     "gained_within",

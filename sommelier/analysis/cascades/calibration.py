@@ -157,7 +157,7 @@ def crossing(
         for one, lost in zip(members[:-1], given, strict=True)
     ]
     reason = f"thresholds where the densities of {score} cross; nothing is promised"
-    return _described(members, given, _route(members, chosen), None, reason)
+    return described(members, given, route_of(members, chosen), None, reason)
 
 
 def ranking(
@@ -189,7 +189,7 @@ def _spend(
         for name in names
     }
     best = max(names, key=lambda name: found[name].kept)
-    route = _route(members, [(best, 1.0, found[best].value)])
+    route = route_of(members, [(best, 1.0, found[best].value)])
     return _promised(members, losses, route, target, _enough(members, alone))
 
 
@@ -205,7 +205,7 @@ def _chained(
     alone = _part(target, len(names) * len(FACTORS) * options.candidates)
     routes = []
     for name in names:
-        route = _route(members, [(name, 1.0, inf)] * len(losses))
+        route = route_of(members, [(name, 1.0, inf)] * len(losses))
         for factor in FACTORS:
             found = lowest(
                 route.scores, losses, factor=factor,
@@ -233,9 +233,9 @@ def _split(
         if options.tempered and one.logits is not None:
             warmth = fit_temperature(one.logits, choosing[-1].ids)
         chosen.append((best, warmth, inf))
-    route = _route(choosing, chosen)
+    route = route_of(choosing, chosen)
     listed = path(route, [lost[first] for lost in losses])
-    tested = _route(testing, chosen)
+    tested = route_of(testing, chosen)
     held = [lost[second] for lost in losses]
     alone = _part(target, options.candidates)
     found = passing(tested, held, listed, alone.at_most, alone.confidence, alone.loss)
@@ -268,7 +268,8 @@ def _candidates(one: Member, options: Options) -> tuple[str, ...]:
 # ---- what is told of a route
 
 
-def _route(members: Sequence[Member], chosen: Sequence[tuple[str, float, float]]) -> Route:
+def route_of(members: Sequence[Member], chosen: Sequence[tuple[str, float, float]]) -> Route:
+    """chosen : (score, temperature, threshold) of each member but the last."""
     scores = [
         one.score(name, warmth) for one, (name, warmth, _) in zip(members[:-1], chosen, strict=True)
     ]
@@ -303,16 +304,17 @@ def _promised(
         )
     else:
         reason = f"not even the surest answers were shown to have {what}: all inputs go to {last}"
-    return _described(members, losses, route, promise, reason)
+    return described(members, losses, route, promise, reason)
 
 
-def _described(
+def described(
     members: Sequence[Member],
     losses: list[Floats],
     route: Route,
     promise: CascadePromise | None,
     reason: str,
 ) -> Calibration:
+    """The plan of a route, and what it does on the samples."""
     stage = answering(route.scores, route.thresholds)
     answered = shares(stage, len(members))
     lost = sum(float(values[stage == k].sum()) for k, values in enumerate(losses)) / len(stage)

@@ -11,13 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError as TicketCancelledError
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sommelier.deployment_records import DeployedModel, Deployment, DeploymentOptions
 from sommelier.errors import SommelierError
 from sommelier.runtime.deployment import RunningDeployment
-from sommelier.runtime.pool_entries import READY
 from sommelier.runtime.server.metrics import Metrics
 from sommelier.runtime.server.parameters import Wishes, wishes
 from sommelier.runtime.server.protocol import (
@@ -30,6 +27,7 @@ from sommelier.runtime.server.protocol import (
     InferResponse,
     ProtocolError,
 )
+from sommelier.runtime.server.served import Served
 from sommelier.runtime.server.statistics import RefusalLog, ServedStatistics
 from sommelier.runtime.server.telling import (
     as_protocol_error,
@@ -42,7 +40,6 @@ from sommelier.storage.naming import nearest
 if TYPE_CHECKING:
     from sommelier.runtime.answers import Answer, Cancellable
     from sommelier.runtime.pool import ModelPool
-    from sommelier.runtime.session_cache import ServedModel
 
 logger = logging.getLogger(__name__)
 
@@ -51,30 +48,6 @@ PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics", "parameters")
 LOAD_S = 300.0  # a load that a client asked for; the first one prepares the model
 UNLOAD_S = 30.0
-
-
-def single_model(
-    model: ServedModel, pool: ModelPool, options: DeploymentOptions | None = None
-) -> RunningDeployment:
-    """A model as a deployment of one, under its own name."""
-    deployment = Deployment(
-        name=model.name,
-        kind="models",
-        statement="",
-        models=(DeployedModel(model.name, model.id),),
-        options=options or DeploymentOptions(),
-    )
-    return RunningDeployment(deployment, {model.name: model}, pool)
-
-
-@dataclass(slots=True, eq=False)
-class _Served:
-    """One name that is served. unloaded : a client unloaded it; warm : it was ready once."""
-
-    running: RunningDeployment
-    statistics: ServedStatistics
-    unloaded: bool = False
-    warm: bool = False
 
 
 class ModelService:
@@ -93,8 +66,11 @@ class ModelService:
         self.metrics = metrics or Metrics()
         self.draining = False
         self._refusing = False
+        self._begun = False  # every deployment was ready, or could not be
         self._log = RefusalLog()
-        self._served = {d.name: _Served(d, ServedStatistics(d.name, VERSION)) for d in deployments}
+        self._served: dict[str, Served] = {}  # replaced, never changed: others are reading it
+        for deployment in deployments:
+            self.add(deployment)
         self._loading = threading.Lock()  # loads and unloads, one at a time
 
     @property
@@ -105,6 +81,16 @@ class ModelService:
     def deployments(self) -> tuple[RunningDeployment, ...]:
         """Everything that is served."""
         return tuple(served.running for served in self._served.values())
+
+    def add(self, running: RunningDeployment) -> None:
+        """Serve a deployment from now on. One thread at a time adds and removes."""
+        name = running.name
+        self._served = {**self._served, name: Served(running, ServedStatistics(name, VERSION))}
+
+    def remove(self, name: str) -> None:
+        """Serve a name no more: 404 to requests from now on. What was accepted is answered, for
+        whoever closes the deployment drains it."""
+        self._served = {other: s for other, s in self._served.items() if other != name}
 
     # ---- about the server
 
@@ -119,22 +105,24 @@ class ModelService:
     def ready(self, name: str | None = None, version: str = "") -> bool:
         """Whether requests are welcome: to one name, or to the server.
 
-        A deployment is ready once it was, until a client unloads it: a model that left memory for
-        want of use is loaded again by the next request. The server is when each deployment is or
-        cannot be, and one is. Raises ProtocolError for a name that is not served.
+        The server is ready when each deployment is or cannot be, and one is; from then on when one
+        is, for those that are added later are no reason to send clients elsewhere. Raises
+        ProtocolError for a name that is not served.
         """
         if name is not None:
-            return not self._refusing and self._is_ready(self._find(name, version))
-        states = [self._is_ready(s) or self._is_hopeless(s) for s in self._served.values()]
-        some = any(self._is_ready(s) for s in self._served.values())
-        return not self.draining and all(states) and (some or not states)
+            return not self._refusing and self._find(name, version).ready
+        served = self._served.values()
+        self._begun = self._begun or all(s.ready or s.hopeless for s in served)
+        some = any(s.ready for s in served) or not served
+        return not self.draining and some and self._begun
 
     def metadata(self, name: str, version: str = "") -> dict[str, Any]:
         """`name`, `versions`, `platform`, `inputs`, `outputs`. Raises ProtocolError: 404 unknown,
         400 as long as no model of it was loaded."""
-        running = self._find(name, version).running
+        served = self._find(name, version)
+        running = served.running
         if not running.inputs:
-            raise self._not_ready(name)
+            raise _not_ready(served)
         return {
             "name": name,
             "versions": [VERSION],
@@ -162,7 +150,7 @@ class ModelService:
         """`name`, `version`, `state`, `reason` of what is served; only what is ready if asked."""
         entries = []
         for name, served in self._served.items():
-            state, reason = self._state(served)
+            state, reason = served.state
             if not ready or state == "READY":
                 entries.append({"name": name, "version": VERSION, "state": state, "reason": reason})
         return entries
@@ -282,7 +270,7 @@ class ModelService:
 
     # ---- inside
 
-    def _find(self, name: str, version: str = "") -> _Served:
+    def _find(self, name: str, version: str = "") -> Served:
         served = self._served.get(name)
         if served is None:
             near = nearest(name, list(self._served))
@@ -297,13 +285,13 @@ class ModelService:
             )
         return served
 
-    def _expect(self, served: _Served) -> None:
+    def _expect(self, served: Served) -> None:
         if self._refusing:
             raise ProtocolError(UNAVAILABLE, "the server is shutting down")
         if served.unloaded:
-            raise self._not_ready(served.running.name)
+            raise _not_ready(served)
 
-    def _admitted(self, served: _Served, request: InferRequest) -> Wishes:
+    def _admitted(self, served: Served, request: InferRequest) -> Wishes:
         self._expect(served)
         if request.outputs:
             check_outputs(request, served.running.outputs)
@@ -311,7 +299,7 @@ class ModelService:
 
     def _answer(
         self,
-        served: _Served,
+        served: Served,
         request: InferRequest,
         ticket: Future[Answer],
         started: int,
@@ -325,7 +313,7 @@ class ModelService:
         return self._succeeded(served, request, answer, started, submitted)
 
     def _succeeded(
-        self, served: _Served, request: InferRequest, answer: Answer, started: int, submitted: int
+        self, served: Served, request: InferRequest, answer: Answer, started: int, submitted: int
     ) -> InferResponse:
         made = time.perf_counter_ns()
         name = request.model
@@ -338,7 +326,7 @@ class ModelService:
         self.metrics.answered(name, answer, (now - started) / 1e6)
         return response
 
-    def _failed(self, served: _Served, started: int, error: Exception) -> ProtocolError:
+    def _failed(self, served: Served, started: int, error: Exception) -> ProtocolError:
         """What the client is told of an error, which is counted."""
         failure = as_protocol_error(error)
         name = served.running.name
@@ -350,27 +338,10 @@ class ModelService:
             self._log.refused(name, failure.status, failure.message)
         return failure
 
-    def _not_ready(self, name: str) -> ProtocolError:
-        _, reason = self._state(self._served[name])
-        return ProtocolError(BAD_REQUEST, f"Request for model '{name}' that is not ready: {reason}")
 
-    def _is_ready(self, served: _Served) -> bool:
-        served.warm = served.warm or served.running.ready
-        return served.warm and not served.unloaded
-
-    def _is_hopeless(self, served: _Served) -> bool:
-        return served.unloaded or self._state(served)[0] == "UNAVAILABLE"
-
-    def _state(self, served: _Served) -> tuple[str, str]:
-        """State and reason in the words of the protocol."""
-        if served.unloaded:
-            return "UNAVAILABLE", "a client unloaded it"
-        if self._is_ready(served):
-            return "READY", ""
-        models = served.running.state().models
-        told = "; ".join(f"{m.name}: {m.reason or m.state}" for m in models if m.state != READY)
-        failed = bool(models) and all(m.state == "failed" for m in models)
-        return ("UNAVAILABLE" if failed else "LOADING"), told
+def _not_ready(served: Served) -> ProtocolError:
+    name, reason = served.running.name, served.state[1]
+    return ProtocolError(BAD_REQUEST, f"Request for model '{name}' that is not ready: {reason}")
 
 
 class _Pending(Future["InferResponse"]):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sommelier.runtime.pool import ModelPool
-from sommelier.runtime.server.service import ModelService, single_model
+from sommelier.runtime.server.served import single_model
+from sommelier.runtime.server.service import ModelService
 from sommelier.runtime.session_cache import ServedModel, SessionCache
 from tests import factories
 from tests.runtime.server.asking import ready, rest_server

@@ -26,7 +26,8 @@ from sommelier.runtime.server.grpc_server import GrpcServer, GrpcSettings, start
 from sommelier.runtime.server.grpc_tensors import CONTENTS, infer_response
 from sommelier.runtime.server.messages import HEALTH, INFERENCE, message, methods
 from sommelier.runtime.server.protocol import InferResponse
-from sommelier.runtime.server.service import ModelService, single_model
+from sommelier.runtime.server.served import single_model
+from sommelier.runtime.server.service import ModelService
 from sommelier.runtime.session_cache import ServedModel, SessionCache
 from sommelier.runtime.sessions import SessionSettings
 from tests.factories import loop_model, mlp_classifier

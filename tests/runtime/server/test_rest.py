@@ -336,6 +336,16 @@ def test_a_deadline_that_passes_while_a_request_waits_is_504(
             assert (status, time.monotonic() - started < 5) == (504, True), told
 
 
+def test_a_deadline_that_passes_while_a_model_runs_is_504_and_ends_the_run(
+    port: int, service: ModelService
+) -> None:
+    started = time.monotonic()
+    status, told = infer(port, endless(timeout=200_000), path="/v2/models/slow/infer")
+    assert (status, time.monotonic() - started < 5) == (504, True), told
+    running = next(found for found in service.deployments if found.name == "slow")
+    wait_until(lambda: running.state().running == 0)
+
+
 def test_a_deadline_in_a_thousand_years_is_none(port: int) -> None:
     for timeout in (0, 2**63 - 1, 1e30):
         asked = {"inputs": [{**TENSOR, "data": X.tolist()}], "parameters": {"timeout": timeout}}
