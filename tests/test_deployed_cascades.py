@@ -182,8 +182,11 @@ def test_a_kept_cascade_keeps_its_thresholds_and_says_where_they_are_lowered(
     made = db.execute("DEPLOY CASCADE tiny -> big ESCALATE AT MOST 5% AS b")
     assert any("sending on more than 5% from tiny" in note for note in made.notes)
     assert not any(note.startswith("proved on") for note in made.notes)
+    assert any(f"estimates on {SAMPLES} samples" in note for note in made.notes)
     report = str(db.execute("EXPLAIN DEPLOY CASCADE quick ESCALATE AT MOST 5% AS c"))
-    assert "while no threshold is lower than it was proved" in report
+    assert "proved     nothing" in report
+    report = str(db.execute("EXPLAIN DEPLOY CASCADE quick ESCALATE AT MOST 99% AS c"))
+    assert "while no threshold is lower than was proved" in report
     db.execute("DROP CASCADE quick")
 
 
