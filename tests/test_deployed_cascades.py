@@ -297,6 +297,15 @@ def test_simulate_takes_the_share_that_is_allowed(db: sm.Connection) -> None:
     assert db.execute("SIMULATE careful ON TRACE 'poisson' USING periods = 2").rows
 
 
+def test_simulate_takes_all_inputs_to_go_on_where_nothing_was_answered(
+    bare: sm.Connection,
+) -> None:
+    bare.execute("ANALYZE tiny, big FOR LATENCY")
+    bare.execute("DEPLOY CASCADE tiny -> big ESCALATE WHEN softmax < 0.8 AS careful")
+    made = bare.execute("SIMULATE careful ON TRACE 'poisson' USING periods = 2")
+    assert any("tiny is taken to send everything on" in note for note in made.notes)
+
+
 @pytest.mark.zoo
 def test_real_classifiers_keep_the_share_on_images_that_were_no_samples(
     tmp_path: Path, zoo: Path
