@@ -108,6 +108,12 @@ def _check(chosen: Chosen, what: nodes.DeployedCascade) -> None:
     """Raises BinderError for models that cannot be a cascade, as CREATE CASCADE does."""
     for record, place in zip(chosen.records, chosen.spans, strict=True):
         fault = class_fault(record)
+        if (
+            fault is None
+            and record.output_kind.value == "class_ids"
+            and record != chosen.records[-1]
+        ):
+            fault = f"{record.name} answers classes without saying how sure it is"
         if fault is not None:
             raise BinderError(fault, span=place or what.span)
     check_servable(chosen, what.span)
@@ -121,11 +127,7 @@ def _proved(
 ) -> tuple[CascadePlan, Chosen]:
     """Thresholds as they were proved; ESCALATE AT MOST lowers them when it runs, not here."""
     plan = _called(kept.plan, chosen)
-    answered = [one.answered or 0.0 for one in kept.members]
-    where = "on its samples"
-    if plan.promise is not None and kept.dataset is not None:
-        where = f"on {plan.promise.samples} samples of '{kept.dataset}'"
-    notes = [plan.reason, _shares(plan, answered, kept.flops_share, where)]
+    notes = [plan.reason, *_kept_shares(kept, plan)]
     share = share_of(what)
     if share is None:
         return plan, replace(chosen, notes=tuple(notes))
@@ -149,8 +151,20 @@ def _proved(
     return plan, replace(chosen, notes=tuple(notes))
 
 
+def _kept_shares(kept: KeptCascade, plan: CascadePlan) -> list[str]:
+    answered = [one.answered for one in kept.members if one.answered is not None]
+    if len(answered) < len(kept.members):
+        return []
+    where = "on its samples"
+    if plan.promise is not None and kept.dataset is not None:
+        where = f"on {plan.promise.samples} samples of '{kept.dataset}'"
+    return [_shares(plan, answered, kept.flops_share, where)]
+
+
 def begins_at(plan: CascadePlan, share: float) -> tuple[float, ...]:
     """The thresholds that ESCALATE AT MOST begins with; proved ones are lowered, never raised."""
+    if share == 0:
+        return (-inf,) * (len(plan.stages) - 1)
     return tuple(
         min(stage.threshold, threshold_for_share(stage, share))
         if plan.promise is not None and stage.quantiles
@@ -238,8 +252,7 @@ def _by_hand(
         unknown = f"what share goes on is unknown: {_NO_ANSWERS.format('these models')}"
         return CascadePlan(stages, None, said), (said, unknown)
     try:
-        chosen_ones = [(score, threshold)] * len(common.losses)
-        found = by_hand(common.members, common.losses, chosen_ones)
+        found = by_hand(common.members, common.losses, [(score, threshold)] * len(common.losses))
     except AnalysisError as error:
         raise _without_score(error, what) from error
     plan = replace(found.plan, reason=said)

@@ -81,6 +81,7 @@ def fill_cascades(bench: CascadeBench) -> None:
         for name in (*NAMES, "mid", "unasked"):
             catalog.add_model(_record(name), label_space=LABELS)
         catalog.add_model(replace(_record("counter"), output_kind=OutputKind.REGRESSION))
+        catalog.add_model(replace(_record("chooser"), output_kind=OutputKind.CLASS_IDS))
         catalog.add_probe_set(probes)
     logits = {
         name: np.asarray(one.logits, np.float32)
