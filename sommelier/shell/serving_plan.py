@@ -189,9 +189,9 @@ def _main() -> None:
     # as a module of that name, or what is pickled would be of __main__
     from sommelier.shell import serving_plan as here
 
-    if hasattr(os, "nice"):
-        os.nice(_NICE)
     asked: Wanted | Measured = pickle.load(sys.stdin.buffer)
+    if hasattr(os, "nice") and isinstance(asked, here.Wanted):  # others wait for who writes
+        os.nice(_NICE)
     out, sys.stdout = sys.stdout.buffer, sys.stderr
     try:
         answer: object
