@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 import sommelier as sm
+from sommelier.connection.scale_out import served
 from sommelier.errors import (
     AnalysisError,
     BinderError,
@@ -20,6 +21,7 @@ from sommelier.errors import (
     QueryError,
     UnknownNameError,
 )
+from sommelier.runtime.server.protocol import InferRequest
 from tests.asking import rows
 from tests.cascade_models import CLASSES, TRUTH, draw, write_models
 from tests.factories import class_id_model
@@ -229,7 +231,19 @@ def test_a_deployment_asks_the_student_first(db: sm.Connection, paths: dict[str,
     teacher = answers(paths["big"], items)
     sent = wanted == 1
     np.testing.assert_allclose(found.outputs["logits"][sent], teacher[sent], rtol=1e-4)
-    db.execute("UNDEPLOY tiered")
+
+
+def test_a_server_answers_with_the_student_and_its_teacher(db: sm.Connection) -> None:
+    """What `sommelier serve` and each replica put behind HTTP and gRPC."""
+    db.execute("DEPLOY CASCADE quick AS asked USING batch = 64")
+    items, _ = mixed(40, seed=15)
+    with db.cascade("quick") as cascade:
+        wanted = cascade.run(items)
+    with served(db.path, ("asked",)) as service:
+        found = service.infer(InferRequest("asked", {"x": items}))
+    assert found.outputs["logits"].shape == (40, CLASSES)
+    assert (found.outputs["logits"].argmax(axis=1) == wanted.values.argmax(axis=1)).all()
+    assert (found.parameters["sommelier_stage"], found.parameters["sommelier_model"]) == (1, "big")
 
 
 # ---- what is refused, and what is left then

@@ -282,6 +282,14 @@ def _notes(student: Student, catalog: Any) -> tuple[str, ...]:
     knows = (
         f"it knows {'class' if len(trained.classes) == 1 else 'classes'} {shown}:"
         f" {format_value(trained.covered, Dimension.FRACTION)} of what {request.teacher.name}"
-        " answers there; what it takes for another class is the first to be sent on"
+        f" answers there; {_of_others(student)}"
     )
     return (made, knows) if trained.remark is None else (made, knows, trained.remark)
+
+
+def _of_others(student: Student) -> str:
+    """What becomes of inputs that are of no class it knows."""
+    left = student.record.outputs[0].shape[-1] if student.record.outputs[0].shape else None
+    if left == len(student.trained.classes) + 1:
+        return "what is none of these it takes for the one class that is left"
+    return "what it takes for another class is the first to be sent on"
