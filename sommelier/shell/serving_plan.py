@@ -198,6 +198,8 @@ def _main() -> None:
         answer = here.plan(asked) if isinstance(asked, here.Wanted) else here.kept(asked)
     except SommelierError as error:
         answer = error
+    except OSError as error:
+        answer = SommelierError(str(error))
     out.write(pickle.dumps(answer))
 
 

@@ -111,8 +111,7 @@ def open_for_writing(path: Path, *, brief: bool = False) -> Opened:
     if not path.parent.is_dir():
         raise StorageError(f"there is no folder '{path.parent}' to keep a database in")
     directory = directory_of(path)
-    snapshots = Snapshots(path, directory)
-    lock = WriterLock(directory)
+    snapshots, lock = Snapshots(path, directory), WriterLock(directory)
     if brief:
         _load_writing()
     if directory.exists():
