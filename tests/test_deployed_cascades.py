@@ -182,8 +182,11 @@ def test_a_kept_cascade_keeps_its_thresholds_and_says_where_they_are_lowered(
     made = db.execute("DEPLOY CASCADE tiny -> big ESCALATE AT MOST 5% AS b")
     assert any("sending on more than 5% from tiny" in note for note in made.notes)
     assert not any(note.startswith("proved on") for note in made.notes)
+    assert any(f"estimates on {SAMPLES} samples" in note for note in made.notes)
     report = str(db.execute("EXPLAIN DEPLOY CASCADE quick ESCALATE AT MOST 5% AS c"))
-    assert "while no threshold is lower than it was proved" in report
+    assert "proved     nothing" in report
+    report = str(db.execute("EXPLAIN DEPLOY CASCADE quick ESCALATE AT MOST 99% AS c"))
+    assert "while no threshold is lower than was proved" in report
     db.execute("DROP CASCADE quick")
 
 
@@ -292,6 +295,15 @@ def test_simulate_takes_the_share_that_is_allowed(db: sm.Connection) -> None:
     assert row["models"] == "tiny -> small -> big 100%"
     db.execute("DEPLOY CASCADE tiny -> big ESCALATE WHEN softmax < 0.8 AS careful")
     assert db.execute("SIMULATE careful ON TRACE 'poisson' USING periods = 2").rows
+
+
+def test_simulate_takes_all_inputs_to_go_on_where_nothing_was_answered(
+    bare: sm.Connection,
+) -> None:
+    bare.execute("ANALYZE tiny, big FOR LATENCY")
+    bare.execute("DEPLOY CASCADE tiny -> big ESCALATE WHEN softmax < 0.8 AS careful")
+    made = bare.execute("SIMULATE careful ON TRACE 'poisson' USING periods = 2")
+    assert any("tiny is taken to send everything on" in note for note in made.notes)
 
 
 @pytest.mark.zoo

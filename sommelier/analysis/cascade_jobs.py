@@ -6,9 +6,10 @@ where it was. See docs/cascades.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,11 +91,17 @@ def collect(
     flops: Sequence[float | None],
     probes: Probes,
     sandbox: Sandbox,
+    known: Mapping[str, Array] = MappingProxyType({}),
 ) -> CascadeAnswers:
     """The answers of models that have answered before, read; made again where they were too large
-    to be kept. Raises AnalysisError for a model that fails or answers no class."""
+    to be kept. known : raw answers (n, d) of models, by id, that the catalog does not have.
+    Raises AnalysisError for a model that fails or answers no class."""
     found = [
-        raw_member(model, _raw(rooms, model, probes, sandbox), cost)
+        raw_member(
+            model,
+            known[model.id] if model.id in known else _raw(rooms, model, probes, sandbox),
+            cost,
+        )
         for model, cost in zip(models, flops, strict=True)
     ]
     members = tuple(one for one, _ in found)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sommelier.analysis.cascades.calibration import Calibration, Options, Target
     from sommelier.analysis.probes import Probes
     from sommelier.cascade_records import KeptCascade
-    from sommelier.connection.cascading import Judged
+    from sommelier.connection.calibrating import Judged
 
 
 def refused(

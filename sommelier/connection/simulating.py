@@ -33,6 +33,7 @@ SIMULATE_OPTIONS: dict[str, Any] = {
 """What USING takes after SIMULATE. policy : instead of the deployment's; 'all' compares them."""
 
 ALL = "all"
+_UNSEEN = "no answers of it are stored"
 _RIGHT = 6  # the column right_in_time
 _LEAST = {"periods": 1, "servers": 1, "queue": 1, "seed": 0}
 _FILES = (".csv", ".npz", ".npy")
@@ -103,7 +104,9 @@ def _models(deployment: Deployment) -> tuple[list[SimulatedModel], tuple[str, ..
             f"the latency of {', '.join(unknown[:5])} is unknown, so nothing can be simulated",
             hint=f"ANALYZE {', '.join(unknown[:5])} FOR LATENCY; then DEPLOY OR REPLACE",
         )
-    notes = (f"without {', '.join(unknown[:5])}, whose latency is unknown",) if unknown else ()
+    notes: tuple[str, ...] = ()
+    if unknown:
+        notes = (f"without {', '.join(unknown[:5])}, whose latency is unknown",)
     found = []
     for model in known:
         accuracy = float("nan") if model.accuracy is None else model.accuracy
@@ -112,6 +115,10 @@ def _models(deployment: Deployment) -> tuple[list[SimulatedModel], tuple[str, ..
     if whole:
         from sommelier.runtime.simulator import InTurn
 
+        cascade = deployment.cascade
+        if cascade is not None and deployment.escalate_at_most is None:
+            unseen = [stage.model for stage in cascade.stages[:-1] if not stage.quantiles]
+            notes += tuple(f"{name} is taken to send everything on: {_UNSEEN}" for name in unseen)
         services = tuple(model.service for model in found)
         name = " -> ".join(model.name for model in found)
         return [SimulatedModel(name, float("nan"), InTurn(services, _sent_on(deployment)))], notes
@@ -119,16 +126,15 @@ def _models(deployment: Deployment) -> tuple[list[SimulatedModel], tuple[str, ..
 
 
 def _sent_on(deployment: Deployment) -> tuple[float, ...]:
-    """The share of its inputs that each stage sends on, of its calibration samples; 1 where that
-    is unknown, and of a plan, whose models all run."""
+    """The share of its inputs that each stage sends on, of its calibration samples, and at most
+    what it may; 1 where that is unknown, and of a plan, whose models all run."""
     if deployment.cascade is None:
         return (1.0,) * (len(deployment.models) - 1)
-    if deployment.escalate_at_most is not None:
-        return (deployment.escalate_at_most,) * (len(deployment.models) - 1)
+    most = 1.0 if deployment.escalate_at_most is None else deployment.escalate_at_most
     found = []
     for stage in deployment.cascade.stages[:-1]:
         below = sum(1 for value in stage.quantiles if value < stage.threshold)
-        found.append(below / len(stage.quantiles) if stage.quantiles else 1.0)
+        found.append(min(below / len(stage.quantiles) if stage.quantiles else 1.0, most))
     return tuple(found)
 
 

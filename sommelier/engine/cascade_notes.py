@@ -44,7 +44,7 @@ def _promise(
             f"proved on {data}: {what}, {over}; the other figures are estimates on the same samples"
         ]
     if found.looked and samples < found.needed:
-        few_samples = f"{data} are too few to promise {what} of {_pairs(found.looked)}"
+        few_samples = f"{data} are too few to promise {what} for {_pairs(found.looked)}"
         return [f"{few_samples}: at least {found.needed} are needed"]
     if found.looked:
         return [f"of {_pairs(found.looked)} none was shown to have {what}, on {data}"]

@@ -18,6 +18,7 @@ from sommelier.engine.common_answers import CommonAnswers, common_answers
 from sommelier.engine.deployed_models import Chosen
 from sommelier.engine.deployment_terms import bind_escalation, bind_share
 from sommelier.engine.names import few
+from sommelier.engine.servable import check_servable
 from sommelier.errors import AnalysisError, BinderError, UnknownNameError
 from sommelier.grammar import nodes
 from sommelier.grammar.formatter import format as format_statement
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 UNSEEN = "margin"  # the score of models of which no answers are stored: algorithms.md G.1
 _NOTHING = "nothing is proved of its accuracy"
-_NO_ANSWERS = "no answers of {} to the same samples are stored (up to 16 MB a model are)"
+_NO_ANSWERS = "no answers of {} to the same samples are stored (16 MB a model at most)"
 
 
 def planned_cascade(
@@ -50,7 +51,7 @@ def planned_cascade(
         records = tuple(session.catalog.models([one.model_id for one in kept.members]))
         chosen = _trusting_the_last(Chosen(records, (named[0].span,) * len(records)))
     if what.when is None and kept is not None:
-        return _proved(kept, what, chosen)
+        return _proved(kept, what, chosen, session)
     _check(chosen, what)
     if what.when is not None:
         plan, notes = _by_hand(what, chosen, session, dataset, kept)
@@ -107,43 +108,86 @@ def _check(chosen: Chosen, what: nodes.DeployedCascade) -> None:
     """Raises BinderError for models that cannot be a cascade, as CREATE CASCADE does."""
     for record, place in zip(chosen.records, chosen.spans, strict=True):
         fault = class_fault(record)
+        if (
+            fault is None
+            and record.output_kind.value == "class_ids"
+            and record != chosen.records[-1]
+        ):
+            fault = f"{record.name} answers classes without saying how sure it is"
         if fault is not None:
             raise BinderError(fault, span=place or what.span)
-    deployed_models.check_servable(chosen, what.span)
+    check_servable(chosen, what.span)
 
 
 # ---- a kept cascade
 
 
 def _proved(
-    kept: KeptCascade, what: nodes.DeployedCascade, chosen: Chosen
+    kept: KeptCascade, what: nodes.DeployedCascade, chosen: Chosen, session: Session
 ) -> tuple[CascadePlan, Chosen]:
     """Thresholds as they were proved; ESCALATE AT MOST lowers them when it runs, not here."""
     plan = _called(kept.plan, chosen)
-    answered = [one.answered or 0.0 for one in kept.members]
-    where = "on its samples"
-    if plan.promise is not None and kept.dataset is not None:
-        where = f"on {plan.promise.samples} samples of '{kept.dataset}'"
-    notes = [plan.reason, _shares(plan, answered, kept.flops_share, where)]
+    notes = [plan.reason, *_kept_shares(kept, plan)]
     share = share_of(what)
     if share is None:
         return plan, replace(chosen, notes=tuple(notes))
+    begin = begins_at(plan, share)
     lower = [
-        stage.model for stage in plan.stages[:-1]
-        if stage.quantiles and threshold_for_share(stage, share) < stage.threshold
-    ]  # fmt: skip
+        stage.model
+        for stage, threshold in zip(plan.stages, begin, strict=False)
+        if threshold < stage.threshold
+    ]
     at_most = format_value(share, Dimension.FRACTION)
     if lower:
         broken = (
             f"{_NOTHING}: cascade '{kept.name}' keeps its promise by sending on more than {at_most}"
             f" from {few(lower)}, so thresholds begin lower there"
         )
-        notes = [broken]
+        notes = [broken, *_estimated(begin, kept, chosen, session)]
     notes.append(
         f"thresholds follow the traffic, below those of cascade '{kept.name}'; where one is lower,"
         " what was proved does not hold"
     )
     return plan, replace(chosen, notes=tuple(notes))
+
+
+def _kept_shares(kept: KeptCascade, plan: CascadePlan) -> list[str]:
+    answered = [one.answered for one in kept.members if one.answered is not None]
+    if len(answered) < len(kept.members):
+        return []
+    where = "on its samples"
+    if plan.promise is not None and kept.dataset is not None:
+        where = f"on {plan.promise.samples} samples of '{kept.dataset}'"
+    return [_shares(plan, answered, kept.flops_share, where)]
+
+
+def begins_at(plan: CascadePlan, share: float) -> tuple[float, ...]:
+    """The thresholds that ESCALATE AT MOST begins with; proved ones are lowered, never raised."""
+    if share == 0:
+        return (-inf,) * (len(plan.stages) - 1)
+    return tuple(
+        min(stage.threshold, threshold_for_share(stage, share))
+        if plan.promise is not None and stage.quantiles
+        else stage.threshold
+        for stage in plan.stages[:-1]
+    )
+
+
+def _estimated(
+    begin: Sequence[float], kept: KeptCascade, chosen: Chosen, session: Session
+) -> list[str]:
+    """What the stored answers say of a kept cascade with other thresholds; nothing without them."""
+    from sommelier.analysis.cascades.unproved import by_hand
+
+    scores = [str(stage.score) for stage in kept.plan.stages[:-1]]
+    try:
+        common = common_answers(chosen.records, session, kept.dataset)
+        if common is None:
+            return []
+        found = by_hand(common.members, common.losses, list(zip(scores, begin, strict=True)))
+    except AnalysisError:
+        return []
+    return [_estimates(found, common, chosen)]
 
 
 # ---- models that are named
@@ -196,7 +240,8 @@ def _by_hand(
     assert what.when is not None, "asked only then"
     score, threshold = bind_escalation(what.when)
     common = _common(what, chosen, session, dataset)
-    said = f"{_NOTHING}: thresholds are set by hand, {format_statement(what.when)} goes on"
+    condition = format_statement(what.when)
+    said = f"{_NOTHING}: thresholds are set by hand, answers with {condition} go on"
     if common is None:
         stages = _unseen(chosen, session, score, threshold)
         if kept is not None:
@@ -204,10 +249,10 @@ def _by_hand(
                 replace(one, format=known.format, output=known.output)
                 for one, known in zip(stages, kept.plan.stages, strict=True)
             )
-        unknown = f"how much that is is unknown: {_NO_ANSWERS.format('these models')}"
+        unknown = f"what share goes on is unknown: {_NO_ANSWERS.format('these models')}"
         return CascadePlan(stages, None, said), (said, unknown)
     try:
-        found = by_hand(common.members, common.losses, score, threshold)
+        found = by_hand(common.members, common.losses, [(score, threshold)] * len(common.losses))
     except AnalysisError as error:
         raise _without_score(error, what) from error
     plan = replace(found.plan, reason=said)
@@ -294,10 +339,12 @@ def _neither(what: nodes.DeployedCascade, chosen: Chosen, session: Session) -> B
     else:
         exists = "no cascade is kept"
     between = " TO ".join(format_statement(reference) for reference in what.members)
+    create = f"CREATE CASCADE FROM {between} WITHIN 1% OF ACCURACY"
+    if stale:
+        create = stale[0].statement
     return BinderError(
         f"nothing says when {few(names[:-1])} {'sends' if len(names) == 2 else 'send'} an input on:"
         f" {exists}",
         span=what.span,
-        hint=f"CREATE CASCADE FROM {between} WITHIN 1% OF ACCURACY proves thresholds; ESCALATE AT"
-        " MOST 10% sets them without a proof",
+        hint=f"{create} proves thresholds; ESCALATE AT MOST 10% sets them without a proof",
     )

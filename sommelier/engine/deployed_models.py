@@ -1,11 +1,11 @@
-"""The models of a deployment: which, whether one request fits all, what is known of each."""
+"""The models of a deployment: which they are, and what is known of each."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,8 @@ class Chosen:
 
     reference : what the others are compared with where there are no labels; `trusted` is the place
     of the model that is where none is asked for. agreement : share of answers, by id. spans : where
-    they are named, None for those a question found.
+    they are named, None for those a question found. absent : by id, references of the question that
+    it excludes, with the reason.
     """
 
     records: tuple[ModelRecord, ...]
@@ -40,6 +41,7 @@ class Chosen:
     agreement: Mapping[str, float] | None = None
     notes: tuple[str, ...] = ()
     trusted: int = 0
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> dict[str, str]:
@@ -74,27 +76,42 @@ def of_select(select: nodes.Select, session: Session) -> Chosen:
     if not said and select.pick is None and select.limit is None:
         asked = replace(asked, options=(*select.options, _KEEP_REFERENCE))
     result = session.run(asked)
-    notes = [*result.notes, *([] if said else _of_references(asked, list(result.ids), session))]
+    notes = list(result.notes)
+    absent: dict[str, str] = {}
+    if not said:
+        within, absent = _references(asked, list(result.ids), session)
+        notes += within
     records = tuple(session.catalog.models(list(result.ids)))
     shares = zip(result.ids, result.column("agreement").tolist(), strict=True)
     agreement = {id_: float(share) for id_, share in shares if share == share and share is not None}
     reference = format_node(select.corr.reference)
-    return Chosen(records, (None,) * len(records), reference, agreement, tuple(notes))
+    return Chosen(
+        records, (None,) * len(records), reference, agreement, tuple(notes), absent=absent
+    )
 
 
-def _of_references(asked: nodes.Select, ids: Sequence[str], session: Session) -> list[str]:
-    """Whether what the others stand in for answers too."""
+def _references(
+    asked: nodes.Select, ids: Sequence[str], session: Session
+) -> tuple[list[str], dict[str, str]]:
+    """(a note on references that answer too, those that do not with the reason, by id)."""
     corr = session.plan(asked).corr
     references = () if corr is None else corr.references
-    notes = []
-    if within := [one.name for one in references if one.id in ids]:
-        word = "the reference" if len(within) == 1 else "the references"
-        notes.append(f"{few(within)}, {word}, answers too: USING include_reference = false if not")
-    if without := [one.name for one in references if one.id not in ids]:
-        chosen = asked.pick is not None or asked.limit is not None
-        why = "PICK and LIMIT choose among the others" if chosen else "the question excludes it"
-        notes.append(f"{few(without)} itself does not answer, as {why}: FALLBACK TO adds it")
-    return notes
+    within = [one.name for one in references if one.id in ids]
+    chosen = asked.pick is not None or asked.limit is not None
+    why = "PICK and LIMIT choose among the others" if chosen else "the question excludes it"
+    absent = {one.id: f"{one.name} itself does not answer, as {why}" for one in references}
+    told = "the reference" if len(within) == 1 else "references"
+    note = f"{few(within)}, {told}, answer{'s' * (len(within) == 1)} too"
+    return (
+        [f"{note}: USING include_reference = false if not"] if within else [],
+        {id_: told for id_, told in absent.items() if id_ not in ids},
+    )
+
+
+def absent_notes(chosen: Chosen) -> list[str]:
+    """On references that are not among the models after all."""
+    ids = {record.id for record in chosen.records}
+    return [f"{why}: FALLBACK TO adds it" for id_, why in chosen.absent.items() if id_ not in ids]
 
 
 def of_pool(name: str, session: Session, span: Span | None) -> Chosen:
@@ -161,114 +178,6 @@ def _compared(
     shares = zip(result.ids, result.column("agreement").tolist(), strict=True)
     known = {id_: float(share) for id_, share in shares if share is not None and share == share}
     return replace(chosen, reference=name, agreement=known)
-
-
-# ---- whether one request fits all
-
-
-def check_servable(chosen: Chosen, span: Span | None) -> tuple[str, ...]:
-    """Notes on what is not known. Raises BinderError for models that cannot answer the same
-    requests: without a file, with other inputs or other answers, naming the first that differs."""
-    if not chosen.records:
-        raise BinderError(
-            "no model answers the question, so there is nothing to deploy",
-            span=span,
-            hint="ask it alone; EXPLAIN ANALYZE shows which condition leaves none",
-        )
-    names = chosen.names
-    _refuse_without_file(chosen, span)
-    first = chosen.records[0]
-    for record, place in zip(chosen.records[1:], chosen.spans[1:], strict=True):
-        fault = _input_fault(first, record, names) or _answer_fault(first, record, names)
-        if fault is not None:
-            raise BinderError(
-                fault,
-                span=place or span,
-                hint="the models of a deployment answer the same requests with the same kind of "
-                "answer; deploy them apart, or narrow the question: WHERE task = ..., CORR m 90%",
-            )
-    spaces = {record.label_space_id for record in chosen.records}
-    if None in spaces and len(chosen.records) > 1 and _classifies(first):
-        unknown = [names[r.id] for r in chosen.records if r.label_space_id is None]
-        return (f"the labels of {few(unknown)} are unknown; they are taken to be in one order",)
-    return ()
-
-
-def _refuse_without_file(chosen: Chosen, span: Span | None) -> None:
-    names = chosen.names
-    missing = [
-        (record, place)
-        for record, place in zip(chosen.records, chosen.spans, strict=True)
-        if record.artifact is None
-    ]
-    if missing:
-        told = few([names[record.id] for record, _ in missing])
-        raise BinderError(
-            f"{told} {'has' if len(missing) == 1 else 'have'} no file to run",
-            span=missing[0][1] or span,
-            hint="metadata alone answers no request; add WHERE format = 'onnx' to the question",
-        )
-
-
-def _input_fault(first: ModelRecord, other: ModelRecord, names: Mapping[str, str]) -> str | None:
-    """Why a request for one model does not fit the other; None if it does. Models that declare how
-    they prepare raw items may take tensors of different shapes."""
-    told = (
-        f"{names[other.id]} takes {_spelled(other)} and {names[first.id]} {_spelled(first)}: "
-        "a request cannot be for both"
-    )
-    if len(first.inputs) != len(other.inputs):
-        return told
-    prepared = first.preprocessing is not None and other.preprocessing is not None
-    for one, two in zip(first.inputs, other.inputs, strict=True):
-        if not prepared and (one.dtype != two.dtype or not _shapes_fit(one.shape, two.shape)):
-            return told
-        if prepared and _rank(one.shape) != _rank(two.shape):
-            return told
-    return None
-
-
-def _rank(shape: tuple[object, ...] | None) -> int | None:
-    return None if shape is None else len(shape)
-
-
-def _shapes_fit(one: tuple[object, ...] | None, two: tuple[object, ...] | None) -> bool:
-    """Whether fixed lengths agree; the first axis is the batch."""
-    if one is None or two is None:
-        return True
-    if len(one) != len(two):
-        return False
-    pairs = list(zip(one, two, strict=True))[1:]
-    return all(a == b or not isinstance(a, int) or not isinstance(b, int) for a, b in pairs)
-
-
-def _spelled(record: ModelRecord) -> str:
-    return ", ".join(map(str, record.inputs)) or "no input"
-
-
-def _answer_fault(first: ModelRecord, other: ModelRecord, names: Mapping[str, str]) -> str | None:
-    """Why two models' answers do not mean the same; None as far as is known."""
-    one, two = names[first.id], names[other.id]
-    if first.output_kind != other.output_kind:
-        return f"{two} answers {other.output_kind.value} and {one} {first.output_kind.value}"
-    spaces = {first.label_space_id, other.label_space_id}
-    if None not in spaces and len(spaces) > 1:
-        return f"{two} and {one} answer with different labels, or with the same in another order"
-    if _classifies(first):
-        widths = {_width(first), _width(other)}
-        if None not in widths and len(widths) > 1:
-            return f"{two} answers {_width(other)} classes and {one} {_width(first)}"
-    return None
-
-
-def _classifies(record: ModelRecord) -> bool:
-    return record.output_kind.value in ("classification", "class_ids", "multilabel")
-
-
-def _width(record: ModelRecord) -> int | None:
-    shape = record.outputs[0].shape if record.outputs else None
-    last = shape[-1] if shape else None
-    return last if isinstance(last, int) and len(shape or ()) > 1 else None
 
 
 # ---- what is known of each

@@ -18,6 +18,7 @@ from sommelier.engine.deployment_promises import Promise, in_turn, keeping
 from sommelier.engine.deployment_terms import Terms, bind_terms
 from sommelier.engine.names import few
 from sommelier.engine.options import Kind, bind_options, check_least
+from sommelier.engine.servable import check_servable
 from sommelier.errors import BinderError, UnknownNameError
 from sommelier.grammar import nodes
 from sommelier.grammar.formatter import format as format_statement
@@ -112,18 +113,18 @@ def _models(
 ) -> tuple[tuple[DeployedModel, ...], str | None, tuple[str, ...]]:
     """(the models that can keep what is promised, the dataset of their accuracy, notes)."""
     what = statement.what
-    notes = list(chosen.notes)
+    notes = [*chosen.notes, *deployed_models.absent_notes(chosen)]
     if not isinstance(what, nodes.DeployedPlan):
-        notes += deployed_models.check_servable(chosen, what.span)
+        notes += check_servable(chosen, what.span)
     models, on, told = known_models(chosen, session, dataset=dataset, device=options.device)
     notes += told
     span = None if statement.under is None else statement.under.span
-    promise = Promise(terms, options.device or "cpu", options.memory_bytes, span)
+    promise = Promise(terms, options.device or "cpu", options.memory_bytes, span, fallback)
     if isinstance(what, nodes.DeployedCascade | nodes.DeployedPlan):
         cascade = isinstance(what, nodes.DeployedCascade)
         notes += in_turn(models, promise, cascade=cascade)
     else:
-        left, told = keeping(models, promise, fallback, session)
+        left, told = keeping(models, promise, session)
         models = _with_stand_ins(_ranked(left))
         notes += told
     return models, on, tuple(dict.fromkeys(notes))

@@ -24,12 +24,13 @@ _ROOM = 1.5  # what an error proposes, in terms of what the nearest model needs 
 @dataclass(frozen=True, slots=True)
 class Promise:
     """What UNDER says, on a device. memory_bytes : of all loaded models together.
-    span : where it stands."""
+    span : where it stands. fallback : the model of last resort, which need not keep it."""
 
     terms: Terms
     device: str
     memory_bytes: int | None
     span: Span | None
+    fallback: str | None = None
 
     @property
     def at(self) -> str:
@@ -44,7 +45,7 @@ class Promise:
 
 
 def keeping(
-    models: Sequence[DeployedModel], promise: Promise, fallback: str | None, session: Session
+    models: Sequence[DeployedModel], promise: Promise, session: Session
 ) -> tuple[tuple[DeployedModel, ...], tuple[str, ...]]:
     """(the models that can keep what is promised, why others are left out).
 
@@ -56,7 +57,11 @@ def keeping(
     left, told = _fitting(left, promise, session)
     notes += told
     names = {model.name for model in left}
-    spared = [m for m in models if m.name == fallback and m.name not in names]
+    spared = [m for m in models if m.name == promise.fallback and m.name not in names]
+    if spared:
+        notes.append(
+            f"{spared[0].name} answers only where no other can: it cannot keep the promise"
+        )
     return (*left, *spared), tuple(notes)
 
 
@@ -110,7 +115,8 @@ def _on_time(models: list[DeployedModel], promise: Promise) -> Left:
         )
     left = [model for model in models if model.name not in late]
     why = f"they alone take longer than {_ms(terms.sla_ms)}{promise.at}"
-    return left, _left_out(why, [f"{name} {_ms(ms)}" for name, ms in late.items()])
+    told = [f"{name} {_ms(ms)}" for name, ms in late.items() if name != promise.fallback]
+    return left, _left_out(why, told)
 
 
 def _accurate(models: list[DeployedModel], promise: Promise) -> Left:
@@ -123,7 +129,7 @@ def _accurate(models: list[DeployedModel], promise: Promise) -> Left:
     worse = [
         f"{m.name} {'unknown' if m.accuracy is None else _share(m.accuracy)}"
         for m in models
-        if m not in good
+        if m not in good and m.name != promise.fallback
     ]
     return good, _left_out(f"they are not known to reach {_share(least)}", worse)
 
@@ -161,7 +167,8 @@ def _fitting(models: list[DeployedModel], promise: Promise, session: Session) ->
         )
     left = [model for model in models if model.name not in large]
     why = f"they alone need more than {_bytes(budget)}"
-    return left, _left_out(why, [f"{name} {_bytes(need)}" for name, need in large.items()])
+    told = [f"{name} {_bytes(need)}" for name, need in large.items() if name != promise.fallback]
+    return left, _left_out(why, told)
 
 
 def _memory(model: DeployedModel, session: Session) -> float | None:

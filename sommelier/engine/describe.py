@@ -83,6 +83,7 @@ def _model(reference: nodes.ModelRef, session: Session) -> Facts:
         *_failures(record.id, session),
         *describe_links.of_model(record.id, session),
         *_fusion(record, session),
+        *_student(record, session),
     ]
     for row in profile_rows(session, record.id):
         metric, value, provenance, method, device, batch, percentile, dataset, interval, date = row
@@ -132,6 +133,19 @@ def _fusion(record: ModelRecord, session: Session) -> Facts:
     parts = ", ".join(task.name for task in found[0].tasks)
     stale = "" if found[0].stale is None else f"; stale: {found[0].stale}"
     return [("fused from", f"{parts}{stale} (EXPLAIN FUSION {record.name})")]
+
+
+def _student(record: ModelRecord, session: Session) -> Facts:
+    """Of a specialised student the model it was made of, and whose answers it learned."""
+    relations = ("specialised from", "distilled from")
+    parents = {
+        link.relation: session.catalog.models([link.parent_id])
+        for link in session.catalog.lineage(record.id)
+        if link.model_id == record.id and link.relation in relations
+    }
+    return [
+        (relation, parents[relation][0].name) for relation in relations if parents.get(relation)
+    ]
 
 
 def _kind(kind: str, inferred: bool) -> str:

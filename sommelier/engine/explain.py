@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isinf
 from typing import Any
 
 from sommelier.engine import wording
@@ -159,7 +160,18 @@ def _source_data(source: SourcePlan) -> dict[str, Any]:
 
 
 def json_report(data: dict[str, Any]) -> Report:
-    """The data as indented JSON."""
+    """The data as indented JSON; infinite numbers, which it has not, are texts."""
     import json
 
-    return Report(tuple(json.dumps(data, indent=2, ensure_ascii=False).splitlines()), data)
+    text = json.dumps(_finite(data), indent=2, ensure_ascii=False)
+    return Report(tuple(text.splitlines()), data)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and isinf(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return value

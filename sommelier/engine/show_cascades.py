@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from math import inf, isinf
+from math import isinf
 from typing import TYPE_CHECKING, Any
 
 from sommelier.engine.explain import json_report
@@ -74,7 +74,7 @@ def describe(reference: nodes.ModelRef, session: Session) -> Facts:
             (stage.model, _told(stage, one))
             for stage, one in zip(kept.plan.stages, kept.members, strict=True)
         ),
-        ("promise", kept.plan.reason),
+        ("promise", _promise(kept)),
         ("loss", _loss(kept)),
         ("cost", _cost(kept)),
         ("data", _data(kept)),
@@ -102,7 +102,7 @@ def explain_cascade(
     lines = [f"{'cascade':<{_NAME}}{kept.name}: {' -> '.join(kept.names)}"]
     if kept.stale is not None:
         lines.append(f"{'stale':<{_NAME}}{kept.stale}; {kept.statement}")
-    lines += [f"{'promise':<{_NAME}}{kept.plan.reason}", "", *_stages(kept), _MEANING, ""]
+    lines += [f"{'promise':<{_NAME}}{_promise(kept)}", "", *_stages(kept), _MEANING, ""]
     facts = (("loss", _loss(kept)), ("cost", _cost(kept)), ("data", _data(kept)))
     lines += [f"{name:<{_NAME}}{value}" for name, value in facts if value is not None]
     lines += _scores(kept)
@@ -112,6 +112,14 @@ def explain_cascade(
 
 
 # ---- parts
+
+
+def _promise(kept: KeptCascade) -> str:
+    return (
+        kept.plan.reason
+        if kept.stale is None
+        else f"{kept.plan.reason}, of the models as they were"
+    )
 
 
 def _told(stage: CascadeStage, one: CascadeMember) -> str:
@@ -199,18 +207,5 @@ def _percent(value: float | None) -> str:
 
 
 def _as_data(kept: KeptCascade) -> dict[str, Any]:
-    """The record with numbers that JSON has: infinite ones are texts."""
-    values = asdict(kept)
     made = kept.created_at
-    found: dict[str, Any] = _finite(values)
-    return {**found, "created_at": None if made is None else made.isoformat()}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and value in (inf, -inf):
-        return str(value)
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return value
+    return {**asdict(kept), "created_at": None if made is None else made.isoformat()}

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from math import isinf
 from typing import TYPE_CHECKING, Any
 
-from sommelier.cascade_records import CascadePlan, CascadeStage, threshold_for_share
+from sommelier.cascade_records import CascadeStage
 from sommelier.deployment_records import DeployedModel, Deployment, ServedFigures
+from sommelier.engine.deployed_cascades import begins_at
 from sommelier.engine.deployment_terms import written_condition
 from sommelier.engine.rendering import grid
 from sommelier.engine.result import ColumnInfo, Report
@@ -154,17 +155,15 @@ def thresholds(found: Deployment) -> str | None:
     if found.cascade is None:
         return None
     share = found.escalate_at_most
-    told = ", ".join(_when(stage, share, found.cascade) for stage in found.cascade.stages[:-1])
+    begin = found.cascade.thresholds if share is None else begins_at(found.cascade, share)
+    told = ", ".join(_when(*one) for one in zip(found.cascade.stages, begin, strict=False))
     if share is None:
         return told
     at_most = format_value(share, Dimension.FRACTION)
     return f"at most {at_most} of what each model is asked; at first {told}"
 
 
-def _when(stage: CascadeStage, share: float | None, cascade: CascadePlan) -> str:
-    threshold = stage.threshold
-    if share is not None and cascade.promise is not None and stage.quantiles:
-        threshold = min(threshold, threshold_for_share(stage, share))  # where it begins
+def _when(stage: CascadeStage, threshold: float) -> str:
     if isinf(threshold):
         return f"{stage.model} {'always' if threshold > 0 else 'never'}"
     return f"{stage.model} where {written_condition(str(stage.score), threshold)}"
@@ -174,14 +173,16 @@ def proved(found: Deployment) -> str | None:
     """What was proved of a cascade; None of another kind."""
     if found.cascade is None:
         return None
-    promise = found.cascade.promise
+    promise, share = found.cascade.promise, found.escalate_at_most
     if promise is None:
         return "nothing"
     loss = f"{promise.loss} of at most {_share(promise.at_most)}"
     told = f"{loss} with confidence {_share(promise.confidence)}"
-    if found.escalate_at_most is None:
+    if share is None:
         return told
-    return f"{told}, while no threshold is lower than it was proved"
+    if begins_at(found.cascade, share) != found.cascade.thresholds:
+        return "nothing"
+    return f"{told}, while no threshold is lower than was proved"
 
 
 def _known(model: DeployedModel, served: ServedFigures | None) -> str:

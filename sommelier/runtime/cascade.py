@@ -141,6 +141,12 @@ class Cascade:
                 limit.begin(float(value))
             self._begin(_with_thresholds(self._plan, values, promise, reason))
 
+    def resume(self, other: Cascade) -> None:
+        """Go on where another cascade of the same plan has followed its inputs to."""
+        if self._limits and other.plan == self._plan:
+            for limit, threshold in zip(self._limits, other.thresholds, strict=True):
+                limit.threshold = threshold
+
     def route(
         self, stage: int, answers: Array, earlier: Sequence[Array] = ()
     ) -> tuple[Mask, Floats]:

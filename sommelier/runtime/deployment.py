@@ -233,6 +233,8 @@ class RunningDeployment:
                 if self._contents.get(name, model.id) != model.id:
                     self.telemetry.forget(name)  # it was about another content
             new = generation(deployment, models, self.pool, self.telemetry, plan)
+            if new.cascade is not None and old.cascade is not None:
+                new.cascade.resume(old.cascade)
             failed = self._loaded(new, timeout_s)
             self._contents = {name: model.id for name, model in models.items()}
             self._now = new

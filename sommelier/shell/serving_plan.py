@@ -189,15 +189,17 @@ def _main() -> None:
     # as a module of that name, or what is pickled would be of __main__
     from sommelier.shell import serving_plan as here
 
-    if hasattr(os, "nice"):
-        os.nice(_NICE)
     asked: Wanted | Measured = pickle.load(sys.stdin.buffer)
+    if hasattr(os, "nice") and isinstance(asked, here.Wanted):  # others wait for who writes
+        os.nice(_NICE)
     out, sys.stdout = sys.stdout.buffer, sys.stderr
     try:
         answer: object
         answer = here.plan(asked) if isinstance(asked, here.Wanted) else here.kept(asked)
     except SommelierError as error:
         answer = error
+    except OSError as error:
+        answer = SommelierError(str(error))
     out.write(pickle.dumps(answer))
 
 

@@ -111,8 +111,9 @@ def open_for_writing(path: Path, *, brief: bool = False) -> Opened:
     if not path.parent.is_dir():
         raise StorageError(f"there is no folder '{path.parent}' to keep a database in")
     directory = directory_of(path)
-    snapshots = Snapshots(path, directory)
-    lock = WriterLock(directory)
+    snapshots, lock = Snapshots(path, directory), WriterLock(directory)
+    if brief:
+        _load_writing()
     if directory.exists():
         _take(lock, path, note=not brief)
     try:
@@ -205,6 +206,15 @@ def locked_error(path: Path, *, who: str | None = None) -> DatabaseLockedError:
     return DatabaseLockedError(
         f"{path.name} is being written by {who}", readable=newest.made_at if newest else None
     )
+
+
+def _load_writing() -> None:
+    """Import what the first write needs: half a second that others need not wait for."""
+    import duckdb_sqlalchemy  # noqa: F401
+    import pandas  # noqa: F401 - DuckDB loads it for the first value that is bound
+    import sqlalchemy.dialects.postgresql  # noqa: F401
+
+    import sommelier.storage.schema  # noqa: F401
 
 
 def _take(lock: WriterLock, path: Path, *, note: bool) -> None:

@@ -25,6 +25,7 @@ from sommelier.records import (
 )
 from sommelier.storage.catalog import Catalog
 from sommelier.storage.sketches import SketchStore
+from tests.engine.cascade_bench import CascadeBench, fill_cascades
 from tests.engine.link_bench import LinkBench, fill_audio
 
 PROBES = 1000
@@ -265,4 +266,15 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LinkBench]:
         sketches = SketchStore(folder / "models.sommelier.d" / "sketches", catalog)
         bench = LinkBench(catalog, sketches, asker(Session.open(catalog, sketches)))
         fill_audio(bench)
+        yield bench
+
+
+@pytest.fixture(scope="session")
+def stairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CascadeBench]:
+    """Models of one task with cascades and deployments of every state."""
+    folder = tmp_path_factory.mktemp("stairs")
+    with Catalog.open(folder / "models.sommelier") as catalog:
+        sketches = SketchStore(folder / "models.sommelier.d" / "sketches", catalog)
+        bench = CascadeBench(Session.open(catalog, sketches))
+        fill_cascades(bench)
         yield bench

@@ -14,6 +14,7 @@ import pytest
 
 from sommelier.engine.result import Report, Result
 from sommelier.errors import QueryError
+from tests.engine.cascade_bench import CascadeBench
 from tests.engine.conftest import Ask
 from tests.engine.link_bench import LinkBench
 
@@ -68,20 +69,33 @@ def rendered_any(ask: Ask, statement: str) -> str:
         return rendered_error(ask, statement)
 
 
+def rendered_whole(ask: Ask, statement: str) -> str:
+    """With texts that a table of this width would cut."""
+    if not statement.startswith("DESCRIBE"):
+        return rendered_any(ask, statement)
+    try:
+        return "\n".join(f"{name:<10} {value}" for name, value in ask(statement).rows)
+    except QueryError:
+        return rendered_error(ask, statement)
+
+
 RENDERERS = {
     "select": rendered_select,
     "errors": rendered_error,
     "why": rendered_report,
     "reading": rendered_report,
     "links": rendered_any,
+    "cascades": rendered_whole,
+    "deployments": rendered_whole,
 }
-ON_LINKS = ("links",)  # asked of a catalog with model links
+DATES = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @pytest.fixture(scope="session")
-def asks(ask: Ask, audio: LinkBench) -> dict[str, Ask]:
+def asks(ask: Ask, audio: LinkBench, stairs: CascadeBench) -> dict[str, Ask]:
     """Whom the questions of each fixture are put to."""
-    return {name: audio.ask if name in ON_LINKS else ask for name in RENDERERS}
+    others = {"links": audio.ask, "cascades": stairs.ask, "deployments": stairs.ask}
+    return {name: others.get(name, ask) for name in RENDERERS}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +103,7 @@ def asks(ask: Ask, audio: LinkBench) -> dict[str, Ask]:
     [(name, *question) for name in RENDERERS for question in questions(name)],
 )
 def test_golden(asks: dict[str, Ask], name: str, title: str, statement: str) -> None:
-    found = re.sub(r"\d{4}-\d\d-\d\d", "<date>", RENDERERS[name](asks[name], statement))
+    found = DATES.sub("<date>", RENDERERS[name](asks[name], statement))
     assert found == golden(name).get(statement), title
 
 
@@ -106,6 +120,6 @@ def _rewritten(asks: dict[str, Ask]) -> None:
     for name, render in RENDERERS.items():
         blocks = []
         for _, statement in questions(name):
-            text = re.sub(r"\d{4}-\d\d-\d\d", "<date>", render(asks[name], statement))
+            text = DATES.sub("<date>", render(asks[name], statement))
             blocks.append(f"{statement}\n\n{text}\n")
         (FIXTURES / f"{name}.txt").write_text(f"{RULE}\n".join(blocks))

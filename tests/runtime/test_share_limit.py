@@ -115,6 +115,19 @@ def test_thresholds_that_are_set_by_hand_are_where_it_goes_on() -> None:
     assert cascade.thresholds == pytest.approx((0.9 - 0.5 * STEP,))
 
 
+def test_a_switch_to_the_same_plan_goes_on_where_the_inputs_have_led() -> None:
+    old, same, other = (Cascade(plan(start), at_most=0.5) for start in (0.3, 0.3, 0.4))
+    old.route(0, logits_of_margin(np.random.default_rng(0).random(50)))
+    assert old.thresholds != (0.3,)
+    same.resume(old)
+    assert same.thresholds == old.thresholds
+    other.resume(old)
+    assert other.thresholds == (0.4,)
+    fixed = Cascade(plan(0.3))
+    fixed.resume(old)
+    assert fixed.thresholds == (0.3,)
+
+
 def test_answers_of_an_unknown_format_are_probabilities_where_rows_sum_to_one() -> None:
     shares = np.array([[0.7, 0.2, 0.1], [0.0, 0.5, 0.5]])
     np.testing.assert_allclose(np.exp(logits_of(shares, None)), shares)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,15 +26,14 @@ from tests.runtime.server.asking import ready
 X = {"x": np.ones((1, 4), np.float32)}
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    """Models a (planned to take 500 ms) and b; `vision` answers with the quicker one by what
-    serving measured, where that is known."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with zoo.sommelier: models a, said to take 500 ms, and b; `vision` has both."""
+    folder = tmp_path_factory.mktemp("made")
     for seed, name in enumerate("ab"):
-        mlp_classifier(tmp_path / f"{name}.onnx", seed=seed)
-    path = tmp_path / "zoo.sommelier"
-    with sm.connect(path) as db:
-        db.execute(f"IMPORT MODELS FROM folder '{tmp_path}/*.onnx'")
+        mlp_classifier(folder / f"{name}.onnx", seed=seed)
+    with sm.connect(folder / "zoo.sommelier") as db:
+        db.execute(f"IMPORT MODELS FROM folder '{folder}/*.onnx'")
         for percentile in (50, 99):
             measured = Measurement(
                 db.catalog.resolve("a").id, "latency", 500.0, Provenance.MEASURED, "onnxruntime",
@@ -41,7 +41,13 @@ def database(tmp_path: Path) -> Path:
             )  # fmt: skip
             db.catalog.add_measurements([measured])
         db.execute("DEPLOY (SELECT MODELS ORDER BY name) AS vision ROUTE BY fixed")
-    return path
+    return folder
+
+
+@pytest.fixture
+def database(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made, tmp_path / "own")
+    return tmp_path / "own" / "zoo.sommelier"
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from tests.runtime.server.asking import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
-SOON_S = 90.0  # a change is followed in 3 s on an idle machine
+SOON_S = 180.0  # a change is followed in 3 s on an idle machine
 RESIDENT_MIB = 120
 BODY = json.dumps(
     {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
@@ -139,17 +140,23 @@ class Clients:
         client.close()
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    """Models a, b and c; `vision` answers with a, `other` with b."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with zoo.sommelier: models a, b and c; `vision` answers with a, `other` with b."""
+    folder = tmp_path_factory.mktemp("made")
     for seed, name in enumerate("abc"):
-        mlp_classifier(tmp_path / f"{name}.onnx", seed=seed)
-    path = tmp_path / "zoo.sommelier"
-    with sm.connect(path) as db:
-        db.execute(f"IMPORT MODELS FROM folder '{tmp_path}/*.onnx'")
+        mlp_classifier(folder / f"{name}.onnx", seed=seed)
+    with sm.connect(folder / "zoo.sommelier") as db:
+        db.execute(f"IMPORT MODELS FROM folder '{folder}/*.onnx'")
         db.execute("DEPLOY MODEL a AS vision")
         db.execute("DEPLOY MODEL b AS other")
-    return path
+    return folder
+
+
+@pytest.fixture
+def database(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made, tmp_path / "own")
+    return tmp_path / "own" / "zoo.sommelier"
 
 
 def change(database: Path, *statements: str) -> None:

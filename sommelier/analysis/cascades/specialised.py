@@ -12,7 +12,7 @@ Source: EBJR sections 2.4 and 5.8; Hinton et al. 2015 (soft targets).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ Floats = NDArray[np.float64]
 SOFTNESS = 2.0  # temperature of the targets: algorithms.md G.3
 LABELS_SHARE = 0.5  # of the loss, where labels are given
 BATCH = 128
+QUIET = -100.0  # all logits of a student that says 'other': its scores are the least there are
+FAVOUR = 1e-4  # of the classes left to the teacher, so that one of them is the class it answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +88,22 @@ def specialise(
     *,
     labels: ArrayLike | None = None,
     training: Training = Training(),
+    told: Callable[[int], object] = int,
 ) -> SpecialisedStudent:
     """The network trained to answer `classes` as the teacher does, and 'other' for the rest.
 
-    network : inputs (n, ...) float32 -> logits (n, len(classes) + 1); it is trained in place.
-    teacher : its logits, or logarithms of its probabilities (n, all classes). labels : (n,), class
-    numbers of the teacher, or None to learn from the teacher alone. Deterministic by its seed.
+    network : inputs (n, ...), real ones as float32, -> logits (n, len(classes) + 1); it is trained
+    in place. teacher : its logits, or logarithms of its probabilities (n, all classes). labels :
+    (n,), class numbers of the teacher, below 0 where unknown, or None to learn from the teacher
+    alone. told : called with the epochs done after each. Deterministic by its seed.
     Raises AnalysisError where these do not fit together.
     """
     import torch
     from torch.nn import functional
 
-    given = np.ascontiguousarray(inputs, dtype=np.float32)
+    given = np.ascontiguousarray(inputs)
+    if given.dtype.kind == "f":
+        given = given.astype(np.float32)
     logits = np.asarray(teacher, dtype=np.float64)
     _check(given, logits, classes)
     targets = torch.from_numpy(grouped(softmax(logits / SOFTNESS), classes).astype(np.float32))
@@ -108,10 +114,10 @@ def specialise(
         distilled = functional.kl_div(soft, targets[rows], reduction="batchmean") * SOFTNESS**2
         if truth is None:
             return distilled
-        taught = functional.cross_entropy(answers, truth[rows])
+        taught = functional.cross_entropy(answers, truth[rows], reduction="sum") / len(rows)
         return LABELS_SHARE * taught + (1 - LABELS_SHARE) * distilled
 
-    _train(network, torch.from_numpy(given), loss, training)
+    _train(network, torch.from_numpy(given), loss, training, told)
     return SpecialisedStudent(network, tuple(int(one) for one in classes))
 
 
@@ -122,7 +128,57 @@ def grouped(probabilities: Floats, classes: Sequence[int]) -> Floats:
     return np.concatenate([own, rest], axis=1)
 
 
-def _train(network: nn.Module, inputs: Tensor, loss: Any, training: Training) -> None:
+def popular_classes(answers: ArrayLike, width: int, share: float) -> tuple[int, ...]:
+    """The fewest classes that a share of the answers are of, most frequent first.
+
+    answers : class numbers (n,) below `width`. One class at least, and one is left to the teacher.
+    """
+    counts = np.bincount(np.asarray(answers, dtype=np.int64), minlength=width)
+    order = np.argsort(-counts, kind="stable")
+    reached = np.cumsum(counts[order]) >= share * counts.sum()
+    return tuple(int(one) for one in order[: min(int(reached.argmax()) + 1, width - 1)])
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How a student's logits (n, len(classes) + 1) become logits of the teacher's classes.
+
+    Those of its classes stay; the probability of 'other' is shared out evenly over the classes left
+    to the teacher: column places[k] plus offsets[k] is class k's. Where 'other' is the likeliest,
+    all logits are `quiet` instead, so that no score of a classifier is lower, and one of the others
+    by a hair the largest. With a single class left, 'other' is that class and is answered.
+    """
+
+    places: NDArray[np.int64]
+    offsets: NDArray[np.float32]
+    quiet: NDArray[np.float32] | None
+
+    @classmethod
+    def of(cls, classes: Sequence[int], width: int) -> Spread:
+        """width : the teacher's classes."""
+        places = np.full(width, len(classes), dtype=np.int64)
+        places[list(classes)] = np.arange(len(classes))
+        left = places == len(classes)
+        offsets = np.where(left, -np.log(left.sum()), 0.0).astype(np.float32)
+        quiet = (QUIET + FAVOUR * left).astype(np.float32) if left.sum() > 1 else None
+        return cls(places, offsets, quiet)
+
+    def __call__(self, logits: Floats) -> Floats:
+        """(n, width) of a student's logits."""
+        wide = logits[:, self.places] + self.offsets
+        if self.quiet is None:
+            return wide
+        other = logits.argmax(axis=1) == logits.shape[1] - 1
+        return np.where(other[:, None], self.quiet, wide)
+
+
+def _train(
+    network: nn.Module,
+    inputs: Tensor,
+    loss: Any,
+    training: Training,
+    told: Callable[[int], object],
+) -> None:
     import torch
 
     shuffle = torch.Generator().manual_seed(training.seed)
@@ -130,19 +186,20 @@ def _train(network: nn.Module, inputs: Tensor, loss: Any, training: Training) ->
     steps = training.epochs * -(-len(inputs) // BATCH)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     network.train()
-    for _ in range(training.epochs):
+    for epoch in range(training.epochs):
         for rows in torch.split(torch.randperm(len(inputs), generator=shuffle), BATCH):
             optimiser.zero_grad()
             loss(network(inputs[rows]), rows).backward()
             optimiser.step()
             decay.step()
+        told(epoch + 1)
     network.eval()
 
 
 def _renumbered(labels: ArrayLike, classes: Sequence[int]) -> NDArray[np.int64]:
-    """Positions in `classes`, len(classes) for all other labels."""
+    """Positions in `classes`, len(classes) for all other labels; torch's -100 where unknown."""
     truth = np.asarray(labels, dtype=np.int64)
-    found = np.full(len(truth), len(classes), dtype=np.int64)
+    found = np.where(truth < 0, -100, len(classes)).astype(np.int64)
     for position, one in enumerate(classes):
         found[truth == one] = position
     return found

@@ -50,14 +50,11 @@ def escalating(
 
 
 def by_hand(
-    members: Sequence[Member], losses: Sequence[ArrayLike], score: str, threshold: float
+    members: Sequence[Member], losses: Sequence[ArrayLike], chosen: Sequence[tuple[str, float]]
 ) -> Calibration:
-    """The cascade with one threshold of one score for every stage; it promises nothing.
-
-    Raises AnalysisError for a member that has no such score.
-    """
+    """The cascade with these scores and thresholds, of each stage but the last; it promises
+    nothing. Raises AnalysisError for a member that has no such score."""
     checked(members)
     given = [np.asarray(values, np.float64) for values in losses]
-    chosen = [(score, 1.0, threshold)] * len(given)
-    reason = f"the threshold of {score} is set by hand; nothing is promised"
-    return described(members, given, route_of(members, chosen), None, reason)
+    route = route_of(members, [(score, 1.0, threshold) for score, threshold in chosen])
+    return described(members, given, route, None, "thresholds set by hand; nothing is promised")

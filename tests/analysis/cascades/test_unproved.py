@@ -63,7 +63,7 @@ def test_answers_without_a_score_are_sent_on_first() -> None:
 
 def test_a_threshold_by_hand_is_told_with_what_it_does_on_the_samples() -> None:
     members, truth = ladder(np.random.default_rng(3), 500, stages=3)
-    found = by_hand(members, accuracy_drop(members, truth), "softmax", 0.6)
+    found = by_hand(members, accuracy_drop(members, truth), [("softmax", 0.6)] * 2)
     assert found.plan.thresholds == (0.6, 0.6)
     assert found.plan.promise is None
     sure = [one.scores["softmax"] >= 0.6 for one in members]
@@ -73,4 +73,4 @@ def test_a_threshold_by_hand_is_told_with_what_it_does_on_the_samples() -> None:
     drop = (members[2].ids == truth).mean() - (ids == truth).mean()
     assert found.loss == pytest.approx(drop)
     with pytest.raises(AnalysisError, match="no score 'entropy'"):
-        by_hand(members, accuracy_drop(members, truth), "entropy", 0.6)
+        by_hand(members, accuracy_drop(members, truth), [("entropy", 0.6)] * 2)
