@@ -70,3 +70,35 @@ def test_a_deployed_plan_answers_as_the_plan_itself(
         with pytest.raises(InputError, match="no inputs for"):
             running.infer({"digit_net": x})
         assert running.state().answered == 6
+
+
+def test_a_server_follows_its_database_beside_a_plan(
+    db: sm.Connection, samples: tuple[Path, np.ndarray]
+) -> None:
+    """A plan needs the database in the process; it is dropped as others are, not switched."""
+    from sommelier.shell.following import Follower
+    from sommelier.shell.served import ServedDatabase
+    from sommelier.shell.serving_plan import Wanted, serving_plan
+
+    db.execute("CREATE PLAN edge AS SELECT PLAN FOR POOL audio ON params < 7800")
+    db.execute("DEPLOY PLAN edge AS all_three")
+    db.execute("DEPLOY MODEL digit_net AS digits")
+    wanted = Wanted(db.path, None, (), None)
+    plan = serving_plan(wanted)
+    assert plan.with_database == ("all_three",)
+    served = ServedDatabase(wanted)
+    service = served.start(plan)
+    follower = Follower(wanted, served, plan, write=False)
+    try:
+        found = {running.name: running for running in service.deployments}
+        assert found["all_three"].infer(samples[1][:4]).predicted
+        assert found["digits"].infer(samples[1][:4]).model == "digit_net"
+        db.execute("DEPLOY OR REPLACE MODEL accent_net AS digits")
+        db.execute("UNDEPLOY all_three")
+        assert follower.look()
+        assert service.names == ("digits",)
+        assert found["digits"].infer(samples[1][:4]).model == "accent_net"
+        assert found["all_three"].state().status == "closed"
+    finally:
+        follower.close()
+        served.close()
