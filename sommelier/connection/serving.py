@@ -55,8 +55,11 @@ class Serving:
         BinderError where it can no longer be served.
         """
         with self._db.turn, self._lock:
-            if name in self._running:
-                return self._running[name]
+            known = self._running.get(name)
+            if known is not None and known.state().status != "closed":
+                return known
+            if known is not None:  # who had it has closed it
+                self.stop(name)
             deployment = self._up_to_date(self._db.catalog.deployment(name))
             running = self._run(deployment)
             self._begin(running)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from math import inf, isnan
@@ -10,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from sommelier.deployment_records import Deployment
-from sommelier.errors import InputError, first_line
+from sommelier.errors import InputError, SommelierError, first_line
 from sommelier.records import TensorSpec
 from sommelier.runtime.answers import Answer, Cancellable, Ticket
 from sommelier.runtime.cascade import Cascade
@@ -25,6 +26,7 @@ from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.session_cache import ServedModel
 from sommelier.runtime.telemetry import Telemetry
 
+LOOK_S = 0.1  # how often a switch looks whether it was closed meanwhile
 SWITCH_S = 60.0  # how long a switch waits for new models while the old ones answer
 
 
@@ -53,9 +55,9 @@ class RunningDeployment:
         self.pool = pool
         self.telemetry = Telemetry()
         self._clock = clock
-        self._switching = threading.Lock()
+        self._switching, self._closing = threading.Lock(), threading.Lock()
         self._contents = {name: model.id for name, model in models.items()}
-        self._now = generation(deployment, models, pool, self.telemetry, plan)
+        self._now = generation(deployment, models, pool, self.telemetry, plan, clock=clock)
         self._dispatcher: Dispatcher[Any] = Dispatcher(
             self._now.table, self.telemetry, device=pool.settings.device, clock=clock
         )
@@ -226,23 +228,24 @@ class RunningDeployment:
     ) -> Switch:
         """Go on as another Deployment says. The old models answer until the new ones are loaded, or
         the time is up; no request is lost. Models that nobody uses any more are unloaded after
-        their last run. Source: Sommelier 7.1."""
+        their last run. Raises SommelierError once it is closed. Source: Sommelier 7.1."""
         with self._switching:
+            self._expect_open()
             old = self._now
             for name, model in models.items():
                 if self._contents.get(name, model.id) != model.id:
                     self.telemetry.forget(name)  # it was about another content
-            new = generation(deployment, models, self.pool, self.telemetry, plan)
+            new = generation(deployment, models, self.pool, self.telemetry, plan, clock=self._clock)
             if new.cascade is not None and old.cascade is not None:
                 new.cascade.resume(old.cascade)
             failed = self._loaded(new, timeout_s)
+            if self._status == "closed":
+                self._forget(new)
+            self._expect_open()
             self._contents = {name: model.id for name, model in models.items()}
             self._now = new
             self._dispatcher.switch(new.table)
-            for pooled in old.pooled.values():
-                self.pool.forget(pooled)
-            if old.plan is not None and old.plan is not new.plan:
-                old.plan.close()
+            self._forget(old, but=new)
         before, after = set(old.pooled.values()), set(new.pooled.values())
         names = {pooled: name for name, pooled in (*old.pooled.items(), *new.pooled.items())}
         return Switch(
@@ -254,8 +257,9 @@ class RunningDeployment:
 
     def refuse(self, reason: str = "the deployment is shutting down") -> None:
         """Accept no further requests (503); what was accepted is answered."""
-        self._status = "draining"
-        self._dispatcher.refuse(reason)
+        if self._status != "closed":
+            self._status = "draining"
+            self._dispatcher.refuse(reason)
 
     def drain(self, timeout_s: float | None = None) -> int:
         """Refuse further requests and wait for those that were accepted; how many are left."""
@@ -263,16 +267,16 @@ class RunningDeployment:
         return self._dispatcher.drain(timeout_s)
 
     def close(self) -> None:
-        """Refuse what waits, cancel what runs, let the models go."""
-        if self._status == "closed":
-            return
-        self._status = "closed"
+        """Refuse what waits, cancel what runs, let the models go. A switch that waits for models
+        ends."""
+        with self._closing:
+            if self._status == "closed":
+                return
+            self._status = "closed"
         self._end()
         self._dispatcher.close()
-        for pooled in self._now.pooled.values():
-            self.pool.forget(pooled)
-        if self._now.plan is not None:
-            self._now.plan.close()
+        with self._switching:
+            self._forget(self._now)
 
     def __enter__(self) -> RunningDeployment:
         return self
@@ -345,7 +349,10 @@ class RunningDeployment:
         asked: dict[str, Future[None]] = {
             name: self.pool.request(new.pooled[name]) for name in new.warm
         }
-        wait(asked.values(), timeout_s)
+        until = time.monotonic() + timeout_s
+        while self._status != "closed" and time.monotonic() < until:
+            if not wait(asked.values(), LOOK_S).not_done:
+                break
         self._learn(new)
         failed = {}
         for name, future in asked.items():
@@ -353,6 +360,17 @@ class RunningDeployment:
             if error is not None:
                 failed[name] = first_line(error)
         return failed
+
+    def _expect_open(self) -> None:
+        if self._status == "closed":
+            raise SommelierError(f"deployment {self.name} is closed")
+
+    def _forget(self, old: Generation, *, but: Generation | None = None) -> None:
+        """Let the models of a generation go, once; its plan unless another one has it."""
+        for pooled in old.pooled.values():
+            self.pool.forget(pooled)
+        if old.plan is not None and (but is None or old.plan is not but.plan):
+            old.plan.close()
 
     def _model_states(self, now: Generation) -> tuple[ServedState, ...]:
         known = {state.name: state for state in self.pool.states()}

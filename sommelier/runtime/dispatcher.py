@@ -256,10 +256,15 @@ class Dispatcher(Generic[P]):
                 self._look_again()
             return None
         began = self._clock()
-        outcome = _run(table, job, answer.model, model)
+        try:
+            outcome = _run(table, job, answer.model, model)
+        except BaseException:
+            self._abandon(turn)
+            raise
+        finally:
+            del model  # before its lease ends
+            table.view.release(answer.model)
         took_ms = self._clock() - began
-        del model  # before its lease ends
-        table.view.release(answer.model)
         with self._changed:
             result = self._requests.finished(turn, outcome, took_ms)
             if here and result is not None:
@@ -267,6 +272,17 @@ class Dispatcher(Generic[P]):
                 if self._requests.scheduler.queue.waiting:
                     self._call()  # who came meanwhile
         return result
+
+    def _abandon(self, turn: Turn) -> None:
+        """An interrupt, of the caller whose thread this is: its server is free again."""
+        job = job_of(turn.request)
+        with self._changed:
+            left = self._requests.abandoned(turn)
+            self._call()
+        if left:
+            if job.ticket is not None:
+                job.ticket.given_up()
+            self._let_go()
 
     def _refused(self, job: Job, rejection: Rejection, *, here: bool) -> Exception | None:
         with self._changed:

@@ -6,7 +6,7 @@ Each switch makes a new generation; requests that the one before began are ended
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from sommelier.runtime.collaborate import CollaborativePlan
 from sommelier.runtime.interface import Given, Inputs, Interface
 from sommelier.runtime.jobs import Table, now_ms
 from sommelier.runtime.policies import DEFAULT, POLICIES, knobs_of, routing_policy
-from sommelier.runtime.policy import PooledModel, Request, RoutingPolicy
+from sommelier.runtime.policy import PooledModel, RoutingPolicy
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.queueing import QUEUE_LIMIT, QueueRules
 from sommelier.runtime.session_cache import ServedModel
@@ -65,6 +65,8 @@ def generation(
     pool: ModelPool,
     telemetry: Telemetry,
     plan: CollaborativePlan | None = None,
+    *,
+    clock: Callable[[], float] = now_ms,
 ) -> Generation:
     """The deployment with its models retained in the pool, none of them loaded yet.
 
@@ -82,7 +84,10 @@ def generation(
     answering: Any = ModelAnswering(interface)
     if cascade is not None:
         answering = CascadeAnswering(
-            cascade, interface, fallback=deployment.fallback, in_time=_InTime(telemetry, device)
+            cascade,
+            interface,
+            fallback=deployment.fallback,
+            in_time=_InTime(telemetry, device, clock),
         )
     table = Table(
         deployment.name,
@@ -120,15 +125,16 @@ def _names(deployment: Deployment, models: Mapping[str, ServedModel]) -> tuple[s
 
 @dataclass(frozen=True, slots=True)
 class _InTime:
-    """Whether a model is likely to answer a request before its deadline."""
+    """Whether a model is likely to answer so many samples before a deadline."""
 
     telemetry: Telemetry
     device: str
+    clock: Callable[[], float]
 
-    def __call__(self, model: str, request: Request) -> bool:
-        latency = self.telemetry.estimate(model, device=self.device)
+    def __call__(self, model: str, samples: int, deadline_ms: float) -> bool:
+        latency = self.telemetry.expected(model, samples, device=self.device)
         needed = latency.mean_ms + SAFETY_SDS * latency.std_ms
-        return not needed > request.deadline_ms - now_ms()  # True of an unknown one
+        return not needed > deadline_ms - self.clock()  # True of an unknown one
 
 
 def _of_plan(

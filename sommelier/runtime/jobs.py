@@ -26,22 +26,22 @@ ANSWERED = Request(0.0)  # in place of a request that has its answer, so that it
 
 class Job:
     """A request from its acceptance to its answer. The dispatcher's lock guards all but `progress`,
-    which belongs to the thread that runs it.
+    and `left`, which belong to the thread that runs it.
 
     accepted : it counts among those that have no answer. request : as it waits or runs. waits,
     since_ms : whether it waits, and when it began to. held : the state of the pool in which no
     model could take it. table : by which its last model was chosen. runs : what ends each run of
     it. errors : of models that failed on it. hedged : two models were asked. settled : somebody has
-    its answer. progress : of an answering that asks several models. ends_ms : when its answer is of
-    no use to the caller any more, also while a model runs: a deadline of its own, and not only the
-    SLA's, after which others count as late. ticket : None as long as only the thread that runs it
-    may answer it.
+    its answer. progress : of an answering that asks several models; left : samples that its next
+    one is asked about. ends_ms : when its answer is of no use to the caller any more, also while a
+    model runs: a deadline of its own, and not only the SLA's, after which others count as late.
+    ticket : None as long as only the thread that runs it may answer it.
     """
 
     __slots__ = (
-        "_cancel", "accepted", "ends_ms", "errors", "hedged", "held", "infer_ms", "inputs", "note",
-        "outputs", "progress", "queue_ms", "request", "runs", "settled", "since_ms", "table",
-        "ticket", "waits",
+        "_cancel", "accepted", "ends_ms", "errors", "hedged", "held", "infer_ms", "inputs", "left",
+        "note", "outputs", "progress", "queue_ms", "request", "runs", "settled", "since_ms",
+        "table", "ticket", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +49,7 @@ class Job:
     ) -> None:
         """cancel : gives a request up."""
         self.inputs = inputs
+        self.left = inputs.samples
         self.outputs = outputs
         self._cancel = cancel
         self.ticket: Ticket | None = None
@@ -186,7 +187,7 @@ def answer_of(job: Job, turn: Turn, decision: Decision, outcome: Outcome, now_ms
         stages=outcome.stages,
         scores=outcome.scores,
         predicted=outcome.predicted,
-        samples=turn.request.samples,
+        samples=job.inputs.samples,
     )
 
 

@@ -141,11 +141,18 @@ class OpenRequests:
         if isinstance(outcome, Exception):
             return self._after_failure(job, turn.request, decision.model, outcome)
         if outcome is None:
-            self._again(job, turn.request, now)
+            self._again(job, replace(turn.request, samples=job.left), now)
             return None
         self.counts.answered_by(decision.model, late=now > turn.request.deadline_ms)
         self.settle(job)
         return answer_of(job, turn, decision, outcome, now)
+
+    def abandoned(self, turn: Turn) -> bool:
+        """The thread that ran it was interrupted; whether nobody had its answer yet."""
+        self.scheduler.finished(turn, None, self._clock())
+        left = self.settle(job_of(turn.request))
+        self.counts.cancelled += left
+        return left
 
     def lost(self, turn: Turn) -> None:
         """The model was unloaded between the decision and the run: another decision."""

@@ -31,7 +31,9 @@ from sommelier.runtime.pool_entries import (
     PoolRules,
     candidates,
     claim_of,
+    done_with,
     is_idle,
+    leased,
     no_room,
     shortage,
     state_of,
@@ -43,6 +45,8 @@ from sommelier.runtime.sessions import SessionSettings
 from sommelier.storage.naming import unknown_name
 
 logger = logging.getLogger(__name__)
+
+CLOSE_S = 10.0  # how long closing waits for each model that is in use
 
 ID_LETTERS = 8  # of a content's fingerprint, which tell two versions of a model apart
 
@@ -137,11 +141,11 @@ class ModelPool:
             if entry.future is not None:
                 return entry.future
             if entry.state == READY:
-                return _done(None)
+                return done_with(None)
             if entry.error and self._clock() < entry.failed_s + self.rules.retry_s:
-                return _done(entry.error)
+                return done_with(entry.error)
             if self._closed.is_set():
-                return _done(SommelierError("the pool is closed"))
+                return done_with(SommelierError("the pool is closed"))
             entry.future = self._loaders.submit(self._load, entry)
             self._start_watch()
             return entry.future
@@ -180,7 +184,7 @@ class ModelPool:
         with self._changed:
             entry, now_s = self._entry(name), self._clock()
             entry.rate.used(now_s)  # who asks in vain counts too
-            return _leased(entry, now_s)
+            return leased(entry, now_s)
 
     def release(self, name: str) -> None:
         """The end of a run that `acquire` began."""
@@ -266,7 +270,10 @@ class ModelPool:
                 entry.future = None  # one that was cancelled never ends
         for name, _ in entries:
             with contextlib.suppress(UnknownNameError):  # a deployment that ends may forget it
-                self.unload(name, reason="the pool was closed")
+                try:
+                    self.unload(name, timeout_s=CLOSE_S, reason="the pool was closed")
+                except TimeoutError:
+                    logger.warning("%s is still in use: its memory goes with the process", name)
 
     def __enter__(self) -> ModelPool:
         return self
@@ -373,7 +380,7 @@ class ModelPool:
 
     def _acquired(self, name: str) -> Predictor | None:
         with self._changed:
-            return _leased(self._entry(name), self._clock())
+            return leased(self._entry(name), self._clock())
 
     def _start_watch(self) -> None:
         if self.rules.keep_alive_s is not None and self._watch is None:
@@ -385,20 +392,3 @@ class ModelPool:
         while not self._closed.wait(max(0.05, self.rules.keep_alive_s / 4)):
             with contextlib.suppress(SommelierError):
                 self.expire()
-
-
-def _leased(entry: Entry, now_s: float) -> Predictor | None:
-    if entry.state != READY:
-        return None
-    entry.leases += 1
-    entry.used_s = now_s
-    return entry.predictor
-
-
-def _done(error: Exception | None) -> Future[None]:
-    future: Future[None] = Future()
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)
-    return future

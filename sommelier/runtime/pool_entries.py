@@ -198,3 +198,22 @@ def _excess(size: int, limit: int | None) -> int:
 
 def _bytes(size: int) -> str:
     return format_value(size, Dimension.BYTES)
+
+
+def leased(entry: Entry, now_s: float) -> Predictor | None:
+    """The model for one run more; None if it is not loaded."""
+    if entry.state != READY:
+        return None
+    entry.leases += 1
+    entry.used_s = now_s
+    return entry.predictor
+
+
+def done_with(error: Exception | None) -> Future[None]:
+    """A load that has ended."""
+    future: Future[None] = Future()
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+    return future

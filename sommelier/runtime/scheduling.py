@@ -23,7 +23,7 @@ from sommelier.runtime.policy import (
     ranked,
 )
 from sommelier.runtime.queueing import QueueRules, RequestQueue
-from sommelier.runtime.telemetry import LatencyEstimate, Telemetry
+from sommelier.runtime.telemetry import LatencyEstimate, Telemetry, size_class
 
 PROBE_MS = 100.0  # an estimate that was not tested for so long refuses nobody who is alone ...
 PROBE_RUNS = 5.0  # ... nor before as many times the mean, so that trying takes a sixth of the time
@@ -251,12 +251,7 @@ class Scheduler:
         return found
 
     def _batched(self, model: PooledModel, size: int) -> PooledModel:
-        latency = self.estimate(model.name, size)
-        one = model.latency
-        if latency.mean_ms != latency.mean_ms and one.mean_ms == one.mean_ms:
-            latency = self.telemetry.profile(
-                model.name, size * one.mean_ms, size * one.std_ms, device=self.device, batch=size
-            )
+        latency = self.telemetry.expected(model.name, size, device=self.device, one=model.latency)
         return PooledModel(model.name, model.accuracy, latency)
 
     def _resort(self, name: str, found: Rejection, request: Request, now_ms: float) -> Decision:
@@ -313,15 +308,6 @@ class Scheduler:
             )
         reason = f"{ahead} requests come before it: {wait:.3g} ms, and {left:.3g} ms are left"
         return Rejection(429, reason, wait + needed - left)
-
-
-def size_class(samples: int) -> int:
-    """The power of two by which requests of so many samples are timed.
-
-    >>> [size_class(samples) for samples in (1, 2, 3, 8, 9)]
-    [1, 2, 4, 8, 16]
-    """
-    return 1 << (samples - 1).bit_length() if samples > 1 else 1
 
 
 def _expired(request: Request, now_ms: float) -> Rejection:

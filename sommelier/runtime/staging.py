@@ -79,9 +79,9 @@ class CascadeAnswering:
         interface: Interface,
         *,
         fallback: str | None = None,
-        in_time: Callable[[str, Request], bool] | None = None,
+        in_time: Callable[[str, int, float], bool] | None = None,
     ) -> None:
-        """in_time : whether a model is likely to answer a request before its deadline."""
+        """in_time : whether a model is likely to answer so many samples before a deadline."""
         self.cascade = cascade
         self._interface = interface
         self._fallback = fallback
@@ -104,7 +104,8 @@ class CascadeAnswering:
             found = _rows_of(found, progress.left, inputs.samples, name)
         kept, scores, logits = self._kept(stage, found, model, progress)
         note = ""
-        if not kept.all() and self._stands(name, stage, job.request):
+        unsure = int((~kept).sum())
+        if unsure and self._stands(name, stage, unsure, job.request.deadline_ms):
             note = f"{name} was not sure, but the time left is too short for the next stage"
             kept = np.ones_like(kept)
         _take(progress, stage, kept, scores, self._interface.outputs_of(name, found, None))
@@ -114,6 +115,7 @@ class CascadeAnswering:
         progress.left = progress.left[~kept]
         progress.earlier = [part[~kept] for part in (*progress.earlier, logits)]
         progress.stage, progress.last_score = stage + 1, float(scores[~kept].min())
+        job.left = unsure if _is_divisible(job.inputs) else job.inputs.samples
         return None
 
     def _progress(self, job: Job) -> Progress:
@@ -138,25 +140,27 @@ class CascadeAnswering:
         logits = logits_of(raw, self._formats[stage])
         return *self.cascade.route(stage, logits, progress.earlier), logits
 
-    def _stands(self, name: str, stage: int, request: Request) -> bool:
+    def _stands(self, name: str, stage: int, unsure: int, deadline_ms: float) -> bool:
         """Whether an unsure answer is better than none."""
         if name != self._fallback or self._in_time is None:
             return False
-        return not self._in_time(self._stages[stage + 1].model, request)
+        return not self._in_time(self._stages[stage + 1].model, unsure, deadline_ms)
 
 
 def _of_samples(inputs: Inputs, left: Indices) -> Inputs:
     """The inputs of these samples; all of them where several tensors cannot be told apart."""
     given = inputs.given
-    if len(left) == inputs.samples:
+    if len(left) == inputs.samples or not _is_divisible(inputs):
         return inputs
     if isinstance(given, Mapping):
-        if len(given) > 1:
-            return inputs
         ((name, tensor),) = given.items()
         return Inputs({name: np.asarray(tensor)[left]}, len(left), {}, inputs.unfit)
     chosen = given[left] if isinstance(given, np.ndarray) else [given[k] for k in left]
     return Inputs(chosen, len(left), {}, inputs.unfit)
+
+
+def _is_divisible(inputs: Inputs) -> bool:
+    return not isinstance(inputs.given, Mapping) or len(inputs.given) == 1
 
 
 def _rows_of(

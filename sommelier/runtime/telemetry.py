@@ -199,6 +199,27 @@ class Telemetry:
         found = self._estimates.get(key)
         return found if found is not None else self.profile(model, device=device, batch=batch)
 
+    def expected(
+        self,
+        model: str,
+        samples: int,
+        *,
+        device: str = "cpu",
+        one: LatencyEstimate | None = None,
+    ) -> LatencyEstimate:
+        """What is believed of a run of so many samples. Until it was tried, it takes as long as
+        each of them alone: on a CPU batches gain little (runtime.md 1.4). one : the estimate of one
+        sample, if it is not ours."""
+        size = size_class(samples)
+        found = self.estimate(model, device=device, batch=size)
+        if size == 1 or found.mean_ms == found.mean_ms:
+            return found
+        one = one or self.estimate(model, device=device)
+        if one.mean_ms != one.mean_ms:
+            return found
+        mean_ms, std_ms = size * one.mean_ms, size * one.std_ms
+        return self.profile(model, mean_ms, std_ms, device=device, batch=size)
+
     def profile(
         self,
         model: str,
@@ -283,6 +304,15 @@ class Telemetry:
             queue_p99_ms=queue.quantile(0.99),
             last_ms=estimate.last_ms,
         )
+
+
+def size_class(samples: int) -> int:
+    """The power of two by which requests of so many samples are timed.
+
+    >>> [size_class(samples) for samples in (1, 2, 3, 8, 9)]
+    [1, 2, 4, 8, 16]
+    """
+    return 1 << (samples - 1).bit_length() if samples > 1 else 1
 
 
 def normal_cdf(z: float) -> float:

@@ -23,6 +23,7 @@ from sommelier.runtime.cascade import Cascade
 from sommelier.runtime.deployment import RunningDeployment
 from sommelier.runtime.ledger import ServedLedger
 from sommelier.runtime.session_cache import ServedModel, SessionCache
+from sommelier.runtime.telemetry import size_class
 from sommelier.runtime.watching import AGAIN_S, Watch
 from tests.runtime.deploying import (
     FOREVER,
@@ -241,6 +242,41 @@ def test_a_cascade_answers_as_asking_its_stages_by_hand(
     for answer in one_by_one:
         assert np.isnan(answer.scores[0]) == (answer.stage == last)
         assert answer.reason.startswith(f"stage {int(answer.stage or 0) + 1} of {len(names)}")
+
+
+def test_a_stage_is_timed_by_the_samples_that_come_to_it(
+    cache: SessionCache, files: dict[str, ServedModel]
+) -> None:
+    """8 samples to the first stage; to the second those that the first is not sure of."""
+    plan = cascade_of(0.2)
+    names = [stage.model for stage in plan.stages]
+    record = deployment(deployed(*names), kind="cascade", cascade=plan)
+    with pool_of(cache) as pool, RunningDeployment(record, files, pool) as running:
+        assert running.wait_ready(60)
+        answers = [running.infer({"x": ROWS[k : k + 8]}) for k in range(0, 40, 8)]
+        timed = {(s.model, s.batch): s.samples for s in running.telemetry.summary() if s.samples}
+    sent = Counter(size_class(sum(answer.stages)) for answer in answers if sum(answer.stages))
+    assert set(sent) - {8}  # else the test would say nothing
+    assert timed == {(names[0], 8): 5, **{(names[1], size): n for size, n in sent.items()}}
+    assert [answer.samples for answer in answers] == [8] * 5
+
+
+def test_a_fallback_stands_in_time_for_requests_of_several_samples(
+    cache: SessionCache, files: dict[str, ServedModel]
+) -> None:
+    """60 ms are enough for one sample of the second stage, and not for eight."""
+    record = deployment(
+        deployed("small", "middle", small=0.1, middle=20.0), kind="cascade",
+        cascade=cascade_of(0.0), fallback="small",
+    )  # fmt: skip
+    with pool_of(cache) as pool, RunningDeployment(record, files, pool) as running:
+        assert running.wait_ready(60)
+        assert isinstance(running.cascade, Cascade)
+        running.cascade.thresholds = [2.0]  # nothing is sure
+        eight = running.infer({"x": ROWS[:8]}, deadline_ms=60)
+        one = running.infer(row(0), deadline_ms=60)
+    assert (eight.model, one.model) == ("small", "middle")
+    assert "too short for the next stage" in eight.note
 
 
 def test_thresholds_are_set_while_it_runs(
