@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from sommelier.deployment_records import Deployment
-from sommelier.errors import InputError, first_line
+from sommelier.errors import first_line
 from sommelier.records import TensorSpec
 from sommelier.runtime.answers import Answer, Cancellable, Ticket
 from sommelier.runtime.cascade import Cascade
@@ -24,6 +24,12 @@ from sommelier.runtime.policy import Request
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.session_cache import ServedModel
 from sommelier.runtime.telemetry import Telemetry
+from sommelier.runtime.wishes import (
+    wished_accuracy,
+    wished_deadline,
+    wished_outputs,
+    wished_priority,
+)
 
 SWITCH_S = 60.0  # how long a switch waits for new models while the old ones answer
 
@@ -182,7 +188,7 @@ class RunningDeployment:
         """What people and metrics are told."""
         now, dispatcher = self._now, self._dispatcher
         counts, cascade = dispatcher.counts, now.cascade
-        drift = () if cascade is None else tuple(found.warning for found in cascade.drift)
+        told = () if cascade is None else cascade.warnings
         refused = (dispatcher.refusals,) if dispatcher.refusals else ()
         return DeploymentState(
             name=self.name,
@@ -200,7 +206,7 @@ class RunningDeployment:
             rejected=dict(counts.rejected),
             thresholds=() if cascade is None else cascade.thresholds,
             kept=() if cascade is None else cascade.answered,
-            warnings=(*drift, *refused, *self._notices),
+            warnings=(*told, *refused, *self._notices),
             catalog_version=now.deployment.catalog_version,
         )
 
@@ -303,16 +309,20 @@ class RunningDeployment:
         arrived = self._clock()
         now = self._now
         deployment = now.deployment
-        wanted = None if outputs is None else tuple(outputs)
+        wanted = outputs if outputs is None or type(outputs) is tuple else wished_outputs(outputs)
         brought = now.receive(inputs, wanted)
         ends_ms = inf
         if deadline_ms is None:
             deadline_ms = inf if deployment.sla_ms is None else deployment.sla_ms
-        elif isnan(deadline_ms):
-            raise InputError("the deadline is no number", hint="give ms from now on, or leave it")
         else:
+            if type(deadline_ms) is not float or isnan(deadline_ms):
+                deadline_ms = wished_deadline(deadline_ms)
             ends_ms = arrived + deadline_ms
-        if min_accuracy is None and deployment.kind == "models":
+        if type(priority) is not int:
+            priority = wished_priority(priority)
+        if min_accuracy is not None:
+            min_accuracy = wished_accuracy(min_accuracy)
+        elif deployment.kind == "models":
             min_accuracy = deployment.min_accuracy
         job = Job(brought, wanted, self._dispatcher.cancel)
         job.ends_ms = ends_ms
