@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sommelier.errors import AnalysisError, InputError, SommelierError
-from sommelier.runtime.collaborate import CollaborativePlan
+from sommelier.runtime.collaborate import CollaborativePlan, as_items
 from sommelier.runtime.interface import Inputs, Interface
 from sommelier.runtime.jobs import Job, Outcome
 from sommelier.runtime.pool import ModelPool
@@ -82,13 +82,18 @@ class PlanAnswering:
     """
 
     def receive(self, plan: CollaborativePlan, given: Any, outputs: Any) -> Inputs:
-        """What a request brings. Raises InputError for an output that is no model's."""
+        """What a request brings. Raises InputError for an output that is no model's, and for what
+        is no array."""
         known = [model.name for model in plan.plan.models]
         for name in outputs or ():
             if name not in known:
                 raise InputError(unknown_name("model of the plan", name, known).message)
         items = next(iter(given.values()), ()) if isinstance(given, Mapping) else given
-        return Inputs(given, max(len(items), 1), {}, frozenset())
+        try:
+            count = len(as_items(items))
+        except SommelierError as error:
+            raise InputError(error.message, hint=error.hint) from error
+        return Inputs(given, max(count, 1), {}, frozenset())
 
     def run(
         self, job: Job, name: str, model: CollaborativePlan, cancellation: Cancellation

@@ -329,10 +329,10 @@ def _items(
                 f"no inputs for {', '.join(missing)}",
                 hint=f"inputs are given for {', '.join(inputs) or 'no model'}",
             )
-        found = {name: _array(inputs[name]) for name in names}
+        found = {name: as_items(inputs[name]) for name in names}
         sizes = {name: len(items) for name, items in found.items()}
     else:
-        items = _array(inputs)
+        items = as_items(inputs)
         found, sizes = dict.fromkeys(names, items), {"all models": len(items)}
     if len(set(sizes.values())) > 1 or 0 in sizes.values():
         told = ", ".join(f"{name} {size}" for name, size in sizes.items())
@@ -340,7 +340,7 @@ def _items(
     return found, next(iter(sizes.values()), 0)
 
 
-def _array(inputs: Any) -> Array:
+def as_items(inputs: Any) -> Array:
     """Items along the first axis. Raises SommelierError for what has none."""
     try:
         items = np.asarray(inputs)

@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Any
 
 from sommelier.deployment_records import Deployment
-from sommelier.errors import InputError, SommelierError, first_line
+from sommelier.errors import SommelierError, first_line
 from sommelier.records import TensorSpec
 from sommelier.runtime.answers import Answer, Cancellable, Ticket
 from sommelier.runtime.cascade import Cascade
 from sommelier.runtime.collaborate import CollaborativePlan
-from sommelier.runtime.deployment_state import DeploymentState, ServedState, Status, Switch
+from sommelier.runtime.deployment_state import DeploymentState, Status, Switch, served_states
 from sommelier.runtime.dispatcher import Dispatcher
 from sommelier.runtime.generations import Generation, generation
 from sommelier.runtime.interface import Given
@@ -25,6 +25,12 @@ from sommelier.runtime.policy import Request
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.session_cache import ServedModel
 from sommelier.runtime.telemetry import Telemetry
+from sommelier.runtime.wishes import (
+    wished_accuracy,
+    wished_deadline,
+    wished_outputs,
+    wished_priority,
+)
 
 LOOK_S = 0.1  # how often a switch looks whether it was closed meanwhile
 SWITCH_S = 60.0  # how long a switch waits for new models while the old ones answer
@@ -184,14 +190,14 @@ class RunningDeployment:
         """What people and metrics are told."""
         now, dispatcher = self._now, self._dispatcher
         counts, cascade = dispatcher.counts, now.cascade
-        drift = () if cascade is None else tuple(found.warning for found in cascade.drift)
+        told = () if cascade is None else cascade.warnings
         refused = (dispatcher.refusals,) if dispatcher.refusals else ()
         return DeploymentState(
             name=self.name,
             kind=self.kind,
             status=self._status or ("ready" if now.ready else "loading"),
             policy=self.policy,
-            models=self._model_states(now),
+            models=served_states(now, self.pool, dispatcher.counts, self.telemetry),
             waiting=dispatcher.waiting,
             running=dispatcher.running,
             answered=counts.answered,
@@ -202,7 +208,7 @@ class RunningDeployment:
             rejected=dict(counts.rejected),
             thresholds=() if cascade is None else cascade.thresholds,
             kept=() if cascade is None else cascade.answered,
-            warnings=(*drift, *refused, *self._notices),
+            warnings=(*told, *refused, *self._notices),
             catalog_version=now.deployment.catalog_version,
         )
 
@@ -307,16 +313,20 @@ class RunningDeployment:
         arrived = self._clock()
         now = self._now
         deployment = now.deployment
-        wanted = None if outputs is None else tuple(outputs)
+        wanted = outputs if outputs is None or type(outputs) is tuple else wished_outputs(outputs)
         brought = now.receive(inputs, wanted)
         ends_ms = inf
         if deadline_ms is None:
             deadline_ms = inf if deployment.sla_ms is None else deployment.sla_ms
-        elif isnan(deadline_ms):
-            raise InputError("the deadline is no number", hint="give ms from now on, or leave it")
         else:
+            if type(deadline_ms) is not float or isnan(deadline_ms):
+                deadline_ms = wished_deadline(deadline_ms)
             ends_ms = arrived + deadline_ms
-        if min_accuracy is None and deployment.kind == "models":
+        if type(priority) is not int:
+            priority = wished_priority(priority)
+        if min_accuracy is not None:
+            min_accuracy = wished_accuracy(min_accuracy)
+        elif deployment.kind == "models":
             min_accuracy = deployment.min_accuracy
         job = Job(brought, wanted, self._dispatcher.cancel)
         job.ends_ms = ends_ms
@@ -371,25 +381,3 @@ class RunningDeployment:
             self.pool.forget(pooled)
         if old.plan is not None and (but is None or old.plan is not but.plan):
             old.plan.close()
-
-    def _model_states(self, now: Generation) -> tuple[ServedState, ...]:
-        known = {state.name: state for state in self.pool.states()}
-        counts, device = self._dispatcher.counts, self.pool.settings.device
-        accuracies = {model.name: model.accuracy for model in now.deployment.models}
-        found = []
-        for name, pooled in now.pooled.items():
-            latency = self.telemetry.estimate(name, device=device)
-            state = known.get(pooled)  # None once it was let go
-            found.append(
-                ServedState(
-                    name=name,
-                    state="absent" if state is None else state.state,
-                    reason="it was let go" if state is None else state.reason,
-                    accuracy=accuracies.get(name),
-                    mean_ms=latency.mean_ms,
-                    p99_ms=latency.sketch.quantile(0.99),
-                    answered=counts.by_model.get(name, 0),
-                    failed=counts.failures.get(name, 0),
-                )
-            )
-        return tuple(found)

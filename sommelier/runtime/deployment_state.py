@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from sommelier.runtime.generations import Generation
+    from sommelier.runtime.jobs import Counts
+    from sommelier.runtime.pool import ModelPool
+    from sommelier.runtime.telemetry import Telemetry
 
 Status = Literal["loading", "ready", "draining", "closed"]
 
@@ -62,3 +68,28 @@ class Switch:
     kept: tuple[str, ...]
     dropped: tuple[str, ...]
     failed: Mapping[str, str]
+
+
+def served_states(
+    now: Generation, pool: ModelPool, counts: Counts, telemetry: Telemetry
+) -> tuple[ServedState, ...]:
+    """The models of a generation."""
+    known = {state.name: state for state in pool.states()}
+    accuracies = {model.name: model.accuracy for model in now.deployment.models}
+    found = []
+    for name, pooled in now.pooled.items():
+        latency = telemetry.estimate(name, device=pool.settings.device)
+        state = known.get(pooled)  # None once it was let go
+        found.append(
+            ServedState(
+                name=name,
+                state="absent" if state is None else state.state,
+                reason="it was let go" if state is None else state.reason,
+                accuracy=accuracies.get(name),
+                mean_ms=latency.mean_ms,
+                p99_ms=latency.sketch.quantile(0.99),
+                answered=counts.by_model.get(name, 0),
+                failed=counts.failures.get(name, 0),
+            )
+        )
+    return tuple(found)

@@ -72,7 +72,7 @@ class InputCheck:
                 raise InputError(
                     f"{self._name} has no input '{name}'",
                     hint=f"its inputs are {self._wanted()}",
-                    suggestions=tuple(nearest(name, list(self._inputs))),
+                    suggestions=tuple(nearest(str(name), list(self._inputs))),
                 )
         missing = [name for name in self._inputs if name not in inputs]
         if missing:

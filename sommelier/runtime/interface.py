@@ -12,6 +12,7 @@ from sommelier.errors import InputError
 from sommelier.records import TensorSpec
 from sommelier.runtime.feeds import Feed, InputCheck
 from sommelier.runtime.predictor import Predictor
+from sommelier.runtime.wishes import count_of_items
 from sommelier.storage.naming import nearest
 
 Array = NDArray[Any]
@@ -76,9 +77,7 @@ class Interface:
         if outputs is not None and self._first is not None:
             self._check_outputs(outputs)
         if type(given) is not dict and not isinstance(given, Mapping):  # the latter takes long
-            if len(given) == 0:
-                raise InputError("no items are given")
-            return Inputs(given, len(given), {}, frozenset())
+            return Inputs(given, count_of_items(given), {}, _NONE)
         first = self._first
         if first is None:
             return Inputs(given, 1, {}, frozenset())

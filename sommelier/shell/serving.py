@@ -134,6 +134,7 @@ class _Serving:
     def __init__(self, options: argparse.Namespace) -> None:
         database = load_config({"database": options.database}).database
         names, models = options.deployment, options.models or ()
+        _check_names(names or (), models)
         self._wanted = Wanted(
             database, None if names is None else tuple(names), tuple(models), options.max_queue
         )
@@ -156,6 +157,16 @@ class _Serving:
         if self._follower is not None:
             self._follower.close()
         self._served.close()
+
+
+def _check_names(deployments: Sequence[str], models: Sequence[str]) -> None:
+    """Clients ask by name, and would get one of two of the same name."""
+    for name in deployments:
+        if name in models:
+            raise ConfigError(
+                f"'{name}' is asked for as a deployment and as a model, but a name serves one",
+                hint=f"leave one of them out, or DEPLOY MODELS {name} AS another name",
+            )
 
 
 def _settings(options: argparse.Namespace) -> ServerSettings:

@@ -69,6 +69,8 @@ def test_a_deployed_plan_answers_as_the_plan_itself(
             running.infer(x, outputs=["accent"])
         with pytest.raises(InputError, match="no inputs for"):
             running.infer({"digit_net": x})
+        with pytest.raises(InputError, match="the inputs are NoneType, not an array"):
+            running.infer(None)  # type: ignore[arg-type]  # which is the mistake
         assert running.state().answered == 6
 
 

@@ -244,6 +244,7 @@ def test_tls_and_a_key(database: Path, tmp_path: Path) -> None:
     [
         (["--models", "mpl"], "mlp"),
         (["--deployment", "nope"], "nope"),
+        (["--deployment", "mlp", "--models", "mlp"], "'mlp' is asked for as a deployment and as a"),
         (["--models", "mlp", "--tls-cert", "x.pem"], "--tls-key go together"),
         (["--models", "mlp", "--tls-cert", "x.pem", "--tls-key", "y.pem"], "cannot be used"),
         (["--models", "mlp", "--api-key-file", os.devnull], "has no keys"),

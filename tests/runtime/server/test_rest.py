@@ -340,8 +340,9 @@ def test_a_deadline_that_passes_while_a_model_runs_is_504_and_ends_the_run(
     port: int, service: ModelService
 ) -> None:
     started = time.monotonic()
-    status, told = infer(port, endless(timeout=200_000), path="/v2/models/slow/infer")
-    assert (status, time.monotonic() - started < 5) == (504, True), told
+    # two seconds, for runs that others ended have taught how long the model takes at least
+    status, told = infer(port, endless(timeout=2_000_000), path="/v2/models/slow/infer")
+    assert (status, time.monotonic() - started < 8) == (504, True), told
     running = next(found for found in service.deployments if found.name == "slow")
     wait_until(lambda: running.state().running == 0)
 
