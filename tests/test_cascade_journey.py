@@ -236,6 +236,26 @@ def test_models_that_choose_no_class_are_refused(other: sm.Connection, tmp_path:
         other.execute("CREATE CASCADE FROM five TO big USING dataset = 'toys'")
 
 
+def test_the_only_dataset_is_taken_whatever_its_labels_and_of_several_one_is_proposed(
+    paths: dict[str, Path], tmp_path: Path
+) -> None:
+    items, labels = draw(SAMPLES, seed=11)
+    np.savez(tmp_path / "two.npz", x=items, y=labels % 2)
+    statement = "CREATE OR REPLACE CASCADE q FROM tiny TO big WITHIN 1% OF AGREEMENT"
+    with sm.connect(tmp_path / "models.sommelier") as db:
+        for name in ("tiny", "big"):
+            db.execute(f"REGISTER MODEL {name} FROM '{paths[name]}' TASK 'toy-classification'")
+        db.register_dataset("two", tmp_path / "two.npz", x="x", y="y", held_out=True)
+        db.execute(statement)
+        plain = db.catalog.cascade("q")
+        db.execute(f"{statement} USING dataset = 'two'")
+        assert plain.plan == db.catalog.cascade("q").plan
+        db.register_dataset("again", tmp_path / "two.npz", x="x", y="y", held_out=True)
+        with pytest.raises(sm.SommelierError, match="2 by position") as raised:
+            db.execute(statement)
+        assert "USING dataset = 'again'" in str(raised.value.hint)
+
+
 def test_a_cancelled_statement_goes_on_where_it_was(other: sm.Connection) -> None:
     def stop(_phase: str, _done: int, _total: int | None, current: str | None) -> None:
         if current == "big":

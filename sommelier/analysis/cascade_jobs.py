@@ -57,19 +57,23 @@ def plan_answers(
 ) -> Probes:  # fmt: skip
     """Adds the tasks whose findings a cascade of these models needs; the samples they answer.
 
-    unprofiled : those whose FLOPs are unknown. Of several datasets that all models can answer, the
-    first with labels is taken. Raises AnalysisError where there is none, with the reasons.
+    unprofiled : those whose FLOPs are unknown. Of several datasets meant for all models the
+    first with labels is taken; one that is named, or the only one, need not be meant for them if
+    they can answer it. Raises AnalysisError where there is none, with the reasons.
     """
-    reasons = []
+    reasons: list[str] = []
+    possible: list[str] = []
     with ExitStack() as stack:
         opened = open_datasets(catalog, plan, stack)
-        named = bool(plan.options.datasets)
+        strict = not plan.options.datasets and len(opened) > 1
         fitting = []
         for dataset in opened:
-            misfits = {m.name: dataset.misfit(m, catalog, strict=not named) for m in models}
+            misfits = {m.name: dataset.misfit(m, catalog, strict=strict) for m in models}
             wrong = [f"{name}: {reason}" for name, reason in misfits.items() if reason]
             if wrong:
                 reasons.append(f"'{dataset.name}' does not fit {wrong[0]}")
+                if all(dataset.misfit(m, catalog, strict=False) is None for m in models):
+                    possible.append(dataset.name)
             else:
                 fitting.append(dataset)
         fitting.sort(key=lambda dataset: dataset.probes.labels is None)
@@ -79,10 +83,11 @@ def plan_answers(
             plan_costs(catalog, unprofiled, plan, ("resources",))
             return dataset.probes
     told = "; ".join(reasons) or "no dataset is registered"
-    raise AnalysisError(
-        f"no dataset that all of {', '.join(m.name for m in models)} can answer: {told}",
-        hint="a cascade is calibrated on data: REGISTER DATASET d FROM 'file.npz'",
-    )
+    hint = "a cascade is calibrated on data: REGISTER DATASET d FROM 'file.npz'"
+    if possible:
+        hint = f"to take one that is not meant for them, USING dataset = '{possible[0]}'"
+    names = ", ".join(model.name for model in models)
+    raise AnalysisError(f"no dataset that all of {names} can answer: {told}", hint=hint)
 
 
 def collect(

@@ -35,7 +35,7 @@ MODEL, EPOCHS, FINDING = "student.onnx", "epochs", "finding.json"
 """What is in a training's folder: the model, how many epochs are done, and what came of it."""
 SOME = 8  # inputs on which a network is compared with ONNX Runtime
 CREDIBLE = 0.5  # of labels, what the teacher must answer for them to be of its classes
-RATE, RATE_ANEW = 1e-3, 3e-3  # of Adam; the first where the head begins with what it has to say
+RATE, RATE_ANEW = 1e-3, 3e-3  # relative; the first where the head begins with what it has to say
 BATCH = 64
 
 
@@ -129,7 +129,8 @@ def _trained(request: StudentRequest) -> Trained:
     knows = request.same_classes and network.head.in_features == width > len(classes)
     if knows:
         network.begin_with(classes)
-    training = Training(request.epochs, RATE if knows else RATE_ANEW, request.seed)
+    rate = RATE if knows else RATE_ANEW
+    training = Training(request.epochs, rate, request.seed, relative=True)
     specialise(
         network, inputs, teacher.logits, classes, labels=labels, training=training,
         told=lambda epochs: (request.folder / EPOCHS).write_text(str(epochs)),

@@ -178,6 +178,8 @@ def proved(found: Deployment) -> str | None:
         return "nothing"
     loss = f"{promise.loss} of at most {_share(promise.at_most)}"
     told = f"{loss} with confidence {_share(promise.confidence)}"
+    if found.fallback not in (None, found.cascade.stages[-1].model):
+        told += f", but for what {found.fallback} answers as the fallback"
     if share is None:
         return told
     if begins_at(found.cascade, share) != found.cascade.thresholds:

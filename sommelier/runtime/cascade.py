@@ -204,6 +204,23 @@ class Cascade:
         known = [cost for cost in costs if cost is not None]
         return expected_flops(known, self.answered) if len(known) == len(costs) else nan
 
+    def stood(self, model: str) -> None:
+        """Count an answer of a model that stood though its stage would have sent it on."""
+        with self._lock:
+            self._unsure[model] = self._unsure.get(model, 0) + 1
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is not as it was calibrated, one sentence each."""
+        void = "" if self._plan.promise is None else ": what was proved does not hold for them"
+        with self._lock:
+            stood = [
+                f"{count} answer{'s' * (count > 1)} of {model} stood though it was not sure, or not"
+                f" asked in turn{void}"
+                for model, count in self._unsure.items()
+            ]
+        return (*(found.warning for found in self.drift), *stood)
+
     @property
     def drift(self) -> tuple[ShareDrift, ...]:
         """The stages that keep another share than they were calibrated to; () while none does."""
@@ -224,6 +241,7 @@ class Cascade:
         self._kept = [0] * (len(plan.stages) - 1)
         self._seen = [0] * (len(plan.stages) - 1)
         self._watches = self._fresh_watches()
+        self._unsure: dict[str, int] = {}
 
     def _decide(self, stage: int, scores: Floats) -> Mask:
         """Which answers (n,) of these scores stand, never one of NaN. Counts; a watch looks at the

@@ -77,7 +77,12 @@ def generation(
     names = _names(deployment, models)
     _check_files(deployment, names, models)
     cascade = _cascade(deployment)
-    policy = _policy(deployment) if cascade is None else CascadePolicy(cascade.plan)
+    policy: RoutingPolicy
+    if cascade is None:
+        policy = _policy(deployment)
+    else:
+        accuracies = {model.name: model.accuracy for model in deployment.models}
+        policy = CascadePolicy(cascade, accuracies)
     interface = Interface(names)
     pooled = {name: pool.retain(models[name]) for name in names}
     device = pool.settings.device

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.analysis.links.formats import AnswerFormat
-from sommelier.cascade_records import CascadePlan
 from sommelier.errors import AnalysisError, InputError
 from sommelier.runtime.cascade import Cascade
 from sommelier.runtime.cascade_runner import logits_of
@@ -19,6 +18,7 @@ from sommelier.runtime.interface import Inputs, Interface
 from sommelier.runtime.jobs import Job, Outcome
 from sommelier.runtime.policy import Decision, PoolState, Rejection, Request, decision
 from sommelier.runtime.predictor import Cancellation, Predictor
+from sommelier.units import Dimension, format_value
 
 Array = NDArray[Any]
 Indices = NDArray[np.intp]
@@ -28,12 +28,13 @@ Indices = NDArray[np.intp]
 class Progress:
     """How far a cascade has come with a request of n samples.
 
-    left : samples without an answer. stages, scores (n,) : of those that have one. stage : that is
-    next. values : outputs by name. earlier : logits of the stages before, of the samples left.
-    last_score : of the one that is least sure.
+    owner : the cascade, in whose place a switch may put another. left : samples without an answer.
+    stages, scores (n,) : of those that have one. stage : that is next. values : outputs by name.
+    earlier : logits of the stages before, of the samples left. last_score : of the one that is
+    least sure. unproved : an answer stands that its stage did not keep.
     """
 
-    owner: object
+    owner: Cascade
     left: Indices
     stages: Array
     scores: Array
@@ -41,30 +42,74 @@ class Progress:
     values: dict[str, Array] = field(default_factory=dict)
     earlier: list[Array] = field(default_factory=list)
     last_score: float = nan
+    unproved: bool = False
 
 
 class CascadePolicy:
-    """The next stage whose model may answer. One that cannot be loaded, or failed on this request,
-    is left out: a later one is trusted more."""
+    """The next stage whose model may answer.
+
+    A stage is left out whose model is not loaded, failed on the request, or is less accurate than
+    it wants. Where a promise was proved the last model answers then: what a stage in between keeps
+    was tested only of inputs that those before it had sent on. Else the next one is asked.
+    """
 
     name = "cascade"
 
-    def __init__(self, plan: CascadePlan) -> None:
-        self._models = [stage.model for stage in plan.stages]
+    def __init__(self, cascade: Cascade, accuracies: Mapping[str, float | None]) -> None:
+        """accuracies : of its models."""
+        self._cascade = cascade
+        self._accuracies = accuracies
+        self._models = [stage.model for stage in cascade.plan.stages]
 
     def choose(self, request: Request, pool: PoolState, now_ms: float) -> Decision | Rejection:
-        job = request.payload
-        progress = job.progress if isinstance(job, Job) else None
-        first = 0 if progress is None else progress.stage
+        first, told = self._reached(request)
         able = {model.name: model for model in pool.models}
-        for stage in range(first, len(self._models)):
-            model = able.get(self._models[stage])
-            if model is not None:
-                rule = f"stage {stage + 1} of {len(self._models)}"
-                if progress is not None and stage:
-                    rule = f"{rule}: the score before it was {progress.last_score:.3g}"
-                return decision(self.name, rule, model, request.deadline_ms - now_ms, pool)
-        return Rejection(503, f"none of {', '.join(self._models[first:])} is loaded")
+        stage = first
+        if self._models[first] not in able:
+            instead = range(first + 1, len(self._models))
+            why = self._why_not(self._models[first], request)
+            if self._cascade.plan.promise is not None:
+                instead = instead[-1:]
+                why += ", so the last one answers: what was proved holds"
+            found = next((k for k in instead if self._models[k] in able), None)
+            if found is None:
+                missing = [self._models[k] for k in (first, *instead)]
+                return Rejection(503, "; ".join(self._why_not(name, request) for name in missing))
+            stage, told = found, f"{told}: {_literal(why)}"
+        rule = f"stage {stage + 1} of {len(self._models)}{told}"
+        model = able[self._models[stage]]
+        return decision(self.name, rule, model, request.deadline_ms - now_ms, pool)
+
+    def _reached(self, request: Request) -> tuple[int, str]:
+        """(the stage that is next, what there is to say of those before it)."""
+        progress = request.payload.progress if isinstance(request.payload, Job) else None
+        if not isinstance(progress, Progress) or progress.owner is not self._cascade:
+            return 0, ""  # it begins, or another cascade has taken the place of its own
+        told = f": the score before it was {progress.last_score:.3g}" if progress.stage else ""
+        return progress.stage, told
+
+    def _why_not(self, name: str, request: Request) -> str:
+        """Why a model may not answer a request."""
+        accuracy, wanted = self._accuracies.get(name), request.min_accuracy
+        if wanted is not None and accuracy is None:
+            return f"the accuracy of {name} is unknown, and {_share(wanted)} is asked for"
+        if wanted is not None and accuracy is not None and accuracy < wanted:
+            return (
+                f"the accuracy of {name} is {_share(accuracy)}, less than the {_share(wanted)} "
+                "asked for"
+            )
+        if name in request.excluded:
+            return f"{name} failed on this request or does not take its inputs"
+        return f"{name} is not loaded"
+
+
+def _literal(text: str) -> str:
+    """As a part of a rule, which is a template."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _share(accuracy: float) -> str:
+    return format_value(accuracy, Dimension.FRACTION)
 
 
 class CascadeAnswering:
@@ -111,7 +156,7 @@ class CascadeAnswering:
         _take(progress, stage, kept, scores, self._interface.outputs_of(name, found, None))
         if kept.all():
             job.progress = None
-            return _outcome(progress, job.outputs, note)
+            return _outcome(progress, job.outputs, self._noted(name, progress, note))
         progress.left = progress.left[~kept]
         progress.earlier = [part[~kept] for part in (*progress.earlier, logits)]
         progress.stage, progress.last_score = stage + 1, float(scores[~kept].min())
@@ -121,11 +166,10 @@ class CascadeAnswering:
     def _progress(self, job: Job) -> Progress:
         """From the start where the deployment has switched to another cascade meanwhile."""
         found = job.progress
-        if not isinstance(found, Progress) or found.owner is not self:
+        if not isinstance(found, Progress) or found.owner is not self.cascade:
             count = job.inputs.samples
-            found = Progress(
-                self, np.arange(count), np.zeros(count, np.int64), np.full(count, np.nan)
-            )
+            by, scores = np.zeros(count, np.int64), np.full(count, np.nan)
+            found = Progress(self.cascade, np.arange(count), by, scores)
             job.progress = found
         return found
 
@@ -136,9 +180,27 @@ class CascadeAnswering:
         count = len(progress.left)
         if stage == len(self._stages) - 1:
             return np.ones(count, np.bool_), np.full(count, np.nan), np.empty((count, 0))
+        if self._out_of_turn(stage, progress):
+            progress.unproved = True
+            return np.ones(count, np.bool_), np.full(count, np.nan), np.empty((count, 0))
         raw = found[self._stages[stage].output or model.outputs[0].name].reshape(count, -1)
         logits = logits_of(raw, self._formats[stage])
         return *self.cascade.route(stage, logits, progress.earlier), logits
+
+    def _out_of_turn(self, stage: int, progress: Progress) -> bool:
+        """Whether the fallback is asked because no stage that may answer is left, so that all its
+        answers stand."""
+        skipped = stage > progress.stage and self.cascade.plan.promise is not None
+        return stage < progress.stage or skipped
+
+    def _noted(self, name: str, progress: Progress, note: str) -> str:
+        """What to say of an answer. note : that it stands though the model was not sure."""
+        if not note and not progress.unproved:
+            return ""
+        self.cascade.stood(name)
+        void = "what was proved does not hold for this answer"
+        told = [note, void if self.cascade.plan.promise is not None else ""]
+        return "; ".join(part for part in told if part)
 
     def _stands(self, name: str, stage: int, unsure: int, deadline_ms: float) -> bool:
         """Whether an unsure answer is better than none."""

@@ -44,6 +44,7 @@ examples:
 """
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _LOOK_EVERY_S = 0.1
+_LAST_PORT = 65535
 
 
 def main(argv: Sequence[str]) -> int:
@@ -74,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--deployment", nargs="+", action="extend", metavar="NAME", help="only these (all)")
     add("--models", nargs="+", action="extend", metavar="NAME", help="single models to serve")
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
-    add("--port", type=int, default=8000, help="of REST (8000); 0 is any free one")
-    add("--grpc-port", type=int, metavar="PORT", help="of gRPC (none: no gRPC)")
+    add("--port", type=_port, default=8000, help="of REST (8000); 0 is any free one")
+    add("--grpc-port", type=_port, metavar="PORT", help="of gRPC (none: no gRPC)")
     add("--api-key-file", metavar="FILE", help="keys, one a line; requests need one of them")
     add("--tls-cert", metavar="FILE", help="certificate chain in PEM")
     add("--tls-key", metavar="FILE", help="its private key")
@@ -94,6 +95,13 @@ def _seconds(text: str) -> float:
     if not 0 <= value < math.inf:
         raise ValueError(text)
     return value
+
+
+def _port(text: str) -> int:
+    """The system itself would take 99999 for 34463."""
+    if not (text.isascii() and text.isdigit() and int(text) <= _LAST_PORT):
+        raise argparse.ArgumentTypeError(f"there is no port {text}: take one up to {_LAST_PORT}")
+    return int(text)
 
 
 def _count(text: str) -> int:

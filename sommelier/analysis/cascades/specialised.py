@@ -39,11 +39,17 @@ FAVOUR = 1e-4  # of the classes left to the teacher, so that one of them is the 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How a student learns: passes over the inputs, Adam's rate (falling to 0), a seed."""
+    """How a student learns: passes over the inputs, Adam's rate (falling to 0), a seed.
+
+    relative : the rate is a share of each tensor's root mean square at the beginning, for weights
+    that know something: what is a small step for one is a large one for another that takes pixels
+    from 0 to 255. Source: Shazeer and Stern 2018, section 8.
+    """
 
     epochs: int = 20
     rate: float = 3e-3
     seed: int = 0
+    relative: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +188,7 @@ def _train(
     import torch
 
     shuffle = torch.Generator().manual_seed(training.seed)
-    optimiser = torch.optim.Adam(network.parameters(), lr=training.rate)
+    optimiser = torch.optim.Adam(_groups(network, training), lr=training.rate)
     steps = training.epochs * -(-len(inputs) // BATCH)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     network.train()
@@ -194,6 +200,15 @@ def _train(
             decay.step()
         told(epoch + 1)
     network.eval()
+
+
+def _groups(network: nn.Module, training: Training) -> list[dict[str, Any]]:
+    """Each tensor with its rate; one that begins as 0 has no size, and the rate as it is."""
+    groups = []
+    for weight in network.parameters():
+        size = float(weight.detach().square().mean().sqrt()) if training.relative else 1.0
+        groups.append({"params": [weight], "lr": training.rate * (size or 1.0)})
+    return groups
 
 
 def _renumbered(labels: ArrayLike, classes: Sequence[int]) -> NDArray[np.int64]:

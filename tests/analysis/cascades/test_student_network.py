@@ -64,6 +64,31 @@ def test_a_student_begins_with_what_the_small_model_knows(tmp_path: Path) -> Non
     assert (found[:, 2] <= np.log(np.exp(rest).sum(axis=1)) + 1e-5).all()  # Jensen's inequality
 
 
+def test_with_relative_rates_the_scale_of_inputs_does_not_matter(tmp_path: Path) -> None:
+    """Inputs a hundred times as large and first weights a hundredth are the same function, and
+    Adam's steps do not depend on the scale of gradients: they learn alike."""
+    path = mlp_classifier(tmp_path / "m.onnx", hidden=(8,), classes=5)
+    scaled = onnx.load(path)
+    for stored in scaled.graph.initializer:
+        if stored.name == "w0":
+            weights = onnx.numpy_helper.to_array(stored) / 100
+            stored.CopyFrom(onnx.numpy_helper.from_array(weights, "w0"))
+    onnx.save(scaled, tmp_path / "scaled.onnx")
+    inputs = RNG.normal(size=(600, 4)).astype(np.float32)
+    teacher = 4 * answers(onnx.load(path), inputs) + RNG.normal(size=(600, 5))
+
+    def learned(file: Path, given: np.ndarray, *, relative: bool) -> np.ndarray:
+        network = student_network(file, given[:4], 3, dims={})
+        network.begin_with(CLASSES)
+        training = Training(2, 1e-2, relative=relative)
+        return specialise(network, given, teacher, CLASSES, training=training).logits(given)
+
+    for relative in (True, False):
+        one = learned(path, inputs, relative=relative)
+        other = learned(tmp_path / "scaled.onnx", 100 * inputs, relative=relative)
+        assert (np.abs(one - other).max() < 0.01) == relative
+
+
 def test_of_a_model_that_answers_probabilities_the_logarithms_are_learned_from(
     tmp_path: Path,
 ) -> None:

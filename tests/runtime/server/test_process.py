@@ -250,6 +250,9 @@ def test_tls_and_a_key(database: Path, tmp_path: Path) -> None:
         (["--models", "mlp", "--api-key-file", os.devnull], "has no keys"),
         (["--models", "mlp", "--api-key-file", "no-such-file"], "cannot read"),
         (["--models", "mlp", "--max-body", "much"], "much"),
+        (["--models", "mlp", "--port", "99999"], "there is no port 99999: take one up to 65535"),
+        (["--models", "mlp", "--grpc-port", "65536"], "there is no port 65536"),
+        (["--models", "mlp", "--port=-1"], "there is no port -1"),
         ([], "nothing is deployed"),
     ],
 )
