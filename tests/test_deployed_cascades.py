@@ -292,7 +292,13 @@ def test_simulate_takes_the_share_that_is_allowed(db: sm.Connection) -> None:
     db.execute(f"DEPLOY CASCADE {LADDER} ESCALATE AT MOST 10% AS tiered UNDER latency < 50 ms")
     (row,) = db.execute("SIMULATE tiered ON TRACE 'poisson' USING periods = 2").dicts()
     assert row["policy"] == "in turn"
-    assert row["models"] == "tiny -> small -> big 100%"
+    shares = dict(part.rsplit(" ", 1) for part in str(row["models"]).split(", "))
+    assert float(shares["tiny"].rstrip("%")) == pytest.approx(90, abs=5)
+    assert row["refused"] == 0
+    for option, why in (("policy = 'nonsense'", "says itself"), ("periods = 10001", "at most 10")):
+        with pytest.raises(BinderError, match=why) as raised:
+            db.execute(f"SIMULATE tiered ON TRACE 'poisson' USING {option}")
+        assert raised.value.span is not None
     db.execute("DEPLOY CASCADE tiny -> big ESCALATE WHEN softmax < 0.8 AS careful")
     assert db.execute("SIMULATE careful ON TRACE 'poisson' USING periods = 2").rows
 

@@ -36,6 +36,7 @@ ALL = "all"
 _UNSEEN = "no answers of it are stored"
 _RIGHT = 6  # the column right_in_time
 _LEAST = {"periods": 1, "servers": 1, "queue": 1, "seed": 0}
+_MOST_PERIODS = 10_000  # two and a half million requests: a minute a policy
 _FILES = (".csv", ".npz", ".npy")
 _ARRIVED = "arrived_ms"  # the column or array of a file that holds instants
 _COLUMNS = (
@@ -67,6 +68,8 @@ def simulate(
     check_least(statement.options, given, _LEAST)
     with underlined(statement.span):
         deployment = db.catalog.deployment(statement.name)
+    _check(statement, given, deployment)
+    with underlined(statement.span):
         models, notes = _models(deployment)
     reference = max(model.service.mean_ms for model in models)
     trace = _trace(statement, given, reference)
@@ -77,7 +80,10 @@ def simulate(
     for done, (name, policy) in enumerate(policies):
         if progress is not None:
             progress("simulate", done, len(policies), name)
-        result = simulator.simulate(trace, policy, models, sla, settings)
+        if policy is None:
+            result = simulator.simulate_cascade(trace, models, _sent_on(deployment), sla, settings)
+        else:
+            result = simulator.simulate(trace, policy, models, sla, settings)
         rows.append(_row(name, result))
     if progress is not None:
         progress("simulate", len(policies), len(policies), None)
@@ -91,10 +97,27 @@ def simulate(
 # ---- what is simulated
 
 
+def _check(statement: nodes.Simulate, given: Mapping[str, Any], deployment: Deployment) -> None:
+    """Raises BinderError for options that mean nothing of this deployment, or no end."""
+    spans = {option.name.lower(): option.span for option in statement.options}
+    if deployment.kind != "models" and given.get("policy") is not None:
+        raise BinderError(
+            f"a {deployment.kind} says itself which models run",
+            span=spans["policy"],
+            hint="leave out policy",
+        )
+    if (given.get("periods") or 1) > _MOST_PERIODS:
+        raise BinderError(
+            f"option periods must be at most {_MOST_PERIODS}",
+            span=spans["periods"],
+            hint="a longer trace may be a file of instants",
+        )
+
+
 def _models(deployment: Deployment) -> tuple[list[SimulatedModel], tuple[str, ...]]:
-    """The models that have a latency; a cascade or plan is one model that takes what its models
-    take together."""
-    from sommelier.runtime.simulator import Given, SimulatedModel
+    """The models that have a latency; a plan is one model that takes what its models take together,
+    and of a cascade none may be missing."""
+    from sommelier.runtime.simulator import Given, SimulatedModel, Together
 
     known = [model for model in deployment.models if model.mean_ms is not None]
     unknown = [model.name for model in deployment.models if model.mean_ms is None]
@@ -112,24 +135,24 @@ def _models(deployment: Deployment) -> tuple[list[SimulatedModel], tuple[str, ..
         accuracy = float("nan") if model.accuracy is None else model.accuracy
         service = Given(model.mean_ms or 0.0, model.std_ms or 0.0)
         found.append(SimulatedModel(model.name, accuracy, service))
-    if whole:
-        from sommelier.runtime.simulator import InTurn
-
-        cascade = deployment.cascade
-        if cascade is not None and deployment.escalate_at_most is None:
+    if deployment.kind == "plan":
+        services = tuple(model.service for model in found)
+        name = ", ".join(model.name for model in found)
+        found = [SimulatedModel(name, float("nan"), Together(services))]
+    cascade = deployment.cascade
+    if cascade is not None:
+        # the accuracy of what a stage keeps is not that of the model
+        found = [replace(model, accuracy=float("nan")) for model in found]
+        if deployment.escalate_at_most is None:
             unseen = [stage.model for stage in cascade.stages[:-1] if not stage.quantiles]
             notes += tuple(f"{name} is taken to send everything on: {_UNSEEN}" for name in unseen)
-        services = tuple(model.service for model in found)
-        name = " -> ".join(model.name for model in found)
-        return [SimulatedModel(name, float("nan"), InTurn(services, _sent_on(deployment)))], notes
     return found, notes
 
 
 def _sent_on(deployment: Deployment) -> tuple[float, ...]:
-    """The share of its inputs that each stage sends on, of its calibration samples, and at most
-    what it may; 1 where that is unknown, and of a plan, whose models all run."""
-    if deployment.cascade is None:
-        return (1.0,) * (len(deployment.models) - 1)
+    """The share of its inputs that each stage of a cascade sends on, of its calibration samples,
+    and at most what it may; 1 where that is unknown."""
+    assert deployment.cascade is not None, "asked of cascades only"
     most = 1.0 if deployment.escalate_at_most is None else deployment.escalate_at_most
     found = []
     for stage in deployment.cascade.stages[:-1]:
@@ -162,19 +185,21 @@ def _settings(deployment: Deployment, given: Mapping[str, Any]) -> Settings:
     if options.admission is not None:
         rules = replace(rules, admission=options.admission)
     servers = given.get("servers") or options.servers or 1
-    return Settings(servers, rules, given.get("seed") or 0)
+    timed = [model.name for model in deployment.models if model.mean_ms is not None]
+    fallback = deployment.fallback if deployment.fallback in timed else None
+    return Settings(servers, rules, given.get("seed") or 0, fallback)
 
 
 def _policies(
     deployment: Deployment, given: Mapping[str, Any], statement: nodes.Simulate
-) -> Iterator[tuple[str, RoutingPolicy]]:
-    """Fresh policies by name: the deployment's, another one, or all."""
+) -> Iterator[tuple[str, RoutingPolicy | None]]:
+    """Fresh policies by name: the deployment's, another one, or all; None for a cascade."""
     from sommelier.runtime.policies import DEFAULT, POLICIES, knobs_of, routing_policy
 
     own = deployment.policy or DEFAULT
     asked = given.get("policy") or own
     if deployment.kind != "models":
-        yield "in turn", routing_policy("fixed")
+        yield "in turn", None if deployment.cascade is not None else routing_policy("fixed")
         return
     for name in POLICIES if asked == ALL else (asked,):
         known = knobs_of(name) if name in POLICIES else ()

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from sommelier.runtime.policy import Decision, PooledModel, Request, RoutingPolicy
 from sommelier.runtime.queueing import QueueRules
-from sommelier.runtime.scheduling import Scheduler, Turn
+from sommelier.runtime.scheduling import SAFETY_SDS, Scheduler, Turn
+from sommelier.runtime.simulated_stages import InTurn
 from sommelier.runtime.sla import Sla
 from sommelier.runtime.telemetry import Telemetry
 from sommelier.runtime.traces import Trace, lognormal
@@ -113,38 +114,24 @@ class Disturbed:
 
 
 @dataclass(frozen=True, slots=True)
-class InTurn:
-    """Models asked one after the other, as one: each sends this share of what it sees on to the
-    next. sent_on : in [0, 1], of each but the last."""
+class Together:
+    """Models that all run for each request, one after the other, as one."""
 
     services: tuple[ServiceTimes, ...]
-    sent_on: tuple[float, ...]
 
     def draw(self, n: int, rng: np.random.Generator) -> Floats:
-        total = self.services[0].draw(n, rng)
-        asked = np.ones(n, dtype=np.bool_)
-        for service, share in zip(self.services[1:], self.sent_on, strict=True):
-            asked &= rng.random(n) < share
-            total = total + np.where(asked, service.draw(n, rng), 0.0)
+        total = np.zeros(n)
+        for service in self.services:
+            total += service.draw(n, rng)
         return total
 
     @property
     def mean_ms(self) -> float:
-        return self._moments[0]
+        return sum(service.mean_ms for service in self.services)
 
     @property
     def std_ms(self) -> float:
-        """Who is asked is independent of how long it takes."""
-        return math.sqrt(self._moments[1])
-
-    @property
-    def _moments(self) -> tuple[float, float]:
-        """(mean, variance) of the sum, from the last model back to the first."""
-        mean, variance = self.services[-1].mean_ms, self.services[-1].std_ms ** 2
-        for service, share in zip(self.services[-2::-1], self.sent_on[::-1], strict=True):
-            below = share * (variance + mean**2) - (share * mean) ** 2
-            mean, variance = service.mean_ms + share * mean, service.std_ms**2 + below
-        return mean, variance
+        return math.hypot(*(service.std_ms for service in self.services))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +158,17 @@ def profiled(models: Sequence[SimulatedModel], telemetry: Telemetry) -> list[Poo
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """servers : models that run at the same time. The same seed draws the same execution time for
-    the same request and model, whatever the policy: policies are compared on equal luck."""
+    """servers : models that run at the same time. fallback : name of one of them, as the scheduler
+    has it; of a cascade the stage whose answers stand where the next one would be too late.
+
+    The same seed draws the same execution time for the same request and model, whatever the policy:
+    policies are compared on equal luck.
+    """
 
     servers: int = 1
     rules: QueueRules = LATE_RATHER_THAN_NEVER
     seed: int = 0
+    fallback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +247,26 @@ def simulate(
     return _Replay(trace, policy, models, sla, settings).run()
 
 
+def simulate_cascade(
+    trace: Trace,
+    stages: Sequence[SimulatedModel],
+    sent_on: Sequence[float],
+    sla: Sla,
+    settings: Settings | None = None,
+) -> SimulationResult:
+    """The same of models that are asked in turn: each is a turn of its own in the queue, as in
+    runtime.staging.
+
+    sent_on : the share of what it is asked, in [0, 1], that each stage but the last sends on; who
+    is sent on is independent of all else. The model of an answer is the last that was asked.
+    """
+    settings = settings or Settings()
+    stream = np.random.SeedSequence(settings.seed).spawn(len(stages) + 1)[-1]  # others: _Replay
+    names = [stage.name for stage in stages]
+    in_turn = InTurn(names, sent_on, len(trace), np.random.default_rng(stream))
+    return _Replay(trace, in_turn, stages, sla, settings, in_turn).run()
+
+
 class _Replay:
     """One simulation: the scheduler, what is running, and what became of each request."""
 
@@ -265,6 +277,7 @@ class _Replay:
         models: Sequence[SimulatedModel],
         sla: Sla,
         settings: Settings,
+        in_turn: InTurn | None = None,
     ) -> None:
         self.trace, self.sla, self.models = trace, sla, tuple(models)
         self.place = {model.name: at for at, model in enumerate(self.models)}
@@ -276,8 +289,9 @@ class _Replay:
         telemetry = Telemetry()
         self.scheduler = Scheduler(
             policy, profiled(self.models, telemetry), telemetry,
-            rules=settings.rules, servers=settings.servers,
+            rules=settings.rules, servers=settings.servers, fallback=settings.fallback,
         )  # fmt: skip
+        self.in_turn = in_turn
         n = len(trace)
         self.chosen = [-1] * n
         self.done_ms = [math.nan] * n
@@ -312,6 +326,7 @@ class _Replay:
             if end <= timer:
                 _, _, turn = heapq.heappop(running)
                 scheduler.finished(turn, end - turn.started_ms, end)
+                self._sent_on(turn, end)
             for expired in scheduler.expire(now):
                 self._refuse(expired)
             self._start(now)
@@ -324,15 +339,39 @@ class _Replay:
             index = turn.request.payload
             assert isinstance(index, int)
             place = self.place[turn.answer.model]
+            self.waits_ms[index] = self._waited(turn, index)
             self.chosen[index] = place
-            self.waits_ms[index] = turn.waited_ms
             self.done_ms[index] = now + self.times[place][index]
             heapq.heappush(self.running, (self.done_ms[index], index, turn))
 
+    def _sent_on(self, turn: Turn, now: float) -> None:
+        """After a stage of a cascade: who is sent on waits for the next one, unless the stage is
+        the fallback and the next one would be too late."""
+        index = turn.request.payload
+        assert isinstance(index, int)
+        following = None if self.in_turn is None else self.in_turn.following(index)
+        if self.in_turn is None or following is None:
+            return
+        assert isinstance(turn.answer, Decision)
+        if turn.answer.model == self.scheduler.fallback:
+            latency = self.scheduler.estimate(following)
+            if latency.mean_ms + SAFETY_SDS * latency.std_ms > turn.request.deadline_ms - now:
+                return
+        self.in_turn.advance(index)
+        self.scheduler.requeue(turn.request)
+
+    def _waited(self, turn: Turn, index: int) -> float:
+        """In the queue until now, before all of its stages."""
+        if self.chosen[index] < 0:
+            return turn.waited_ms
+        return self.waits_ms[index] + turn.started_ms - self.done_ms[index]
+
     def _refuse(self, turn: Turn) -> None:
-        assert isinstance(turn.request.payload, int)
+        index = turn.request.payload
+        assert isinstance(index, int)
         assert not isinstance(turn.answer, Decision)
-        self.status[turn.request.payload] = turn.answer.status
+        self.status[index] = turn.answer.status
+        self.chosen[index], self.done_ms[index], self.waits_ms[index] = -1, math.nan, math.nan
 
     def _result(self) -> SimulationResult:
         trace = self.trace

@@ -21,6 +21,7 @@ from sommelier.runtime.simulator import (
     SimulatedModel,
     SimulationResult,
     simulate,
+    simulate_cascade,
 )
 from sommelier.runtime.sla import Sla
 from sommelier.runtime.traces import Network, Trace
@@ -140,6 +141,52 @@ def test_figures_are_those_of_a_direct_count() -> None:
     assert sum(result.shares.values()) == pytest.approx(1.0)
     assert np.isnan(result.latency_ms[~answered]).all()
     assert result.latency_quantile(0.9) == np.quantile(result.latency_ms[answered], 0.9)
+
+
+STAGES = tuple(SimulatedModel(n, 0.9, Given(ms, sd)) for n, ms, sd in (("a", 2, 0.3), ("b", 9, 2)))
+
+
+def test_a_cascade_takes_what_its_stages_take_and_waits_as_one_model_in_order_of_arrival() -> None:
+    """Who is sent on gets back the place of its arrival: the recursion of one server."""
+    apart = traces.constant(2_000, 1_000.0)
+    close = traces.poisson(2_000, 8.0, seed=3)
+    own = simulate_cascade(apart, STAGES, [0.3], SLA)
+    times = own.latency_ms
+    sent = own.chosen == 1
+    assert sent.mean() == pytest.approx(0.3, abs=3 * math.sqrt(0.21 / 2_000))
+    deviation = math.sqrt(0.3**2 + 0.3 * (2**2 + 9**2) - (0.3 * 9) ** 2)
+    assert times.mean() == pytest.approx(2 + 0.3 * 9, abs=3 * deviation / math.sqrt(2_000))
+    assert (own.waits_ms == 0).all()
+    found = simulate_cascade(close, STAGES, [0.3], SLA)
+    wait = 0.0
+    for k, gap in enumerate(np.diff(close.arrived_ms, append=np.inf)):
+        assert found.waits_ms[k] == pytest.approx(wait, abs=1e-6)
+        assert found.latency_ms[k] == pytest.approx(wait + times[k], abs=1e-6)
+        wait = max(wait + times[k] - gap, 0.0)
+
+
+def test_a_cascade_is_admitted_by_its_fastest_stage_as_where_it_is_served() -> None:
+    """All its stages together take 11 ms and 4 ms of deviations: one model of them is refused."""
+    rules = Settings(rules=QueueRules())
+    found = simulate_cascade(traces.constant(200, 100.0), STAGES, [0.3], Sla(10.0), rules)
+    assert found.rejections == {}
+    assert found.attainment == pytest.approx(0.8, abs=0.1)  # b is soon enough for a third
+    busy = simulate_cascade(traces.constant(200, 1.0), STAGES, [0.3], Sla(10.0), rules)
+    assert set(busy.rejections) == {429, 504}
+    refused = busy.status != 200
+    assert np.isnan(busy.latency_ms[refused]).all()
+    assert (busy.chosen[refused] == -1).all()
+    assert not np.isnan(busy.latency_ms[~refused]).any()
+
+
+def test_the_answers_of_a_fallback_stand_where_the_next_stage_would_be_too_late() -> None:
+    trace = traces.constant(100, 100.0)
+    late = simulate_cascade(trace, STAGES, [1.0], Sla(6.0), Settings(rules=QueueRules()))
+    assert late.attainment < 0.1
+    rules = Settings(rules=QueueRules(), fallback="a")
+    found = simulate_cascade(trace, STAGES, [1.0], Sla(6.0), rules)
+    assert found.attainment == 1
+    assert (found.chosen == 0).all()
 
 
 def test_under_the_rules_of_the_product_nobody_starts_after_its_deadline() -> None:
