@@ -88,7 +88,12 @@ def in_turn(models: Sequence[DeployedModel], promise: Promise, *, cascade: bool)
     if total <= terms.sla_ms:
         return ()
     late = f"takes about {_ms(total)}, more than {_ms(terms.sla_ms)}"
-    return (f"an input that every model sees {late}: the last answer there is in time stands",)
+    if promise.fallback in [model.name for model in models[:-1]]:
+        then = f"the answer of {promise.fallback} stands, sure or not, where the next would be late"
+    else:
+        first = models[0].name
+        then = f"it is refused or late; FALLBACK TO {first} lets an answer stand that is not sure"
+    return (f"an input that every model sees {late}: {then}",)
 
 
 def _on_time(models: list[DeployedModel], promise: Promise) -> Left:

@@ -1,0 +1,63 @@
+"""What DEPLOY CASCADE may promise: an SLA, an accuracy, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sommelier as sm
+from sommelier.errors import BinderError
+from sommelier.records import Measurement, Provenance
+from tests.cascade_models import draw, write_models
+
+SAMPLES = 1500
+MEDIANS_MS = {"tiny": 2.0, "big": 30.0, "small": 4.0}
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sm.Connection]:
+    """tiny -> big is kept as quick; small has answered nothing."""
+    folder: Path = tmp_path_factory.mktemp("promises")
+    items, labels = draw(SAMPLES, seed=11)
+    np.savez(folder / "toys.npz", x=items, y=labels)
+    with sm.connect(folder / "models.sommelier") as db:
+        for name, path in write_models(folder).items():
+            db.execute(f"REGISTER MODEL {name} FROM '{path}' TASK 'toy-classification'")
+            id_ = db.catalog.resolve(name).id
+            db.catalog.add_measurements(
+                Measurement(
+                    id_, "latency", factor * MEDIANS_MS[name], Provenance.MEASURED, "onnxruntime",
+                    device="cpu", batch=1, percentile=percentile, threads=1,
+                )
+                for percentile, factor in ((50, 1.0), (99, 1.1))
+            )  # fmt: skip
+        db.register_dataset("toys", folder / "toys.npz", x="x", y="y", held_out=True)
+        db.execute("CREATE CASCADE quick FROM tiny TO big WITHIN 2% USING dataset = 'toys'")
+        db.execute("ANALYZE tiny, big FOR ACCURACY USING dataset = 'toys'")
+        yield db
+
+
+@pytest.fixture
+def db(filled: sm.Connection) -> Iterator[sm.Connection]:
+    yield filled
+    for name in filled.catalog.deployment_names():
+        filled.execute(f"UNDEPLOY {name}")
+
+
+# ---- latency
+
+
+def test_what_becomes_of_who_would_be_late_is_told_as_it_is(db: sm.Connection) -> None:
+    """Without a fallback no answer stands that is not sure: it would void what was proved."""
+    late = "DEPLOY CASCADE quick AS q UNDER latency < 20 ms"
+    (told,) = [note for note in db.execute(late).notes if "every model sees" in note]
+    assert "it is refused or late; FALLBACK TO tiny" in told
+    made = db.execute(f"{late.replace(' AS q', ' AS f')} FALLBACK TO tiny")
+    (told,) = [note for note in made.notes if "every model sees" in note]
+    assert "the answer of tiny stands, sure or not" in told
+    made = db.execute(f"{late.replace(' AS q', ' AS l')} FALLBACK TO big")
+    (told,) = [note for note in made.notes if "every model sees" in note]
+    assert "it is refused or late" in told
