@@ -103,6 +103,8 @@ class RunningDeployment:
         except BaseException:
             ticket.cancel()  # an interrupt; nothing happens to what is answered
             raise
+        finally:
+            del ticket, job  # else the error's traceback has itself, and the inputs
 
     def submit(
         self,

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Generic
 
-from sommelier.errors import RejectedError, UnknownNameError
+from sommelier.errors import RejectedError, SommelierError, UnknownNameError
 from sommelier.runtime.answers import Answer, Ticket
 from sommelier.runtime.jobs import Counts, Job, Outcome, P, Table, job_of, now_ms
 from sommelier.runtime.open_requests import OpenRequests
@@ -117,7 +117,10 @@ class Dispatcher(Generic[P]):
             if isinstance(result, Answer):
                 return result
             if result is not None:
-                raise result
+                try:
+                    raise result
+                finally:
+                    del result, job  # else the error's traceback has itself, and the inputs
             with self._changed:
                 turn = None if job.settled else requests.next(job)
                 if len(requests.scheduler.queue):
@@ -236,6 +239,7 @@ class Dispatcher(Generic[P]):
             result = self._serve(turn)
             if result is not None:
                 self._deliver(job_of(turn.request), result)
+            del result  # the next one may be long in coming
 
     def _serve(self, turn: Turn, *, here: bool = False) -> Answer | Exception | None:
         """Run the model of a turn: what who waits is to get; None: nothing, or not yet.
@@ -323,23 +327,30 @@ class Dispatcher(Generic[P]):
                     self._wakes_ms = min(hedge_ms, self._requests.next_timer_ms())
                     left = min(self._wakes_ms - now, LONGEST_WAIT_MS)
                     self._timing.wait(max(left, 0.0) / 1e3)
-            for job, error in overdue:
-                self._deliver(job, error)
-            for turn in expired:
-                assert isinstance(turn.answer, Rejection), "it expired"
-                job = job_of(turn.request)
-                refusal = self._refused(job, turn.answer, here=False)
-                if refusal is not None:
-                    self._deliver(job, refusal)
+            self._tell_late(overdue, expired)
+
+    def _tell_late(self, overdue: list[tuple[Job, Exception]], expired: list[Turn]) -> None:
+        for job, error in overdue:
+            self._deliver(job, error)
+        for turn in expired:
+            assert isinstance(turn.answer, Rejection), "it expired"
+            job = job_of(turn.request)
+            refusal = self._refused(job, turn.answer, here=False)
+            if refusal is not None:
+                self._deliver(job, refusal)
 
 
 def _run(table: Table[P], job: Job, name: str, model: P) -> Outcome | Exception | None:
-    """What a model says. An error is a value here: its traceback would keep the inputs."""
+    """What a model says. An error is a value here: its traceback would keep the inputs, but one
+    that nobody foresaw has it, to be logged."""
     cancellation = Cancellation()
     job.runs.append(cancellation)
     if job.settled:
         cancellation.cancel()
     try:
         return table.answering.run(job, name, model, cancellation)
+    except SommelierError as error:
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
     except Exception as error:  # whatever a model does, its request has an answer
         return error

@@ -147,7 +147,10 @@ class _Calls:
         if answer is None:
             waited = self._service.submit(request)
             _end_with(context, waited)
-            answer = waited.result()
+            try:
+                answer = waited.result()
+            finally:
+                del waited  # it has the error, and the error's traceback has the tensors here
         return infer_response(answer, typed=is_typed(asked))
 
     def stream(self, asked: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 IN_FLIGHT = 64  # requests of one stream that wait for their answers; more are not read yet
 
+_Found = Future[InferResponse] | str  # the answer to come, or what is wrong with the request
 Submit = Callable[[Any, "grpc.ServicerContext"], Future[InferResponse]]
 
 
@@ -49,7 +50,7 @@ class _Stream:
 
     def __init__(self, context: grpc.ServicerContext, submit: Submit) -> None:
         self._context, self._submit = context, submit
-        self._ready: SimpleQueue[tuple[_Asked, Future[InferResponse]] | None] = SimpleQueue()
+        self._ready: SimpleQueue[tuple[_Asked, _Found] | None] = SimpleQueue()
         self._places = threading.Semaphore(IN_FLIGHT)
         self._lock = threading.Lock()
         self._open: set[Future[InferResponse]] = set()
@@ -61,6 +62,7 @@ class _Stream:
             for received in asked:
                 self._places.acquire()
                 self._begin(received)
+                del received  # the next one may be long in coming
         except Exception as error:  # how grpcio tells that the call was cancelled
             if self._context.is_active():
                 failure(error)
@@ -72,11 +74,12 @@ class _Stream:
         while not self._cancelled:
             item = self._ready.get()
             if item is not None:
-                asked, future = item
-                with self._lock:
-                    self._open.discard(future)
+                asked, found = item
+                if isinstance(found, Future):
+                    with self._lock:
+                        self._open.discard(found)
                 self._places.release()
-                yield _answer(asked, future)
+                yield _answer(asked, found)
             if self._read_all and not self._open and self._ready.empty():
                 return
 
@@ -94,9 +97,9 @@ class _Stream:
         asked = _Asked(received.id, received.model_name, is_typed(received))
         try:
             future = self._submit(received, self._context)
-        except Exception as error:
-            future = Future()
-            future.set_exception(error)
+        except Exception as error:  # not kept: its traceback would keep the tensors
+            self._ready.put((asked, failure(error)[1]))
+            return
         with self._lock:
             self._open.add(future)
         future.add_done_callback(lambda done: self._ready.put((asked, done)))
@@ -104,10 +107,15 @@ class _Stream:
             future.cancel()
 
 
-def _answer(asked: _Asked, future: Future[InferResponse]) -> Any:
+def _answer(asked: _Asked, found: _Found) -> Any:
     sent = message("ModelStreamInferResponse")
-    try:
-        return sent(infer_response=infer_response(future.result(), typed=asked.typed))
-    except BaseException as error:
-        told = {"id": asked.id, "model_name": asked.model}
-        return sent(error_message=failure(error)[1], infer_response=told)
+    if isinstance(found, Future):
+        error = found.exception()
+        try:
+            if error is None:
+                return sent(infer_response=infer_response(found.result(), typed=asked.typed))
+            found = failure(error)[1]
+        except Exception as unforeseen:
+            found = failure(unforeseen)[1]
+    told = {"id": asked.id, "model_name": asked.model}
+    return sent(error_message=found, infer_response=told)

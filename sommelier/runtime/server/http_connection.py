@@ -24,6 +24,7 @@ _MOST_HEADERS = 100
 _SWALLOWED = 64 << 20  # bytes of a refused request that are read: else it never sees the answer
 _SMALL = 64 << 10
 _LINGER_S = 5.0
+_NO_REQUEST = HttpRequest("", "", {})
 _QUIET_S = 0.5  # a connection is idle for so long before a server that stops closes it
 
 
@@ -73,7 +74,7 @@ class HttpConnection(asyncio.Protocol):
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
-        self._request = HttpRequest("", "", {})
+        self._request = _NO_REQUEST
         self._write_until = math.inf
         self._read_until = math.inf
         self.busy = False
@@ -182,8 +183,9 @@ class HttpConnection(asyncio.Protocol):
         self._body.append(part)
 
     def on_message_complete(self) -> None:
-        self._request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._pending.append(self._request)
+        request, self._request = self._request, _NO_REQUEST  # its body is not to outlive its answer
+        request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._pending.append(request)
         self._body, self._size = [], 0
         self._reading = False
         self._read_until = math.inf

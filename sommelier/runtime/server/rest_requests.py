@@ -100,8 +100,9 @@ class Inference:
     def cancel(self) -> None:
         """The client is gone: end the inference."""
         self._cancelled = True
-        if self._future is not None:
-            self._future.cancel()
+        future = self._future
+        if future is not None:
+            future.cancel()
 
     def _begin(self, encoding: bytes) -> None:
         try:
@@ -119,13 +120,13 @@ class Inference:
             if answer is not None:
                 self._encode(answer)
                 return
-            self._future = self._place.service.submit(asked)
+            self._future = future = self._place.service.submit(asked)
         except Exception as error:
             self._send(failure_response(error))
             return
         if self._cancelled:
-            self._future.cancel()
-        self._future.add_done_callback(self._done)
+            future.cancel()
+        future.add_done_callback(self._done)
 
     def _at_once(self, asked: InferRequest) -> InferResponse | None:
         """The answer of a model so quick that to wake another thread would take longer."""
@@ -141,6 +142,7 @@ class Inference:
 
     def _done(self, future: Future[InferResponse]) -> None:
         """In whichever thread the answer was made: leave it soon."""
+        self._future = None  # which refers to this: the body is to be freed with the answer
         error = future.exception()
         if error is not None:
             self._send(failure_response(error))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError as TicketCancelledError
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sommelier.errors import SommelierError
@@ -206,7 +207,7 @@ class ModelService:
         except Exception as error:
             raise self._failed(served, started, error) from error
         submitted = time.perf_counter_ns()
-        return _Pending(ticket, lambda: self._answer(served, request, ticket, started, submitted))
+        return _Pending(ticket, partial(self._answer, served, request, started, submitted))
 
     def infer(self, request: InferRequest) -> InferResponse:
         """The answer, in the caller's thread where nothing waits. Raises ProtocolError."""
@@ -301,16 +302,15 @@ class ModelService:
         self,
         served: Served,
         request: InferRequest,
-        ticket: Future[Answer],
         started: int,
         submitted: int,
-    ) -> InferResponse:
-        """Of a ticket that is done."""
-        try:
-            answer = ticket.result()
-        except Exception as error:
-            raise self._failed(served, started, error) from error
-        return self._succeeded(served, request, answer, started, submitted)
+        ticket: Future[Answer],
+    ) -> InferResponse | ProtocolError:
+        """Of a ticket that is done. Errors are values here: a traceback would keep the inputs."""
+        error = TicketCancelledError() if ticket.cancelled() else ticket.exception()
+        if error is not None:
+            return self._failed(served, started, error)
+        return self._succeeded(served, request, ticket.result(), started, submitted)
 
     def _succeeded(
         self, served: Served, request: InferRequest, answer: Answer, started: int, submitted: int
@@ -326,7 +326,7 @@ class ModelService:
         self.metrics.answered(name, answer, (now - started) / 1e6)
         return response
 
-    def _failed(self, served: Served, started: int, error: Exception) -> ProtocolError:
+    def _failed(self, served: Served, started: int, error: BaseException) -> ProtocolError:
         """What the client is told of an error, which is counted."""
         failure = as_protocol_error(error)
         name = served.running.name
@@ -344,21 +344,32 @@ def _not_ready(served: Served) -> ProtocolError:
     return ProtocolError(BAD_REQUEST, f"Request for model '{name}' that is not ready: {reason}")
 
 
-class _Pending(Future["InferResponse"]):
-    """A ticket's answer as the protocol's; cancelled with it."""
+_Told = Callable[["Future[Answer]"], "InferResponse | ProtocolError"]
 
-    def __init__(self, ticket: Future[Answer], answer: Any) -> None:
+
+class _Pending(Future["InferResponse"]):
+    """A ticket's answer as the protocol's; cancelled with it.
+
+    The ticket refers to it, so it lets go of the ticket, and of the request, once it is answered:
+    tensors are to be freed then, and not when the interpreter looks for cycles.
+    """
+
+    def __init__(self, ticket: Future[Answer], told: _Told) -> None:
         super().__init__()
-        self._ticket = ticket
-        self._answer = answer
+        self._ticket: Future[Answer] | None = ticket
+        self._told: _Told | None = told
         ticket.add_done_callback(self._finish)
 
     def cancel(self) -> bool:
         """End the inference; the future then raises ProtocolError 499."""
-        return self._ticket.cancel()
+        ticket = self._ticket
+        return ticket is not None and ticket.cancel()
 
-    def _finish(self, _: Future[Answer]) -> None:
-        try:
-            self.set_result(self._answer())
-        except ProtocolError as error:
-            self.set_exception(error)
+    def _finish(self, ticket: Future[Answer]) -> None:
+        told, self._told, self._ticket = self._told, None, None
+        assert told is not None, "a ticket is answered once"
+        answer = told(ticket)
+        if isinstance(answer, ProtocolError):
+            self.set_exception(answer)
+        else:
+            self.set_result(answer)
