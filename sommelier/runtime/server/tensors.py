@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ DATATYPES = {
 }
 ONLY_BINARY = frozenset({"FP16", BF16})  # JSON has no numbers of these types
 MAX_DIMENSIONS = 32  # numpy has 64; no model has as many
+MOST_VALUES = 2**48  # numpy takes fewer than 2**63 bytes, and no memory holds as many
 _NAMES = {name: datatype for datatype, name in DATATYPES.items()} | {"object": BYTES}
 _TYPES = {
     datatype: np.dtype(name).newbyteorder("<")
@@ -45,6 +47,7 @@ _TYPES = {
 }
 _BY_TYPE: dict[object, str] = {dtype: datatype for datatype, dtype in _TYPES.items()}
 _LENGTH = struct.Struct("<I")
+_FLOATS = {float, int, type(None)}
 _KINDS: dict[str, tuple[type, str]] = {"O": (str, "texts"), "b": (bool, "truth values")}
 
 
@@ -74,7 +77,8 @@ def numpy_type(datatype: str) -> np.dtype[Any]:
 
 
 def checked_shape(name: str, shape: object) -> tuple[int, ...]:
-    """A shape that a client sent, or ProtocolError: no negative, absurd or fractional numbers."""
+    """A shape that a client sent, or ProtocolError: no negative, absurd or fractional numbers, also
+    beside a 0, where no values would be missing."""
     if not isinstance(shape, Sequence) or isinstance(shape, str | bytes):
         raise ProtocolError(BAD_REQUEST, f"input '{name}' has no shape, a list of numbers")
     if len(shape) > MAX_DIMENSIONS:
@@ -83,6 +87,8 @@ def checked_shape(name: str, shape: object) -> tuple[int, ...]:
         if type(size) is not int or not 0 <= size < 2**63:
             told = str(size)[:40]
             raise ProtocolError(BAD_REQUEST, f"input '{name}' has {told} in its shape")
+    if math.prod(size or 1 for size in shape) > MOST_VALUES:
+        raise ProtocolError(BAD_REQUEST, f"input '{name}' has the absurd shape {list(shape)}")
     return tuple(shape)
 
 
@@ -128,8 +134,9 @@ def encode_raw(array: Array, datatype: str | None = None) -> bytes:
 def decode_json(name: str, datatype: str, shape: Sequence[int], data: object) -> Array:
     """The tensor of JSON values, flat or nested.
 
-    Raises ProtocolError for values of another kind (1.5 for INT32, texts for numbers), another
-    number of them than the shape says, and types that JSON does not have (FP16, BF16).
+    Raises ProtocolError for values of another kind (1.5 for INT32, texts or truth values for
+    numbers), those too large for their type (1e39 for FP32), another number of them than the shape
+    says, and types that JSON does not have (FP16, BF16).
     """
     dtype = numpy_type(datatype)
     if datatype in ONLY_BINARY:
@@ -166,8 +173,24 @@ def _values(data: list[Any], dtype: np.dtype[Any]) -> Array:
     bytes, and 1.5 would become the integer 1.
     """
     if dtype.kind == "f":
-        return np.array(data, dtype)
+        return _floats(data, dtype)
     return np.array(_flat(data, *_KINDS.get(dtype.kind, (int, "whole numbers"))), dtype)
+
+
+def _floats(data: list[Any], dtype: np.dtype[Any]) -> Array:
+    """numpy would read texts and truth values as numbers, and take what is too large for infinity,
+    which JSON does not have."""
+    level, kinds = data, set(map(type, data))
+    while list in kinds:
+        level = list(chain.from_iterable(item for item in level if type(item) is list))
+        kinds = (kinds - {list}) | set(map(type, level))
+    if kinds - _FLOATS:
+        raise ValueError("there are values that are no numbers")
+    with np.errstate(over="ignore"):
+        values = np.array(data, dtype)
+    if np.isinf(values).any():
+        raise ValueError("there are values that are too large for it")
+    return values
 
 
 def _flat(data: list[Any], kind: type, called: str) -> list[Any]:

@@ -220,6 +220,9 @@ def test_faults_of_the_client_are_told_as_such(client: Any, server: GrpcServer) 
     cut = message("ModelInferRequest")(model_name="mlp", raw_input_contents=[b"\0" * 15])
     cut.inputs.add(name="x", datatype="FP32", shape=[1, 4])
     assert code_of(lambda: _call(server, "ModelInfer", cut)) == "INVALID_ARGUMENT"
+    none = message("ModelInferRequest")(model_name="mlp", raw_input_contents=[b""])
+    none.inputs.add(name="x", datatype="FP32", shape=[0, 2**62, 2**62])
+    assert code_of(lambda: _call(server, "ModelInfer", none)) == "INVALID_ARGUMENT"
     large = tensor("x", np.ones((1 << 17, 4), np.float32))
     assert refused(lambda: client.infer("mlp", [large]))[0] == "RESOURCE_EXHAUSTED"
 

@@ -92,6 +92,12 @@ def test_bf16_is_the_upper_half_of_float32_rounded_to_even() -> None:
         ("FP32", (2,), [1.0], "takes 2 values, got 1"),
         ("FP32", (2,), [1.0, "a"], "FP32"),
         ("FP32", (2,), [[1.0], [2.0, 3.0]], "FP32"),
+        ("FP32", (1,), ["1.5"], "no FP32: there are values that are no numbers"),
+        ("FP64", (2, 1), [[1.0], [True]], "no FP64: there are values that are no numbers"),
+        ("FP32", (2,), [1, [["2"]]], "no FP32: there are values that are no numbers"),
+        ("FP32", (2,), [1.0, 1e39], "no FP32: there are values that are too large for it"),
+        ("FP32", (2,), [[-(10**39)], [1]], "no FP32: there are values that are too large for it"),
+        ("FP64", (1,), [10**400], "no FP64"),
         ("FP32", (1,), {"a": 1}, "no data, a list"),
         ("FP32", (1,), None, "no data, a list"),
         ("FP32", (1,), [{"a": 1}], "FP32"),
@@ -113,6 +119,12 @@ def test_json_that_is_no_tensor_is_refused(
     with pytest.raises(ProtocolError, match=told) as caught:
         decode_json("x", datatype, shape, data)
     assert caught.value.status == 400
+
+
+def test_numbers_as_large_as_their_type_and_null_are_taken() -> None:
+    most = float(np.finfo(np.float32).max)
+    found = decode_json("x", "FP32", (2, 2), [[most, -most], [None, 7]])
+    np.testing.assert_array_equal(found, np.array([[most, -most], [np.nan, 7]], np.float32))
 
 
 def test_a_long_text_among_numbers_takes_no_memory() -> None:
@@ -151,7 +163,10 @@ def test_raw_bytes_that_are_no_tensor_are_refused(
     assert caught.value.status == 400
 
 
-@pytest.mark.parametrize("shape", [None, "12", [1.0], [-1], [True], [2**70], [1] * 33, {"a": 1}])
+@pytest.mark.parametrize("shape", [
+    None, "12", [1.0], [-1], [True], [2**70], [1] * 33, {"a": 1},
+    [0, 2**62, 2**62], [2**30, 0, 2**30],
+])  # fmt: skip
 def test_shapes_that_are_none_are_refused(shape: object) -> None:
     with pytest.raises(ProtocolError):
         checked_shape("x", shape)
