@@ -61,3 +61,37 @@ def test_what_becomes_of_who_would_be_late_is_told_as_it_is(db: sm.Connection) -
     made = db.execute(f"{late.replace(' AS q', ' AS l')} FALLBACK TO big")
     (told,) = [note for note in made.notes if "every model sees" in note]
     assert "it is refused or late" in told
+
+
+# ---- accuracy
+
+
+def test_an_accuracy_is_promised_where_the_last_model_less_what_may_be_lost_reaches_it(
+    db: sm.Connection,
+) -> None:
+    (accuracy,) = [
+        m.value
+        for m in db.catalog.measurements(db.catalog.resolve("big").id)
+        if m.metric == "accuracy"
+    ]
+    reached = accuracy - 0.02
+    made = db.execute(f"DEPLOY CASCADE quick AS q UNDER accuracy >= {100 * reached - 0.01:.4f}%")
+    assert any("at most 2% may be lost" in note for note in made.notes)
+    with pytest.raises(BinderError, match="is not known to reach") as raised:
+        db.execute(f"DEPLOY CASCADE quick AS v UNDER accuracy >= {100 * reached + 0.01:.4f}%")
+    assert raised.value.span is not None
+    assert "v" not in db.catalog.deployment_names()
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("quick ESCALATE AT MOST 90%", "nothing is proved"),
+        ("tiny -> big ESCALATE WHEN softmax < 0.8", "nothing is proved"),
+    ],
+)
+def test_no_accuracy_is_promised_where_nothing_is_proved_or_measured(
+    db: sm.Connection, what: str, why: str
+) -> None:
+    with pytest.raises(BinderError, match=why):
+        db.execute(f"DEPLOY CASCADE {what} AS v UNDER accuracy >= 10%")

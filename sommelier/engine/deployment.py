@@ -14,7 +14,7 @@ from sommelier.deployment_records import DeployedModel, Deployment, DeploymentOp
 from sommelier.engine import deployed_models
 from sommelier.engine.deployed_cascades import planned_cascade, share_of
 from sommelier.engine.deployed_models import Chosen, known_models
-from sommelier.engine.deployment_promises import Promise, in_turn, keeping
+from sommelier.engine.deployment_promises import Promise, as_accurate, in_turn, keeping
 from sommelier.engine.deployment_terms import Terms, bind_terms
 from sommelier.engine.names import few
 from sommelier.engine.options import Kind, bind_options, check_least
@@ -69,6 +69,8 @@ def plan_deployment(
     models, dataset, notes = _models(
         statement, chosen, session, terms, options, given.get("dataset"), fallback
     )
+    if terms.min_accuracy is not None and (cascade or plan):
+        notes = (*notes, *_as_accurate(statement, models, terms, cascade, session))
     return Deployment(
         name=statement.name,
         kind="cascade" if cascade else "plan" if plan else "models",
@@ -128,6 +130,23 @@ def _models(
         models = _with_stand_ins(_ranked(left))
         notes += told
     return models, on, tuple(dict.fromkeys(notes))
+
+
+def _as_accurate(
+    statement: nodes.Deploy,
+    models: Sequence[DeployedModel],
+    terms: Terms,
+    cascade: CascadePlan | None,
+    session: Session,
+) -> tuple[str, ...]:
+    """Whether a cascade or a plan reaches the accuracy that is promised, as a note."""
+    what = statement.what
+    promise = Promise(terms, "", None, None if statement.under is None else statement.under.span)
+    if isinstance(what, nodes.DeployedPlan):
+        return as_accurate(models, promise, None, session.catalog.plan(what.name).plan)
+    if cascade is not None and share_of(what) is not None:
+        cascade = replace(cascade, promise=None)  # thresholds follow the traffic
+    return as_accurate(models, promise, cascade, None)
 
 
 def _refuse_parameters(statement: nodes.Deploy) -> None:

@@ -13,7 +13,9 @@ from sommelier.errors import BinderError, Span
 from sommelier.units import Dimension, format_value
 
 if TYPE_CHECKING:
+    from sommelier.cascade_records import CascadePlan
     from sommelier.engine.session import Session
+    from sommelier.link_records import ActivationPlan
 
 Left = tuple[list[DeployedModel], list[str]]
 
@@ -94,6 +96,59 @@ def in_turn(models: Sequence[DeployedModel], promise: Promise, *, cascade: bool)
         first = models[0].name
         then = f"it is refused or late; FALLBACK TO {first} lets an answer stand that is not sure"
     return (f"an input that every model sees {late}: {then}",)
+
+
+def as_accurate(
+    models: Sequence[DeployedModel],
+    promise: Promise,
+    cascade: CascadePlan | None,
+    plan: ActivationPlan | None,
+) -> tuple[str, ...]:
+    """A note on the accuracy that a cascade or an activation plan reaches as a whole.
+
+    cascade : with a promise only where its thresholds stay as they were proved. Raises BinderError
+    where it is not known to reach what is promised.
+    """
+    least = promise.terms.min_accuracy
+    if least is None:
+        return ()
+    if plan is not None:
+        reached, what = plan.accuracy, f"its models have {_share(plan.accuracy)} on average"
+    else:
+        reached, what = _proved_accuracy(models, promise, cascade)
+    if reached < least:
+        raise BinderError(
+            f"it is not known to reach {_share(least)}: {what}",
+            span=promise.span,
+            hint="promise less, or deploy more accurate models",
+        )
+    return (f"an accuracy of {_share(reached)}, an estimate: {what}",)
+
+
+def _proved_accuracy(
+    models: Sequence[DeployedModel], promise: Promise, cascade: CascadePlan | None
+) -> tuple[float, str]:
+    """(that of the last model less what may be lost, the same in words)."""
+    least, last = _share(promise.terms.min_accuracy), models[-1]
+    if cascade is None or cascade.promise is None or cascade.promise.loss == "loss":
+        raise BinderError(
+            f"nothing is proved of this cascade's accuracy, so {least} cannot be promised",
+            span=promise.span,
+            hint="a cascade of CREATE CASCADE ... WITHIN 1% OF ACCURACY can promise it, deployed"
+            " without ESCALATE",
+        )
+    if last.accuracy is None or not (last.basis or "").startswith("accuracy"):
+        names = ", ".join(model.name for model in models)
+        raise BinderError(
+            f"no cascade is known to reach {least} whose models were not all measured on labels",
+            span=promise.span,
+            hint=f"ANALYZE {names} FOR ACCURACY on a dataset with labels",
+        )
+    lost = cascade.promise.at_most
+    told = (
+        f"{last.name} has {_share(last.accuracy)} ({last.basis}), of which at most {_share(lost)}"
+    )
+    return last.accuracy - lost, f"{told} may be lost"
 
 
 def _on_time(models: list[DeployedModel], promise: Promise) -> Left:
