@@ -193,6 +193,7 @@ def test_without_labels_the_teacher_is_enough(other: sm.Connection) -> None:
     assert any("without labels" in note for note in ignored.notes)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_student(other: sm.Connection) -> None:
     using = "USING dataset = 'toys', student = 'specialised', epochs = 2, classes = 'dog, bee'"
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
@@ -202,6 +203,7 @@ def test_the_seed_decides_the_student(other: sm.Connection) -> None:
     assert other.catalog.cascade("b").names[0] == "a_student"  # the same bytes are the same model
 
 
+@pytest.mark.slow
 def test_another_dataset_to_learn_from_leaves_all_samples_to_calibration(
     other: sm.Connection,
 ) -> None:
@@ -286,6 +288,7 @@ def test_a_cancelled_training_leaves_nothing(other: sm.Connection) -> None:
     assert state == [("cancelled",)]
 
 
+@pytest.mark.slow
 def test_a_student_is_replaced_where_that_is_asked_and_no_other_model(db: sm.Connection) -> None:
     again = f"FROM small TO big WITHIN 3% {USING}, classes = 'dog', seed = 1"
     with pytest.raises(BinderError, match="cascade 'quick' exists"):

@@ -197,6 +197,7 @@ def test_deployments_are_switched_added_and_dropped_while_requests_flow(database
         assert kept[name] == pytest.approx(clients.models.count(name), rel=0.01)
 
 
+@pytest.mark.slow
 def test_new_latencies_of_models_switch_a_deployment(database: Path) -> None:
     statement = "DEPLOY (SELECT MODELS ORDER BY latency LIMIT 1) AS quickest"
     with sm.connect(database) as db:
