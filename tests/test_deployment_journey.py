@@ -169,6 +169,8 @@ def test_the_fallback_stays_whatever_it_can_keep(db: sm.Connection) -> None:
         ("DEPLOY MODEL big AS v UNDER latency < 4", BinderError, "4 what", "4"),
         ("DEPLOY MODEL big AS v UNDER latency < 50%", BinderError, "own unit", "50%"),
         ("DEPLOY MODEL big AS v UNDER accuracy >= 90% AT p99", BinderError, "AT belongs", "AT p99"),
+        ("DEPLOY MODEL big AS v UNDER latency < 50 ms AT p0", BinderError, "promises nothing",
+         "AT p0"),
         ("DEPLOY MODEL big AS v UNDER latency < 5 ms AT p99", BinderError,
          "the nearest is big with 12 ms", "latency < 5 ms AT p99"),
         ("DEPLOY MODEL mid AS v UNDER accuracy >= 99%", BinderError, "the nearest is mid",
@@ -373,6 +375,22 @@ def test_a_read_only_connection_serves_and_writes_nothing(tmp_path: Path) -> Non
 
 
 # ---- simulated
+
+
+@pytest.mark.parametrize(
+    ("policy", "knob"),
+    [("balanced", "headroom"), ("chance_constrained", "sla_prob"),
+     ("drift_plus_penalty", "reject_below")],
+)  # fmt: skip
+def test_a_share_of_a_policy_may_be_written_in_percent(
+    db: sm.Connection, policy: str, knob: str
+) -> None:
+    for value in ("50%", "0.5"):
+        text = (
+            f"DEPLOY OR REPLACE MODELS big, mid AS vision ROUTE BY {policy} USING {knob} = {value}"
+        )
+        db.execute(text)
+        assert db.catalog.deployment("vision").knobs == {knob: 0.5}
 
 
 def test_a_simulation_is_decided_by_its_seed(db: sm.Connection) -> None:

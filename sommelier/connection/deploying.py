@@ -36,6 +36,7 @@ _STATE_COLUMNS = (
 )
 _LOOK_S = 0.01  # between two looks at whether a deployment is ready
 _WOULD_ANSWER = "DEPLOY lets the models answer samples first where a dataset fits all of them"
+_SHARES = frozenset({"headroom", "sla_prob", "reject_below"})  # knobs that may be written 50%
 _KINDS = {"float": float, "int": int, "bool": bool, "str | None": str, "str": str}
 
 
@@ -77,7 +78,8 @@ def policy_knobs(statement: nodes.Deploy) -> dict[str, Any]:
     with underlined(None if statement.policy is None else statement.policy.span):
         kinds = {field.name: str(field.type) for field in fields(type(routing_policy(name)))}  # type: ignore[arg-type]  # every policy is a dataclass
     assert name in POLICIES
-    known = {knob: _KINDS[kinds[knob]] for knob in knobs_of(name)}
+    known: dict[str, Any] = {knob: _KINDS[kinds[knob]] for knob in knobs_of(name)}
+    known |= dict.fromkeys(_SHARES & known.keys(), Dimension.FRACTION)
     return {knob: kind for knob, kind in known.items() if knob not in DEPLOY_OPTIONS}
 
 

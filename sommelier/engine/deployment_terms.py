@@ -128,6 +128,12 @@ def _quantile(metric: str, context: nodes.Context | None) -> float:
             span=context.span,
             hint="UNDER latency < 50 ms AT p99",
         )
+    if context.percentile is not None and not 0 < context.percentile <= 100:
+        raise BinderError(
+            f"AT p{context.percentile:g} promises nothing: it is the share of answers in time",
+            span=context.span,
+            hint="write p99, above p0 and up to p100",
+        )
     return 1.0 if context.percentile is None else context.percentile / 100
 
 
