@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from array import array as native_array
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -180,17 +181,35 @@ def _values(data: list[Any], dtype: np.dtype[Any]) -> Array:
 def _floats(data: list[Any], dtype: np.dtype[Any]) -> Array:
     """numpy would read texts and truth values as numbers, and take what is too large for infinity,
     which JSON does not have."""
+    values = _flat_floats(data)
+    if values is None:
+        _check_numbers(data)
+        values = np.array(data, np.float64)
+    with np.errstate(over="ignore"):
+        values = values.astype(dtype, copy=False)
+    if np.isinf(values).any():
+        raise ValueError("there are values that are too large for it")
+    return values
+
+
+def _flat_floats(data: list[Any]) -> Array | None:
+    """A flat list of numbers; None of one that is to be looked at more closely. An array of Python
+    takes no texts, and a truth value only as 0 or 1; to look at the types of all takes as long."""
+    try:
+        values = np.frombuffer(native_array("d", data))
+    except TypeError:
+        return None
+    return None if ((values == 0) | (values == 1)).any() else values
+
+
+def _check_numbers(data: list[Any]) -> None:
+    """Raises ValueError unless these are numbers, null, or lists of them."""
     level, kinds = data, set(map(type, data))
     while list in kinds:
         level = list(chain.from_iterable(item for item in level if type(item) is list))
         kinds = (kinds - {list}) | set(map(type, level))
     if kinds - _FLOATS:
         raise ValueError("there are values that are no numbers")
-    with np.errstate(over="ignore"):
-        values = np.array(data, dtype)
-    if np.isinf(values).any():
-        raise ValueError("there are values that are too large for it")
-    return values
 
 
 def _flat(data: list[Any], kind: type, called: str) -> list[Any]:
