@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sommelier.errors import MissingDependencyError, StorageError
+from sommelier.runtime.server.body_room import BodyRoom
+from sommelier.runtime.server.grpc_received import Received, reader
 from sommelier.runtime.server.grpc_status import failure
 from sommelier.runtime.server.grpc_stream import answers
 from sommelier.runtime.server.grpc_tensors import (
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 OPEN = frozenset({"ServerLive", "ServerReady", "Check"})  # asked by orchestrators, without a key
 ENDLESS_S = 1e8  # three years; grpcio tells of far more where a call has no deadline
 QUICK_MS = 1.0  # models that run in the call's own thread: handing over takes 0.03 ms
+BODIES = 8  # of the largest size that may be there at the same time, unless it is told otherwise
 PUSHBACK = "grpc-retry-pushback-ms"  # gRPC's own Retry-After: retrying clients obey it
 
 
@@ -58,20 +61,34 @@ class GrpcSettings:
 
 
 def start_grpc(
-    service: ModelService, host: str, port: int, *, settings: GrpcSettings | None = None
+    service: ModelService,
+    host: str,
+    port: int,
+    *,
+    settings: GrpcSettings | None = None,
+    room: BodyRoom | None = None,
 ) -> GrpcServer:
-    """A server that listens. port : 0 for any free one.
+    """A server that listens. port : 0 for any free one. room : that messages may take together,
+    those of other servers that are given it too; None: as much as 8 of the largest.
 
     Raises MissingDependencyError without grpcio, StorageError if the port is taken.
     """
-    return GrpcServer(service, host, port, settings=settings or GrpcSettings())
+    settings = settings or GrpcSettings()
+    room = room or BodyRoom(BODIES * settings.max_message_bytes)
+    return GrpcServer(service, host, port, settings=settings, room=room)
 
 
 class GrpcServer:
     """Listens until `stop`. `port` is the one it got."""
 
     def __init__(
-        self, service: ModelService, host: str, port: int, *, settings: GrpcSettings
+        self,
+        service: ModelService,
+        host: str,
+        port: int,
+        *,
+        settings: GrpcSettings,
+        room: BodyRoom,
     ) -> None:
         grpc = _grpc()
         self._server = grpc.server(
@@ -83,7 +100,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),  # a port that is taken is an error
             ],
         )
-        calls = _Calls(service, settings.api_keys)
+        calls = _Calls(service, settings.api_keys, room)
         self._server.add_generic_rpc_handlers(
             tuple(_handlers(grpc, calls, name) for name in (INFERENCE, HEALTH))
         )
@@ -111,8 +128,9 @@ class _Calls:
     plain : those that answer without the scheduler; their answers are values as in REST's JSON.
     """
 
-    def __init__(self, service: ModelService, api_keys: frozenset[str]) -> None:
+    def __init__(self, service: ModelService, api_keys: frozenset[str], room: BodyRoom) -> None:
         self._service = service
+        self.room = room
         self._keys = tuple(key.encode() for key in api_keys)
         self.plain: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
             "ServerLive": lambda _: {"live": service.live()},
@@ -153,7 +171,7 @@ class _Calls:
                 del waited  # it has the error, and the error's traceback has the tensors here
         return infer_response(answer, typed=is_typed(asked))
 
-    def stream(self, asked: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+    def stream(self, asked: Iterator[Received], context: grpc.ServicerContext) -> Iterator[Any]:
         """ModelStreamInfer."""
         return answers(asked, context, self._submit)
 
@@ -199,22 +217,26 @@ def _handlers(grpc: Any, calls: _Calls, service: str) -> Any:
 def _handler(grpc: Any, calls: _Calls, name: str, method: Method) -> Any:
     plain = calls.plain.get(name)
 
-    def call(asked: Any, context: grpc.ServicerContext) -> Any:
+    def call(received: Received, context: grpc.ServicerContext) -> Any:
         try:
             calls.admit(name, context)
+            received.check()
+            asked = received.message
             if plain is None:
                 return calls.infer(asked, context)
             return _message(plain(asked), method.response)
         except Exception as error:
             _abort(grpc, context, error)
+        finally:
+            received.let_go()
 
     return grpc.unary_unary_rpc_method_handler(
-        call, method.request.FromString, method.response.SerializeToString
+        call, reader(calls.room, method.request.FromString), method.response.SerializeToString
     )
 
 
 def _stream_handler(grpc: Any, calls: _Calls, name: str, method: Method) -> Any:
-    def call(asked: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+    def call(asked: Iterator[Received], context: grpc.ServicerContext) -> Iterator[Any]:
         try:
             calls.admit(name, context)
             yield from calls.stream(asked, context)
@@ -222,7 +244,9 @@ def _stream_handler(grpc: Any, calls: _Calls, name: str, method: Method) -> Any:
             _abort(grpc, context, error)
 
     return grpc.stream_stream_rpc_method_handler(
-        call, method.request.FromString, method.response.SerializeToString
+        call,
+        reader(calls.room, method.request.FromString),
+        method.response.SerializeToString,
     )
 
 

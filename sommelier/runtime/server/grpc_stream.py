@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from sommelier.runtime.server.grpc_received import Received
 from sommelier.runtime.server.grpc_status import failure
 from sommelier.runtime.server.grpc_tensors import infer_response, is_typed
 from sommelier.runtime.server.messages import message
@@ -23,7 +24,9 @@ _Found = Future[InferResponse] | str  # the answer to come, or what is wrong wit
 Submit = Callable[[Any, "grpc.ServicerContext"], Future[InferResponse]]
 
 
-def answers(asked: Iterator[Any], context: grpc.ServicerContext, submit: Submit) -> Iterator[Any]:
+def answers(
+    asked: Iterator[Received], context: grpc.ServicerContext, submit: Submit
+) -> Iterator[Any]:
     """ModelStreamInferResponses in the order they are ready, until all requests have theirs.
 
     What goes wrong with one request is told in its `error_message`; the stream goes on.
@@ -56,7 +59,7 @@ class _Stream:
         self._open: set[Future[InferResponse]] = set()
         self._read_all = self._cancelled = False
 
-    def read(self, asked: Iterator[Any]) -> None:
+    def read(self, asked: Iterator[Received]) -> None:
         """Submit requests until the client has no more, or the call has ended."""
         try:
             for received in asked:
@@ -93,13 +96,17 @@ class _Stream:
         self._places.release()
         self._ready.put(None)
 
-    def _begin(self, received: Any) -> None:
-        asked = _Asked(received.id, received.model_name, is_typed(received))
+    def _begin(self, received: Received) -> None:
+        given, received.message = received.message, None  # freed before the answer is there
+        asked = _Asked(given.id, given.model_name, is_typed(given))
         try:
-            future = self._submit(received, self._context)
+            received.check()
+            future = self._submit(given, self._context)
         except Exception as error:  # not kept: its traceback would keep the tensors
+            received.let_go()
             self._ready.put((asked, failure(error)[1]))
             return
+        future.add_done_callback(lambda _: received.let_go())
         with self._lock:
             self._open.add(future)
         future.add_done_callback(lambda done: self._ready.put((asked, done)))

@@ -177,8 +177,7 @@ class HttpConnection(asyncio.Protocol):
         if self._size > limits.body:
             self._stop(413, f"a body of more than {limits.body} bytes")
         self._buffered += len(part)
-        self._server.buffered += len(part)
-        if self._server.buffered > limits.buffered:
+        if not self._server.room.take(len(part)):
             self._stop(503, "the bodies of all requests take too much memory; try again later")
         self._body.append(part)
 
@@ -321,8 +320,9 @@ class HttpConnection(asyncio.Protocol):
 
     def _release(self, size: int) -> None:
         """Gives back room that bodies took."""
-        self._server.buffered -= size
-        self._buffered -= size
+        if size:
+            self._server.room.give(size)
+            self._buffered -= size
 
     def _drop_body(self) -> None:
         """Of the request that is being read and will not be answered."""

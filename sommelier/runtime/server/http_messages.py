@@ -20,8 +20,9 @@ class Limits:
 
     body : of one request, before and after decompression. headers : of one request with its
     target. connections : at the same time. buffered : of all bodies that are being read or
-    answered. header_s, body_s : from the first byte of a request until its headers, then its body
-    are there. idle_s : between requests. write_s : how long a client may take nothing of an answer.
+    answered, those of gRPC with them. header_s, body_s : from the first byte of a request until its
+    headers, then its body are there. idle_s : between requests. write_s : how long a client may
+    take nothing of an answer.
     """
 
     body: int = 64 << 20

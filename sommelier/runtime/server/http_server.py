@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any
 
+from sommelier.runtime.server.body_room import BodyRoom
 from sommelier.runtime.server.http_connection import HttpConnection
 from sommelier.runtime.server.http_messages import Handler, Limits
 from sommelier.runtime.server.listening import last_connections, listening_socket
@@ -23,18 +24,24 @@ from sommelier.runtime.server.listening import last_connections, listening_socke
 
 @dataclass(eq=False)
 class HttpServer:
-    """Listens, and keeps the connections. Only for the thread of its event loop."""
+    """Listens, and keeps the connections. Only for the thread of its event loop.
+
+    room : that bodies take, of other servers' requests too where they are given it.
+    """
 
     handler: Handler
     limits: Limits = field(default_factory=Limits)
     connections: set[HttpConnection] = field(default_factory=set)
-    buffered: int = 0
+    room: BodyRoom = field(init=False)
     closing: bool = False
     date: bytes = b""
     _listener: asyncio.Server | None = None
     _socket: socket.socket | None = None
     _tls: ssl.SSLContext | None = None
     _sweeper: asyncio.TimerHandle | None = None
+
+    def __post_init__(self) -> None:
+        self.room = BodyRoom(self.limits.buffered)
 
     async def start(
         self, host: str, port: int, *, tls: ssl.SSLContext | None = None

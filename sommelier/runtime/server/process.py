@@ -25,6 +25,7 @@ from sommelier.errors import MissingDependencyError, StorageError
 from sommelier.runtime.server.http_messages import Limits
 
 if TYPE_CHECKING:
+    from sommelier.runtime.server.body_room import BodyRoom
     from sommelier.runtime.server.grpc_server import GrpcServer
     from sommelier.runtime.server.http_server import HttpServer
     from sommelier.runtime.server.rest import RestApi
@@ -128,7 +129,7 @@ class _Process:
             raise _taken(settings.host, settings.port, error) from error
         grpc = None
         if settings.grpc_port is not None:
-            grpc = _grpc(service, settings)
+            grpc = _grpc(service, settings, server.room)
         self._listening(Listening(host, port, grpc.port if grpc else None), service)
         await stopping
         return await self._drain(service, server, api, grpc)
@@ -229,7 +230,7 @@ def _taken(host: str, port: int, error: OSError) -> StorageError:
     )
 
 
-def _grpc(service: ModelService, settings: ServerSettings) -> GrpcServer:
+def _grpc(service: ModelService, settings: ServerSettings, room: BodyRoom) -> GrpcServer:
     from sommelier.runtime.server.grpc_server import GrpcSettings, start_grpc
 
     assert settings.grpc_port is not None, "asked for"
@@ -243,4 +244,5 @@ def _grpc(service: ModelService, settings: ServerSettings) -> GrpcServer:
             tls=(tls.certificate.read_bytes(), tls.key.read_bytes()) if tls else None,
             max_message_bytes=settings.limits.body,
         ),
+        room=room,
     )

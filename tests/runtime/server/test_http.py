@@ -75,9 +75,9 @@ def port(server: tuple[HttpServer, int]) -> Iterator[int]:
     yield server[1]
     assert status_of(say(server[1], get("/after"), wait_s=5)) == 200, "it lives on"
     until = time.monotonic() + 3
-    while server[0].buffered and time.monotonic() < until:
+    while server[0].room.used and time.monotonic() < until:
         time.sleep(0.02)
-    assert server[0].buffered == 0, "room for bodies is given back"
+    assert server[0].room.used == 0, "room for bodies is given back"
 
 
 def get(path: str, *headers: str) -> bytes:
