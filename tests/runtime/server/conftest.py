@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,15 +23,33 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelPool]:
 
 
 @pytest.fixture(scope="package")
-def service(pool: ModelPool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelService]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """`mlp` (x: FP32 [-1, 4]), `texts` (BYTES), `detector` (several outputs), `slow` (seconds)."""
     folder: Path = tmp_path_factory.mktemp("models")
-    files = {
+    return {
         "mlp": factories.mlp_classifier(folder / "mlp.onnx"),
         "texts": factories.string_model(folder / "texts.onnx"),
         "detector": factories.detection_model(folder / "detector.onnx"),
         "slow": factories.loop_model(folder / "slow.onnx", trips=None),
     }
+
+
+@pytest.fixture(scope="package")
+def service(pool: ModelPool, files: dict[str, Path]) -> Iterator[ModelService]:
+    """Of those models."""
+    with served(pool, files) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def apart(pool: ModelPool, files: dict[str, Path]) -> Iterator[ModelService]:
+    """The same for one module, whose runs tell others nothing of how slow the models are."""
+    with served(pool, files) as service:
+        yield service
+
+
+@contextmanager
+def served(pool: ModelPool, files: dict[str, Path]) -> Iterator[ModelService]:
     running = [single_model(ServedModel.of_file(file, name), pool) for name, file in files.items()]
     yield ready(ModelService(pool, running))
     for deployment in running:

@@ -26,6 +26,11 @@ FOREVER = {"x": X, "trips": np.array(2**60, np.int64)}
 LARGE = np.ones((HALF // 16, 4), np.float32)  # more samples than the model takes
 
 
+@pytest.fixture
+def service(apart: ModelService) -> ModelService:
+    return apart
+
+
 @contextmanager
 def both(service: ModelService) -> Iterator[tuple[BodyRoom, int, Any]]:
     """(their room, port of REST, client of gRPC)"""

@@ -25,8 +25,13 @@ FIT = {"x": X}
 UNFIT = {"x": np.ones((1, 5), np.float32)}
 FOREVER = {"x": X, "trips": np.array(2**60, np.int64)}
 SOON = {"sommelier_deadline_ms": 30}
-LATE = "its deadline passed|30 ms are left"  # once it is known how slow it is
+LATE = "its deadline passed|ms are left"  # once it is known how slow it is
 LARGE = 8 << 20
+
+
+@pytest.fixture
+def service(apart: ModelService) -> ModelService:
+    return apart
 
 
 @pytest.fixture
