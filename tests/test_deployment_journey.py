@@ -331,6 +331,22 @@ def test_undeploy_ends_what_runs_here(db: sm.Connection, samples: Floats) -> Non
     assert db.execute("UNDEPLOY IF EXISTS vision").rows[0][0] == "absent"
 
 
+def test_options_of_the_pool_wait_until_nothing_runs_and_that_is_told(
+    db: sm.Connection, samples: Floats
+) -> None:
+    running = db.deploy("DEPLOY MODEL big AS vision")
+    told = db.execute("DEPLOY MODEL small AS other USING batch = 16, servers = 2").notes
+    assert any(note.startswith("batch, servers take effect once none") for note in told)
+    running.close()
+    other = db.deploy("other")
+    assert other.pool.settings.batch == 16
+    assert other.pool.rules.servers == 2
+    ((_, answers),) = other.infer({"x": np.repeat(samples[:1], 16, axis=0)}).outputs.items()
+    assert len(answers) == 16
+    again = db.execute("DEPLOY OR REPLACE MODEL small AS other USING batch = 16, servers = 2").notes
+    assert not any("take effect" in note for note in again)
+
+
 def test_or_replace_goes_on_as_the_new_statement_says(db: sm.Connection, samples: Floats) -> None:
     running = db.deploy("DEPLOY MODEL big AS vision")
     db.execute("DEPLOY OR REPLACE MODEL small AS vision")

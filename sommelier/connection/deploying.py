@@ -125,8 +125,18 @@ def deploy(statement: nodes.Deploy, call: Call) -> tuple[str, int, tuple[str, ..
         deployment = planned(statement, db)
     db.catalog.save_deployment(deployment)
     db.serving.renew(deployment)
-    notes = (*summary(deployment), *deployment.notes)
+    notes = (*summary(deployment), *deployment.notes, *_of_the_pool(db))
     return ("replaced" if taken else "deployed"), len(deployment.models), notes
+
+
+def _of_the_pool(db: Connection) -> tuple[str, ...]:
+    """Which options wait until the pool of this process is made anew."""
+    waiting = db.serving.overruled()
+    if not waiting:
+        return ()
+    are = "takes" if len(waiting) == 1 else "take"
+    told = f"{', '.join(waiting)} {are} effect once none of the deployments runs in this process"
+    return (f"{told} any more, and in other processes: all share the models that are loaded",)
 
 
 def _unmeasured(deployment: Deployment) -> bool:

@@ -55,11 +55,14 @@ class Serving:
         BinderError where it can no longer be served.
         """
         with self._db.turn, self._lock:
-            known = self._running.get(name)
-            if known is not None and known.state().status != "closed":
-                return known
-            if known is not None:  # who had it has closed it
-                self.stop(name)
+            for known in self.running():
+                if known.state().status == "closed":  # by who had it
+                    self.stop(known.name)
+            if name in self._running:
+                return self._running[name]
+            if self._pool is not None and not self._running and self.overruled():
+                self._pool.close()
+                self._pool = None
             deployment = self._up_to_date(self._db.catalog.deployment(name))
             running = self._run(deployment)
             self._begin(running)
@@ -210,6 +213,16 @@ class Serving:
         )
         return settings, rules
 
+    def overruled(self) -> tuple[str, ...]:
+        """Options of kept deployments that the pool does not follow, for it was made before: it is
+        made anew once nothing runs here."""
+        with self._lock:
+            if self._pool is None:
+                return ()
+            settings, rules = self.settings()
+            have = _options(self._pool.settings, self._pool.rules)
+            return tuple(n for n, value in _options(settings, rules).items() if have[n] != value)
+
     def _served(self, deployment: Deployment) -> dict[str, ServedModel]:
         """Its models with their files. Raises StorageError for a file that is gone."""
         from sommelier.runtime.session_cache import ServedModel
@@ -281,3 +294,15 @@ class Serving:
                         self.write()
                 except SommelierError as error:
                     logger.warning("deployments were not looked after: %s", error.message)
+
+
+def _options(settings: SessionSettings, rules: PoolRules) -> dict[str, object]:
+    """How a pool runs models, by the words of USING."""
+    return {
+        "device": settings.device,
+        "threads": settings.threads,
+        "batch": settings.batch,
+        "memory": rules.host_bytes,
+        "servers": rules.servers,
+        "keep_alive": rules.keep_alive_s,
+    }
