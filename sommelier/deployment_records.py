@@ -32,6 +32,11 @@ class DeployedModel:
     stand_ins: tuple[str, ...] = ()
     basis: str | None = None  # "accuracy on 'cifar10'", "agreement with resnet56"
 
+    @property
+    def measured(self) -> float | None:
+        """The accuracy if it is one on labels, and no agreement with another model."""
+        return None if (self.basis or "").startswith("agreement") else self.accuracy
+
 
 @dataclass(frozen=True, slots=True)
 class DeploymentOptions:

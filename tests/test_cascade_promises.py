@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnxruntime import InferenceSession
 
 import sommelier as sm
 from sommelier.errors import BinderError
@@ -95,3 +96,47 @@ def test_no_accuracy_is_promised_where_nothing_is_proved_or_measured(
 ) -> None:
     with pytest.raises(BinderError, match=why):
         db.execute(f"DEPLOY CASCADE {what} AS v UNDER accuracy >= 10%")
+
+
+# ---- what counts as accuracy
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_agreement_is_never_called_accuracy_and_stored_answers_tell_it_where_there_are_labels(
+    tmp_path: Path, labelled: bool
+) -> None:
+    """tiny is named first: it would be the reference, and right in all cases."""
+    items, labels = draw(SAMPLES, seed=11)
+    columns = {"x": items, "y": labels} if labelled else {"x": items}
+    np.savez(tmp_path / "toys.npz", **columns)
+    paths = write_models(tmp_path)
+    answers = {
+        name: InferenceSession(str(paths[name])).run(None, {"x": items})[0].argmax(axis=1)
+        for name in ("tiny", "big")
+    }
+    with sm.connect(tmp_path / "models.sommelier") as db:
+        for name in answers:
+            db.execute(f"REGISTER MODEL {name} FROM '{paths[name]}' TASK 'toy-classification'")
+        db.register_dataset(
+            "toys", tmp_path / "toys.npz", x="x", **({"y": "y"} if labelled else {})
+        )
+        db.execute("CREATE CASCADE quick FROM tiny TO big WITHIN 2% OF AGREEMENT")
+        made = db.execute("DEPLOY MODELS tiny, big AS both")
+        kept = {model.name: model for model in db.catalog.deployment("both").models}
+        (row,) = db.execute("SHOW DEPLOYMENTS").dicts()
+        report = str(db.execute("EXPLAIN DEPLOY MODELS tiny, big AS v"))
+        running = db.deploy("both")
+        states = {model.name: model.accuracy for model in running.state().models}
+    right = {name: float((found == labels).mean()) for name, found in answers.items()}
+    if labelled:
+        assert {name: model.accuracy for name, model in kept.items()} == pytest.approx(right)
+        assert row["accuracy"] == pytest.approx(right["big"])
+        assert states == pytest.approx(right)
+        assert "accuracy on 'toys'" in report
+    else:
+        same = float((answers["tiny"] == answers["big"]).mean())
+        assert {n: m.accuracy for n, m in kept.items()} == pytest.approx({"tiny": 1, "big": same})
+        assert row["accuracy"] is None
+        assert states == {"tiny": None, "big": None}
+        assert "agreement with tiny" in report
+        assert any("which itself counts as 100%" in note for note in made.notes)

@@ -27,13 +27,18 @@ _Read = tuple["Member", "AnswerFormat"]
 class CommonAnswers:
     """members : of the models, in their order, with classes as those of the labels where there are
     labels. formats : how they write it. losses (n,) : of each but the last, an accuracy drop by
-    labels, else a disagreement. accuracy : of the last one, None without labels."""
+    labels, else a disagreement. accuracies : of all, None without labels."""
 
     probes: ProbeSet
     members: tuple[Member, ...]
     formats: tuple[AnswerFormat, ...]
     losses: tuple[Any, ...]
-    accuracy: float | None
+    accuracies: tuple[float, ...] | None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the last one, None without labels."""
+        return None if self.accuracies is None else self.accuracies[-1]
 
     @property
     def data(self) -> str:
@@ -107,7 +112,7 @@ def _judged(
     except AnalysisError:  # labels of other classes than the models'
         labelled = labels = None
     if labelled is not None and labels is not None:
-        right = accuracies(labelled, labels)[-1]
+        right = accuracies(labelled, labels)
         return CommonAnswers(probes, labelled, formats, accuracy_drop(labelled, labels), right)
     members = tuple(one for one, _ in priced)
     return CommonAnswers(probes, members, formats, disagreement(members), None)

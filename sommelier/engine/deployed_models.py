@@ -10,8 +10,9 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from sommelier.deployment_records import DeployedModel
+from sommelier.engine.common_answers import KEPT, CommonAnswers, common_answers
 from sommelier.engine.names import few
-from sommelier.errors import BinderError, Span, UnknownNameError
+from sommelier.errors import AnalysisError, BinderError, Span, UnknownNameError
 from sommelier.grammar import nodes
 from sommelier.grammar.formatter import format as format_node
 from sommelier.records import Measurement, Provenance
@@ -192,20 +193,7 @@ def known_models(
     device : whose latencies count, 'cpu' for None. What is not known stays None and is told.
     """
     numbers = {r.id: session.catalog.measurements(r.id) for r in chosen.records}
-    by_dataset = {id_: _accuracies(found) for id_, found in numbers.items()}
-    on = dataset or _most_measured(by_dataset.values())
-    labelled = {id_: found[on] for id_, found in by_dataset.items() if on in found}
-    notes: list[str] = []
-    if len(labelled) == len(chosen.records) or dataset is not None:
-        accuracy, basis = labelled, f"accuracy on '{on}'"
-    else:
-        chosen = compared(chosen, session)
-        agreement = chosen.agreement or {}
-        if len(agreement) > len(labelled):
-            accuracy, basis, on = dict(agreement), f"agreement with {chosen.reference}", None
-            notes.append(f"accuracy is {basis}: not all models were measured on labels")
-        else:
-            accuracy, basis = labelled, f"accuracy on '{on}'"
+    accuracy, basis, on, notes = _weighed(chosen, numbers, session, dataset)
     models = []
     names = chosen.names
     for record in chosen.records:
@@ -215,6 +203,49 @@ def known_models(
         models.append(DeployedModel(names[record.id], record.id, share, mean, std, basis=told))
     notes += _unknown(models, device)
     return tuple(models), on if accuracy else None, tuple(notes)
+
+
+def _weighed(
+    chosen: Chosen,
+    numbers: Mapping[str, Sequence[Measurement]],
+    session: Session,
+    dataset: str | None,
+) -> tuple[Mapping[str, float], str, str | None, list[str]]:
+    """(what counts as accuracy by id, what that is, the dataset it is on, notes): as measured on
+    labels, else of stored answers to labelled samples, else agreement with the reference."""
+    by_dataset = {id_: _accuracies(found) for id_, found in numbers.items()}
+    on = dataset or _most_measured(by_dataset.values())
+    labelled = {id_: found[on] for id_, found in by_dataset.items() if on in found}
+    measured = f"accuracy on '{on}'"
+    if len(labelled) == len(chosen.records):
+        return labelled, measured, on, []
+    stored = _stored(chosen, session, dataset) if chosen.agreement is None else None
+    if stored is not None and stored.accuracies is not None:
+        ids = [record.id for record in chosen.records]
+        found = dict(zip(ids, stored.accuracies, strict=True))
+        note = f"accuracy is that of stored answers to {stored.data}"
+        return found, f"accuracy on '{stored.probes.name}'", stored.probes.name, [note]
+    if dataset is None:
+        chosen = compared(chosen, session)
+        agreement = chosen.agreement or {}
+        if len(agreement) > len(labelled):
+            basis, names = f"agreement with {chosen.reference}", list(chosen.names.values())
+            note = (
+                f"not all models were measured on labels, so what counts is {basis}, which itself"
+                f" counts as 100%: ANALYZE {', '.join(names[:5])} FOR ACCURACY"
+            )
+            return agreement, basis, None, [note]
+    return labelled, measured, on, []
+
+
+def _stored(chosen: Chosen, session: Session, dataset: str | None) -> CommonAnswers | None:
+    """What a few classifiers answered to the same samples, where that is kept."""
+    if not 1 < len(chosen.records) <= KEPT:
+        return None
+    try:
+        return common_answers(chosen.records, session, dataset)
+    except AnalysisError:  # they choose no classes
+        return None
 
 
 def _unknown(models: Sequence[DeployedModel], device: str | None) -> list[str]:

@@ -34,20 +34,20 @@ _COLUMNS = (
     ColumnInfo("served_p99", Dimension.TIME),
 )
 _TIMES = {"keep_alive_s": "keep_alive"}  # as USING calls them
-_MODEL_HEADS = ("model", "accuracy", "mean", "deviation")
+_MODEL_HEADS = ("mean", "deviation")
 _NAME = 10  # columns before what is told
 
 
 def deployments(session: Session) -> Listed:
-    """All deployments by name. accuracy : of its most accurate model. requests, served_p99 : what
-    serving measured over all of its models."""
+    """All deployments by name. accuracy : of its most accurate model, measured on labels.
+    requests, served_p99 : what serving measured over all of its models."""
     served: dict[str, list[ServedFigures]] = {}
     for figure in session.catalog.served():
         served.setdefault(figure.deployment, []).append(figure)
     rows: list[tuple[object, ...]] = []
     for found in session.catalog.deployments():
         figures = served.get(found.name, [])
-        known = [m.accuracy for m in found.models if m.accuracy is not None]
+        known = [m.measured for m in found.models if m.measured is not None]
         slowest = [f.p99_ms for f in figures if f.p99_ms is not None]
         rows.append(
             (found.name, found.kind, names(found), promise(found) or None, policy_of(found),
@@ -210,7 +210,9 @@ def _table(models: Sequence[DeployedModel]) -> Iterable[str]:
         (model.name, _share(model.accuracy), _ms(model.mean_ms), _ms(model.std_ms))
         for model in models
     ]
-    return grid(_MODEL_HEADS, rows)
+    bases = {model.basis for model in models if model.basis is not None}
+    weighed = bases.pop() if len(bases) == 1 else "accuracy"
+    return grid(("model", weighed, *_MODEL_HEADS), rows)
 
 
 def _ms(value: float | None) -> str:

@@ -75,7 +75,7 @@ def served_states(
 ) -> tuple[ServedState, ...]:
     """The models of a generation."""
     known = {state.name: state for state in pool.states()}
-    accuracies = {model.name: model.accuracy for model in now.deployment.models}
+    accuracies = {model.name: model.measured for model in now.deployment.models}
     found = []
     for name, pooled in now.pooled.items():
         latency = telemetry.estimate(name, device=pool.settings.device)
