@@ -66,11 +66,8 @@ def plan_deployment(
     cascade, chosen = _meant(statement.what, session, given.get("dataset"))
     fallback, chosen = _with_fallback(statement, chosen, session)
     plan = statement.what.name if isinstance(statement.what, nodes.DeployedPlan) else None
-    models, dataset, notes = _models(
-        statement, chosen, session, terms, options, given.get("dataset"), fallback
-    )
-    if terms.min_accuracy is not None and (cascade or plan):
-        notes = (*notes, *_as_accurate(statement, models, terms, cascade, session))
+    wanted = given.get("dataset")
+    models, dataset, notes = _models(statement, chosen, session, terms, options, wanted, fallback)
     return Deployment(
         name=statement.name,
         kind="cascade" if cascade else "plan" if plan else "models",
@@ -89,7 +86,7 @@ def plan_deployment(
         task=_task(chosen.records),
         dataset=dataset,
         catalog_version=session.catalog.generation,
-        notes=notes,
+        notes=(*notes, *_as_accurate(statement, models, terms, cascade, session)),
     )
 
 
@@ -144,7 +141,9 @@ def _as_accurate(
     promise = Promise(terms, "", None, None if statement.under is None else statement.under.span)
     if isinstance(what, nodes.DeployedPlan):
         return as_accurate(models, promise, None, session.catalog.plan(what.name).plan)
-    if cascade is not None and share_of(what) is not None:
+    if cascade is None:
+        return ()  # each model was looked at
+    if share_of(what) is not None:
         cascade = replace(cascade, promise=None)  # thresholds follow the traffic
     return as_accurate(models, promise, cascade, None)
 

@@ -77,22 +77,15 @@ def generation(
     names = _names(deployment, models)
     _check_files(deployment, names, models)
     cascade = _cascade(deployment)
-    policy: RoutingPolicy
-    if cascade is None:
-        policy = _policy(deployment)
-    else:
-        accuracies = {model.name: model.accuracy for model in deployment.models}
-        policy = CascadePolicy(cascade, accuracies)
+    policy = _policy(deployment, cascade)
     interface = Interface(names)
     pooled = {name: pool.retain(models[name]) for name in names}
     device = pool.settings.device
     answering: Any = ModelAnswering(interface)
     if cascade is not None:
+        in_time = _InTime(telemetry, device, clock)
         answering = CascadeAnswering(
-            cascade,
-            interface,
-            fallback=deployment.fallback,
-            in_time=_InTime(telemetry, device, clock),
+            cascade, interface, fallback=deployment.fallback, in_time=in_time
         )
     table = Table(
         deployment.name,
@@ -167,7 +160,7 @@ def _cascade(deployment: Deployment) -> Cascade | None:
     return Cascade(deployment.cascade, at_most=deployment.escalate_at_most)
 
 
-def _policy(deployment: Deployment) -> RoutingPolicy:
+def _policy(deployment: Deployment, cascade: Cascade | None) -> RoutingPolicy:
     """What was promised sets the knobs that the statement did not: AT p99 what the default policy
     is to reach, the SLA what those that look at it once are to meet."""
     name = deployment.policy or DEFAULT
