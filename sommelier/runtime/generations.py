@@ -77,7 +77,6 @@ def generation(
     names = _names(deployment, models)
     _check_files(deployment, names, models)
     cascade = _cascade(deployment)
-    policy = _policy(deployment, cascade)
     interface = Interface(names)
     pooled = {name: pool.retain(models[name]) for name in names}
     device = pool.settings.device
@@ -89,7 +88,7 @@ def generation(
         )
     table = Table(
         deployment.name,
-        policy,
+        _policy(deployment, cascade),
         tuple(_pooled_model(model, telemetry, device) for model in deployment.models),
         PoolView(pool, pooled),
         answering,
@@ -163,6 +162,8 @@ def _cascade(deployment: Deployment) -> Cascade | None:
 def _policy(deployment: Deployment, cascade: Cascade | None) -> RoutingPolicy:
     """What was promised sets the knobs that the statement did not: AT p99 what the default policy
     is to reach, the SLA what those that look at it once are to meet."""
+    if cascade is not None:
+        return CascadePolicy(cascade, {one.name: one.accuracy for one in deployment.models})
     name = deployment.policy or DEFAULT
     promised: dict[str, Any] = {}
     if deployment.sla_ms is not None:
