@@ -167,7 +167,7 @@ def _no_text(request: Any) -> None:
         (_half, "FP16 is sent raw only"),
         (_unknown_type, "FP33 is no datatype"),
         (_negative, "-1 in its shape"),
-        (_endless, "got 1"),
+        (_endless, "absurd shape"),
         (_twice, "given twice"),
         (_shared, "no shared memory"),
         (_no_text, "no UTF-8"),
