@@ -18,6 +18,7 @@ from sommelier.engine.common_answers import CommonAnswers, common_answers
 from sommelier.engine.deployed_models import Chosen
 from sommelier.engine.deployment_terms import bind_escalation, bind_share
 from sommelier.engine.names import few
+from sommelier.engine.scope import located
 from sommelier.engine.servable import check_servable
 from sommelier.errors import AnalysisError, BinderError, UnknownNameError
 from sommelier.grammar import nodes
@@ -84,8 +85,7 @@ def _named_cascade(named: nodes.ModelRef, session: Session) -> KeptCascade:
     try:
         kept = session.catalog.cascade(named.name)
     except UnknownNameError as error:
-        error.span = named.span
-        raise
+        raise located(error, named.span) from None
     if kept.stale is not None:
         raise BinderError(
             f"cascade '{kept.name}' is stale: {kept.stale}", span=named.span, hint=kept.statement

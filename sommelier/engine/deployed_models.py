@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sommelier.deployment_records import DeployedModel
 from sommelier.engine.common_answers import KEPT, CommonAnswers, common_answers
 from sommelier.engine.names import few
+from sommelier.engine.scope import located
 from sommelier.errors import AnalysisError, BinderError, Span, UnknownNameError
 from sommelier.grammar import nodes
 from sommelier.grammar.formatter import format as format_node
@@ -122,8 +123,7 @@ def of_pool(name: str, session: Session, span: Span | None) -> Chosen:
     try:
         pool = session.catalog.pool(name)
     except UnknownNameError as error:
-        error.span = span
-        raise
+        raise located(error, span) from None
     records = tuple(session.catalog.models(pool.ids))
     asked = parse(pool.query)
     chosen = Chosen(records, (None,) * len(records))
@@ -139,8 +139,7 @@ def of_names(references: Sequence[nodes.ModelRef], session: Session) -> Chosen:
         try:
             record = session.facts.model(reference.name, reference.version)
         except UnknownNameError as error:
-            error.span = error.span or reference.span
-            raise
+            raise located(error, reference.span) from None
         if record.id in [other.id for other in records]:
             raise BinderError(f"{record.name} is named twice", span=reference.span)
         records.append(record)

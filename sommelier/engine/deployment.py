@@ -18,6 +18,7 @@ from sommelier.engine.deployment_promises import Promise, as_accurate, in_turn, 
 from sommelier.engine.deployment_terms import Terms, bind_terms
 from sommelier.engine.names import few
 from sommelier.engine.options import Kind, bind_options, check_least
+from sommelier.engine.scope import located
 from sommelier.engine.servable import check_servable
 from sommelier.errors import BinderError, UnknownNameError
 from sommelier.grammar import nodes
@@ -204,8 +205,7 @@ def _of_plan(what: nodes.DeployedPlan, session: Session) -> Chosen:
     try:
         saved = session.catalog.plan(what.name)
     except UnknownNameError as error:
-        error.span = what.span
-        raise
+        raise located(error, what.span) from None
     if saved.stale is not None:
         raise BinderError(
             f"plan '{what.name}' is stale: {saved.stale}",

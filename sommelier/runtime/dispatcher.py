@@ -135,9 +135,7 @@ class Dispatcher(Generic[P]):
             if not self._requests.settle(job) or not job.accepted:
                 return
             self._requests.counts.cancelled += 1
-        if job.ticket is not None:
-            job.ticket.given_up()
-        self._let_go()
+        self._given_up(job)
 
     def warm(self, names: tuple[str, ...]) -> None:
         """Let these models be loaded."""
@@ -284,9 +282,7 @@ class Dispatcher(Generic[P]):
             left = self._requests.abandoned(turn)
             self._call()
         if left:
-            if job.ticket is not None:
-                job.ticket.given_up()
-            self._let_go()
+            self._given_up(job)
 
     def _refused(self, job: Job, rejection: Rejection, *, here: bool) -> Exception | None:
         with self._changed:
@@ -304,6 +300,12 @@ class Dispatcher(Generic[P]):
             else:
                 ticket.set_exception(result)
         ticket.forget()
+        self._let_go()
+
+    def _given_up(self, job: Job) -> None:
+        """Nobody answers it any more: tell who waits, if anybody does."""
+        if job.ticket is not None:
+            job.ticket.given_up()
         self._let_go()
 
     def _let_go(self) -> None:

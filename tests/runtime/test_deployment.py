@@ -41,11 +41,6 @@ ROWS = RNG.normal(size=(40, 4)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> SessionCache:
-    return SessionCache(tmp_path_factory.mktemp("sessions"))
-
-
-@pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory, cache: SessionCache) -> dict[str, ServedModel]:
     folder = tmp_path_factory.mktemp("models")
     models = {**ladder(folder), "slow": slow(folder)}

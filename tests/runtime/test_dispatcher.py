@@ -26,21 +26,8 @@ from tests.runtime.deploying import (
     X,
     deployed,
     deployment,
-    ladder,
     pool_of,
-    slow,
 )
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> SessionCache:
-    return SessionCache(tmp_path_factory.mktemp("sessions"))
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServedModel]:
-    folder = tmp_path_factory.mktemp("models")
-    return {**ladder(folder), "slow": slow(folder)}
 
 
 @pytest.fixture

@@ -15,20 +15,9 @@ from sommelier.deployment_records import Deployment
 from sommelier.errors import SommelierError
 from sommelier.runtime.deployment import RunningDeployment
 from sommelier.runtime.session_cache import ServedModel, SessionCache
-from tests.runtime.deploying import AT_ONCE, X, deployed, deployment, ladder, pool_of, slow
+from tests.runtime.deploying import AT_ONCE, X, deployed, deployment, pool_of
 
 RNG = np.random.default_rng(3)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> SessionCache:
-    return SessionCache(tmp_path_factory.mktemp("sessions"))
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServedModel]:
-    folder = tmp_path_factory.mktemp("models")
-    return {**ladder(folder), "slow": slow(folder)}
 
 
 def test_an_interrupt_gives_its_server_and_its_model_back(

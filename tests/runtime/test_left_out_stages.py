@@ -36,11 +36,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServedModel]:
     return ladder(tmp_path_factory.mktemp("models"))
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> SessionCache:
-    return SessionCache(tmp_path_factory.mktemp("sessions"))
-
-
 def cascade(
     small: float, middle: float, *, promise: CascadePromise | None = PROMISE, **changes: Any
 ) -> Deployment:

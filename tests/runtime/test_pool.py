@@ -42,11 +42,6 @@ class Clock:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> SessionCache:
-    return SessionCache(tmp_path_factory.mktemp("sessions"))
-
-
-@pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[ServedModel]:
     """m0 to m3, each larger than the one before: 0.2, 0.4, 0.7 and 1.1 MB of weights."""
     folder = tmp_path_factory.mktemp("models")

@@ -24,11 +24,6 @@ Array = NDArray[Any]
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> SessionCache:
-    return SessionCache(tmp_path_factory.mktemp("sessions"))
-
-
-@pytest.fixture(scope="module")
 def mlp(cache: SessionCache, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     path = factories.mlp_classifier(tmp_path_factory.mktemp("m") / "mlp.onnx", hidden=(64, 64))
     return open_predictor(cache, ServedModel.of_file(path), SessionSettings(batch=8))

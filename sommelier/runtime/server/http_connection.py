@@ -120,7 +120,7 @@ class HttpConnection(asyncio.Protocol):
         if in_headers and self._in_headers and self._swallowed < 0:  # one header without an end
             self._header_bytes += len(data)
             if self._header_bytes > self._server.limits.headers:
-                self._refuse(431, f"more than {self._server.limits.headers} bytes of headers")
+                self._refuse(431, self._too_many_bytes)
         self._answer_next()
 
     def pause_writing(self) -> None:
@@ -142,7 +142,7 @@ class HttpConnection(asyncio.Protocol):
         self._target += part
         self._header_bytes += len(part)
         if self._header_bytes > self._server.limits.headers:
-            self._stop(414, f"more than {self._server.limits.headers} bytes of headers")
+            self._stop(414, self._too_many_bytes)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_headers:
@@ -150,7 +150,7 @@ class HttpConnection(asyncio.Protocol):
         self._headers[name.lower()] = value
         self._header_bytes += len(name) + len(value) + 4
         if self._header_bytes > self._server.limits.headers:
-            self._stop(431, f"more than {self._server.limits.headers} bytes of headers")
+            self._stop(431, self._too_many_bytes)
         if len(self._headers) > _MOST_HEADERS:
             self._stop(431, f"more than {_MOST_HEADERS} headers")
 
@@ -312,6 +312,10 @@ class HttpConnection(asyncio.Protocol):
         self._read_until = math.inf
         self._reading = True  # there may be more of it on the way
         self._drop_body()
+
+    @property
+    def _too_many_bytes(self) -> str:
+        return f"more than {self._server.limits.headers} bytes of headers"
 
     def _swallow(self, size: int) -> None:
         self._swallowed += size

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sommelier.runtime.server.http_messages import Handler, Limits
 from sommelier.runtime.server.http_server import HttpServer
 from sommelier.runtime.server.rest import RestApi
@@ -136,3 +139,15 @@ def ask(
     content = answer.read()
     client.close()
     return answer.status, found, content
+
+
+def triton_inputs(inputs: dict[str, NDArray[Any]]) -> list[Any]:
+    """Tensors as Triton's gRPC client takes them."""
+    import tritonclient.grpc as triton
+
+    found = []
+    for name, array in inputs.items():
+        kind = "INT64" if array.dtype == np.int64 else "FP32"
+        found.append(triton.InferInput(name, list(array.shape), kind))
+        found[-1].set_data_from_numpy(array)
+    return found

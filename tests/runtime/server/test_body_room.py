@@ -15,7 +15,14 @@ from sommelier.runtime.server.grpc_server import start_grpc
 from sommelier.runtime.server.http_messages import Handler, Limits
 from sommelier.runtime.server.rest import RestApi
 from sommelier.runtime.server.service import ModelService
-from tests.runtime.server.asking import hear, http_server, post, status_of, wait_until
+from tests.runtime.server.asking import (
+    hear,
+    http_server,
+    post,
+    status_of,
+    triton_inputs,
+    wait_until,
+)
 
 triton = pytest.importorskip("tritonclient.grpc")
 
@@ -48,15 +55,6 @@ def both(service: ModelService) -> Iterator[tuple[BodyRoom, int, Any]]:
     apis[0].close()
 
 
-def given(inputs: dict[str, Any]) -> list[Any]:
-    found = []
-    for name, array in inputs.items():
-        kind = "INT64" if array.dtype == np.int64 else "FP32"
-        found.append(triton.InferInput(name, list(array.shape), kind))
-        found[-1].set_data_from_numpy(array)
-    return found
-
-
 def refused(call: Callable[[], object]) -> tuple[str, str]:
     with pytest.raises(triton.InferenceServerException) as caught:
         call()
@@ -71,26 +69,35 @@ def test_what_rest_reads_is_no_room_for_grpc(service: ModelService) -> None:
     ):
         rest.sendall(head + bytes(HALF))
         wait_until(lambda: room.used == HALF)
-        code, told = refused(lambda: client.infer("mlp", given({"x": LARGE})))
+        code, told = refused(lambda: client.infer("mlp", triton_inputs({"x": LARGE})))
         assert (code, "too much memory" in told) == ("RESOURCE_EXHAUSTED", True)
-        assert client.infer("mlp", given({"x": X})).as_numpy("logits").shape == (1, 3)
+        assert client.infer("mlp", triton_inputs({"x": X})).as_numpy("logits").shape == (1, 3)
         wait_until(lambda: room.used == HALF)
         rest.sendall(b"\n")
         rest.settimeout(1)
         assert status_of(hear(rest)) == 400
         assert room.used == 0
-        assert refused(lambda: client.infer("mlp", given({"x": LARGE})))[0] == "INVALID_ARGUMENT"
+        assert (
+            refused(lambda: client.infer("mlp", triton_inputs({"x": LARGE})))[0]
+            == "INVALID_ARGUMENT"
+        )
         wait_until(lambda: room.used == 0)
 
 
 def test_what_grpc_answers_is_no_room_for_rest(service: ModelService) -> None:
     with both(service) as (room, port, client):
         running = client.async_infer(
-            "slow", given(FOREVER), lambda result, error: None, parameters={"note": "x" * HALF}
+            "slow",
+            triton_inputs(FOREVER),
+            lambda result, error: None,
+            parameters={"note": "x" * HALF},
         )
         wait_until(lambda: room.used > HALF)
         assert post(port, "/v2/models/mlp/infer", bytes(HALF))[0] == 503
-        assert refused(lambda: client.infer("mlp", given({"x": LARGE})))[0] == "RESOURCE_EXHAUSTED"
+        assert (
+            refused(lambda: client.infer("mlp", triton_inputs({"x": LARGE})))[0]
+            == "RESOURCE_EXHAUSTED"
+        )
         running.cancel()
         wait_until(lambda: room.used == 0)
         assert post(port, "/v2/models/mlp/infer", bytes(HALF))[0] == 400
@@ -106,10 +113,14 @@ def test_one_message_of_a_stream_is_refused_and_the_stream_goes_on(service: Mode
     with both(service) as (room, _, client):
         client.start_stream(take)
         note = {"note": "x" * HALF}
-        client.async_stream_infer("slow", given(FOREVER), request_id="held", parameters=note)
+        client.async_stream_infer(
+            "slow", triton_inputs(FOREVER), request_id="held", parameters=note
+        )
         wait_until(lambda: room.used > HALF)
-        client.async_stream_infer("mlp", given({"x": X}), request_id="large", parameters=note)
-        client.async_stream_infer("mlp", given({"x": X}), request_id="small")
+        client.async_stream_infer(
+            "mlp", triton_inputs({"x": X}), request_id="large", parameters=note
+        )
+        client.async_stream_infer("mlp", triton_inputs({"x": X}), request_id="small")
         wait_until(lambda: len(answers) == 2)
         assert "too much memory" in "".join(answers.values())
         assert answers["small"] == ""

@@ -18,7 +18,7 @@ from sommelier.runtime.server.grpc_server import GrpcSettings, start_grpc
 from sommelier.runtime.server.http_messages import Handler, HttpRequest, HttpResponse, Reply
 from sommelier.runtime.server.protocol import InferRequest, InferResponse
 from sommelier.runtime.server.service import ModelService
-from tests.runtime.server.asking import http_server, post, wait_until
+from tests.runtime.server.asking import http_server, post, triton_inputs, wait_until
 
 X = np.ones((1, 4), np.float32)
 FIT = {"x": X}
@@ -112,17 +112,9 @@ def test_a_request_over_http_ends_with_its_answer(
 def test_a_request_over_grpc_ends_with_its_answer(service: ModelService, uncollected: None) -> None:
     triton = pytest.importorskip("tritonclient.grpc")
 
-    def given(inputs: dict[str, Any]) -> list[Any]:
-        found = []
-        for name, array in inputs.items():
-            kind = "INT64" if array.dtype == np.int64 else "FP32"
-            found.append(triton.InferInput(name, list(array.shape), kind))
-            found[-1].set_data_from_numpy(array)
-        return found
-
     def told(client: Any, name: str, inputs: dict[str, Any], **wishes: Any) -> str:
         try:
-            client.infer(name, given(inputs), **wishes)
+            client.infer(name, triton_inputs(inputs), **wishes)
         except triton.InferenceServerException as error:
             return str(error.status())
         return "OK"
@@ -134,9 +126,9 @@ def test_a_request_over_grpc_ends_with_its_answer(service: ModelService, uncolle
         assert told(client, "slow", FOREVER, parameters=SOON) != "OK"
         answers: list[Any] = []
         client.start_stream(lambda result, error: answers.append(error or result))
-        client.async_stream_infer("mlp", given(FIT))
-        client.async_stream_infer("mlp", given(UNFIT))
-        client.async_stream_infer("slow", given(FOREVER), parameters=SOON)
+        client.async_stream_infer("mlp", triton_inputs(FIT))
+        client.async_stream_infer("mlp", triton_inputs(UNFIT))
+        client.async_stream_infer("slow", triton_inputs(FOREVER), parameters=SOON)
         wait_until(lambda: len(answers) == 3)
         client.stop_stream()
         wait_until(lambda: not kept(), within_s=5)
