@@ -16,7 +16,6 @@ from sommelier.analysis.fusion.module import FusedModule
 from sommelier.analysis.fusion.search import SearchOptions, search
 from sommelier.analysis.fusion.search.costs import CostModel
 from sommelier.analysis.fusion.search.finishing import certificate, finalists
-from sommelier.analysis.fusion.search.options import FINALISTS
 from sommelier.analysis.fusion.search.ranking import candidates
 from sommelier.analysis.fusion.search.state import SLOWER, Elite, State, StateFolder
 from sommelier.analysis.fusion.search.study import Study, arrays
@@ -34,7 +33,7 @@ def _study(models: Digits, options: SearchOptions) -> Study:
     return Study(models.models, models.few, options, CostModel.of(models.models), module)
 
 
-def _state(study: Study, count: int = 2) -> State:
+def some_state(study: Study, count: int = 2) -> State:
     """A search that has found so many fusions, each SLOWER than the one before, untrained."""
     graphs = sorted((c.graph for c in candidates(study.models, most=200)), key=study.costs.share)
     state = State()
@@ -76,7 +75,7 @@ def test_a_finalist_that_cannot_be_written_is_refused_and_the_next_one_tried(
     study: Digits,
 ) -> None:
     asked = _study(study, replace(LOOSE, training=replace(LOOSE.training, epochs=0)))
-    state = _state(asked)
+    state = some_state(asked)
     broken = _spoilt(state.elites[0])
     state = replace(state, elites=(broken, state.elites[1]), best=broken)
     counts: list[int] = []
@@ -88,31 +87,9 @@ def test_a_finalist_that_cannot_be_written_is_refused_and_the_next_one_tried(
     assert counts == [1]  # only the second was held against the threshold
 
 
-def test_the_last_finalist_is_the_one_that_loses_least(study: Digits) -> None:
-    asked = _study(study, STRICT)
-    state = _state(asked, FINALISTS + 2)
-    drops = (0.3, 0.3, 0.3, 0.2, 0.2, 0.1)
-    state = replace(
-        state, elites=tuple(replace(e, drop=d) for e, d in zip(state.elites, drops, strict=True))
-    )
-    assert [f.step for f in finalists(asked, state, cancelled=_always)] == [0, 1, 2, 5]
-
-
-def test_what_came_near_is_tried_after_all_elites_as_far_as_there_is_room(study: Digits) -> None:
-    asked = _study(study, STRICT)
-    state = _state(asked, FINALISTS)
-    elites = state.elites
-    slow = replace(state, elites=elites[2:], best=elites[2]).with_near(elites[0])
-    assert [f.step for f in finalists(asked, slow, cancelled=_always)] == [2, 3, 0]
-    none = replace(State(), near=elites[1:3])
-    assert [f.step for f in finalists(asked, none, cancelled=_always)] == [1, 2]
-    full = state.with_near(replace(elites[0], step=9))
-    assert [f.step for f in finalists(asked, full, cancelled=_always)] == [0, 1, 2, 3]
-
-
 def test_of_what_came_near_the_least_losses_are_remembered(study: Digits, tmp_path: Path) -> None:
     asked = _study(study, STRICT)
-    state = _state(asked, 4)
+    state = some_state(asked, 4)
     near = State()
     for elite, drop in zip(state.elites, (0.03, 0.01, 0.04, 0.02), strict=True):
         near = near.with_near(replace(elite, drop=drop))
@@ -129,7 +106,7 @@ def test_of_what_came_near_the_least_losses_are_remembered(study: Digits, tmp_pa
 
 def test_finalists_of_earlier_runs_are_counted_in_the_intervals(study: Digits) -> None:
     asked = _study(study, STRICT)
-    state, counts = _state(asked), list[int]()
+    state, counts = some_state(asked), list[int]()
     fresh = finalists(asked, state, cancelled=_always, counted=counts.append)
     assert counts == [1, 2]
     again = finalists(asked, replace(state, certified=3), cancelled=_always, counted=counts.append)
@@ -188,7 +165,7 @@ def _stopping(after: int) -> Callable[[], bool]:
 def test_a_finalist_that_is_cut_short_tells_the_epochs_it_was_trained(study: Digits) -> None:
     asked = _study(study, replace(STRICT, training=replace(STRICT.training, epochs=50)))
     batches = -(-len(study.few.splits.fine_tune) // 16)  # fewer samples than 64 batches of 16
-    first, second = finalists(asked, _state(asked), cancelled=_stopping(3 * batches + 2))
+    first, second = finalists(asked, some_state(asked), cancelled=_stopping(3 * batches + 2))
     assert (first.epochs, second.epochs) == (3, 0)
     assert first.drop == pytest.approx(asked.drop(first.module))
 
@@ -202,7 +179,7 @@ def test_after_an_interrupt_no_other_finalist_is_trained(study: Digits) -> None:
             raise KeyboardInterrupt
         return False
 
-    first, second = finalists(_study(study, STRICT), _state(_study(study, STRICT)),
+    first, second = finalists(_study(study, STRICT), some_state(_study(study, STRICT)),
                               cancelled=interrupt)  # fmt: skip
     assert (first.epochs, second.epochs) == (0, 0)
     assert len(calls) == 5

@@ -1,8 +1,8 @@
 """The end of a search: elites become ONNX models that are measured, certified and chosen from.
 
-The fastest elite comes first, and slower ones stand by, for what was chosen by a score may lose
-more elsewhere; the first that is within the limits and the tolerance ends it. Elites were trained
-until they met the search's tolerance, so a finalist is trained on, within the budget. All their
+The fastest comes first, and slower ones stand by, for what was chosen by a score may lose more
+elsewhere; the first that is within the limits and the tolerance ends it. Elites were trained until
+they met the search's tolerance, so a finalist is trained on, within the budget. All their
 certificates hold together, and with those of finalists that an earlier run of the search had.
 """
 
@@ -25,8 +25,9 @@ from sommelier.analysis.fusion.distillation import RUN_BATCH, Epoch, fine_tune
 from sommelier.analysis.fusion.generator import to_onnx
 from sommelier.analysis.fusion.lessons import Lessons
 from sommelier.analysis.fusion.module import FusedModule
-from sommelier.analysis.fusion.search.options import FINALISTS, Finalist
-from sommelier.analysis.fusion.search.state import SLOWER, Elite, State
+from sommelier.analysis.fusion.search.choosing import chosen
+from sommelier.analysis.fusion.search.options import Finalist
+from sommelier.analysis.fusion.search.state import Elite, State
 from sommelier.analysis.fusion.search.study import Study
 from sommelier.analysis.fusion.search.timing import PairedLatency, paired_latency
 from sommelier.errors import AnalysisError, CancelledError
@@ -49,17 +50,17 @@ def finalists(
     Once `cancelled` or interrupted, they are not trained on. counted : called before a finalist is
     held against the threshold with how many then were, `state.certified` of them earlier.
     """
-    chosen, ending = _chosen(study, state), _Ending(cancelled)
+    elites, ending = chosen(study, state), _Ending(cancelled)
     found: list[Finalist] = []
     spent, start = state, time.perf_counter()
-    for place, elite in enumerate(chosen):
+    for place, elite in enumerate(elites):
         passed = state.elapsed_ms + (time.perf_counter() - start) * 1e3
-        share = _Share(study, replace(spent, elapsed_ms=passed), place == len(chosen) - 1)
+        share = _Share(study, replace(spent, elapsed_ms=passed), place == len(elites) - 1)
         finalist = _written(study, elite, share, ending)
         if finalist.model is not None:
             spent = replace(spent, certified=spent.certified + 1)
             counted(spent.certified)
-            finalist = _certified(study, finalist, state.certified + len(chosen))
+            finalist = _certified(study, finalist, state.certified + len(elites))
         found.append(finalist)
         spent = replace(spent, epochs=spent.epochs + finalist.epochs)
         if finalist.refusal is None:
@@ -113,35 +114,6 @@ def outputs(model: ModelProto, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[
         batch = (given[start : start + RUN_BATCH] for given in inputs)
         parts.append(session.run(None, dict(zip(names, batch, strict=True))))
     return tuple(np.concatenate(one) for one in zip(*parts, strict=True))
-
-
-def _chosen(study: Study, state: State) -> list[Elite]:
-    """The fastest and a few more, each SLOWER than the one before; the last one loses least.
-    Where elites are too few, what came near is among them, after all elites.
-
-    What is fastest of many was just within the tolerance, and where it is tight several may fail
-    for that alone. The limit on FLOPs is exact and known before; so is the one on memory, an
-    estimate anyway. What is predicted to miss the limit on latency comes last, for predictions err.
-    """
-    exact = replace(study.options.limits, latency=None)
-
-    def usable(elite: Elite) -> bool:
-        flops, memory = study.costs.relative(elite.graph)
-        return exact.allow(latency=None, flops=flops, memory=memory) is True
-
-    def beyond(elite: Elite) -> bool:
-        return not study.within(elite.graph)
-
-    ranked = sorted(
-        (elite for elite in state.kept if usable(elite)),
-        key=lambda e: (beyond(e), e.share, e.drop, e.step),
-    )
-    found: list[Elite] = []
-    while ranked and len(found) < FINALISTS:
-        last = len(found) == FINALISTS - 1
-        found.append(min(ranked, key=lambda e: (beyond(e), e.drop)) if last else ranked[0])
-        ranked = [e for e in ranked if e.share >= SLOWER * found[-1].share]
-    return [*found, *filter(usable, state.near)][:FINALISTS]
 
 
 def _written(study: Study, elite: Elite, share: _Share, ending: _Ending) -> Finalist:

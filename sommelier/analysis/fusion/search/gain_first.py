@@ -101,7 +101,7 @@ class GainFirst:
         if state.best is None or (early and all(s.action != "filtered" for s in state.trace)):
             return None
         slower = [e for e in state.kept if e.share >= SLOWER * state.share]
-        needed = FINALISTS - 1 if study.tolerance > study.options.tolerance / 2 else 1
+        needed = FINALISTS - 1 if study.tight else 1
         wanted = state.share * STAND_BY ** (len(slower) + 1)
         return wanted if len(slower) < needed and wanted <= DEAREST else None
 

@@ -32,12 +32,13 @@ class SearchOptions:
     tolerance : what each task may lose, a fraction; half of it while searching, or two samples, for
     what is chosen by a score flatters it (algorithms.md F.5). upper_end : the threshold is held
     against the upper end of the certified interval. limits : relative to the originals, met as
-    predicted before anything is final. budget_s, epochs, steps : the
-    search ends with the first that is used up, a quarter of the epochs or seconds being kept for
-    finalists; at least one is needed, and only the last two give the same result again. training :
-    of every candidate; its tolerance and seed are set by the search. formula : how annealing
-    chooses elites. filtered : annealing and random sampling skip what is not predicted to be faster
-    and what shares more than a failure; False trains whatever is drawn, as GMorph's Algorithm 1.
+    predicted before anything is final. budget_s, epochs, steps : the search ends with the first
+    that is used up, a quarter of the epochs or seconds (half where the tolerance is within chance)
+    being kept for finalists; at least one is needed, and only the last two give the same result
+    again. training : of every candidate; its tolerance and seed are set by the search. formula :
+    how annealing chooses elites. filtered : annealing and random sampling skip what is not
+    predicted to be faster and what shares more than a failure; False trains whatever is drawn, as
+    GMorph's Algorithm 1.
     samples : inputs that maps are fitted on. runs : paired runs that the latency is measured with.
     workers : candidates that are trained side by side, in processes of their own when several; with
     another number a search goes another way.

@@ -23,6 +23,7 @@ from sommelier.analysis.fusion.search.state import Elite, State, Weights
 
 BASES = 6  # modules kept in memory
 RESERVE = 0.25  # of a budget of epochs or seconds, for the training of finalists
+TIGHT_RESERVE = 0.5  # the same where the tolerance is within chance, so that training decides
 CHANCE, MOST_CHANCE = 2.0, 0.005  # samples that a drop of none may be off by, and their share
 TURNS = 3  # candidates that a small budget of epochs is divided among, at least
 FEWEST = 4  # epochs that are worth a candidate once there is an elite, or beside others
@@ -59,6 +60,11 @@ class Study:
         two samples more or less are chance, which training on and a certificate decide."""
         chance = min(CHANCE / len(self.lessons.splits.select), MOST_CHANCE)
         return max(self.options.tolerance / 2, chance)
+
+    @property
+    def tight(self) -> bool:
+        """Whether the tolerance while searching is one of chance."""
+        return self.tolerance > self.options.tolerance / 2
 
     @property
     def nearly(self) -> float:
@@ -113,7 +119,9 @@ class Study:
     def searching(self) -> float:
         """How much of the budget there is for the search; what is left trains finalists."""
         options = self.options
-        return 1.0 if options.epochs is None and options.budget_s is None else 1 - RESERVE
+        if options.epochs is None and options.budget_s is None:
+            return 1.0
+        return 1 - (TIGHT_RESERVE if self.tight else RESERVE)
 
     def room(self, state: State) -> int:
         """How many candidates may be trained side by side, so that each has epochs enough."""
