@@ -123,13 +123,16 @@ def test_a_slow_one_that_answers_like_the_originals_is_among_them(study: Digits)
     assert [e.share for e in found] == sorted(e.share for e in found)
 
 
-def test_what_came_near_is_among_them_in_the_order_of_speed(study: Digits) -> None:
+def test_what_came_near_comes_after_all_elites_as_far_as_there_is_room(study: Digits) -> None:
     asked = _study(study, STRICT)
-    elites = some_state(asked, FINALISTS).elites
-    slow = replace(State(), elites=elites[2:], best=elites[2]).with_near(elites[0])
-    assert [e.step for e in chosen(asked, slow)] == [0, 2, 3]
+    state = some_state(asked, FINALISTS)
+    elites = state.elites
+    slow = replace(state, elites=elites[2:], best=elites[2]).with_near(elites[0])
+    assert [e.step for e in chosen(asked, slow)] == [2, 3, 0]
     none = replace(State(), near=elites[1:3])
     assert [e.step for e in chosen(asked, none)] == [1, 2]
+    full = state.with_near(replace(elites[0], step=9))
+    assert [e.step for e in chosen(asked, full)] == [0, 1, 2, 3]
 
 
 def test_what_misses_a_limit_for_certain_is_left_out_and_what_may_comes_last(

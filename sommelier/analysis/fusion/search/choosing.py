@@ -34,17 +34,19 @@ class Hope:
 
 
 def chosen(study: Study, state: State) -> list[Elite]:
-    """At most FINALISTS of the elites and of what came near, the fastest first.
+    """At most FINALISTS of the elites, the fastest first; where they are fewer, what came near is
+    among them, the least loss first, for after more training it may pass.
 
     The limit on FLOPs is exact and known before; so is the one on memory, an estimate anyway. What
-    is predicted to miss the limit on latency comes last, for predictions err.
+    is predicted to miss the limit on latency comes after the others, for predictions err.
     """
-    found = [e for e in (*state.kept, *state.near) if _usable(study, e)]
+    found = [e for e in state.kept if _usable(study, e)]
     inside = [e for e in found if study.within(e.graph)]
     if len(inside) > FINALISTS:
         inside = most_expected([_hope(study, elite) for elite in inside])
     beyond = [e for e in found if not study.within(e.graph)]
-    return [*sorted(inside, key=_speed), *sorted(beyond, key=_speed)][:FINALISTS]
+    near = [e for e in state.near if _usable(study, e)]
+    return [*sorted(inside, key=_speed), *sorted(beyond, key=_speed), *near][:FINALISTS]
 
 
 def most_expected(hopes: Sequence[Hope], most: int = FINALISTS) -> list[Elite]:

@@ -27,7 +27,7 @@ from sommelier.analysis.fusion.search.options import FINALISTS
 from sommelier.analysis.fusion.search.ranking import all_shared, beam, promise
 from sommelier.analysis.fusion.search.residuals import Residuals
 from sommelier.analysis.fusion.search.state import SLOWER, Elite, State
-from sommelier.analysis.fusion.search.study import FEWEST, Study, draws, seed_of
+from sommelier.analysis.fusion.search.study import CLOSE, FEWEST, Study, draws, seed_of
 
 INCUMBENT, ELITE = 0.6, 0.2  # how often a random child is theirs; else the originals'
 DRAWS = 60
@@ -38,7 +38,6 @@ REOPENED = 0.7  # of the incumbent's cost: the lower end once the bracket is clo
 CLOSED = 1.1  # the incumbent's cost over the lower end
 NEARNESS = 4.0  # of a cost's distance from the one that is wanted, against a residual
 BEYOND = 1.0  # what being beyond a limit counts
-CLOSE = 0.02  # a drop above the tolerance that more epochs may still mend
 BLAME = 0.3  # what every failure of a map counts
 PAIRS = 2  # most blocks that begin to share in one random child
 LATE = 0.5  # of the search's budget, after which it looks for what may stand by

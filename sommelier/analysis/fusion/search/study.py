@@ -25,6 +25,7 @@ BASES = 6  # modules kept in memory
 RESERVE = 0.25  # of a budget of epochs or seconds, for the training of finalists
 TIGHT_RESERVE = 0.5  # the same where the tolerance is within chance, so that training decides
 CHANCE, MOST_CHANCE = 2.0, 0.005  # samples that a drop of none may be off by, and their share
+CLOSE = 0.02  # a drop above the tolerance that more epochs may still mend
 TURNS = 3  # candidates that a small budget of epochs is divided among, at least
 FEWEST = 4  # epochs that are worth a candidate once there is an elite, or beside others
 
@@ -68,9 +69,9 @@ class Study:
 
     @property
     def nearly(self) -> float:
-        """What a candidate may have lost that becomes a finalist where elites are few: all of what
-        is asked for, and what may be chance."""
-        return max(self.tolerance, self.options.tolerance + MOST_CHANCE)
+        """What a candidate may have lost that becomes a finalist where elites are few: what more
+        training may still mend."""
+        return self.options.tolerance + CLOSE
 
     @cached_property
     def inputs(self) -> list[Tensor]:
