@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from sommelier.runtime.server.large_json import read_large
 from sommelier.runtime.server.protocol import (
     BAD_REQUEST,
     InferRequest,
@@ -168,7 +169,7 @@ def _decoded(
 
 def _read(head: bytes | memoryview) -> _Asked:
     """The JSON of a request. Raises ProtocolError."""
-    asked = read_json(head)
+    asked = read_large(head) or read_json(head)
     inputs: dict[str, _Announced] = {}
     for item in _objects(asked, "inputs"):
         name = _name(item, "input")

@@ -133,7 +133,7 @@ def encode_raw(array: Array, datatype: str | None = None) -> bytes:
 
 
 def decode_json(name: str, datatype: str, shape: Sequence[int], data: object) -> Array:
-    """The tensor of JSON values, flat or nested.
+    """The tensor of JSON values: lists, flat or nested, or numbers that are an array already.
 
     Raises ProtocolError for values of another kind (1.5 for INT32, texts or truth values for
     numbers), those too large for their type (1e39 for FP32), another number of them than the shape
@@ -142,7 +142,7 @@ def decode_json(name: str, datatype: str, shape: Sequence[int], data: object) ->
     dtype = numpy_type(datatype)
     if datatype in ONLY_BINARY:
         raise ProtocolError(BAD_REQUEST, f"input '{name}': {datatype} is sent as binary data only")
-    if not isinstance(data, list):
+    if not isinstance(data, (list, np.ndarray)):
         raise ProtocolError(BAD_REQUEST, f"input '{name}' has no data, a list")
     try:
         values = _values(data, dtype)
@@ -167,7 +167,7 @@ def encode_json(array: Array) -> Any:
     return np.ascontiguousarray(array).reshape(-1)
 
 
-def _values(data: list[Any], dtype: np.dtype[Any]) -> Array:
+def _values(data: list[Any] | Array, dtype: np.dtype[Any]) -> Array:
     """JSON values as a type that holds each of them; null is NaN. Raises ValueError.
 
     numpy is never left to find a type: a long text among many would make it take length x number
@@ -175,20 +175,27 @@ def _values(data: list[Any], dtype: np.dtype[Any]) -> Array:
     """
     if dtype.kind == "f":
         return _floats(data, dtype)
+    if isinstance(data, np.ndarray):
+        return data.astype(dtype)
     return np.array(_flat(data, *_KINDS.get(dtype.kind, (int, "whole numbers"))), dtype)
 
 
-def _floats(data: list[Any], dtype: np.dtype[Any]) -> Array:
+def _floats(data: list[Any] | Array, dtype: np.dtype[Any]) -> Array:
     """numpy would read texts and truth values as numbers, and take what is too large for infinity,
     which JSON does not have."""
-    values = _flat_floats(data)
-    if values is None:
-        _check_numbers(data)
-        values = np.array(data, np.float64)
+    values = data if isinstance(data, np.ndarray) else _floats_of(data)
     with np.errstate(over="ignore"):
         values = values.astype(dtype, copy=False)
     if np.isinf(values).any():
         raise ValueError("there are values that are too large for it")
+    return values
+
+
+def _floats_of(data: list[Any]) -> Array:
+    values = _flat_floats(data)
+    if values is None:
+        _check_numbers(data)
+        values = np.array(data, np.float64)
     return values
 
 
