@@ -3,7 +3,9 @@
     python -m benchmarks.serving --quick
 
 Every server runs on one core, what puts load on it on another, 8 connections, one image of 3 x 32 x
-32 (12 KB, 34 KB as JSON) a request. The limit is ONNX Runtime alone in a loop on the server's core.
+32 (12 KB, 34 KB as JSON) a request. The limit is ONNX Runtime alone in a loop on the server's core;
+what no server in one process can pass is that and the system's calls to receive and to send, which
+are a contender of their own: sockets alone.
 Each contender is started anew in each round, the rounds go in turn; medians over rounds are told.
 Two models: the smallest, of dense layers, and a convolutional one of about 0.3 ms.
 """
@@ -35,6 +37,7 @@ from benchmarks.serving_models import MIDDLE, SHAPE, SMALL, alone, make_models
 from benchmarks.serving_peers import PEERS, Peer, environment
 
 START_S = 120.0
+SOCKETS = "sockets alone"
 OPEN_SHARE = 0.5  # of the rate of the closed loop
 
 LEAST_SHARE = {SMALL: 0.55, MIDDLE: 0.9}
@@ -76,7 +79,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models = make_models(folder, options.seed)
-        servers = _ours(_database(folder)) | _peers(models, options.without_peers)
+        servers = _sockets(models) | _ours(_database(folder))
+        servers |= _peers(models, options.without_peers)
         for model, path in models.items():
             limits, runs = _measured(servers, model, path, (seconds, rounds, options.seed))
             _print(model, limits, runs)
@@ -118,6 +122,18 @@ def _ours(database: Path) -> dict[str, Server]:
     return {
         "ours, binary": Server(command, _binary_post, ready),
         "ours, JSON": Server(command, lambda m, p: _json_post(p, f"/v2/models/{m}/infer"), ready),
+    }
+
+
+def _sockets(models: Mapping[str, Path]) -> dict[str, Server]:
+    """Receives, runs and sends."""
+    program = [sys.executable, "-m", "benchmarks.serving_sockets"]
+    return {
+        SOCKETS: Server(
+            lambda _, model, port: [*program, str(models[model]), str(port)],
+            _binary_post,
+            lambda _: "/",
+        )
     }
 
 
@@ -300,6 +316,8 @@ def _figures(model: str, limits: list[Load], runs: Mapping[str, list[Run]]) -> d
         "limit_rps": limit,
         "binary_rps": binary.per_second,
         "binary_share": binary.per_second / limit,
+        "sockets_share": rates[SOCKETS] / limit,
+        "binary_of_sockets": binary.per_second / rates[SOCKETS],
         "binary_p50_ms": binary.p50_ms,
         "binary_p99_ms": binary.p99_ms,
         "json_rps": json_rps,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from sommelier.runtime.server.http_messages import REASONS, HttpRequest, HttpResponse
+from sommelier.runtime.server.known_head import KnownHead, known_head
 
 if TYPE_CHECKING:
     from sommelier.runtime.server.http_server import HttpServer
@@ -43,6 +44,7 @@ class HttpConnection(asyncio.Protocol):
         "_headers",
         "_in_headers",
         "_keep_alive",
+        "_known",
         "_loop",
         "_parser",
         "_paused",
@@ -69,6 +71,7 @@ class HttpConnection(asyncio.Protocol):
         self._paused = False
         self._swallowed = -1  # bytes since no more requests are taken; -1: they are
         self._keep_alive = True
+        self._known: KnownHead | None = None
         self._cancel: Callable[[], None] | None = None
         self._buffered = self._size = self._header_bytes = 0
         self._target = b""
@@ -106,6 +109,29 @@ class HttpConnection(asyncio.Protocol):
         if self._swallowed >= 0:
             self._swallow(len(data))
             return
+        if self._reading:
+            self._parse(data)
+        elif not self._is_known(data):
+            pending = len(self._pending)
+            self._parse(data)
+            if len(self._pending) == pending + 1 and self._swallowed < 0 and not self._reading:
+                self._known = known_head(data, self._pending[-1])
+        self._answer_next()
+
+    def _is_known(self, data: bytes) -> bool:
+        """Takes a request whose head came before, as the parser would."""
+        if self._known is None or (request := self._known.request(data)) is None:
+            return False
+        size = len(request.body)
+        if not self._server.room.take(size):
+            self._server.room.give(size)
+            return False
+        self._buffered += size
+        self._read_until = math.inf
+        self._pending.append(request)
+        return True
+
+    def _parse(self, data: bytes) -> None:
         in_headers = self._in_headers
         try:
             self._parser.feed_data(data)
@@ -121,7 +147,6 @@ class HttpConnection(asyncio.Protocol):
             self._header_bytes += len(data)
             if self._header_bytes > self._server.limits.headers:
                 self._refuse(431, self._too_many_bytes)
-        self._answer_next()
 
     def pause_writing(self) -> None:
         self._write_until = self._loop.time() + self._server.limits.write_s

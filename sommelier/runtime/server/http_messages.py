@@ -64,7 +64,8 @@ Reply = Callable[[HttpResponse], None]
 class Handler:
     """Who answers, in the thread of the event loop.
 
-    admit : looks at the headers before the body is read; a response refuses it. answer : calls
+    admit : looks at the headers before the body is read; a response refuses it. A head that was
+    admitted is not asked about again when it comes again on its connection. answer : calls
     its second argument once, at once or later; it returns what gives the request up when the
     client is gone, or None. error : the response for what HTTP itself refuses.
     """

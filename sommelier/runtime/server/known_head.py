@@ -1,0 +1,43 @@
+"""Requests that begin as the one before on their connection: they are not parsed again.
+
+Clients send the same head again and again; to compare its bytes takes a hundredth of the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sommelier.runtime.server.http_messages import HttpRequest, HttpResponse
+
+LARGEST = 1 << 20  # bytes of a request; what is larger comes in parts
+_END = b"\r\n\r\n"
+_OTHERWISE = (b"transfer-encoding", b"expect", b"upgrade")  # the body does not end with its length
+
+
+@dataclass(frozen=True, slots=True)
+class KnownHead:
+    """text : with the empty line behind it. size : of the whole request. like : one that had it."""
+
+    text: bytes
+    size: int
+    like: HttpRequest
+
+    def request(self, data: bytes) -> HttpRequest | None:
+        """The request that these bytes are, if they are one with this head and nothing else."""
+        if len(data) != self.size or not data.startswith(self.text):
+            return None
+        like = self.like
+        return HttpRequest(like.method, like.path, like.headers, data[len(self.text) :])
+
+
+def known_head(data: bytes, parsed: HttpRequest | HttpResponse) -> KnownHead | None:
+    """Of the request that was parsed from these bytes and no others, which were answered by keeping
+    the connection; None where it is not to be known by its bytes alone."""
+    if isinstance(parsed, HttpResponse) or len(data) > LARGEST:
+        return None
+    end = data.find(_END) + len(_END)
+    headers = parsed.headers
+    if len(data) - end != len(parsed.body) or any(name in headers for name in _OTHERWISE):
+        return None
+    like = HttpRequest(parsed.method, parsed.path, headers)
+    return KnownHead(data[:end], len(data), like)
