@@ -4,8 +4,8 @@
 
 No HTTP is read: every request of a connection is as long as its first one, its last bytes are the
 tensor, and the answer is the bytes of the output behind a head that never changes. What a real
-server on this machine has less than this is its own work; what this has less than ONNX Runtime alone
-is the system's, whose two calls a request cost 10 to 35 us.
+server has less than this is its own work; what this has less than ONNX Runtime alone is the
+system's, whose two calls a request cost 10 to 35 us.
 """
 
 from __future__ import annotations

@@ -98,23 +98,24 @@ class Decision:
     @property
     def reason(self) -> str:
         """Why, in words; made when asked for, not while the request waits."""
-        return self.rule.format(**{name: _TOLD[name](self) for name in _names(self.rule)})
+        return "".join(text + told(self) for text, told in _parts(self.rule))
 
 
-_TOLD: Mapping[str, Callable[[Decision], object]] = {
+_TOLD: Mapping[str | None, Callable[[Decision], str]] = {
+    None: lambda _: "",
     "model": lambda d: d.model,
     "mean": lambda d: f"{d.expected_ms:.3g} ms",
     "bound": lambda d: f"{d.expected_ms + 2 * d.deviation_ms:.3g} ms",
     "budget": lambda d: "no deadline" if d.budget_ms == math.inf else f"{d.budget_ms:.3g} ms",
-    "waiting": lambda d: d.waiting,
+    "waiting": lambda d: str(d.waiting),
     "probability": lambda d: f"{d.probability:.1%}",
 }
 
 
 @lru_cache(maxsize=256)
-def _names(rule: str) -> tuple[str, ...]:
-    """The fields of a template."""
-    return tuple(name for _, name, _, _ in Formatter().parse(rule) if name)
+def _parts(rule: str) -> tuple[tuple[str, Callable[[Decision], str]], ...]:
+    """Texts of a template, each with what follows it."""
+    return tuple((text, _TOLD[name]) for text, name, _, _ in Formatter().parse(rule))
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,8 @@ class ModelPool:
         self._cache = cache
         self._clock = clock
         self._entries: dict[str, Entry] = {}
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._turn = threading.Lock()  # who makes room; taken before _changed
         self._loaders = ThreadPoolExecutor(self.rules.loaders, thread_name_prefix="model-loader")
         self._closed = threading.Event()
@@ -181,14 +182,14 @@ class ModelPool:
 
     def acquire(self, name: str) -> Predictor | None:
         """The model for one run, to be followed by `release`; None if it is not loaded."""
-        with self._changed:
+        with self._lock:
             entry, now_s = self._entry(name), self._clock()
             entry.rate.used(now_s)  # who asks in vain counts too
             return leased(entry, now_s)
 
     def release(self, name: str) -> None:
         """The end of a run that `acquire` began."""
-        with self._changed:
+        with self._lock:
             entry = self._entry(name)
             assert entry.leases > 0, "acquire comes first"
             entry.leases -= 1

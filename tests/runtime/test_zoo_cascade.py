@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,9 @@ IMAGES, HALF = 1_600, 800
 
 
 @pytest.mark.zoo
-def test_a_real_cascade_keeps_its_promise_on_new_images_and_saves_the_teacher_work() -> None:
-    zoo = Path(os.environ["SOMMELIER_ZOO"])
+def test_a_real_cascade_keeps_its_promise_on_new_images_and_saves_the_teacher_work(
+    zoo: Path,
+) -> None:
     pixels = np.load(zoo / "data" / "cifar10_test.npz")["x"][:IMAGES]
     sessions = {name: open_session(zoo / "onnx" / f"{name}.onnx", 1) for name in NAMES}
 

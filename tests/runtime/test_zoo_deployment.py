@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from pathlib import Path
@@ -21,9 +20,10 @@ NAMES = ("cifar10_resnet56", "cifar10_resnet20")
 IMAGES = 8
 
 
-def test_real_models_answer_by_deadline_and_are_switched_under_load(tmp_path: Path) -> None:
+def test_real_models_answer_by_deadline_and_are_switched_under_load(
+    zoo: Path, tmp_path: Path
+) -> None:
     """Each answer is bit for bit that of the model it names, asked alone."""
-    zoo = Path(os.environ["SOMMELIER_ZOO"])
     images = np.load(zoo / "data" / "cifar10_test.npz")["x"][:IMAGES]
     inputs = prepared(NAMES[0], images)
     files = {name: ServedModel.of_file(zoo / "onnx" / f"{name}.onnx") for name in NAMES}

@@ -1,17 +1,16 @@
 """What a serving process tells Prometheus, in its text format.
 
-Per request three histograms and two counters are touched: 1.3 microseconds, 5 with
-prometheus_client. All else is read from the deployments and the pool when
+What requests became is counted in tallies; all else is read from the deployments and the pool when
 somebody asks. Names are Triton's with our prefix and mean the same; durations are microseconds.
 """
 
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from sommelier.runtime.server.statistics import BOUNDS_US, Histogram, Tally
 
 if TYPE_CHECKING:
     from sommelier.runtime.answers import Answer
@@ -20,77 +19,23 @@ if TYPE_CHECKING:
     from sommelier.runtime.pool_entries import ModelState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-BOUNDS_US = (*(step * 10**power for power in range(1, 7) for step in (1, 2, 5)), 10**7)
-"""Upper bounds of the buckets: 10 microseconds to 10 seconds."""
-FAILURES = {429: "REJECTED", 503: "REJECTED", 504: "REJECTED", 499: "CANCELED", 500: "BACKEND"}
-"""Reasons of failures by status, in Triton's words; any other status, the client's fault, is OTHER.
-"""
 
 Labels = Mapping[str, str]
 Sample = tuple[str, Labels, float]  # what follows the family's name, labels, value
 _Family = tuple[str, str, str, Sequence[Sample]]  # name without prefix, kind, help, samples
 
 
-class Histogram:
-    """How many values fell between bounds, and their sum. Its user holds a lock."""
-
-    __slots__ = ("counts", "total")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS_US) + 1)
-        self.total = 0.0
-
-    def add(self, value: float) -> None:
-        self.counts[bisect_left(BOUNDS_US, value)] += 1
-        self.total += value
-
-    def samples(self, labels: Labels) -> list[Sample]:
-        """Cumulative counts, sum and count, as Prometheus wants them."""
-        rows: list[Sample] = []
-        below = 0
-        for bound, count in zip((*BOUNDS_US, "+Inf"), self.counts, strict=True):
-            below += count
-            rows.append(("_bucket", {**labels, "le": str(bound)}, below))
-        return [*rows, ("_sum", labels, self.total), ("_count", labels, below)]
-
-
-@dataclass(slots=True, eq=False)
-class _Served:
-    """What became of the requests to one deployment."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    request: Histogram = field(default_factory=Histogram)
-    queue: Histogram = field(default_factory=Histogram)
-    compute: Histogram = field(default_factory=Histogram)
-    samples: int = 0
-    decisions: dict[tuple[str, str], int] = field(default_factory=dict)
-    failures: dict[str, int] = field(default_factory=dict)
-
-
 class Metrics:
-    """Counts requests as they end, and writes everything down when asked. Safe for threads."""
+    """The tally of every name that was ever served, and all of it in writing. Safe for threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._served: dict[str, _Served] = {}
+        self._tallies: dict[str, Tally] = {}
 
-    def answered(self, deployment: str, answer: Answer, total_ms: float) -> None:
-        """Count an answer. total_ms : from the request's arrival, reading it included."""
-        served = self._of(deployment)
-        key = (answer.model, decision_class(answer))
-        with served.lock:
-            served.request.add(total_ms * 1e3)
-            served.queue.add(answer.queue_ms * 1e3)
-            served.compute.add(answer.infer_ms * 1e3)
-            served.samples += answer.samples
-            served.decisions[key] = served.decisions.get(key, 0) + 1
-
-    def refused(self, deployment: str, status: int) -> None:
-        """Count a request that got no answer. status : as in ProtocolError."""
-        served = self._of(deployment)
-        reason = FAILURES.get(status, "OTHER")
-        with served.lock:
-            served.failures[reason] = served.failures.get(reason, 0) + 1
+    def tally(self, deployment: str) -> Tally:
+        """Of one name; it goes on when the name is served again."""
+        with self._lock:
+            return self._tallies.setdefault(deployment, Tally())
 
     def text(self, states: Iterable[DeploymentState], pool: ModelPool) -> str:
         """All metrics at this moment. states : of the deployments that are served."""
@@ -98,25 +43,18 @@ class Metrics:
         families = [*self._requests(), *_deployments(states), *_pool(pool)]
         return "\n".join(line for family in families for line in _lines(*family)) + "\n"
 
-    def _of(self, deployment: str) -> _Served:
-        found = self._served.get(deployment)
-        if found is None:
-            with self._lock:
-                found = self._served.setdefault(deployment, _Served())
-        return found
-
     def _requests(self) -> list[_Family]:
         with self._lock:
-            known = dict(self._served)
+            known = dict(self._tallies)
         success: list[Sample] = []
         failure: list[Sample] = []
         count: list[Sample] = []
         decisions: list[Sample] = []
         histograms: dict[str, list[Sample]] = {"request": [], "queue": [], "compute": []}
-        for name, served in known.items():
+        for name, tally in known.items():
             labels = {"deployment": name}
-            with served.lock:
-                success.append(("", labels, sum(served.request.counts)))
+            with tally.counts() as served:
+                success.append(("", labels, served.answers))
                 count.append(("", labels, served.samples))
                 failure += [
                     ("", {**labels, "reason": reason}, n) for reason, n in served.failures.items()
@@ -126,7 +64,7 @@ class Metrics:
                     for (model, reason), n in served.decisions.items()
                 ]
                 for kind, rows in histograms.items():
-                    rows += getattr(served, kind).samples(labels)
+                    rows += histogram_rows(getattr(served, kind), labels)
         return [
             ("inference_request_success_total", "counter", "Requests answered", success),
             ("inference_request_failure_total", "counter", "Requests without an answer", failure),
@@ -144,6 +82,16 @@ _DURATIONS = (
     ("queue", "queue", "Time a request waited for a model"),
     ("compute_infer", "compute", "Time models ran for a request"),
 )
+
+
+def histogram_rows(of: Histogram, labels: Labels) -> list[Sample]:
+    """Cumulative counts, sum and count, as Prometheus wants them."""
+    rows: list[Sample] = []
+    below = 0
+    for bound, count in zip((*BOUNDS_US, "+Inf"), of.counts, strict=True):
+        below += count
+        rows.append(("_bucket", {**labels, "le": str(bound)}, below))
+    return [*rows, ("_sum", labels, of.total), ("_count", labels, below)]
 
 
 def decision_class(answer: Answer) -> str:

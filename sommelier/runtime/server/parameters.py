@@ -32,7 +32,10 @@ def wishes(parameters: Mapping[str, Any]) -> Wishes:
     `sommelier_deadline_ms` goes before it. Raises ProtocolError for values that make no sense, for
     a `sommelier_...` that does not exist, and for sequences, which no model here can follow.
     """
-    if not any(name in _KNOWN or name.startswith("sommelier_") for name in parameters):
+    for name in parameters:
+        if name in _KNOWN or name.startswith("sommelier_"):
+            break
+    else:
         return {"deadline_ms": None, "priority": 0, "min_accuracy": None}
     for name in parameters:
         if name.startswith("sommelier_") and name not in _OURS:

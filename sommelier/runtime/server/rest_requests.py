@@ -24,6 +24,7 @@ from sommelier.runtime.server.rest_inference import (
     encode_response,
 )
 from sommelier.runtime.server.sentinel import Sentinel
+from sommelier.runtime.server.served import Served
 from sommelier.runtime.server.service import ModelService
 from sommelier.runtime.server.telling import as_protocol_error
 
@@ -106,7 +107,7 @@ class Inference:
 
     def _begin(self, encoding: bytes) -> None:
         try:
-            self._place.service.expect(self._target.model, self._target.version)
+            served = self._place.service.expect(self._target.model, self._target.version)
             body = self._request.body
             if encoding:
                 body = decompressed(body, encoding, self._place.body)
@@ -116,7 +117,7 @@ class Inference:
                 metadata = self._place.service.metadata(target.model, target.version)
                 target = replace(target, inputs=tuple(metadata["inputs"]))
             asked, self._form = decode_request(body, length, target)
-            answer = self._at_once(asked)
+            answer = self._at_once(asked, served)
             if answer is not None:
                 self._encode(answer)
                 return
@@ -128,14 +129,16 @@ class Inference:
             future.cancel()
         future.add_done_callback(self._done)
 
-    def _at_once(self, asked: InferRequest) -> InferResponse | None:
+    def _at_once(self, asked: InferRequest, served: Served) -> InferResponse | None:
         """The answer of a model so quick that to wake another thread would take longer."""
         place = self._place
         if get_ident() != place.thread or (place.away and place.is_away(asked.model)):
             return None
         sentinel = place.sentinel
         try:
-            return place.service.answer_now(asked, at_most_ms=QUICK_MS, begun=sentinel.begun)
+            return place.service.answer_now(
+                asked, at_most_ms=QUICK_MS, begun=sentinel.begun, served=served
+            )
         finally:
             if sentinel.ended():
                 place.send_away(asked.model)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sommelier.deployment_records import DeployedModel, Deployment, DeploymentOptions
 from sommelier.runtime.deployment import RunningDeployment
 from sommelier.runtime.pool_entries import READY
-from sommelier.runtime.server.statistics import ServedStatistics
+from sommelier.runtime.server.statistics import Tally
 
 if TYPE_CHECKING:
     from sommelier.runtime.pool import ModelPool
@@ -35,10 +35,10 @@ def single_model(
 
 @dataclass(slots=True, eq=False)
 class Served:
-    """unloaded : a client unloaded it. warm : it was ready once."""
+    """tally : of its requests. unloaded : a client unloaded it. warm : it was ready once."""
 
     running: RunningDeployment
-    statistics: ServedStatistics
+    tally: Tally
     unloaded: bool = False
     warm: bool = False
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sommelier.errors import SommelierError
 from sommelier.runtime.deployment import RunningDeployment
-from sommelier.runtime.server.metrics import Metrics
+from sommelier.runtime.server.metrics import Metrics, decision_class
 from sommelier.runtime.server.parameters import Wishes, wishes
 from sommelier.runtime.server.protocol import (
     BAD_REQUEST,
@@ -29,7 +29,7 @@ from sommelier.runtime.server.protocol import (
     ProtocolError,
 )
 from sommelier.runtime.server.served import Served
-from sommelier.runtime.server.statistics import RefusalLog, ServedStatistics
+from sommelier.runtime.server.statistics import Answered, RefusalLog
 from sommelier.runtime.server.telling import (
     as_protocol_error,
     check_outputs,
@@ -86,7 +86,7 @@ class ModelService:
     def add(self, running: RunningDeployment) -> None:
         """Serve a deployment from now on. One thread at a time adds and removes."""
         name = running.name
-        self._served = {**self._served, name: Served(running, ServedStatistics(name, VERSION))}
+        self._served = {**self._served, name: Served(running, self.metrics.tally(name))}
 
     def remove(self, name: str) -> None:
         """Serve a name no more: 404 to requests from now on. What was accepted is answered, for
@@ -132,14 +132,23 @@ class ModelService:
             "outputs": [tensor_metadata(spec) for spec in running.outputs],
         }
 
-    def expect(self, name: str, version: str = "") -> None:
-        """Raises ProtocolError unless requests for this name are taken; before they are read."""
-        self._expect(self._find(name, version))
+    def expect(self, name: str, version: str = "") -> Served:
+        """Who answers requests for this name; before they are read. Raises ProtocolError where none
+        are taken."""
+        served = self._find(name, version)
+        if self._refusing or served.unloaded:
+            refused = (
+                ProtocolError(UNAVAILABLE, "the server is shutting down")
+                if self._refusing
+                else _not_ready(served)
+            )
+            raise self._failed(served, time.perf_counter_ns(), refused)
+        return served
 
     def statistics(self, name: str | None = None, version: str = "") -> dict[str, Any]:
         """`model_stats` of one name or of all."""
         served = [self._find(name, version)] if name else list(self._served.values())
-        return {"model_stats": [s.statistics.to_json() for s in served]}
+        return {"model_stats": [s.tally.to_json(s.running.name, VERSION) for s in served]}
 
     def metrics_text(self) -> str:
         """What Prometheus reads."""
@@ -200,9 +209,9 @@ class ModelService:
         Raises ProtocolError, at once or by the future.
         """
         started = time.perf_counter_ns()
-        served = self._find(request.model, request.version)
+        served = self.expect(request.model, request.version)
         try:
-            wish = self._admitted(served, request)
+            wish = self._wishes(served, request)
             ticket = served.running.submit(request.inputs, outputs=request.outputs or None, **wish)
         except Exception as error:
             raise self._failed(served, started, error) from error
@@ -212,9 +221,9 @@ class ModelService:
     def infer(self, request: InferRequest) -> InferResponse:
         """The answer, in the caller's thread where nothing waits. Raises ProtocolError."""
         started = time.perf_counter_ns()
-        served = self._find(request.model, request.version)
+        served = self.expect(request.model, request.version)
         try:
-            wish = self._admitted(served, request)
+            wish = self._wishes(served, request)
             answer = served.running.infer(request.inputs, outputs=request.outputs or None, **wish)
         except Exception as error:
             raise self._failed(served, started, error) from error
@@ -226,17 +235,19 @@ class ModelService:
         *,
         at_most_ms: float,
         begun: Callable[[Cancellable], None],
+        served: Served | None = None,
     ) -> InferResponse | None:
         """The answer if it can be had in this thread at once, in at most so long on average; None,
         and nothing has happened, if not.
 
         begun : gets what ends the run when it takes longer after all; then the answer is None too.
-        Raises ProtocolError.
+        served : as `expect` has just said. Raises ProtocolError.
         """
         started = time.perf_counter_ns()
-        served = self._find(request.model, request.version)
+        if served is None:
+            served = self.expect(request.model, request.version)
         try:
-            wish = self._admitted(served, request)
+            wish = self._wishes(served, request)
             answer = served.running.try_infer(
                 request.inputs,
                 at_most_ms=at_most_ms,
@@ -286,14 +297,7 @@ class ModelService:
             )
         return served
 
-    def _expect(self, served: Served) -> None:
-        if self._refusing:
-            raise ProtocolError(UNAVAILABLE, "the server is shutting down")
-        if served.unloaded:
-            raise _not_ready(served)
-
-    def _admitted(self, served: Served, request: InferRequest) -> Wishes:
-        self._expect(served)
+    def _wishes(self, served: Served, request: InferRequest) -> Wishes:
         if request.outputs:
             check_outputs(request, served.running.outputs)
         return wishes(request.parameters)
@@ -319,19 +323,20 @@ class ModelService:
         name = request.model
         response = InferResponse(name, VERSION, request.id, answer.outputs, decision(answer))
         now = time.perf_counter_ns()
-        served.statistics.succeeded(
-            answer.samples, now - started, int(answer.queue_ms * 1e6), submitted - started,
+        ns = (
+            now - started, int(answer.queue_ms * 1e6), submitted - started,
             int(answer.infer_ms * 1e6), now - made,
         )  # fmt: skip
-        self.metrics.answered(name, answer, (now - started) / 1e6)
+        served.tally.answered(
+            Answered(answer.model, decision_class(answer), answer.samples, time.time(), ns)
+        )
         return response
 
     def _failed(self, served: Served, started: int, error: BaseException) -> ProtocolError:
         """What the client is told of an error, which is counted."""
         failure = as_protocol_error(error)
         name = served.running.name
-        served.statistics.failed(time.perf_counter_ns() - started)
-        self.metrics.refused(name, failure.status)
+        served.tally.failed(failure.status, time.perf_counter_ns() - started)
         if failure.status == INTERNAL:
             logger.error("%s failed", name, exc_info=error)
         elif failure.status not in (BAD_REQUEST, CANCELLED):

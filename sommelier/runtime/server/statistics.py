@@ -5,69 +5,148 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from operator import add
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
 LOG_EVERY_S = 60.0
-_PHASES = ("success", "queue", "compute_input", "compute_infer", "compute_output")
+AT_ONCE = 16  # answers that are counted together: one in so many requests pays for all
+BOUNDS_US = (*(step * 10**power for power in range(1, 7) for step in (1, 2, 5)), 10**7)
+"""Upper bounds of the buckets of histograms: 10 microseconds to 10 seconds."""
+FAILURES = {429: "REJECTED", 503: "REJECTED", 504: "REJECTED", 499: "CANCELED", 500: "BACKEND"}
+"""Reasons of failures by status, in Triton's words; any other status, the client's fault, is OTHER.
+"""
 
 
-class ServedStatistics:
-    """Counts and durations of one name. Safe for threads.
+class Histogram:
+    """How many values fell between bounds, and their sum. Its user holds a lock."""
 
-    `compute_input` is the time to check a request and put it in the queue, `compute_output` the
-    time to make its answer up; a transport's own time is in neither.
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS_US) + 1)
+        self.total = 0.0
+
+    def add(self, us: float) -> None:
+        self.counts[bisect_left(BOUNDS_US, us)] += 1
+        self.total += us
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What is counted of an answer. reason : why this model answered, in one of a few words. at_s :
+    when, since 1970. ns : durations, of the whole, in the queue, to check the request and put it in
+    the queue, of the models, and to make the answer up; a transport's own time is in none."""
+
+    model: str
+    reason: str
+    samples: int
+    at_s: float
+    ns: tuple[int, int, int, int, int]
+
+
+@dataclass(slots=True)
+class Counts:
+    """Of one name, since the start. request, queue, compute : durations, us. decisions : answers by
+    model and reason. failures : by reason, in Triton's words."""
+
+    request: Histogram = field(default_factory=Histogram)
+    queue: Histogram = field(default_factory=Histogram)
+    compute: Histogram = field(default_factory=Histogram)
+    answers: int = 0
+    samples: int = 0
+    input_ns: int = 0
+    output_ns: int = 0
+    last_s: float = 0.0
+    failed_ns: int = 0
+    decisions: dict[tuple[str, str], int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+
+    def add(self, answer: Answered) -> None:
+        total, queue, given, infer, made = answer.ns
+        self.request.add(total / 1e3)
+        self.queue.add(queue / 1e3)
+        self.compute.add(infer / 1e3)
+        self.answers += 1
+        self.samples += answer.samples
+        self.input_ns += given
+        self.output_ns += made
+        self.last_s = max(self.last_s, answer.at_s)
+        key = answer.model, answer.reason
+        self.decisions[key] = self.decisions.get(key, 0) + 1
+
+
+class Tally:
+    """Counts what becomes of requests to one name. Safe for threads.
+
+    Answers are counted several at once, and all before anything is told: what is counted in a row
+    finds its code and its numbers in the processor's caches, where a model's weights have driven
+    them out between two requests.
     """
 
-    def __init__(self, name: str, version: str) -> None:
-        self._name = name
-        self._version = version
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._answers = self._samples = self._failures = self._failures_ns = 0
-        self._ns = [0] * len(_PHASES)
-        self._last_s = 0.0
+        self._late: deque[Answered] = deque()
+        self._counts = Counts()
 
-    def succeeded(self, samples: int, *ns: int) -> None:
-        """Count an answer. ns : durations of the whole, in the queue, and of the three
-        `compute_...`."""
+    def answered(self, answer: Answered) -> None:
+        """Count an answer, soon."""
+        self._late.append(answer)
+        if len(self._late) >= AT_ONCE:
+            with self._lock:
+                self._settle()
+
+    def failed(self, status: int, ns: int) -> None:
+        """Count a request that got no answer. status : as in ProtocolError."""
+        reason = FAILURES.get(status, "OTHER")
         with self._lock:
-            self._answers += 1
-            self._samples += samples
-            self._ns = list(map(add, self._ns, ns))
-            self._last_s = time.time()
+            failures = self._counts.failures
+            failures[reason] = failures.get(reason, 0) + 1
+            self._counts.failed_ns += ns
 
-    def failed(self, ns: int) -> None:
-        """Count a request that got no answer."""
+    @contextmanager
+    def counts(self) -> Iterator[Counts]:
+        """All that was counted, still while it is looked at."""
         with self._lock:
-            self._failures += 1
-            self._failures_ns += ns
+            self._settle()
+            yield self._counts
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, name: str, version: str) -> dict[str, Any]:
         """One entry of `model_stats`."""
-        with self._lock:
-            phases = {
-                phase: {"count": self._answers, "ns": ns}
-                for phase, ns in zip(_PHASES, self._ns, strict=True)
+        with self.counts() as counts:
+            ns = {
+                "success": counts.request.total * 1e3,
+                "queue": counts.queue.total * 1e3,
+                "compute_input": counts.input_ns,
+                "compute_infer": counts.compute.total * 1e3,
+                "compute_output": counts.output_ns,
             }
-            failed = {"count": self._failures, "ns": self._failures_ns}
             none = {"count": 0, "ns": 0}
+            phases = {
+                **{p: {"count": counts.answers, "ns": round(value)} for p, value in ns.items()},
+                "fail": {"count": sum(counts.failures.values()), "ns": counts.failed_ns},
+                "cache_hit": none,
+                "cache_miss": none,
+            }
             return {
-                "name": self._name,
-                "version": self._version,
-                "last_inference": int(self._last_s * 1e3),
-                "inference_count": self._samples,
-                "execution_count": self._answers,
-                "inference_stats": {
-                    **phases,
-                    "fail": failed,
-                    "cache_hit": none,
-                    "cache_miss": none,
-                },
+                "name": name,
+                "version": version,
+                "last_inference": int(counts.last_s * 1e3),
+                "inference_count": counts.samples,
+                "execution_count": counts.answers,
+                "inference_stats": phases,
                 "batch_stats": [],
             }
+
+    def _settle(self) -> None:
+        """With the lock."""
+        while self._late:
+            self._counts.add(self._late.popleft())
 
 
 class RefusalLog:

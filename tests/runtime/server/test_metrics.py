@@ -15,9 +15,10 @@ from sommelier.runtime.deployment import RunningDeployment
 from sommelier.runtime.policy import Decision
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.pool_entries import PoolRules
-from sommelier.runtime.server.metrics import BOUNDS_US, Histogram, Metrics, decision_class
+from sommelier.runtime.server.metrics import Metrics, decision_class, histogram_rows
 from sommelier.runtime.server.protocol import InferRequest, ProtocolError
 from sommelier.runtime.server.service import ModelService
+from sommelier.runtime.server.statistics import BOUNDS_US, Answered, Histogram, Tally
 from sommelier.runtime.session_cache import ServedModel, SessionCache
 from sommelier.runtime.sessions import SessionSettings
 from tests.factories import tiny_classifier
@@ -125,7 +126,8 @@ def test_buckets_hold_what_is_at_most_their_bound() -> None:
     values = [0.0, 10.0, 10.1, 50.0, 9e6, 1e7, 1e9]
     for value in values:
         histogram.add(value)
-    rows = {(suffix, labels.get("le")): value for suffix, labels, value in histogram.samples({})}
+    told = histogram_rows(histogram, {})
+    rows = {(suffix, labels.get("le")): value for suffix, labels, value in told}
     for bound in BOUNDS_US:
         assert rows["_bucket", str(bound)] == sum(value <= bound for value in values)
     assert rows["_bucket", "+Inf"] == rows["_count", None] == len(values)
@@ -134,14 +136,38 @@ def test_buckets_hold_what_is_at_most_their_bound() -> None:
 
 def test_no_count_is_lost_among_threads(pool: ModelPool) -> None:
     metrics = Metrics()
-    answer = _answer()
+    answer = Answered("m", "balanced", 1, 0.0, (10**6, 0, 0, 0, 0))
     with ThreadPoolExecutor(8) as threads:
         for _ in range(8):
-            threads.submit(lambda: [metrics.answered("d", answer, 1.0) for _ in range(2000)])
+            threads.submit(lambda: [metrics.tally("d").answered(answer) for _ in range(2000)])
     found = read(metrics.text([], pool))
     labels = (("deployment", "d"),)
     assert found["sommelier_inference_request_success_total", labels] == 16_000
     assert found["sommelier_inference_request_duration_us_sum", labels] == 16_000 * 1e3
+
+
+def test_what_was_counted_late_is_told_at_once() -> None:
+    """After any number of answers, also within what is counted together."""
+    tally, last_s = Tally(), 0.0
+    for count in range(1, 40):
+        last_s = float(count)
+        tally.answered(Answered("m", "fixed", 2, last_s, (5000, 1000, 500, 3000, 100)))
+        told = tally.to_json("d", "1")
+        assert told["execution_count"] == count
+        assert told["inference_count"] == 2 * count
+        assert told["last_inference"] == last_s * 1e3
+        phases = told["inference_stats"]
+        assert phases["success"] == {"count": count, "ns": 5000 * count}
+        assert phases["compute_input"] == {"count": count, "ns": 500 * count}
+    tally.failed(429, 7)
+    assert tally.to_json("d", "1")["inference_stats"]["fail"] == {"count": 1, "ns": 7}
+
+
+def test_a_name_that_is_served_again_goes_on_counting() -> None:
+    metrics = Metrics()
+    metrics.tally("d").failed(503, 1)
+    assert metrics.tally("d") is metrics.tally("d")
+    assert metrics.tally("e") is not metrics.tally("d")
 
 
 @pytest.mark.parametrize(
