@@ -82,11 +82,21 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, slots=True)
+class Conversion:
+    """That a model is not ONNX yet. format : a key of analysis.conversion.CONVERTERS, such as
+    'torchscript'; options : plain values that its converter understands."""
+
+    format: str
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """A model found by a connector: a local file, or declared metadata without weights.
 
     path is None for metadata-only rows. `declared` holds facts its source states, with the keys
     task, family, license, tags, labels, preprocessing, output_kind, producer, created, note.
+    conversion : what makes ONNX of the file or folder at `path`, if that is needed.
     """
 
     name: str
@@ -96,6 +106,7 @@ class Artifact:
     path: Path | None
     declared: Mapping[str, object] = field(default_factory=dict)
     measurements: tuple[Measurement, ...] = ()
+    conversion: Conversion | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,15 +396,3 @@ class TextPredicate:
     column: str
     operator: str
     values: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class StageReport:
-    """One stage of the filter pipeline: what went in, what came out, how long it took."""
-
-    name: str
-    detail: str
-    rows_in: int
-    rows_out: int
-    milliseconds: float
-    unknown: int = 0

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sommelier.engine.options import Many
@@ -15,7 +17,7 @@ from sommelier.grammar import nodes
 from sommelier.records import Artifact, Measurement, ModelRecord, Rejection
 
 if TYPE_CHECKING:
-    from sommelier.analysis.inspection import Inspection
+    from sommelier.analysis.inspection import Inspection, Inspector
     from sommelier.connection.connection import Connection
 
 Progress = Callable[[str, int, int | None, str | None], None]
@@ -157,17 +159,41 @@ def _store_all(
                     continue
                 if progress is not None:
                     progress("importing", done, None, item.name)
-                try:
-                    inspection = inspector.inspect(item)
-                except RejectedModelError as error:
-                    where = item.revision or item.name
-                    _reject(db, Rejection(item.source, where, str(error)), summary)
+                with _as_onnx(item, cancelled) as ready:
+                    accepted = _accepted(db, inspector, ready, copy=copy or ready is not item)
+                if isinstance(accepted, Rejection):
+                    _reject(db, accepted, summary)
                     continue
-                waiting.append(_with_artifact(db, Found(item, inspection), copy=copy))
-                if item.path is not None or len(waiting) >= ROWS_PER_TRANSACTION:
+                waiting.append(accepted)
+                if accepted.item.path is not None or len(waiting) >= ROWS_PER_TRANSACTION:
                     _store(db, waiting, summary)
     finally:
         _store(db, waiting, summary)
+
+
+@contextmanager
+def _as_onnx(item: Artifact, cancelled: Callable[[], bool]) -> Iterator[Artifact | Rejection]:
+    """The artifact itself, or converted to a file that is there as long as the context."""
+    if item.conversion is None:
+        yield item
+        return
+    from sommelier.analysis.conversion import converted
+
+    with TemporaryDirectory(prefix="sommelier-conversion-") as folder:
+        yield converted(item, Path(folder), cancelled=cancelled)
+
+
+def _accepted(
+    db: Connection, inspector: Inspector, item: Artifact | Rejection, *, copy: bool
+) -> Found | Rejection:
+    """What is to be stored of an artifact, its file in the artifact store, or why nothing is."""
+    if isinstance(item, Rejection):
+        return item
+    try:
+        inspection = inspector.inspect(item)
+    except RejectedModelError as error:
+        return Rejection(item.source, item.revision or item.name, str(error))
+    return _with_artifact(db, Found(item, inspection), copy=copy)
 
 
 def _store(db: Connection, waiting: list[Found], summary: ImportSummary) -> None:

@@ -10,7 +10,7 @@ from sommelier.engine.outputs import default_order
 from sommelier.engine.plan import Condition, LogicalPlan, OrderKey, SourcePlan, conjuncts
 from sommelier.engine.rendering import grid
 from sommelier.engine.result import Report
-from sommelier.records import StageReport
+from sommelier.engine.state import StageReport
 
 Described = list[tuple[str, list[str]]]
 

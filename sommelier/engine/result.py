@@ -19,7 +19,8 @@ from sommelier.units import Dimension
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sommelier.records import Measurement, ModelRecord, StageReport
+    from sommelier.engine.state import StageReport
+    from sommelier.records import Measurement, ModelRecord
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

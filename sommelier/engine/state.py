@@ -13,10 +13,21 @@ from sommelier.engine.answers import CorrAnswers
 from sommelier.engine.plan import LogicalPlan
 from sommelier.engine.predicates import Block
 from sommelier.engine.world import World
-from sommelier.records import StageReport
 
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """One stage of the filter pipeline: what went in, what came out, how long it took."""
+
+    name: str
+    detail: str
+    rows_in: int
+    rows_out: int
+    milliseconds: float
+    unknown: int = 0
 
 
 @dataclass(slots=True)

@@ -1,0 +1,80 @@
+"""One artifact converted: the sandbox around a converter, and what is kept of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from sommelier.analysis.conversion.table import CONVERTERS, Converter, convert
+from sommelier.analysis.conversion.values import ConversionRequest, ConvertedModel
+from sommelier.analysis.sandbox import Sandbox
+from sommelier.errors import CancelledError, RejectedModelError, SommelierError
+from sommelier.records import Artifact, Conversion, Rejection
+
+
+def converted(
+    artifact: Artifact, folder: Path, *, cancelled: Callable[[], bool] = bool
+) -> Artifact | Rejection:
+    """The artifact as an ONNX file in `folder`, which is empty, or why there is none.
+
+    One that needs no conversion is given back. Raises CancelledError only.
+    """
+    if artifact.conversion is None:
+        return artifact
+    try:
+        made = _run(artifact.path, artifact.conversion, folder, cancelled)
+        external = _inside(made.path, folder)
+    except CancelledError:
+        raise
+    except SommelierError as error:
+        return Rejection(artifact.source, artifact.revision or artifact.name, _reason(error))
+    words = CONVERTERS[artifact.conversion.format].words
+    said = (str(artifact.declared.get("note") or ""), _origin(words, made), made.note or "")
+    declared = {
+        "producer": made.producer,
+        **artifact.declared,
+        "note": "; ".join(part for part in said if part),
+        "external_data": [str(path) for path in external],
+    }
+    return replace(artifact, path=made.path, declared=declared, conversion=None)
+
+
+def _run(
+    source: Path | None, conversion: Conversion, folder: Path, cancelled: Callable[[], bool]
+) -> ConvertedModel:
+    converter: Converter | None = CONVERTERS.get(conversion.format)
+    if converter is None:
+        known = ", ".join(sorted(CONVERTERS))
+        raise RejectedModelError(f"'{conversion.format}' cannot be converted; known: {known}")
+    request = ConversionRequest(source, folder, conversion.options)
+    with Sandbox(
+        time_limit_s=converter.seconds,
+        memory_limit_bytes=converter.memory_bytes,
+        cancelled=cancelled,
+    ) as sandbox:
+        made = sandbox.call(convert, conversion.format, request)
+    if not isinstance(made, ConvertedModel):
+        raise RejectedModelError("its converter answered something else than a model")
+    return made
+
+
+def _inside(path: Path, folder: Path) -> list[Path]:
+    """The other files in the folder. The sandbox ran what we do not trust: all is looked at."""
+    home = folder.resolve()
+    files = [file for file in sorted(folder.rglob("*")) if not file.is_dir()]
+    astray = [file for file in (path, *files) if not file.resolve().is_relative_to(home)]
+    if astray or not path.is_file():
+        raise RejectedModelError("its converter left no file in the folder it was given")
+    return [file for file in files if file.resolve() != path.resolve()]
+
+
+def _origin(words: str, made: ConvertedModel) -> str:
+    return (
+        f"converted from {words}; on {made.samples} random inputs its answers differ from the "
+        f"original's by at most {made.difference:.2g} of an output's largest element"
+    )
+
+
+def _reason(error: SommelierError) -> str:
+    return error.message if error.hint is None else f"{error.message} ({error.hint})"
