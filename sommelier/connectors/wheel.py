@@ -9,7 +9,6 @@ from __future__ import annotations
 import glob
 import importlib.resources
 import json
-import os
 import re
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
 from sommelier.connectors.cards import Card, load_card, member_path, parse_card
+from sommelier.connectors.downloads import cache_folder
 from sommelier.connectors.licenses import spdx
 from sommelier.connectors.naming import distinct_names, printable
 from sommelier.connectors.wheel_archive import WheelArchive, WheelFacts, normalized, opened
@@ -122,12 +122,6 @@ class WheelConnector:
             if beside:
                 declared["external_data"] = beside
             yield Artifact(name, facts.version, self.name, revision, path, declared)
-
-
-def cache_folder() -> Path:
-    """Where fetched things are kept: $XDG_CACHE_HOME/sommelier or ~/.cache/sommelier."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "sommelier"
 
 
 def _cache(options: Mapping[str, object]) -> Path:

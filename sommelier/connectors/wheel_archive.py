@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import shutil
-import stat
 import tempfile
 import zipfile
 from collections import Counter
@@ -21,16 +20,18 @@ from email.message import Message
 from email.parser import Parser
 from pathlib import Path, PurePosixPath
 
+from sommelier.connectors.archives import (
+    MAX_MEMBERS,
+    UNREADABLE,
+    check_member,
+    check_zip_member,
+)
 from sommelier.connectors.cards import MAX_CARD_BYTES, parse_json
 from sommelier.connectors.licenses import spdx
 from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.storage.external_data import extents, external_files, read_model, too_large
 
-MAX_MEMBERS = 50_000
-BOMB_BYTES = 64 * 10**6  # below this, no ratio is dangerous
-BOMB_RATIO = 200  # weights compress by less than 2; deflate's most is 1032
 _CHUNK = 1 << 20
-_UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def opened(path: Path) -> Iterator[WheelArchive]:
         raise RejectedModelError("not a wheel: not a regular file")
     try:
         archive = zipfile.ZipFile(path)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise RejectedModelError(f"not a wheel: {error}") from error
     with archive:
         if len(archive.infolist()) > MAX_MEMBERS:
@@ -102,7 +103,7 @@ class WheelArchive:
         try:
             with self._zip.open(info) as file:
                 return file.read(limit + 1)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise RejectedModelError(f"'{member}' is damaged: {error}") from error
 
     def read_json(self, member: str) -> object:
@@ -144,28 +145,20 @@ class WheelArchive:
                     file.write(chunk)
         except FileExistsError as error:
             raise RejectedModelError(f"'{member}' overlaps another file of the model") from error
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise RejectedModelError(f"'{member}' is damaged: {error}") from error
         if info.file_size == 0:
             raise RejectedModelError("the file is empty")
         return info.file_size
 
     def _safe(self, member: str, limit: int) -> zipfile.ZipInfo:
-        path = PurePosixPath(member)
-        if path.is_absolute() or ".." in path.parts or "\\" in member or ":" in member:
-            raise RejectedModelError(f"the wheel names a file outside of itself: {member[:100]!r}")
+        check_member(member)
         if self._count[member] > 1:
             raise RejectedModelError(f"the wheel has '{member}' twice")
         info = self._zip.getinfo(member)
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise RejectedModelError(f"'{member}' is a link")
-        if info.flag_bits & 1:
-            raise RejectedModelError(f"'{member}' is encrypted")
         if info.file_size > limit:
             raise too_large(info.file_size, limit)
-        if info.file_size > BOMB_BYTES and info.file_size > BOMB_RATIO * info.compress_size:
-            times = info.file_size // max(1, info.compress_size)
-            raise RejectedModelError(f"'{member}' would unpack to {times} times its size")
+        check_zip_member(info, limit)
         return info
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sommelier.connectors.wheel import WheelConnector, cache_folder
+from sommelier.connectors.downloads import cache_folder
+from sommelier.connectors.wheel import WheelConnector
 from sommelier.errors import ConnectorError
 from sommelier.records import Artifact, Rejection
 from tests.connectors.wheels import METADATA, write_wheel

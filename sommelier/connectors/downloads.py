@@ -1,0 +1,341 @@
+"""Files fetched over HTTP: limited, resumed, verified, and kept so that they are fetched once.
+
+Below cache_folder()/downloads each address has a folder: `file` is the last complete download,
+`file.part` one that broke off, and `.json` beside each says the ETag, length and SHA-256 it has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from sommelier.connectors.base import Progress
+from sommelier.connectors.web import (
+    NO_HEADERS,
+    REDIRECTS,
+    UnreachableError,
+    check_scheme,
+    opened,
+    shown,
+)
+from sommelier.errors import ConnectorError, first_line
+from sommelier.storage.locking import WriterLock
+from sommelier.units import Dimension, format_value
+
+log = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "SOMMELIER_CACHE"
+BROKEN_TRIES = 3  # times a transfer that broke off goes on within one call
+_CHUNK = 1 << 20
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadLimits:
+    """What one download may take. bytes : of the file; seconds : in all, waiting included."""
+
+    bytes: int = 8 << 30
+    seconds: float = 3600
+    redirects: int = REDIRECTS
+
+
+DEFAULT_LIMITS = DownloadLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What is known of a file or part of one: etag is None where the server gave none."""
+
+    url: str
+    etag: str | None = None
+    sha256: str | None = None
+    bytes: int | None = None
+
+
+class BrokenOffError(Exception):
+    """The connection ended before the file did; what came is kept in the part."""
+
+
+def cache_folder() -> Path:
+    """Where fetched things are kept: $SOMMELIER_CACHE, else $XDG_CACHE_HOME/sommelier, else
+    ~/.cache/sommelier."""
+    ours = os.environ.get(CACHE_VARIABLE)
+    if ours:
+        return Path(ours).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "sommelier"
+
+
+def download(
+    url: str,
+    *,
+    headers: Mapping[str, str] = NO_HEADERS,
+    sha256: str | None = None,
+    limits: DownloadLimits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+) -> Path:
+    """The file at an http(s) address, in the cache; its name ends as the address does.
+
+    sha256 : hexadecimal; a file of that hash in the cache is taken without asking the server.
+    Without it the server is asked whether its ETag is still the one we have; a kept file serves
+    when the server cannot be reached. progress : called with the bytes that have come.
+    Raises ConnectorError with what was asked, what came, and what to do.
+    """
+    check_scheme(url, url)
+    expected = None if sha256 is None else _hexadecimal(sha256)
+    deadline = time.monotonic() + limits.seconds
+    key = hashlib.sha256(url.encode()).hexdigest()[:32]
+    folder = cache_folder() / "downloads" / key
+    with _alone(folder, url, deadline):
+        job = _Download(url, folder / _file_name(url), dict(headers), expected, limits, deadline)
+        return job.run(progress)
+
+
+@dataclass(slots=True)
+class _Download:
+    """One address, while its folder is ours."""
+
+    url: str
+    path: Path
+    headers: dict[str, str]
+    sha256: str | None
+    limits: DownloadLimits
+    deadline: float
+
+    def run(self, progress: Progress | None) -> Path:
+        kept = self._complete()
+        if kept is not None and kept.sha256 == self.sha256:
+            return self.path
+        for attempt in range(1, BROKEN_TRIES + 1):
+            try:
+                self._transfer(kept, progress)
+                return self.path
+            except BrokenOffError as error:
+                if attempt == BROKEN_TRIES:
+                    raise ConnectorError(
+                        f"{shown(self.url)} broke off {BROKEN_TRIES} times: {error}",
+                        hint="run it again: it goes on from where it was, if the server can",
+                    ) from error
+                log.warning("%s broke off (%s), going on", shown(self.url), error)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _complete(self) -> _State | None:
+        """What the complete file is; None if there is none or its bytes are not what they were."""
+        state = _load(self.path, self.url)
+        if state is None or not self.path.is_file():
+            return None
+        return state if state.sha256 == _hash_of(self.path).hexdigest() else None
+
+    def _transfer(self, kept: _State | None, progress: Progress | None) -> None:
+        """Brings the file, or finds the kept one still current."""
+        done, part = self._begun()
+        asking = dict(self.headers)
+        if kept is not None and kept.etag and self.sha256 is None:
+            asking["If-None-Match"] = kept.etag
+            done = 0
+        elif done:
+            asking |= {"Range": f"bytes={done}-", "If-Range": str(part.etag)}
+        try:
+            answer = opened(
+                self.url,
+                headers=asking,
+                redirects=self.limits.redirects,
+                deadline=self.deadline,
+            )
+            with answer as response:
+                if response.status == 304:
+                    return
+                if response.status == 416:  # the part is not of this file
+                    _remove(self._part)
+                    raise BrokenOffError("the server has no more than what we have")
+                self._receive(response, done, progress)
+        except UnreachableError as error:
+            if kept is None or self.sha256 is not None:
+                raise
+            log.warning("%s; the copy in the cache is used", error)
+
+    @property
+    def _part(self) -> Path:
+        return self.path.with_name(self.path.name + ".part")
+
+    def _begun(self) -> tuple[int, _State]:
+        """Bytes of a part that can go on, and what they are of."""
+        state = _load(self._part, self.url)
+        if state is None or not _strong(state.etag) or not self._part.is_file():
+            return 0, _State(self.url)
+        return self._part.stat().st_size, state
+
+    def _receive(
+        self, response: http.client.HTTPResponse, done: int, progress: Progress | None
+    ) -> None:
+        """Writes the body to the part, checks it, and makes it the file."""
+        start = _start(response, done)
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length and length.isdigit() else None
+        if total is not None:
+            self._check_size(total, "says it has")
+        if not start:
+            _remove(self._part)
+            _save(self._part, _State(self.url, response.headers.get("ETag"), None, total))
+        digest, came = self._written(response, start, total, progress)
+        if total is not None and came < total:
+            raise BrokenOffError(f"{came} of {total} bytes came")
+        if self.sha256 is not None and digest != self.sha256:
+            _remove(self._part)
+            raise ConnectorError(
+                f"{shown(self.url)} has another content than it should: "
+                f"sha256 {digest}, expected {self.sha256}",
+                hint="the file was changed or damaged on the way; nothing of it is kept",
+            )
+        _save(self.path, _State(self.url, response.headers.get("ETag"), digest, came))
+        self._part.replace(self.path)
+        _remove(self._part)
+
+    def _written(
+        self,
+        response: http.client.HTTPResponse,
+        start: int,
+        total: int | None,
+        progress: Progress | None,
+    ) -> tuple[str, int]:
+        """Hash and length of the part after the body was added to its first `start` bytes."""
+        digest = _hash_of(self._part, start) if start else hashlib.sha256()
+        came = start
+        with self._part.open("r+b" if start else "wb") as file:
+            file.seek(start)
+            for chunk in _chunks(response):
+                came += len(chunk)
+                self._check_size(came, "sends")
+                self._check_time(came)
+                digest.update(chunk)
+                file.write(chunk)
+                if progress is not None:
+                    progress(self.path.name, came, total)
+            file.flush()
+            os.fsync(file.fileno())
+        return digest.hexdigest(), came
+
+    def _check_size(self, size: int, verb: str) -> None:
+        if size > self.limits.bytes:
+            _remove(self._part)
+            raise ConnectorError(
+                f"{shown(self.url)} {verb} {_size(size)} or more, the limit is "
+                f"{_size(self.limits.bytes)}",
+                hint="raise the limit (USING max_size = ...) if you want it",
+            )
+
+    def _check_time(self, came: int) -> None:
+        if time.monotonic() > self.deadline:
+            raise ConnectorError(
+                f"{shown(self.url)} took more than {self.limits.seconds:g} s; {_size(came)} came",
+                hint="run it again: it goes on from where it was, if the server can",
+            )
+
+
+@contextmanager
+def _alone(folder: Path, url: str, deadline: float) -> Iterator[None]:
+    """The folder of an address, ours alone among all processes."""
+    lock = WriterLock(folder)
+    try:
+        while not lock.acquire(note=False):
+            if time.monotonic() > deadline:
+                raise ConnectorError(f"another process has been fetching {shown(url)} all the time")
+            time.sleep(_POLL_SECONDS)
+        yield
+    except OSError as error:
+        raise ConnectorError(
+            f"{shown(url)} cannot be kept in {folder}: {first_line(error)}",
+            hint=f"{CACHE_VARIABLE} names another cache folder",
+        ) from error
+    finally:
+        lock.release()
+
+
+def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The body as it comes. Raises BrokenOffError when the connection fails."""
+    while True:
+        try:
+            chunk = response.read1(_CHUNK)
+        except (OSError, http.client.HTTPException) as error:
+            raise BrokenOffError(first_line(error)) from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def _start(response: http.client.HTTPResponse, done: int) -> int:
+    """Where the body belongs: behind what we have, if the server goes on there, else at 0."""
+    if response.status != 206:
+        return 0
+    match = re.match(r"bytes (\d{1,18})-", response.headers.get("Content-Range") or "")
+    if match is None or int(match[1]) != done:
+        raise ConnectorError("the server answered with another part of the file than was asked for")
+    return done
+
+
+def _file_name(url: str) -> str:
+    """The last part of the address, as a harmless file name."""
+    last = unquote(urlsplit(url).path.rpartition("/")[2])
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", last)[-100:].lstrip(".")
+    return name if name and name != "writer.lock" else "file"
+
+
+def _strong(etag: str | None) -> bool:
+    return etag is not None and not etag.startswith("W/")  # If-Range wants a strong one (RFC 9110)
+
+
+def _hash_of(path: Path, count: int | None = None) -> hashlib._Hash:
+    """SHA-256 of a file or of its first `count` bytes."""
+    digest = hashlib.sha256()
+    left = path.stat().st_size if count is None else count
+    with path.open("rb") as file:
+        while left > 0 and (chunk := file.read(min(left, _CHUNK))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest
+
+
+def _hexadecimal(sha256: str) -> str:
+    text = sha256.lower().removeprefix("sha256:")
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ConnectorError(f"{sha256[:80]!r} is no SHA-256: it has 64 hexadecimal digits")
+    return text
+
+
+def _state_path(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _load(path: Path, url: str) -> _State | None:
+    try:
+        state = _State(**json.loads(_state_path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return state if state.url == url else None
+
+
+def _save(path: Path, state: _State) -> None:
+    """Whole or not at all: a reader never sees half of it."""
+    beside = _state_path(path).with_suffix(".new")
+    beside.write_text(json.dumps(asdict(state)), encoding="utf-8")
+    beside.replace(_state_path(path))
+
+
+def _remove(path: Path) -> None:
+    for gone in (path, _state_path(path)):
+        with suppress(FileNotFoundError):
+            gone.unlink()
+
+
+def _size(count: int) -> str:
+    return format_value(count, Dimension.BYTES)

@@ -1,0 +1,167 @@
+"""Archives as attackers write them: nothing leaves the folder, and nothing of a bad one is kept."""
+
+from __future__ import annotations
+
+import io
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sommelier.connectors.archives import ArchiveLimits, unpacked
+from sommelier.errors import RejectedModelError
+
+FILES = {"model.pb": b"graph", "variables/data": b"\0" * 3000, "assets/a.txt": b"a"}
+Writer = Callable[[Path, dict[str, bytes]], Path]
+
+
+def write_zip(folder: Path, members: dict[str, bytes]) -> Path:
+    path = folder / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_tar(folder: Path, members: dict[str, bytes], mode: str = "w:gz") -> Path:
+    return write_entries(folder, [(entry(n, len(c)), c) for n, c in members.items()], mode)
+
+
+def write_entries(
+    folder: Path, entries: list[tuple[tarfile.TarInfo, bytes]], mode: str = "w:gz"
+) -> Path:
+    path = folder / "a.tar"
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]  # the mode is a str
+        for info, content in entries:
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def entry(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE, to: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname, info.mode = size, kind, to, 0o4777
+    return info
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def refused(archive: Path, into: Path, limits: ArchiveLimits | None = None) -> str:
+    with pytest.raises(RejectedModelError) as caught:
+        unpacked(archive, into, limits=limits or ArchiveLimits())
+    assert not into.exists()
+    assert [p.name for p in into.parent.iterdir()] == [archive.name]
+    return caught.value.message
+
+
+both = pytest.mark.parametrize("write", [write_zip, write_tar])
+
+
+@both
+def test_files_arrive_as_they_were_packed(write: Writer, tmp_path: Path) -> None:
+    into = tmp_path / "out"
+    assert unpacked(write(tmp_path, FILES), into) == into
+    assert contents(into) == FILES
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted({"out", *_archives(tmp_path)})
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_every_compression_of_tar_is_read(mode: str, tmp_path: Path) -> None:
+    entries = [(entry("variables", kind=tarfile.DIRTYPE), b"")]
+    entries += [(entry(name, len(content)), content) for name, content in FILES.items()]
+    assert contents(unpacked(write_entries(tmp_path, entries, mode), tmp_path / "out")) == FILES
+
+
+def test_modes_of_a_tar_are_not_taken_over(tmp_path: Path) -> None:
+    path = unpacked(write_tar(tmp_path, FILES), tmp_path / "out") / "model.pb"
+    assert not path.stat().st_mode & (stat.S_ISUID | stat.S_IXUSR)
+
+
+@both
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "C:evil", "a\\..\\evil"])
+def test_no_member_leaves_the_folder(write: Writer, name: str, tmp_path: Path) -> None:
+    assert "outside of itself" in refused(write(tmp_path, {name: b"x"}), tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_links_in_a_tar_are_refused_wherever_they_lead(kind: bytes, tmp_path: Path) -> None:
+    entries = [(entry("model.pb", 1), b"x"), (entry("link", kind=kind, to="model.pb"), b"")]
+    assert "'link' is a link" in refused(write_entries(tmp_path, entries), tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_devices_and_pipes_are_refused(kind: bytes, tmp_path: Path) -> None:
+    archive = write_entries(tmp_path, [(entry("dev", kind=kind), b"")])
+    assert "no plain file" in refused(archive, tmp_path / "out")
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
+    info = zipfile.ZipInfo("link")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(info, "/etc/passwd")
+    assert "'link' is a link" in refused(path, tmp_path / "out")
+
+
+@both
+def test_the_limit_holds_for_all_files_together(write: Writer, tmp_path: Path) -> None:
+    archive = write(tmp_path, {"a": b"x" * 600, "b": b"y" * 600})
+    limits = ArchiveLimits(bytes=1000)
+    assert "more than 1 kB" in refused(archive, tmp_path / "out", limits)
+
+
+@both
+def test_too_many_entries_are_refused(write: Writer, tmp_path: Path) -> None:
+    archive = write(tmp_path, {str(n): b"" for n in range(11)})
+    limits = ArchiveLimits(entries=10)
+    assert "more than 10 entries" in refused(archive, tmp_path / "out", limits)
+
+
+def test_a_zip_bomb_is_refused_by_its_ratio_before_it_is_unpacked(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path, {"zeros": b"\0" * 70_000_000})
+    assert "times its size" in refused(archive, tmp_path / "out")
+
+
+def test_a_tar_whose_header_alone_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    huge = entry("x", 1 << 40, tarfile.XHDTYPE)
+    path = tmp_path / "a.tar"
+    path.write_bytes(huge.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024)
+    assert "a header of" in refused(path, tmp_path / "out")
+
+
+@both
+def test_a_truncated_archive_is_refused(write: Writer, tmp_path: Path) -> None:
+    archive = write(tmp_path, FILES)
+    archive.write_bytes(archive.read_bytes()[:-60])
+    assert "is damaged" in refused(archive, tmp_path / "out")
+
+
+def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(b"<html>not found</html>")
+    assert "is damaged" in refused(path, tmp_path / "out")
+
+
+def test_a_member_twice_is_refused(tmp_path: Path) -> None:
+    twice = [(entry("a", 1), b"x"), (entry("./a", 1), b"y")]
+    assert "'a' twice" in refused(write_entries(tmp_path, twice), tmp_path / "out")
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    kept = tmp_path / "out" / "mine"
+    kept.parent.mkdir()
+    kept.write_text("kept")
+    with pytest.raises(RejectedModelError, match="exists already"):
+        unpacked(write_zip(tmp_path, FILES), tmp_path / "out")
+    assert kept.read_text() == "kept"
+
+
+def _archives(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("a.*")}
