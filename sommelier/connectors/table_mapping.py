@@ -61,7 +61,7 @@ class TableMapping:
 
 def mapping_for(table: TableFile, options: Mapping[str, object]) -> TableMapping:
     """The mapping of a table's columns. Raises ConnectorError if an option names none of them."""
-    numbers = {m: c for c in table.columns if (m := _metric_of(c)) is not None}
+    numbers = {m: c for c in table.columns if (m := metric_of(c)) is not None}
     found = {metric: _number_column(table, column, metric) for metric, column in numbers.items()}
     texts = {key: key for key in TEXT if key in table.columns}
     context: dict[str, str | None] = {key: key for key in CONTEXT if key in table.columns}
@@ -97,7 +97,7 @@ def artifact(table: TableFile, row: Row, mapping: TableMapping) -> Artifact:
         raise ValueError(f"no model name in column '{mapping.name}'")
     declared: dict[str, object] = {}
     for key, column in mapping.texts.items():
-        declared.update(_text_fact(key, row.cells.get(column)))
+        declared.update(text_fact(key, row.cells.get(column)))
     version = declared.pop("version", None)
     context = {key: words(row.cells.get(str(column))) for key, column in mapping.context.items()}
     context.update(mapping.constants)
@@ -113,12 +113,12 @@ def artifact(table: TableFile, row: Row, mapping: TableMapping) -> Artifact:
     )  # fmt: skip
 
 
-def _metric_of(column: str) -> str | None:
+def metric_of(column: str) -> str | None:
     """The metric a column is called after, with or without a unit: 'latency_ms' -> 'latency'."""
     if column in METRICS:
         return column
     stem, _, unit = column.rpartition("_")
-    if stem in METRICS and _unit(unit, METRICS[stem].dimension) is not None:
+    if stem in METRICS and unit_called(unit, METRICS[stem].dimension) is not None:
         return stem
     return None
 
@@ -128,7 +128,7 @@ def _number_column(table: TableFile, asked: str, metric: str) -> NumberColumn:
     dimension = METRICS[metric].dimension
     if asked in table.columns:
         stem, _, suffix = asked.rpartition("_")
-        return NumberColumn(asked, _unit(suffix, dimension) if stem else None)
+        return NumberColumn(asked, unit_called(suffix, dimension) if stem else None)
     column, _, unit = asked.rpartition(" ")
     if column.strip() in table.columns:
         try:
@@ -149,7 +149,7 @@ def _column(table: TableFile, asked: str, option: str) -> str:
     return asked
 
 
-def _unit(text: str, dimension: Dimension) -> str | None:
+def unit_called(text: str, dimension: Dimension) -> str | None:
     """`text` if it is a unit of the dimension ('percent' and 'pct' are read as '%')."""
     unit = "%" if text in ("percent", "pct") else text
     try:
@@ -209,7 +209,7 @@ def _count(text: str | None, key: str) -> int | None:
     return int(value)
 
 
-def _text_fact(key: str, cell: object) -> dict[str, object]:
+def text_fact(key: str, cell: object) -> dict[str, object]:
     """The declared fact in a cell; {} if it is empty."""
     if key in ("tags", "labels"):
         found = cell if isinstance(cell, list) else (words(cell) or "").replace(";", ",").split(",")

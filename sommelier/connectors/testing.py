@@ -77,7 +77,7 @@ def yields_artifacts_and_rejections(connector: Connector, sample: Sample) -> Non
             _require(bool(item.reason.strip()), f"{item} gives no reason")
         else:
             _require(bool(item.name.strip()), f"{item} has no name")
-            _require(item.path is None or item.path.exists(), f"there is no file {item.path}")
+            _require(_is_there(item), f"there is no file {item.path}")
 
 
 def declares_facts_by_known_names(connector: Connector, sample: Sample) -> None:
@@ -243,6 +243,13 @@ def _refusal(
     except Exception as error:
         raise ContractError(f"{asked} is refused by {error!r}, not by a ConnectorError") from error
     raise ContractError(f"{asked} is not refused by a ConnectorError; the first item is {first}")
+
+
+def _is_there(item: Artifact) -> bool:
+    """A file; what is to be converted may be a folder."""
+    if item.path is None:
+        return True
+    return item.path.is_file() or (item.conversion is not None and item.path.is_dir())
 
 
 def _is_text(value: object) -> bool:
