@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 _LOCATION = re.compile(
     r"(?:hf://)?(?P<repository>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[^:@\s]+))?"
-    r"(?::(?P<file>\S.*))?"
+    r"(?::(?P<file>[^\s/].*))?"
 )
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _SHARD = re.compile(r"model(?:-\d+-of-\d+)?\.safetensors")
