@@ -213,14 +213,15 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _beside(file: Path, target: Path) -> Path:
-    """`file` under another name, by a link where the disk allows one."""
+    """A copy of `file` as `target`, made once; no link, because onnx takes none for weights."""
+    state = file.stat()
+    if target.is_file():
+        known = target.stat()
+        if (known.st_size, known.st_mtime_ns) == (state.st_size, state.st_mtime_ns):
+            return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)
-    try:
-        part.hardlink_to(file)
-    except OSError:
-        shutil.copyfile(file, part)
+    shutil.copy2(file, part)
     return part.replace(target)
 
 

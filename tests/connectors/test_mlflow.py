@@ -1,0 +1,484 @@
+"""Model registries of MLflow: what is read, what is refused, and that nothing leads outside."""
+
+from __future__ import annotations
+
+import base64
+import io
+import pickle
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sommelier as sm
+from sommelier.connectors.mlflow import MlflowConnector
+from sommelier.connectors.testing import Sample, check_connector
+from sommelier.errors import ConnectorError
+from sommelier.records import Artifact, Conversion, Provenance, Rejection
+from tests.connectors.loopback import Page, Server
+from tests.connectors.mlflow_registry import (
+    API,
+    FILES,
+    ONNX_MLMODEL,
+    PYTORCH_MLMODEL,
+    FakeVersion,
+    lying_server,
+    mlflow_server,
+)
+from tests.factories import external_data_model, tiny_classifier
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own for each test, and nobody's credentials."""
+    monkeypatch.setenv("SOMMELIER_CACHE", str(tmp_path / "cache"))
+    for name in ("URI", "TOKEN", "USERNAME", "PASSWORD"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> bytes:
+    return tiny_classifier(tmp_path / "source.onnx").read_bytes()
+
+
+def onnx_version(
+    model: bytes, name: str = "digits", version: str = "1", **facts: object
+) -> FakeVersion:
+    files = {"MLmodel": Page(ONNX_MLMODEL.encode()), "model.onnx": Page(model)}
+    return FakeVersion(name, version, files, **facts)  # type: ignore[arg-type]
+
+
+def fetch(server: Server, *locations: str, **options: object) -> list[Artifact | Rejection]:
+    given = {"tracking_uri": server.url, **options} if locations else options
+    return list(MlflowConnector().fetch(locations or (server.url,), options=given))
+
+
+def only(server: Server, **options: object) -> Artifact:
+    (item,) = fetch(server, **options)
+    assert isinstance(item, Artifact), item
+    return item
+
+
+def refused(version: FakeVersion) -> str:
+    with lying_server([version]) as server:
+        (item,) = fetch(server)
+    assert isinstance(item, Rejection), item
+    return item.reason
+
+
+# ---- which versions a location means
+
+
+@pytest.fixture
+def registry(model: bytes) -> Iterator[Server]:
+    versions = [
+        onnx_version(model, "digits", "1"),
+        onnx_version(model, "digits", "2"),
+        onnx_version(model, "digits", "10", stage="Production"),
+        *(onnx_version(model, name) for name in ("dials", "faces", "it's", "letters")),
+    ]
+    with lying_server(versions) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("location", "versions"),
+    [
+        ("digits", ["digits/1", "digits/2", "digits/10"]),
+        ("digits/2", ["digits/2"]),
+        ("digits/latest", ["digits/10"]),
+        ("digits/Production", ["digits/10"]),
+        ("digits@first", ["digits/1"]),
+        ("models:/digits/2", ["digits/2"]),
+        ("models:/digits@first", ["digits/1"]),
+        ("di*", ["dials/1", "digits/1", "digits/2", "digits/10"]),
+        ("it's", ["it's/1"]),
+    ],
+)
+def test_a_location_is_read_as_mlflow_reads_it(
+    registry: Server, location: str, versions: list[str]
+) -> None:
+    found = fetch(registry, location)
+    assert [f"{i.name}/{i.version}" for i in found if isinstance(i, Artifact)] == versions
+    assert len(found) == len(versions)
+
+
+def test_a_server_alone_is_its_whole_registry_over_all_pages(registry: Server) -> None:
+    names = [item.name for item in fetch(registry) if isinstance(item, Artifact)]
+    assert names == ["dials", "digits", "digits", "digits", "faces", "it's", "letters"]
+
+
+def test_a_page_of_the_web_interface_is_a_location(registry: Server) -> None:
+    pages = (f"{registry.url}/#/models/digits/versions/2", f"{registry.url}/#/models/it%27s")
+    found = list(MlflowConnector().fetch(pages, options={}))
+    assert [i.revision for i in found] == [pages[0], f"{pages[1]}/versions/1"]
+
+
+@pytest.mark.parametrize("location", ["digts", "digits/3", "digits@second", "dig?ts"])
+def test_what_the_registry_has_not_is_refused_with_what_it_has(
+    registry: Server, location: str
+) -> None:
+    with pytest.raises(ConnectorError, match="has no model") as caught:
+        fetch(registry, location)
+    assert "digits" in caught.value.suggestions
+    assert "letters" in str(caught.value.hint)
+
+
+def test_a_name_without_a_server_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConnectorError, match="which MLflow server") as caught:
+        MlflowConnector().fetch(("digits",), options={})
+    assert "tracking_uri" in str(caught.value.hint)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    with pytest.raises(ConnectorError, match="not the address of a server"):
+        MlflowConnector().fetch(("digits",), options={})
+
+
+def test_listing_asks_for_no_file(registry: Server) -> None:
+    listed = list(MlflowConnector().list((registry.url,), options={}))
+    assert len(listed) == 7
+    assert not [request for request in registry.requests if FILES in request.path]
+
+
+# ---- what is said of a version
+
+
+def test_metrics_count_by_their_name_and_in_base_units(model: bytes) -> None:
+    metrics = [
+        {"key": "accuracy", "value": 0.5, "step": 0, "timestamp": 1},
+        {"key": "accuracy", "value": 0.875, "step": 1, "timestamp": 2},
+        {"key": "accuracy", "value": 0.75, "step": 0, "timestamp": 1, "dataset_name": "b"},
+        {"key": "latency_s", "value": 0.25, "step": 0, "timestamp": 1},
+        {"key": "loss", "value": 0.1, "step": 0, "timestamp": 1},
+        {"key": "train_accuracy", "value": 1.0, "step": 0, "timestamp": 1},
+    ]
+    with lying_server([onnx_version(model, run={"metrics": metrics})]) as server:
+        item = only(server, dataset="a", device="xpu")
+    found = {(m.metric, m.dataset, m.device): m.value for m in item.measurements}
+    assert found == {
+        ("accuracy", "a", None): 0.875,
+        ("accuracy", "b", None): 0.75,
+        ("latency", None, "xpu"): 250.0,
+    }
+    assert {m.provenance for m in item.measurements} == {Provenance.DECLARED}
+
+
+def test_an_option_says_which_metric_is_which_and_in_what_unit(model: bytes) -> None:
+    run = {"metrics": [{"key": "val acc", "value": 87.5}, {"key": "accuracy", "value": 1.0}]}
+    with lying_server([onnx_version(model, run=run)]) as server:
+        item = only(server, accuracy="val acc %", latency="step ms")
+    assert [(m.metric, m.value) for m in item.measurements] == [("accuracy", 0.875)]
+    assert "no metric 'step' to be the latency" in str(item.declared["note"])
+
+
+def test_an_impossible_value_is_left_out_and_noted(model: bytes) -> None:
+    run = {"metrics": [{"key": "accuracy", "value": 87.5}, {"key": "params", "value": "NaN"}]}
+    with lying_server([onnx_version(model, run=run)]) as server:
+        item = only(server)
+    assert item.measurements == ()
+    assert item.declared["note"] == "accuracy = 87.5 is left out, it cannot be the accuracy"
+
+
+def test_tags_that_state_a_fact_are_facts_and_the_versions_tags_win(model: bytes) -> None:
+    run = {
+        "tags": [
+            {"key": "task", "value": "from the run"},
+            {"key": "labels", "value": '["a", "b, c"]'},
+            {"key": "output_kind", "value": "poem"},
+            {"key": "mlflow.user", "value": "root"},
+            {"key": "team", "value": "vision"},
+        ]
+    }
+    tags = {"task": "image-classification", "license": "apache 2.0"}
+    with lying_server([onnx_version(model, run=run, tags=tags)]) as server:
+        item = only(server)
+    assert item.declared == {
+        "family": "digits",
+        "task": "image-classification",
+        "labels": ("a", "b, c"),
+        "license": "Apache-2.0",
+        "created": "2026-11-22",
+        "tags": ("mlflow", "alias:first", "team:vision"),
+        "note": item.declared["note"],
+    }
+    assert "output_kind is 'poem'" in str(item.declared["note"])
+
+
+def test_a_deleted_run_costs_the_metrics_and_not_the_model(model: bytes) -> None:
+    with lying_server([onnx_version(model, run=None)]) as server:
+        item = only(server)
+    assert item.measurements == ()
+    assert "metrics cannot be read" in str(item.declared["note"])
+
+
+def test_external_weights_come_along(tmp_path: Path) -> None:
+    path = external_data_model(tmp_path / "large.onnx")
+    beside = [p for p in tmp_path.iterdir() if p.is_file() and p != path]
+    files = {"MLmodel": Page(ONNX_MLMODEL.encode()), "model.onnx": Page(path.read_bytes())}
+    files |= {file.name: Page(file.read_bytes()) for file in beside}
+    with lying_server([FakeVersion("digits", "1", files)]) as server:
+        item = only(server)
+        assert item == only(server)
+    assert item.path is not None
+    assert [Path(str(p)).parent for p in item.declared["external_data"]] == [item.path.parent]  # type: ignore[attr-defined]  # object
+    with sm.connect() as db:
+        db.execute(f"REGISTER MODEL large FROM '{item.path}'")
+
+
+# ---- credentials
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"TOKEN": "secret"}, "Bearer secret"),
+        ({"USERNAME": "u", "PASSWORD": "p"}, "Basic " + base64.b64encode(b"u:p").decode()),
+        ({}, None),
+    ],
+)
+def test_credentials_of_the_mlflow_client_are_sent(
+    model: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    expected: str | None,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+    with lying_server([onnx_version(model)]) as server:
+        only(server)
+        assert {request.headers.get("authorization") for request in server.requests} == {expected}
+
+
+def test_a_password_in_the_address_is_used_and_never_shown(model: bytes) -> None:
+    with lying_server([onnx_version(model)]) as server:
+        address = server.url.replace("//", "//u:hush@")
+        (item,) = MlflowConnector().fetch((address,), options={})
+        assert all("authorization" in request.headers for request in server.requests)
+        with pytest.raises(ConnectorError) as caught:
+            MlflowConnector().fetch((f"{address}/#/models/none",), options={})
+    assert "hush" not in str(item) + str(caught.value) + str(caught.value.hint)
+
+
+def test_credentials_do_not_follow_to_another_server(
+    model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
+    with lying_server([]) as other:
+        root = f"{other.url}{FILES}/1/models/m-digits1/artifacts"
+        with lying_server([onnx_version(model, root=root)]) as server:
+            (item,) = fetch(server)
+        assert isinstance(item, Rejection)
+        assert other.requests == []
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        "s3://bucket/1/model",
+        "file:///etc",
+        "/etc",
+        "mlflow-artifacts:/1/../../etc",
+        "mlflow-artifacts:/1/%2e%2e/etc",
+        "http://example.org/api/2.0/mlflow-artifacts/artifacts/1",
+        "",
+    ],
+)
+def test_files_the_server_does_not_hand_out_itself_are_refused(model: bytes, root: str) -> None:
+    assert "does not hand out" in refused(onnx_version(model, root=root))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("flavors:\n  onnx:\n    data: ../../../secret.onnx\n", "outside of its folder"),
+        ("flavors:\n  onnx:\n    data: /etc/passwd\n", "outside of its folder"),
+        ("flavors:\n  sklearn: {}\n  python_function: {}\n", "python_function, sklearn"),
+        ("flavors: [onnx]\n", "flavors are none"),
+        ("- a\n- b\n", "no mapping"),
+        ("a: [", "no YAML"),
+        ("[" * 100_000, "no YAML"),
+        ("!!python/object/apply:os.system ['touch /tmp/sommelier-was-here']", "no YAML"),
+        ("".join(f"a{i}: &a{i}\n  <<: [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60)), "no YAML"),
+    ],
+)
+def test_a_description_that_cannot_be_trusted_is_refused(
+    model: bytes, content: str, words: str
+) -> None:
+    files = {"MLmodel": Page(content.encode()), "model.onnx": Page(model)}
+    assert words in refused(FakeVersion("digits", "1", files))
+    assert not Path("/tmp/sommelier-was-here").exists()
+
+
+def test_a_bomb_of_nested_aliases_is_read_without_unfolding_it(model: bytes) -> None:
+    bomb = "a0: &a0 [x, x]\n" + "".join(
+        f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60)
+    )
+    content = f"{bomb}metadata:\n  labels: *a59\n  note: *a59\n{ONNX_MLMODEL}"
+    files = {"MLmodel": Page(content.encode()), "model.onnx": Page(model)}
+    with lying_server([FakeVersion("digits", "1", files)]) as server:
+        assert "labels" not in only(server).declared
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path("/tmp/sommelier-was-here"),)  # type: ignore[return-value]
+
+
+def _zipped(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("__", "/"), content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [pickle.dumps(_Bomb()), _zipped(**{"model__data.pkl": pickle.dumps(_Bomb())})],
+    ids=["bare", "zipped"],
+)
+def test_a_pickled_module_is_refused_unopened_and_says_what_to_log_instead(content: bytes) -> None:
+    files = {"MLmodel": Page(PYTORCH_MLMODEL.encode()), "data/model.pth": Page(content)}
+    assert "serialization_format='pt2'" in refused(FakeVersion("digits", "1", files))
+    assert not Path("/tmp/sommelier-was-here").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "format"),
+    [
+        ("data/model.pt2", b"an exported program", "pt2"),
+        ("data/model.pth", _zipped(**{"m__code____torch__.py": b"x"}), "torchscript"),
+    ],
+)
+def test_exported_programs_and_torchscript_are_left_to_a_converter(
+    file: str, content: bytes, format: str
+) -> None:
+    files = {"MLmodel": Page(PYTORCH_MLMODEL.encode()), file: Page(content)}
+    with lying_server([FakeVersion("digits", "1", files)]) as server:
+        item = only(server)
+    assert item.conversion == Conversion(format)
+    assert item.path is not None
+    assert item.path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        (Page(b"", 403), "refuses us (403"),
+        (Page(b"", 404), "nothing at"),
+        (Page(b"", 429, {"Retry-After": "9999"}), "busy (429"),
+        (Page(b"x" * 100, claim=3 << 30), "the limit is"),
+        (Page(b"not a model"), "not an ONNX file"),
+    ],
+    ids=["403", "404", "429", "3 GB", "junk"],
+)
+def test_a_file_that_does_not_come_is_a_rejection_and_the_rest_goes_on(
+    model: bytes, page: Page, words: str
+) -> None:
+    bad = FakeVersion("bad", "1", {"MLmodel": Page(ONNX_MLMODEL.encode()), "model.onnx": page})
+    with lying_server([bad, onnx_version(model, "good")]) as server:
+        first, second = fetch(server, max_size="1 GB")
+    assert isinstance(first, Rejection)
+    assert words in first.reason or page.body == b"not a model"
+    assert isinstance(second, Artifact)
+
+
+def test_a_version_whose_registration_failed_is_refused(model: bytes) -> None:
+    assert "FAILED_REGISTRATION" in refused(onnx_version(model, status="FAILED_REGISTRATION"))
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        (Page(b"<html>"), "JSON"),
+        (Page(b"[]"), "as an MLflow server"),
+        (Page(b"", 401), "refuses us"),
+        (Page.of_json({"registered_models": [{}]}), "without a name"),
+        (Page.of_json({"registered_models": [], "next_page_token": "again"}), "more than"),
+    ],
+    ids=["html", "list", "401", "nameless", "endless"],
+)
+def test_what_is_no_mlflow_server_is_told_before_the_first_model(
+    monkeypatch: pytest.MonkeyPatch, page: Page, words: str
+) -> None:
+    monkeypatch.setattr("sommelier.connectors.mlflow_server.MAX_PAGES", 5)
+    with (
+        lying_server([], {f"{API}registered-models/search": page}) as server,
+        pytest.raises(ConnectorError, match=words),
+    ):
+        fetch(server)
+
+
+# ---- a real server
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    small = tiny_classifier(folder / "small.onnx", seed=1)
+    large = tiny_classifier(folder / "large.onnx", seed=2, features=64, classes=10)
+    pickled = folder / "model.pth"
+    pickled.write_bytes(pickle.dumps(_Bomb()))
+    items = [
+        {
+            "name": "digits", "onnx": str(small), "metrics": {"accuracy": 0.91, "loss": 0.3},
+            "run_tags": {"task": "digit-recognition"}, "tags": {"license": "MIT"},
+            "aliases": ["champion"], "metadata": {"labels": ["zero", "one", "two"]},
+            "model_tags": {"team": "vision"},
+        },
+        {"name": "digits", "onnx": str(large), "metrics": {"accuracy": 0.95, "latency_ms": 2.5}},
+        {"name": "legacy", "flavors": {"sklearn": {"pickled_model": "model.pkl"}}, "files": {}},
+        {
+            "name": "unsafe", "flavors": {"pytorch": {"model_data": "data"}},
+            "files": {str(pickled): "data"},
+        },
+    ]  # fmt: skip
+    with mlflow_server(folder, items) as url:
+        yield url
+
+
+@pytest.mark.slow
+def test_a_statement_imports_the_registry_of_a_real_server(real: str, tmp_path: Path) -> None:
+    with sm.connect(tmp_path / "models.sommelier") as db:
+        done = db.execute(f"IMPORT MODELS FROM mlflow '{real}'")
+        text = str(done)
+        found = db.execute(
+            "SELECT name, version, accuracy, params, task, license, source FROM MODELS "
+            "ORDER BY params"
+        ).to_dicts()
+        rejected = str(db.execute("SHOW REJECTIONS"))
+    assert "2" in text
+    assert [(row["name"], row["version"], row["accuracy"], row["params"]) for row in found] == [
+        ("digits", "1", 0.91, 4 * 3 + 3),
+        ("digits", "2", 0.95, 64 * 10 + 10),
+    ]
+    assert (found[0]["task"], found[0]["license"]) == ("digit-recognition", "MIT")
+    assert "sklearn" in rejected
+    assert "pickled PyTorch module" in rejected
+    assert not Path("/tmp/sommelier-was-here").exists()
+
+
+@pytest.mark.slow
+def test_a_real_server_keeps_the_contract(real: str) -> None:
+    check_connector(MlflowConnector(), Sample(("*",), "nothing", {"tracking_uri": real}))
+
+
+@pytest.mark.slow
+def test_weights_beside_the_file_come_from_a_real_server(real: str) -> None:
+    """mlflow.onnx saves weights of 1 kB and more in a file beside the model."""
+    (item,) = MlflowConnector().fetch(("digits/2",), options={"tracking_uri": real})
+    assert isinstance(item, Artifact)
+    assert len(item.declared["external_data"]) == 1  # type: ignore[arg-type]  # object
+
+
+@pytest.mark.slow
+def test_aliases_and_metadata_of_a_real_server_are_read(real: str) -> None:
+    (item,) = MlflowConnector().fetch(("digits@champion",), options={"tracking_uri": real})
+    assert isinstance(item, Artifact)
+    assert item.version == "1"
+    assert item.declared["labels"] == ("zero", "one", "two")
+    assert set(item.declared["tags"]) == {"mlflow", "alias:champion", "team:vision"}  # type: ignore[call-overload]  # object
