@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,34 +14,50 @@ from sommelier.connectors.base import Connector
 from sommelier.connectors.registry import connector, connector_names
 from sommelier.connectors.testing import CHECKS, HEAVY, Check, Sample
 from sommelier.errors import ConnectorError
+from tests.connectors.loopback import Page
+from tests.connectors.mlflow_registry import ONNX_MLMODEL, FakeVersion, lying_server
 from tests.connectors.wheels import write_wheel
 from tests.factories import tiny_classifier
 
 
-def _folder(tmp_path: Path) -> Sample:
+@contextmanager
+def _folder(tmp_path: Path) -> Iterator[Sample]:
     tiny_classifier(tmp_path / "good.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"")
-    return Sample((str(tmp_path),), str(tmp_path / "nowhere.onnx"))
+    yield Sample((str(tmp_path),), str(tmp_path / "nowhere.onnx"))
 
 
-def _wheel(tmp_path: Path) -> Sample:
+@contextmanager
+def _wheel(tmp_path: Path) -> Iterator[Sample]:
     model = tiny_classifier(tmp_path / "source.onnx").read_bytes()
     wheel = write_wheel(tmp_path, {"toy/good.onnx": model, "toy/bad.onnx": b"junk"})
-    return Sample((str(wheel),), str(tmp_path / "nowhere.whl"))
+    yield Sample((str(wheel),), str(tmp_path / "nowhere.whl"))
 
 
-def _table(tmp_path: Path) -> Sample:
+@contextmanager
+def _table(tmp_path: Path) -> Iterator[Sample]:
     path = tmp_path / "models.csv"
     path.write_text("name,params,accuracy,latency_ms,task\na,10,0.5,1.5,x\nb,-1,,,y\nc,,,2,\n")
-    return Sample((str(path),), str(tmp_path / "nowhere.csv"))
+    yield Sample((str(path),), str(tmp_path / "nowhere.csv"))
 
 
-SAMPLES: dict[str, Callable[[Path], Sample]] = {
+@contextmanager
+def _mlflow(tmp_path: Path) -> Iterator[Sample]:
+    model = Page(tiny_classifier(tmp_path / "source.onnx").read_bytes())
+    description = Page(ONNX_MLMODEL.encode())
+    good = FakeVersion("good", "1", {"MLmodel": description, "model.onnx": model})
+    bad = FakeVersion("bad", "1", {"MLmodel": description, "model.onnx": Page(b"junk")})
+    with lying_server([good, bad]) as server:
+        yield Sample((server.url,), "nowhere", {"tracking_uri": server.url})
+
+
+SAMPLES: dict[str, Callable[[Path], AbstractContextManager[Sample]]] = {
     "folder": _folder,
+    "mlflow": _mlflow,
     "wheel": _wheel,
     "table": _table,
 }
-"""A sample for each connector we ship."""
+"""A sample for each connector we ship, and the server it needs."""
 
 
 @pytest.fixture(params=connector_names())
@@ -54,11 +71,12 @@ def source(name: str) -> Connector:
 
 
 @pytest.fixture
-def sample(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sample:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def sample(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sample]:
+    monkeypatch.setenv("SOMMELIER_CACHE", str(tmp_path / "cache"))
     if name not in SAMPLES:
         pytest.skip(f"no local sample for the third-party connector '{name}'")
-    return SAMPLES[name](tmp_path)
+    with SAMPLES[name](tmp_path) as sample:
+        yield sample
 
 
 def test_our_connectors_are_installed() -> None:

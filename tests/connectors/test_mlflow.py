@@ -16,6 +16,7 @@ from sommelier.connectors.mlflow import MlflowConnector
 from sommelier.connectors.testing import Sample, check_connector
 from sommelier.errors import ConnectorError
 from sommelier.records import Artifact, Conversion, Provenance, Rejection
+from tests.asking import rows
 from tests.connectors.loopback import Page, Server
 from tests.connectors.mlflow_registry import (
     API,
@@ -224,6 +225,24 @@ def test_external_weights_come_along(tmp_path: Path) -> None:
     assert [Path(str(p)).parent for p in item.declared["external_data"]] == [item.path.parent]  # type: ignore[attr-defined]  # object
     with sm.connect() as db:
         db.execute(f"REGISTER MODEL large FROM '{item.path}'")
+
+
+QUESTION = "SELECT MODELS name, version, accuracy, params, task, license ORDER BY params"
+
+
+def test_a_statement_imports_what_is_acceptable_and_records_the_rest(
+    model: bytes, tmp_path: Path
+) -> None:
+    run = {"metrics": [{"key": "accuracy", "value": 0.9}]}
+    versions = [onnx_version(model, run=run, tags={"license": "MIT"}), onnx_version(b"junk", "bad")]
+    with lying_server(versions) as server, sm.connect(tmp_path / "models.sommelier") as db:
+        db.execute(f"IMPORT MODELS FROM mlflow '*' USING tracking_uri = '{server.url}'")
+        assert [tuple(row.values()) for row in rows(db, QUESTION)] == [
+            ("digits", "1", 0.9, 4 * 3 + 3, None, "MIT")
+        ]
+        (refusal,) = rows(db, "SHOW REJECTIONS")
+        assert "not an ONNX file" in str(refusal["reason"])
+        assert "/models/bad/versions/1" in str(refusal)
 
 
 # ---- credentials
@@ -444,21 +463,15 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.slow
 def test_a_statement_imports_the_registry_of_a_real_server(real: str, tmp_path: Path) -> None:
     with sm.connect(tmp_path / "models.sommelier") as db:
-        done = db.execute(f"IMPORT MODELS FROM mlflow '{real}'")
-        text = str(done)
-        found = db.execute(
-            "SELECT name, version, accuracy, params, task, license, source FROM MODELS "
-            "ORDER BY params"
-        ).to_dicts()
-        rejected = str(db.execute("SHOW REJECTIONS"))
-    assert "2" in text
-    assert [(row["name"], row["version"], row["accuracy"], row["params"]) for row in found] == [
-        ("digits", "1", 0.91, 4 * 3 + 3),
-        ("digits", "2", 0.95, 64 * 10 + 10),
+        db.execute(f"IMPORT MODELS FROM mlflow '{real}'")
+        found = rows(db, QUESTION)
+        reasons = [row["reason"] for row in rows(db, "SHOW REJECTIONS")]
+    assert [tuple(row.values()) for row in found] == [
+        ("digits", "1", 0.91, 4 * 3 + 3, "digit-recognition", "MIT"),
+        ("digits", "2", 0.95, 64 * 10 + 10, None, None),
     ]
-    assert (found[0]["task"], found[0]["license"]) == ("digit-recognition", "MIT")
-    assert "sklearn" in rejected
-    assert "pickled PyTorch module" in rejected
+    assert any("flavors are sklearn" in str(reason) for reason in reasons)
+    assert any("pickled PyTorch module" in str(reason) for reason in reasons)
     assert not Path("/tmp/sommelier-was-here").exists()
 
 
