@@ -36,6 +36,17 @@ MODEL_SECONDS = 600.0  # of ANALYZE, COMPARE and CREATE MODEL for one model, unl
 MODEL_BYTES = 8 * 10**9
 POLL_S = 0.02  # how often limits are checked while a call runs
 STDERR_TAIL = 2000  # bytes of the child's complaints that a message quotes
+_FOREIGN = """\
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+home, limit = sys.argv[1:]
+init = home + "/__init__.py"
+spec = spec_from_file_location("sommelier", init, submodule_search_locations=[home])
+sys.modules["sommelier"] = package = module_from_spec(spec)
+spec.loader.exec_module(package)
+from sommelier.analysis.sandbox_worker import main
+main(int(limit))
+"""  # a Python of another environment finds our package, and nothing else of our environment
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
@@ -55,12 +66,18 @@ class Sandbox:
         memory_limit_bytes: int | None = 4 * 10**9,
         threads: int = 1,
         cancelled: Callable[[], bool] = bool,
+        python: Path | None = None,
     ) -> None:
-        """cancelled : asked many times a second while a call runs, which then ends."""
+        """cancelled : asked many times a second while a call runs, which then ends.
+
+        python : of another environment, 3.11 or newer, to run the child; it needs no more than
+        what the function imports.
+        """
         self._cancelled = cancelled
         self.time_limit_s = time_limit_s
         self.memory_limit_bytes = memory_limit_bytes
         self.threads = threads
+        self._python = python
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._complaints: IO[bytes] | None = None
@@ -119,9 +136,8 @@ class Sandbox:
             return self._process
         self.close()
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
-        command = [sys.executable, "-P", "-m", "sommelier.analysis.sandbox_worker"]
         self._process = subprocess.Popen(
-            [*command, str(self.memory_limit_bytes or 0)],
+            [*self._command(), str(self.memory_limit_bytes or 0)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
@@ -133,6 +149,11 @@ class Sandbox:
             target=_read_answers, args=(self._process.stdout, self._answers), daemon=True
         ).start()
         return self._process
+
+    def _command(self) -> list[str]:
+        if self._python is None:
+            return [sys.executable, "-P", "-m", "sommelier.analysis.sandbox_worker"]
+        return [str(self._python), "-I", "-c", _FOREIGN, str(Path(__file__).parents[1])]
 
     def _environment(self) -> dict[str, str]:
         environment = dict(os.environ)

@@ -29,12 +29,12 @@ from sommelier.connectors.web import (
     shown,
 )
 from sommelier.errors import ConnectorError, first_line
+from sommelier.storage.cache import CACHE_VARIABLE, cache_folder
 from sommelier.storage.locking import WriterLock
 from sommelier.units import Dimension, format_value
 
 log = logging.getLogger(__name__)
 
-CACHE_VARIABLE = "SOMMELIER_CACHE"
 BROKEN_TRIES = 3  # times a transfer that broke off goes on within one call
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.1
@@ -64,16 +64,6 @@ class _State:
 
 class BrokenOffError(Exception):
     """The connection ended before the file did; what came is kept in the part."""
-
-
-def cache_folder() -> Path:
-    """Where fetched things are kept: $SOMMELIER_CACHE, else $XDG_CACHE_HOME/sommelier, else
-    ~/.cache/sommelier."""
-    ours = os.environ.get(CACHE_VARIABLE)
-    if ours:
-        return Path(ours).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "sommelier"
 
 
 def download(

@@ -31,6 +31,10 @@ class UnreachableError(ConnectorError):
     """No answer came at all: no network, no such host, nobody listening."""
 
 
+class NothingThereError(ConnectorError):
+    """The server says that there is nothing at this address (404, 410)."""
+
+
 @contextmanager
 def opened(
     url: str,
@@ -208,7 +212,7 @@ def _refused(url: str, response: http.client.HTTPResponse) -> ConnectorError:
             hint="it may need a token, or its terms to be accepted on its page first",
         )
     if code in (404, 410):
-        return ConnectorError(
+        return NothingThereError(
             f"there is nothing at {where} ({code} {reason})",
             hint="check the name and the revision; it may have been moved or deleted",
         )

@@ -20,12 +20,12 @@ from pathlib import Path, PurePosixPath
 from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
 from sommelier.connectors.cards import Card, load_card, member_path, parse_card
-from sommelier.connectors.downloads import cache_folder
 from sommelier.connectors.licenses import spdx
 from sommelier.connectors.naming import distinct_names, printable
 from sommelier.connectors.wheel_archive import WheelArchive, WheelFacts, normalized, opened
 from sommelier.errors import ConnectorError, MissingDependencyError, RejectedModelError
 from sommelier.records import Artifact, Rejection
+from sommelier.storage.cache import cache_folder
 
 _REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*==\s*"

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sommelier.connectors.downloads import DownloadLimits, cache_folder, download
+from sommelier.connectors.downloads import DownloadLimits, download
 from sommelier.connectors.web import read, read_json, read_range
 from sommelier.errors import ConnectorError
+from sommelier.storage.cache import cache_folder
 from tests.connectors.loopback import Page, Server, redirect, serving
 
 BODY = bytes(range(256)) * 8192  # 2 MiB: two chunks

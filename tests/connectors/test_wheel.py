@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sommelier.connectors.downloads import cache_folder
 from sommelier.connectors.wheel import WheelConnector
 from sommelier.errors import ConnectorError
 from sommelier.records import Artifact, Rejection
+from sommelier.storage.cache import cache_folder
 from tests.connectors.wheels import METADATA, write_wheel
 from tests.factories import external_data_model, tiny_classifier
 

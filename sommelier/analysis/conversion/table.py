@@ -27,7 +27,19 @@ class Converter:
     memory_bytes: int = MODEL_BYTES
 
 
-CONVERTERS: Mapping[str, Converter] = {}
+_TENSORFLOW = "sommelier.analysis.conversion.tensorflow"
+
+_TORCH = "sommelier.analysis.conversion.torch_files"
+
+CONVERTERS: Mapping[str, Converter] = {
+    "torch_export": Converter(f"{_TORCH}:convert_program", "a program of torch.export"),
+    "torchscript": Converter(f"{_TORCH}:convert_torchscript", "TorchScript"),
+    "torch_weights": Converter(f"{_TORCH}:convert_weights", "torch weights"),
+    "torchhub": Converter(f"{_TORCH}:convert_hub", "a torch module"),
+    "savedmodel": Converter(f"{_TENSORFLOW}:convert_saved_model", "a TensorFlow SavedModel"),
+    "keras": Converter(f"{_TENSORFLOW}:convert_keras", "a Keras model"),
+    "tflite": Converter(f"{_TENSORFLOW}:convert_tflite", "a TensorFlow Lite model"),
+}
 
 
 def convert(format: str, request: ConversionRequest) -> ConvertedModel:
