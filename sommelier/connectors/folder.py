@@ -1,4 +1,4 @@
-"""Connector `folder`: ONNX files on this machine, by path, folder or pattern."""
+"""Connector `folder`: model files on this machine, by path, folder or pattern."""
 
 from __future__ import annotations
 
@@ -17,28 +17,32 @@ from sommelier.connectors.cards import (
     parse_card,
     read_json_inside,
 )
+from sommelier.connectors.formats import COMPLETE, FORMATS, ONNX, REFUSED, format_of, is_model
 from sommelier.connectors.naming import distinct_names, printable
 from sommelier.errors import ConnectorError, RejectedModelError
-from sommelier.records import Artifact, Rejection
+from sommelier.records import Artifact, Conversion, Rejection
 from sommelier.storage.external_data import external_files, too_large
 from sommelier.storage.snapshots import directory_of
 
-SUFFIX = ".onnx"
 FOLDER_CARDS = ("card.json", "sommelier.json")  # the second, ours for certain, wins
 
 
 class FolderConnector:
-    """Finds .onnx files, the files their weights are in, and the cards beside them."""
+    """Finds models, the files their weights are in, and the cards beside them.
+
+    What is not ONNX is converted by the one who imports it.
+    """
 
     name = "folder"
     options: Mapping[str, str] = {
         "card": "a JSON file that states task, labels, preprocessing ... of the models",
         "max_size": "largest model to accept, external data included (2 GB)",
+        **opt.CONVERSION,
     }
 
     def describe(self) -> str:
         """What a location is."""
-        return "ONNX files on this machine: a file, a folder (searched throughout), or a pattern"
+        return "model files on this machine: a file, a folder (searched throughout), or a pattern"
 
     def fetch(
         self,
@@ -47,18 +51,19 @@ class FolderConnector:
         options: Mapping[str, object],
         progress: Progress | None = None,
     ) -> Iterator[Artifact | Rejection]:
-        """An Artifact for each .onnx file; `declared` holds its external files and card facts."""
+        """An Artifact for each file; `declared` holds its external files and card facts."""
         opt.check(self.name, options, self.options)
+        asked = opt.conversion(options)
         limit = opt.size(options, "max_size", opt.MAX_MODEL_BYTES)
         card_path = opt.path(options, "card")
         cards = _Cards(load_card(card_path) if card_path else None)
         paths = _find(locations)
-        return self._artifacts(paths, cards, limit, progress)
+        return self._artifacts(paths, cards, limit, asked, progress)
 
     def list(
         self, locations: tuple[str, ...], *, options: Mapping[str, object]
     ) -> Iterator[Listing]:
-        """The .onnx files at the locations; they are not opened."""
+        """The files at the locations; they are not opened."""
         opt.check(self.name, options, self.options)
         paths: Sequence[Path] = _find(locations)
         for path, name in zip(paths, distinct_names(paths), strict=True):
@@ -66,13 +71,19 @@ class FolderConnector:
             yield Listing(name, printable(str(path)), size)
 
     def _artifacts(
-        self, paths: Sequence[Path], cards: _Cards, limit: int, progress: Progress | None
+        self,
+        paths: Sequence[Path],
+        cards: _Cards,
+        limit: int,
+        asked: Mapping[str, object],
+        progress: Progress | None,
     ) -> Iterator[Artifact | Rejection]:
         for done, (path, name) in enumerate(zip(paths, distinct_names(paths), strict=True)):
             if progress:
                 progress(name, done, len(paths))
             try:
-                files = _checked(path, limit)
+                format = _checked(path, limit)
+                files = [] if format else external_files(path, max_size=limit)
             except RejectedModelError as error:
                 yield Rejection(self.name, printable(str(path)), error.message)
                 continue
@@ -81,7 +92,8 @@ class FolderConnector:
                 yield Rejection(self.name, printable(str(card)), reason)
             if files:
                 declared["external_data"] = [str(file) for file in files]
-            yield Artifact(name, None, self.name, str(path), path, declared)
+            conversion = Conversion(format, asked) if format else None
+            yield Artifact(name, None, self.name, str(path), path, declared, conversion=conversion)
         if progress:
             progress("", len(paths), len(paths))
 
@@ -137,7 +149,7 @@ def _sidecar(path: Path) -> Card | str | None:
 
 
 def _find(locations: tuple[str, ...]) -> list[Path]:
-    """All .onnx paths at the locations, each once, sorted within a location.
+    """All model files at the locations, each once, sorted within a location.
 
     Raises ConnectorError if a location leads to none.
     """
@@ -154,25 +166,26 @@ def _find(locations: tuple[str, ...]) -> list[Path]:
 
 def _expand(location: str) -> list[Path]:
     path = Path(location).expanduser()
-    if path.is_dir() and path.suffix != SUFFIX:
+    if path.is_dir() and not is_model(path):
         return sorted(_walk(path))
     if os.path.lexists(path):
         return [_absolute(path)]
     if not glob.has_magic(location):
         return []
     matches = glob.iglob(str(path), recursive=True)  # noqa: PTH207  (patterns may be absolute)
-    found = (_absolute(Path(match)) for match in matches if match.endswith(SUFFIX))
+    found = (_absolute(Path(match)) for match in matches if is_model(Path(match)))
     return sorted(path for path in found if not any(map(_is_store, path.parents)))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """.onnx files below a folder; linked folders are not entered, so a loop cannot trap us, nor are
-    the stores of databases, whose files are copies of models and links between them."""
+    """Complete models below a folder; linked folders are not entered, so a loop cannot trap us,
+    nor are the stores of databases, whose files are copies of models and links between them."""
+    found = COMPLETE | REFUSED.keys()
     for parent, folders, files in os.walk(folder):
         folders[:] = [
             name for name in folders if name[0] != "." and not _is_store(Path(parent, name))
         ]
-        yield from (_absolute(Path(parent, name)) for name in files if name.endswith(SUFFIX))
+        yield from (_absolute(Path(parent, name)) for name in files if Path(name).suffix in found)
 
 
 def _is_store(folder: Path) -> bool:
@@ -191,7 +204,10 @@ def _nothing_at(location: str) -> ConnectorError:
     path = Path(location).expanduser()
     parent = path.parent
     if path.is_dir() or glob.has_magic(location):
-        return ConnectorError(f"no {SUFFIX} file at '{location}' (in {Path.cwd()})")
+        return ConnectorError(
+            f"no {ONNX} file at '{location}' (in {Path.cwd()})",
+            hint=f"also read: {', '.join(FORMATS)}, where the location names the file",
+        )
     names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
     close = opt.nearest(path.name, names)
     return ConnectorError(
@@ -200,8 +216,9 @@ def _nothing_at(location: str) -> ConnectorError:
     )
 
 
-def _checked(path: Path, limit: int) -> list[Path]:
-    """The external files of an acceptable model file; RejectedModelError says why it is not."""
+def _checked(path: Path, limit: int) -> str | None:
+    """The format of an acceptable model file, None for ONNX; RejectedModelError says why it is
+    not."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError as error:
@@ -212,8 +229,7 @@ def _checked(path: Path, limit: int) -> list[Path]:
         raise RejectedModelError("a folder, not a file, in spite of its name")
     if not path.is_file():
         raise RejectedModelError("not a regular file")
-    if path.suffix != SUFFIX:
-        raise RejectedModelError(f"not an {SUFFIX} file; export the model to ONNX first")
+    format = format_of(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -224,4 +240,4 @@ def _checked(path: Path, limit: int) -> list[Path]:
         raise RejectedModelError("the file is empty")
     if size > limit:
         raise too_large(size, limit)
-    return external_files(path, max_size=limit)
+    return format

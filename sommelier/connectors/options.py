@@ -11,6 +11,14 @@ from sommelier.units import Dimension, UnitError
 
 MAX_MODEL_BYTES = 2 * 10**9  # protobuf cannot hold more in one message
 
+CONVERSION: Mapping[str, str] = {
+    "inputs": "types and shapes of a model that is not ONNX: 'float32[n,3,32,32]; mask: bool[n,5]'",
+    "module": "what makes the module of bare weights: 'nets.py:Net' or 'package.module:function'",
+    "arguments": "arguments of the module, or of the entry of a repository, as a JSON object",
+    "trust": "whether code that comes with a model may run (no)",
+}
+"""Options of what is converted to ONNX; see `conversion`."""
+
 
 def check(connector: str, options: Mapping[str, object], known: Mapping[str, str]) -> None:
     """Raises ConnectorError at the first option the connector does not have."""
@@ -52,6 +60,25 @@ def path(options: Mapping[str, object], name: str) -> Path | None:
     """A path option with '~' expanded, or None when it is not given."""
     value = text(options, name)
     return None if value is None else Path(value).expanduser()
+
+
+def flag(options: Mapping[str, object], name: str) -> bool:
+    """Whether an option is switched on: true, 'yes' or 'on'; False when it is not given."""
+    value = options.get(name, False)
+    if isinstance(value, bool):
+        return value
+    words = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise ConnectorError(f"option {name} is true or false, not {value!r}")
+
+
+def conversion(options: Mapping[str, object]) -> dict[str, object]:
+    """What the options say to a converter: those of CONVERSION that are given, trust as a bool."""
+    given: dict[str, object] = {
+        name: text(options, name) for name in ("inputs", "module", "arguments") if name in options
+    }
+    return {**given, "trust": True} if flag(options, "trust") else given
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:

@@ -234,8 +234,8 @@ def test_a_place_that_does_not_exist_is_answered_with_what_is_there(tmp_path: Pa
 
 
 def test_a_checkpoint_of_another_format_is_rejected_not_opened(tmp_path: Path) -> None:
-    (tmp_path / "model.pt").write_bytes(b"PK\x03\x04")
-    assert "export the model to ONNX" in refused(tmp_path / "model.pt")
+    (tmp_path / "model.ckpt").write_bytes(b"PK\x03\x04")
+    assert "export the model to ONNX" in refused(tmp_path / "model.ckpt")
 
 
 def test_cards_state_facts_and_the_closer_one_wins(tmp_path: Path) -> None:
