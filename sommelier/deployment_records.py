@@ -47,7 +47,8 @@ class DeploymentOptions:
     warm : how many models are loaded at the start, the most accurate first; None all that fit.
     batch : most samples of a request. threads : of one inference. device : 'cpu', 'cuda:1'.
     order : 'edf' or 'fifo'. admission : refuse at once what cannot be in time. hedge : ask a
-    second, faster model while there is slack.
+    second, faster model while there is slack. batching : answer requests that a server gets at once
+    in one run, where that was measured to be faster.
     """
 
     queue: int | None = None
@@ -61,6 +62,7 @@ class DeploymentOptions:
     order: str | None = None
     admission: bool | None = None
     hedge: bool | None = None
+    batching: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

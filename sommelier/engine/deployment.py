@@ -42,6 +42,7 @@ DEPLOY_OPTIONS: dict[str, Kind] = {
     "order": ("edf", "fifo"),
     "admission": bool,
     "hedge": bool,
+    "batching": bool,
     "dataset": str,
 }
 """What USING takes after DEPLOY, besides the knobs of the policy. dataset : whose labels tell the

@@ -130,14 +130,17 @@ class RunningDeployment:
         min_accuracy: float | None = None,
         outputs: Sequence[str] | None = None,
         begun: Callable[[Cancellable], None] | None = None,
+        requests: int = 1,
     ) -> Answer | None:
         """The answer if it can be had in this thread at once: nothing waits, a server is idle, one
         model answers and takes at most so long on average. None, and nothing has happened, if not.
         For event loops that must not stand still. begun : gets the request before the run, which
-        another thread may cancel when it takes longer after all: CancelledError is raised then."""
+        another thread may cancel when it takes longer after all: CancelledError is raised then.
+        requests : that this one stands for, their samples one behind the other."""
         if self._now.deployment.kind != "models":
             return None
         job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
+        job.requests = requests
         if begun is not None:
             begun(job)
         found = self._dispatcher.answer(job, at_most_ms=at_most_ms)
@@ -172,6 +175,13 @@ class RunningDeployment:
     def ready(self) -> bool:
         """Whether it may answer any request now."""
         return self._status is None and self._now.ready
+
+    @property
+    def together(self) -> int:
+        """Most samples of several requests that are better answered in one run; 1: none are."""
+        now = self._now
+        joins = now.deployment.kind == "models" and now.deployment.options.batching is not False
+        return now.interface.together if joins else 1
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

@@ -22,18 +22,21 @@ _NONE: frozenset[str] = frozenset()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Signature:
-    """What one model takes and gives. form : equal for models that take the same tensors."""
+    """What one model takes and gives. form : equal for models that take the same tensors.
+    together : samples of several requests that are better answered in one run; 1: none are."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     check: InputCheck
     form: str
+    together: int
 
     @classmethod
     def of(cls, predictor: Predictor) -> Signature:
         form = f"{predictor.inputs} {predictor.settings.batch}"
         check = InputCheck(predictor.model.name, predictor.inputs, predictor.settings.batch)
-        return cls(predictor.inputs, predictor.outputs, check, form)
+        together = predictor.most_together
+        return cls(predictor.inputs, predictor.outputs, check, form, together)
 
 
 class Interface:
@@ -46,6 +49,7 @@ class Interface:
 
     def __init__(self, models: Sequence[str]) -> None:
         """models : names, the one whose names count first."""
+        self.together = 1  # what Signature.together is for all models that were loaded
         self._order = tuple(models)
         self._known: dict[str, Signature] = {}
         self._first: Signature | None = None
@@ -69,6 +73,7 @@ class Interface:
         if name not in self._known:
             known = {**self._known, name: Signature.of(predictor)}
             self._first = next(known[model] for model in self._order if model in known)
+            self.together = min(signature.together for signature in known.values())
             self._known = known  # replaced, not changed: requests read it meanwhile
 
     def receive(self, given: Given, outputs: Sequence[str] | None) -> Inputs:

@@ -35,13 +35,14 @@ class Job:
     its answer. progress : of an answering that asks several models; left : samples that its next
     one is asked about. ends_ms : when its answer is of no use to the caller any more, also while a
     model runs: a deadline of its own, and not only the SLA's, after which others count as late.
-    ticket : None as long as only the thread that runs it may answer it.
+    ticket : None as long as only the thread that runs it may answer it. requests : of clients, that
+    it stands for; several were put together.
     """
 
     __slots__ = (
         "_cancel", "accepted", "ends_ms", "errors", "hedged", "held", "infer_ms", "inputs", "left",
-        "note", "outputs", "progress", "queue_ms", "request", "runs", "settled", "since_ms",
-        "table", "ticket", "waits",
+        "note", "outputs", "progress", "queue_ms", "request", "requests", "runs", "settled",
+        "since_ms", "table", "ticket", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +55,7 @@ class Job:
         self._cancel = cancel
         self.ticket: Ticket | None = None
         self.request = ANSWERED
+        self.requests = 1
         self.accepted = False
         self.waits = True
         self.since_ms = self.queue_ms = self.infer_ms = 0.0
@@ -158,10 +160,10 @@ class Counts:
     by_model: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
 
-    def answered_by(self, model: str, *, late: bool) -> None:
-        self.answered += 1
-        self.late += late
-        self.by_model[model] = self.by_model.get(model, 0) + 1
+    def answered_by(self, model: str, requests: int, *, late: bool) -> None:
+        self.answered += requests
+        self.late += requests * late
+        self.by_model[model] = self.by_model.get(model, 0) + requests
 
     def refused(self, status: int) -> None:
         self.rejected[status] = self.rejected.get(status, 0) + 1

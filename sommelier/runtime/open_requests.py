@@ -143,7 +143,8 @@ class OpenRequests:
         if outcome is None:
             self._again(job, replace(turn.request, samples=job.left), now)
             return None
-        self.counts.answered_by(decision.model, late=now > turn.request.deadline_ms)
+        late = now > turn.request.deadline_ms
+        self.counts.answered_by(decision.model, job.requests, late=late)
         self.settle(job)
         return answer_of(job, turn, decision, outcome, now)
 

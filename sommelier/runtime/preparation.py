@@ -18,7 +18,7 @@ from sommelier.analysis import latency, signature
 from sommelier.analysis.latency import RunSettings, give_back_memory
 from sommelier.analysis.synthetic_inputs import synthetic_inputs
 from sommelier.errors import AnalysisError, first_line
-from sommelier.runtime import memory
+from sommelier.runtime import batching, memory
 from sommelier.runtime.alignment import align
 from sommelier.runtime.memory import SessionMemory
 from sommelier.runtime.sessions import SavedAs, SessionSettings, open_session
@@ -60,6 +60,7 @@ class Preparation:
     file : of the saved session, in the request's folder; None for 'plain'. reason : why not
     'prepacked'. lasting : False where the reason may be gone next time. threads, batch : those to
     use. run_ms : median of one sample on one thread; None where no input could be made up.
+    together : of `batching.cost_together`, with the largest batch; None also of slow models.
     """
 
     recipe: str
@@ -70,6 +71,7 @@ class Preparation:
     batch: int
     run_ms: float | None
     memory: SessionMemory
+    together: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class _Reference:
     runs: tuple[tuple[Feed, tuple[Array, ...]], ...]
     run_ms: float | None
     reason: str | None
+    together: float | None = None
 
 
 def prepare(request: PreparationRequest) -> Preparation:
@@ -135,15 +138,17 @@ def _reference(request: PreparationRequest) -> _Reference:
     run_ms = float(np.median(latency.run_times_ms(session, feed, TIMING)))
     if run_ms < QUICK_MS:
         settings = replace(settings, threads=1)
-    runs = [(feed, _answers(session, feed))]
+    runs, together = [(feed, _answers(session, feed))], None
     if settings.batch > 1:
         try:
             feed = warm_up_inputs(session, settings.batch)
             runs.append((feed, _answers(session, feed)))
+            if run_ms <= batching.SLOWEST_MS:
+                together = batching.cost_together(session, feed)
         except Exception as error:  # ONNX Runtime has no common base class for its errors
             _reraise_memory(error)
             settings = replace(settings, batch=1)
-    return _Reference(settings, tuple(runs), run_ms, None)
+    return _Reference(settings, tuple(runs), run_ms, None, together)
 
 
 def _answers(session: InferenceSession, feed: Feed) -> tuple[Array, ...]:
@@ -231,6 +236,7 @@ def _result(
         batch=settings.batch,
         run_ms=reference.run_ms,
         memory=_measured(path, reference, size, optimised=recipe != "plain"),
+        together=reference.together,
     )
 
 

@@ -38,7 +38,7 @@ from sommelier.units import Dimension, format_value
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-FORMAT = 1  # of an entry; another one makes all entries void
+FORMAT = 2  # of an entry; another one makes all entries void
 ATTEMPTS = 10  # to put an entry where another process puts its own again and again
 _INCOMING = ".incoming-"
 _REMOVED = ".removed-"

@@ -32,10 +32,7 @@ def wishes(parameters: Mapping[str, Any]) -> Wishes:
     `sommelier_deadline_ms` goes before it. Raises ProtocolError for values that make no sense, for
     a `sommelier_...` that does not exist, and for sequences, which no model here can follow.
     """
-    for name in parameters:
-        if name in _KNOWN or name.startswith("sommelier_"):
-            break
-    else:
+    if not has_wishes(parameters):
         return {"deadline_ms": None, "priority": 0, "min_accuracy": None}
     for name in parameters:
         if name.startswith("sommelier_") and name not in _OURS:
@@ -53,6 +50,11 @@ def wishes(parameters: Mapping[str, Any]) -> Wishes:
         "priority": int(priority) - USUAL_PRIORITY if priority else 0,
         "min_accuracy": _number(parameters, MIN_ACCURACY, 0, 1),
     }
+
+
+def has_wishes(parameters: Mapping[str, Any]) -> bool:
+    """Whether any of them is one that `wishes` looks at."""
+    return any(name in _KNOWN or name.startswith("sommelier_") for name in parameters)
 
 
 def _number(parameters: Mapping[str, Any], name: str, least: float, most: float) -> float | None:

@@ -27,6 +27,7 @@ from sommelier.runtime.server.sentinel import Sentinel
 from sommelier.runtime.server.served import Served
 from sommelier.runtime.server.service import ModelService
 from sommelier.runtime.server.telling import as_protocol_error
+from sommelier.runtime.server.together import grouped
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ _BINARY = b"application/octet-stream"
 class Place:
     """Where requests are worked on. body : most bytes of one, once it is decompressed. away : names
     that took long in the event loop, until when (s, monotonic) they stay out of it, and for how
-    long that was."""
+    long that was. met : requests of this round of the event loop."""
 
     service: ModelService
     loop: asyncio.AbstractEventLoop
@@ -52,9 +53,53 @@ class Place:
     thread: int = field(default_factory=get_ident)  # of the event loop
     sentinel: Sentinel = field(default_factory=Sentinel)
     away: dict[str, tuple[float, float]] = field(default_factory=dict)
+    met: list[Met] = field(default_factory=list)
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="rest")
     )
+
+    def meet(self, met: Met) -> None:
+        """Answer a request with those that are read in the same round of the event loop."""
+        self.met.append(met)
+        if len(self.met) == 1:
+            self.loop.call_soon(self._answer_met)
+
+    def _answer_met(self) -> None:
+        met = [one for one in self.met if not one.inference.cancelled]
+        self.met.clear()
+        while met:
+            served = met[0].served
+            same = [one for one in met if one.served is served]
+            met = [one for one in met if one.served is not served]
+            for group in grouped([one.asked for one in same], served.running.together):
+                self._answer_group([same[place] for place in group])
+
+    def _answer_group(self, group: list[Met]) -> None:
+        """In one run, or one after the other."""
+        served, name = group[0].served, group[0].asked.model
+        answers = None
+        if len(group) > 1 and not (self.away and self.is_away(name)):
+            requests = [one.asked for one in group]
+            try:
+                answers = self.service.answer_together(
+                    requests,
+                    served,
+                    at_most_ms=QUICK_MS * len(group),  # so long they may take one after the other
+                    begun=self.sentinel.begun,
+                )
+            finally:
+                self.run_ended(name)
+        if answers is None:
+            for one in group:
+                one.inference.go(one.asked, one.served)
+            return
+        for one, answer in zip(group, answers, strict=True):
+            one.inference.tell(answer)
+
+    def run_ended(self, name: str) -> None:
+        """In the event loop; the name leaves it if the run had to be cut short."""
+        if self.sentinel.ended():
+            self.send_away(name)
 
     def is_away(self, name: str) -> bool:
         """Whether a name stays out of the event loop."""
@@ -72,6 +117,15 @@ class Place:
         """End the threads."""
         self.sentinel.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """A request that was read, and who answers it."""
+
+    inference: Inference
+    asked: InferRequest
+    served: Served
 
 
 class Inference:
@@ -98,6 +152,11 @@ class Inference:
         else:
             self._begin(encoding)
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self._cancelled
+
     def cancel(self) -> None:
         """The client is gone: end the inference."""
         self._cancelled = True
@@ -117,9 +176,20 @@ class Inference:
                 metadata = self._place.service.metadata(target.model, target.version)
                 target = replace(target, inputs=tuple(metadata["inputs"]))
             asked, self._form = decode_request(body, length, target)
+        except Exception as error:
+            self._send(failure_response(error))
+            return
+        if served.running.together > 1 and get_ident() == self._place.thread:
+            self._place.meet(Met(self, asked, served))
+        else:
+            self.go(asked, served)
+
+    def go(self, asked: InferRequest, served: Served) -> None:
+        """Have it answered, alone."""
+        try:
             answer = self._at_once(asked, served)
             if answer is not None:
-                self._encode(answer)
+                self.tell(answer)
                 return
             self._future = future = self._place.service.submit(asked)
         except Exception as error:
@@ -134,14 +204,11 @@ class Inference:
         place = self._place
         if get_ident() != place.thread or (place.away and place.is_away(asked.model)):
             return None
-        sentinel = place.sentinel
+        begun = place.sentinel.begun
         try:
-            return place.service.answer_now(
-                asked, at_most_ms=QUICK_MS, begun=sentinel.begun, served=served
-            )
+            return place.service.answer_now(asked, at_most_ms=QUICK_MS, begun=begun, served=served)
         finally:
-            if sentinel.ended():
-                place.send_away(asked.model)
+            place.run_ended(asked.model)
 
     def _done(self, future: Future[InferResponse]) -> None:
         """In whichever thread the answer was made: leave it soon."""
@@ -150,11 +217,12 @@ class Inference:
         if error is not None:
             self._send(failure_response(error))
         elif sum(array.nbytes for array in future.result().outputs.values()) > HEAVY:
-            self._place.threads.submit(self._encode, future.result())
+            self._place.threads.submit(self.tell, future.result())
         else:
-            self._place.loop.call_soon_threadsafe(self._encode, future.result())
+            self._place.loop.call_soon_threadsafe(self.tell, future.result())
 
-    def _encode(self, answer: InferResponse) -> None:
+    def tell(self, answer: InferResponse) -> None:
+        """Write its answer; in any thread."""
         try:
             response = self._response(answer)
         except Exception as error:

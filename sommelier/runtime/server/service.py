@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError as TicketCancelledError
 from concurrent.futures import Future
 from functools import partial
@@ -18,6 +18,7 @@ from sommelier.errors import SommelierError
 from sommelier.runtime.deployment import RunningDeployment
 from sommelier.runtime.server.metrics import Metrics, decision_class
 from sommelier.runtime.server.parameters import Wishes, wishes
+from sommelier.runtime.server.pending import Pending
 from sommelier.runtime.server.protocol import (
     BAD_REQUEST,
     CANCELLED,
@@ -36,6 +37,7 @@ from sommelier.runtime.server.telling import (
     decision,
     tensor_metadata,
 )
+from sommelier.runtime.server.together import concatenated, divided, samples_of
 from sommelier.storage.naming import nearest
 
 if TYPE_CHECKING:
@@ -216,7 +218,7 @@ class ModelService:
         except Exception as error:
             raise self._failed(served, started, error) from error
         submitted = time.perf_counter_ns()
-        return _Pending(ticket, partial(self._answer, served, request, started, submitted))
+        return Pending(ticket, partial(self._answer, served, request, started, submitted))
 
     def infer(self, request: InferRequest) -> InferResponse:
         """The answer, in the caller's thread where nothing waits. Raises ProtocolError."""
@@ -262,6 +264,41 @@ class ModelService:
         if answer is None:
             return None
         return self._succeeded(served, request, answer, started, started)
+
+    def answer_together(
+        self,
+        requests: Sequence[InferRequest],
+        served: Served,
+        *,
+        at_most_ms: float,
+        begun: Callable[[Cancellable], None],
+    ) -> list[InferResponse] | None:
+        """The same for several requests of one form (`together.grouped`), in one run. None also
+        where it fails: then each is to be asked alone, which says which of them it was."""
+        started = time.perf_counter_ns()
+        try:
+            answer = served.running.try_infer(
+                concatenated(requests),
+                at_most_ms=at_most_ms,
+                outputs=requests[0].outputs or None,
+                begun=begun,
+                requests=len(requests),
+            )
+        except (TicketCancelledError, SommelierError):
+            return None
+        if answer is None:
+            return None
+        sizes = [samples_of(request) for request in requests]
+        parts = divided(answer.outputs, sizes)
+        if parts is None:
+            return None
+        told = {**decision(answer), "sommelier_together": len(requests)}
+        responses = [
+            InferResponse(request.model, VERSION, request.id, outputs, told)
+            for request, outputs in zip(requests, parts, strict=True)
+        ]
+        self._count(served, answer, (started, started, time.perf_counter_ns()), len(requests))
+        return responses
 
     # ---- the end
 
@@ -320,17 +357,27 @@ class ModelService:
         self, served: Served, request: InferRequest, answer: Answer, started: int, submitted: int
     ) -> InferResponse:
         made = time.perf_counter_ns()
-        name = request.model
-        response = InferResponse(name, VERSION, request.id, answer.outputs, decision(answer))
+        told = decision(answer)
+        response = InferResponse(request.model, VERSION, request.id, answer.outputs, told)
+        self._count(served, answer, (started, submitted, made))
+        return response
+
+    def _count(
+        self, served: Served, answer: Answer, instants: tuple[int, int, int], requests: int = 1
+    ) -> None:
+        """instants : ns; when it came, was submitted, and its answer was begun to be made up.
+        requests : that were answered in one run."""
+        started, submitted, made = instants
         now = time.perf_counter_ns()
         ns = (
             now - started, int(answer.queue_ms * 1e6), submitted - started,
             int(answer.infer_ms * 1e6), now - made,
         )  # fmt: skip
         served.tally.answered(
-            Answered(answer.model, decision_class(answer), answer.samples, time.time(), ns)
+            Answered(
+                answer.model, decision_class(answer), answer.samples, time.time(), ns, requests
+            )
         )
-        return response
 
     def _failed(self, served: Served, started: int, error: BaseException) -> ProtocolError:
         """What the client is told of an error, which is counted."""
@@ -347,34 +394,3 @@ class ModelService:
 def _not_ready(served: Served) -> ProtocolError:
     name, reason = served.running.name, served.state[1]
     return ProtocolError(BAD_REQUEST, f"Request for model '{name}' that is not ready: {reason}")
-
-
-_Told = Callable[["Future[Answer]"], "InferResponse | ProtocolError"]
-
-
-class _Pending(Future["InferResponse"]):
-    """A ticket's answer as the protocol's; cancelled with it.
-
-    The ticket refers to it, so it lets go of the ticket, and of the request, once it is answered:
-    tensors are to be freed then, and not when the interpreter looks for cycles.
-    """
-
-    def __init__(self, ticket: Future[Answer], told: _Told) -> None:
-        super().__init__()
-        self._ticket: Future[Answer] | None = ticket
-        self._told: _Told | None = told
-        ticket.add_done_callback(self._finish)
-
-    def cancel(self) -> bool:
-        """End the inference; the future then raises ProtocolError 499."""
-        ticket = self._ticket
-        return ticket is not None and ticket.cancel()
-
-    def _finish(self, ticket: Future[Answer]) -> None:
-        told, self._told, self._ticket = self._told, None, None
-        assert told is not None, "a ticket is answered once"
-        answer = told(ticket)
-        if isinstance(answer, ProtocolError):
-            self.set_exception(answer)
-        else:
-            self.set_result(answer)

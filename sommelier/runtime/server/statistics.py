@@ -32,33 +32,37 @@ class Histogram:
         self.counts = [0] * (len(BOUNDS_US) + 1)
         self.total = 0.0
 
-    def add(self, us: float) -> None:
-        self.counts[bisect_left(BOUNDS_US, us)] += 1
-        self.total += us
+    def add(self, us: float, times: int = 1) -> None:
+        self.counts[bisect_left(BOUNDS_US, us)] += times
+        self.total += times * us
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What is counted of an answer. reason : why this model answered, in one of a few words. at_s :
     when, since 1970. ns : durations, of the whole, in the queue, to check the request and put it in
-    the queue, of the models, and to make the answer up; a transport's own time is in none."""
+    the queue, of the models, and to make the answer up; a transport's own time is in none.
+    requests : that were answered in one run, each in this time."""
 
     model: str
     reason: str
     samples: int
     at_s: float
     ns: tuple[int, int, int, int, int]
+    requests: int = 1
 
 
 @dataclass(slots=True)
 class Counts:
-    """Of one name, since the start. request, queue, compute : durations, us. decisions : answers by
-    model and reason. failures : by reason, in Triton's words."""
+    """Of one name, since the start. request, queue, compute : durations, us. executions : runs, each
+    of one request or of several. decisions : answers by model and reason. failures : by reason, in
+    Triton's words."""
 
     request: Histogram = field(default_factory=Histogram)
     queue: Histogram = field(default_factory=Histogram)
     compute: Histogram = field(default_factory=Histogram)
     answers: int = 0
+    executions: int = 0
     samples: int = 0
     input_ns: int = 0
     output_ns: int = 0
@@ -69,16 +73,18 @@ class Counts:
 
     def add(self, answer: Answered) -> None:
         total, queue, given, infer, made = answer.ns
-        self.request.add(total / 1e3)
-        self.queue.add(queue / 1e3)
-        self.compute.add(infer / 1e3)
-        self.answers += 1
+        times = answer.requests
+        self.request.add(total / 1e3, times)
+        self.queue.add(queue / 1e3, times)
+        self.compute.add(infer / 1e3, times)
+        self.answers += times
+        self.executions += 1
         self.samples += answer.samples
-        self.input_ns += given
-        self.output_ns += made
+        self.input_ns += times * given
+        self.output_ns += times * made
         self.last_s = max(self.last_s, answer.at_s)
         key = answer.model, answer.reason
-        self.decisions[key] = self.decisions.get(key, 0) + 1
+        self.decisions[key] = self.decisions.get(key, 0) + times
 
 
 class Tally:
@@ -138,7 +144,7 @@ class Tally:
                 "version": version,
                 "last_inference": int(counts.last_s * 1e3),
                 "inference_count": counts.samples,
-                "execution_count": counts.answers,
+                "execution_count": counts.executions,
                 "inference_stats": phases,
                 "batch_stats": [],
             }

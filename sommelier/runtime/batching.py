@@ -1,0 +1,72 @@
+"""Whether requests that come together are answered in one run, and what that saves.
+
+Dense layers read all their weights for every run, whatever the number of samples: eight together
+take little longer than one. Convolutions gain nothing (runtime.md 1.4 and 3). So it is measured for
+each model once, when it is prepared; and it is seen whether samples have any influence on each
+other's answers, which nothing in a file says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sommelier.analysis import latency
+from sommelier.analysis.latency import RunSettings
+from sommelier.errors import AnalysisError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+Array = NDArray[Any]
+
+WORTH = 0.8  # of the time that samples take alone; what saves less is not worth the waiting
+SLOWEST_MS = 1.0  # models that take longer are not run in the event loop, where requests meet
+TOLERANCE = 1e-4  # of the largest number in an answer: kernels of several samples round otherwise
+TIMING = RunSettings(runs=20, warmup=3, budget_s=0.1)
+
+
+def cost_together(session: InferenceSession, feed: Mapping[str, Array]) -> float | None:
+    """What a sample takes among others over what it takes alone, measured, above 0; None where
+    samples are not independent of each other, or nobody can tell.
+
+    feed : samples that differ, at least two, each input (samples, ...).
+    """
+    counts = {len(array) if array.ndim else 0 for array in feed.values()}
+    if len(counts) != 1 or (count := counts.pop()) < 2:
+        return None
+    alone = [{name: array[i : i + 1] for name, array in feed.items()} for i in range(count)]
+    try:
+        if not _independent(session, feed, alone):
+            return None
+        together_ms = latency.run_times_ms(session, feed, TIMING)
+        alone_ms = latency.run_times_ms(
+            session, alone[0], replace(TIMING, runs=count * TIMING.runs)
+        )
+    except (AnalysisError, RuntimeError, ValueError):  # it takes one sample at a time
+        return None
+    return float(together_ms.min() / (count * alone_ms.min()))  # whatever else the machine does
+
+
+def _independent(
+    session: InferenceSession, feed: Mapping[str, Array], alone: Sequence[Mapping[str, Array]]
+) -> bool:
+    """Whether each sample is answered as it is without the others."""
+    apart = [session.run(None, dict(one)) for one in alone]
+    for place, whole in enumerate(session.run(None, dict(feed))):
+        parts = [answers[place] for answers in apart]
+        if any(not isinstance(part, np.ndarray) or len(part) != 1 for part in parts):
+            return False
+        wanted = np.concatenate(parts)
+        if whole.shape != wanted.shape or whole.dtype.kind not in "fiub":
+            return False
+        if whole.dtype.kind != "f":
+            if not np.array_equal(whole, wanted):
+                return False
+        elif not np.all(np.abs(whole - wanted) <= TOLERANCE * np.abs(wanted).max(initial=0.0)):
+            return False  # NaN too
+    return True
