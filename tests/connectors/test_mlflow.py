@@ -28,6 +28,7 @@ from tests.connectors.mlflow_registry import (
     mlflow_server,
 )
 from tests.factories import external_data_model, tiny_classifier
+from tests.torch_models import net, save_program
 
 
 @pytest.fixture(autouse=True)
@@ -369,7 +370,7 @@ def test_a_pickled_module_is_refused_unopened_and_says_what_to_log_instead(conte
 @pytest.mark.parametrize(
     ("file", "content", "format"),
     [
-        ("data/model.pt2", b"an exported program", "pt2"),
+        ("data/model.pt2", b"an exported program", "torch_export"),
         ("data/model.pth", _zipped(**{"m__code____torch__.py": b"x"}), "torchscript"),
     ],
 )
@@ -378,8 +379,8 @@ def test_exported_programs_and_torchscript_are_left_to_a_converter(
 ) -> None:
     files = {"MLmodel": Page(PYTORCH_MLMODEL.encode()), file: Page(content)}
     with lying_server([FakeVersion("digits", "1", files)]) as server:
-        item = only(server)
-    assert item.conversion == Conversion(format)
+        item = only(server, trust=True)
+    assert item.conversion == Conversion(format, {"trust": True})
     assert item.path is not None
     assert item.path.read_bytes() == content
 
@@ -440,6 +441,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("mlflow")
     small = tiny_classifier(folder / "small.onnx", seed=1)
     large = tiny_classifier(folder / "large.onnx", seed=2, features=64, classes=10)
+    exported = save_program(folder / "model.pt2", net())
     pickled = folder / "model.pth"
     pickled.write_bytes(pickle.dumps(_Bomb()))
     items = [
@@ -454,6 +456,10 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         {
             "name": "unsafe", "flavors": {"pytorch": {"model_data": "data"}},
             "files": {str(pickled): "data"},
+        },
+        {
+            "name": "exported", "flavors": {"pytorch": {"model_data": "data"}},
+            "files": {str(exported): "data"}, "metrics": {"accuracy": 0.5},
         },
     ]  # fmt: skip
     with mlflow_server(folder, items) as url:
@@ -473,6 +479,21 @@ def test_a_statement_imports_the_registry_of_a_real_server(real: str, tmp_path: 
     assert any("flavors are sklearn" in str(reason) for reason in reasons)
     assert any("pickled PyTorch module" in str(reason) for reason in reasons)
     assert not Path("/tmp/sommelier-was-here").exists()
+
+
+@pytest.mark.slow
+def test_an_exported_program_becomes_onnx_once_it_is_trusted(real: str, tmp_path: Path) -> None:
+    asked = f"IMPORT MODELS FROM mlflow 'exported' USING tracking_uri = '{real}'"
+    with sm.connect(tmp_path / "models.sommelier") as db:
+        with pytest.raises(ConnectorError, match="expressions"):
+            db.execute(asked)
+        db.execute(f"{asked}, trust = yes")
+        (found,) = rows(db, "SELECT MODELS name, format, accuracy, params, source")
+    weights = sum(parameter.numel() for parameter in net().parameters())
+    assert (found["name"], found["format"], found["source"]) == ("exported", "onnx", "mlflow")
+    assert found["accuracy"] == 0.5
+    assert weights <= found["params"] <= weights + 10 + 1  # type: ignore[operator]  # object
+    # (running means and variances of the 5 channels are weights of the ONNX file, or folded)
 
 
 @pytest.mark.slow

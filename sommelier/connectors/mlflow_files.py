@@ -1,0 +1,135 @@
+"""The files of a model in MLflow, and what its MLmodel says of them; none is run or unpickled."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from sommelier.connectors.formats import format_of
+from sommelier.connectors.mlflow_server import MlflowServer
+from sommelier.connectors.naming import printable
+from sommelier.errors import MissingDependencyError, RejectedModelError, first_line
+from sommelier.storage.cache import cache_folder
+from sommelier.storage.external_data import check_location, extents, external_files, read_model
+
+MLMODEL = "MLmodel"
+MAX_MLMODEL_BYTES = 1 << 20
+EXPORTED, SAVED = "model.pt2", "model.pth"  # as torch.export and torch.save write it
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model's file in the cache. external : files of its weights; format : None for ONNX, else
+    what Conversion.format calls it."""
+
+    path: Path
+    external: tuple[Path, ...] = ()
+    format: str | None = None
+
+
+def fetched(server: MlflowServer, root: str, content: Mapping[str, Any], limit: int) -> ModelFiles:
+    """The file of a model that is described by `content` and lies below `root`.
+
+    Raises RejectedModelError if it is of no flavor that is read, ConnectorError if it does not
+    come.
+    """
+    flavors = mapping(content.get("flavors"))
+    onnx, pytorch = flavors.get("onnx"), flavors.get("pytorch")
+    if isinstance(onnx, dict):
+        return _onnx(server, f"{root}/{_inner(onnx.get('data'), 'model.onnx')}", limit)
+    if isinstance(pytorch, dict):
+        return _pytorch(server, f"{root}/{_inner(pytorch.get('model_data'), 'data')}", limit)
+    kinds = printable(", ".join(sorted(flavors)))[:200] or "none"
+    raise RejectedModelError(f"its flavors are {kinds}; read are onnx and pytorch")
+
+
+def description(content: bytes) -> Mapping[str, Any]:
+    """What MLflow keeps beside each model in MLmodel, a YAML mapping.
+
+    Raises RejectedModelError if it is none, MissingDependencyError without a YAML library.
+    """
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingDependencyError(
+            "MLflow describes models in YAML, and there is no library to read it",
+            hint="pip install 'sommelier-db[mlflow]'",
+        ) from error
+    loader = yaml.SafeLoader(content)
+    loader.flatten_mapping = lambda _: None  # merges (<<) double in size at each nested level
+    try:
+        found = loader.get_single_data()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RejectedModelError(f"{MLMODEL} is no YAML: {first_line(error)}") from error
+    if not isinstance(found, dict):
+        raise RejectedModelError(f"{MLMODEL} is no mapping")
+    return mapping(found)
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """A mapping of YAML with its keys as text; {} if it is none."""
+    return {str(key): item for key, item in value.items()} if isinstance(value, dict) else {}
+
+
+def _onnx(server: MlflowServer, file: str, limit: int) -> ModelFiles:
+    """An ONNX file; with external data, it and its files lie together in a folder of their own."""
+    path = server.file(file, limit)
+    locations = dict.fromkeys(extent.location for extent in extents(read_model(path)))
+    if not locations:
+        return ModelFiles(path)
+    origin = f"{server.url}/{file}"
+    folder = cache_folder() / "mlflow" / sha256(origin.encode()).hexdigest()[:32]
+    model = _beside(path, folder / path.name)
+    left = limit - path.stat().st_size
+    for location in locations:
+        check_location(location)
+        part = server.file(f"{file.rpartition('/')[0]}/{location}", left)
+        left -= part.stat().st_size
+        _beside(part, folder / location)
+    return ModelFiles(model, tuple(external_files(model, max_size=limit)))
+
+
+def _pytorch(server: MlflowServer, folder: str, limit: int) -> ModelFiles:
+    """An exported program or TorchScript; a pickled module is refused unopened."""
+    names = server.names(folder)
+    name = next((name for name in (EXPORTED, SAVED) if name in names), None)
+    if name is None:
+        raise RejectedModelError(f"its flavor is pytorch, but it has no {EXPORTED} and no {SAVED}")
+    path = server.file(f"{folder}/{name}", limit)
+    format = format_of(path)
+    if format == "torch_weights":  # by its name; MLflow saves whole modules under it
+        raise RejectedModelError(
+            "a pickled PyTorch module: opening it would run whatever code is in it; log it with "
+            "mlflow.pytorch.log_model(..., serialization_format='pt2', input_example=...)"
+        )
+    return ModelFiles(path, format=format)
+
+
+def _beside(file: Path, target: Path) -> Path:
+    """A copy of `file` as `target`, made once; no link, because onnx takes none for weights."""
+    state = file.stat()
+    if target.is_file():
+        known = target.stat()
+        if (known.st_size, known.st_mtime_ns) == (state.st_size, state.st_mtime_ns):
+            return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    shutil.copy2(file, part)
+    return part.replace(target)
+
+
+def _inner(stated: object, usual: str) -> str:
+    """A path inside a model's folder. Raises RejectedModelError if it leads out of it."""
+    path = stated if isinstance(stated, str) and stated else usual
+    try:
+        check_location(path)
+    except RejectedModelError as error:
+        raise RejectedModelError(
+            f"{MLMODEL} names a file outside of its folder: {path[:100]!r}"
+        ) from error
+    return path
