@@ -28,7 +28,7 @@ _DESCRIPTOR = ".descriptor.txt"  # beside each folder of tensorflow_hub's cache
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A model on this machine: a SavedModel's folder, or a file. facts : of a SavedModel."""
+    """A model on this machine: a SavedModel's folder, or a file. homepage : where it came from."""
 
     name: str
     version: str | None
@@ -38,7 +38,10 @@ class _Found:
 
     @property
     def format(self) -> str:
-        return "savedmodel" if self.path.is_dir() else FORMATS[self.path.suffix.lower()]
+        """A SavedModel's folder, a file by its suffix, or what a hub gives as TFLite."""
+        if self.path.is_dir():
+            return "savedmodel"
+        return FORMATS.get(self.path.suffix.lower(), "tflite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +88,24 @@ class TfHubConnector:
     def list(
         self, locations: tuple[str, ...], *, options: Mapping[str, object]
     ) -> Iterator[Listing]:
-        """Each signature of each SavedModel, and each file; a handle is fetched for that."""
+        """Each signature of each SavedModel, and each file; a handle is fetched for that.
+
+        A dead link is left out; where nothing else is left, it is raised.
+        """
         wishes = self._wishes(locations, options)
+        listed, errors = False, []
         for handle in wishes.handles:
-            for found in _models(handle, wishes.max_size, None):
-                yield from _listings(found)
+            try:
+                models = _models(handle, wishes.max_size)
+            except ConnectorError as error:
+                errors.append(error)
+                continue
+            for found in models:
+                for listing in _listings(found):
+                    listed = True
+                    yield listing
+        if errors and not listed:
+            raise errors[0]
 
     def _wishes(self, locations: tuple[str, ...], options: Mapping[str, object]) -> _Wishes:
         opt.check(self.name, options, self.options)
@@ -118,7 +134,7 @@ class TfHubConnector:
             if progress:
                 progress(handle.text, done, len(wishes.handles))
             try:
-                found = _models(handle, wishes.max_size, None)
+                found = _models(handle, wishes.max_size)
             except SommelierError as error:  # one dead link does not stop an import
                 yield Rejection(self.name, printable(handle.text), _reason(error))
                 continue
@@ -155,15 +171,14 @@ class TfHubConnector:
         )
 
 
-def _models(handle: Handle, max_size: int, progress: Progress | None) -> list[_Found]:
+def _models(handle: Handle, max_size: int) -> list[_Found]:
     """What a handle names, fetched. Raises RejectedModelError if that holds no model."""
-    root = fetched(handle, max_size, progress)
-    if root.is_file():
-        paths = [root]
-        if handle.kind == "folder" and root.name == FILE:
-            paths = [root.parent]
-    else:
-        paths = sorted(_walk(root))
+    root = fetched(handle, max_size)
+    paths = [root] if root.is_file() else sorted(_walk(root))
+    if handle.kind == "folder" and root.name == FILE:
+        paths = [root.parent]
+    elif handle.kind == "folder" and root.is_file() and root.suffix.lower() not in FORMATS:
+        raise RejectedModelError("no SavedModel, Keras or TFLite file")
     if not paths:
         raise RejectedModelError(f"holds no SavedModel, Keras or TFLite file ({_contents(root)})")
     if handle.kind == "folder":

@@ -15,16 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from sommelier.connectors import kaggle
 from sommelier.connectors.archives import ArchiveLimits, unpacked
-from sommelier.connectors.base import Progress
 from sommelier.connectors.downloads import DownloadLimits, download
 from sommelier.connectors.web import NothingThereError
-from sommelier.errors import (
-    ConnectorError,
-    MissingDependencyError,
-    RejectedModelError,
-    first_line,
-)
+from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.storage.cache import cache_folder
 
 ENDPOINT = "https://tfhub.dev"
@@ -38,6 +33,8 @@ FRAMEWORKS = frozenset(
 """Third word of a Kaggle handle, in any case; that is how it differs from one of TF-Hub."""
 _WEB_PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 _TFLITE = b"TFL3"  # at byte 4
+FILES = (".keras", ".h5", ".hdf5", ".tflite")  # models that are one file
+_PACKED = (".tar.gz", ".tgz", ".tar", ".zip")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -61,7 +58,7 @@ def parsed(location: str, endpoint: str) -> Handle:
         return Handle("folder", str(path))
     words = location.split("/")
     plain = len(words) > 1 and all(map(_WORD.fullmatch, words))
-    if not plain or path.suffix in (".keras", ".h5", ".hdf5", ".tflite", ".pb"):
+    if not plain or path.suffix in (*FILES, ".pb"):
         raise ConnectorError(
             f"there is no '{location}' (in {Path.cwd()})",
             hint="a handle reads 'google/imagenet/mobilenet_v2_100_224/classification/5'",
@@ -71,7 +68,7 @@ def parsed(location: str, endpoint: str) -> Handle:
     return _address(f"{endpoint.rstrip('/')}/{location}")
 
 
-def fetched(handle: Handle, max_size: int, progress: Progress | None) -> Path:
+def fetched(handle: Handle, max_size: int) -> Path:
     """The file or folder that a handle names, on this machine.
 
     Raises RejectedModelError for a dead link and for what is no model, ConnectorError if the
@@ -80,8 +77,8 @@ def fetched(handle: Handle, max_size: int, progress: Progress | None) -> Path:
     if handle.kind == "folder":
         return Path(handle.text)
     if handle.kind == "kaggle":
-        return _from_kaggle(handle)
-    return _in_hub_cache(handle.text) or _from_hub(handle, max_size, progress)
+        return kaggle.fetched(handle.text, max_size)
+    return _in_hub_cache(handle.text) or _from_hub(handle, max_size)
 
 
 def _address(url: str) -> Handle:
@@ -98,7 +95,8 @@ def _address(url: str) -> Handle:
             )
         return _kaggle(page)
     version = words.pop() if len(words) > 1 and words[-1].isdigit() else None
-    words[-1] = re.sub(r"\.(tar\.gz|tgz|tar|zip)$", "", words[-1])
+    for suffix in (*_PACKED, *FILES):
+        words[-1] = words[-1].removesuffix(suffix)
     return Handle("hub", url, "/".join(words), version)
 
 
@@ -120,11 +118,9 @@ def _in_hub_cache(url: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _from_hub(handle: Handle, max_size: int, progress: Progress | None) -> Path:
+def _from_hub(handle: Handle, max_size: int) -> Path:
     try:
-        file = download(
-            _compressed(handle.text), limits=DownloadLimits(bytes=max_size), progress=progress
-        )
+        file = download(_compressed(handle.text), limits=DownloadLimits(bytes=max_size))
     except NothingThereError as error:
         raise RejectedModelError(f"a dead link: {error.message}", hint=_moved(handle)) from error
     with file.open("rb") as content:
@@ -133,7 +129,7 @@ def _from_hub(handle: Handle, max_size: int, progress: Progress | None) -> Path:
         raise RejectedModelError(
             f"a dead link: {handle.text} leads to a web page, not to a model", hint=_moved(handle)
         )
-    if head[4:8] == _TFLITE:
+    if head[4:8] == _TFLITE or urlsplit(handle.text).path.endswith(FILES):
         return file
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
@@ -147,7 +143,7 @@ def _compressed(url: str) -> str:
     """The address of the tar of a model, unless it says already what it wants to be."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
-    if parts.path.endswith((".tar.gz", ".tgz", ".tar", ".zip", ".tflite")):
+    if parts.path.endswith((*_PACKED, *FILES)):
         return url
     if not any(name in query for name in ("tf-hub-format", "lite-format")):
         query["tf-hub-format"] = "compressed"
@@ -160,36 +156,3 @@ def _moved(handle: Handle) -> str:
         "models of tfhub.dev have moved to Kaggle: look for "
         f"'{last}' there and give its handle, owner/model/tensorFlow2/variation/version"
     )
-
-
-# ---- Kaggle
-
-
-def _from_kaggle(handle: Handle) -> Path:
-    """The folder into which kagglehub fetched the model, or has before."""
-    try:
-        import kagglehub
-        from kagglehub.exceptions import NotFoundError
-        from requests import RequestException
-    except ImportError as error:
-        raise MissingDependencyError(
-            "handles of Kaggle need kagglehub", hint="pip install 'sommelier-db[kaggle]'"
-        ) from error
-    try:
-        return Path(kagglehub.model_download(handle.text))
-    except (NotFoundError, RequestException) as error:
-        response = getattr(error, "response", None)
-        status = getattr(response, "status_code", None)
-        if isinstance(error, NotFoundError) or status in (404, 410):
-            raise RejectedModelError(
-                f"a dead link: Kaggle has no model '{handle.text}' ({first_line(error)})"
-            ) from error
-        hint = "KAGGLE_API_TOKEN names you; some models want their licence accepted on their page"
-        raise ConnectorError(
-            f"Kaggle does not give '{handle.text}': {first_line(error)}",
-            hint=hint if status in (401, 403) else "try again later",
-        ) from error
-    except (
-        ValueError
-    ) as error:  # of kagglehub: archives it cannot read, frameworks it does not know
-        raise RejectedModelError(f"kagglehub refuses it: {first_line(error)}") from error

@@ -55,6 +55,7 @@ class Request:
     path: str
     query: Mapping[str, list[str]]
     headers: Mapping[str, str]
+    body: bytes = b""
 
 
 Route = Page | Callable[[Request], Page]
@@ -87,14 +88,15 @@ class Server:
 
 
 @contextmanager
-def serving(routes: Mapping[str, Route]) -> Iterator[Server]:
-    """A server on a free port of 127.0.0.1 until the block ends; routes may be added meanwhile."""
+def serving(routes: Mapping[str, Route], *, port: int = 0) -> Iterator[Server]:
+    """A server on a port of 127.0.0.1, by default a free one, until the block ends; routes may be
+    added meanwhile."""
     server = Server("", dict(routes))
 
     class Handler(_Handler):
         site = server
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as http:
         http.daemon_threads = True
         server.url = f"http://127.0.0.1:{http.server_address[1]}"
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
@@ -118,17 +120,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._respond()
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self._respond()
+        self._respond(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
     def log_message(self, *_: object) -> None:
         """Nothing: the requests are kept."""
 
-    def _respond(self) -> None:
+    def _respond(self, sent: bytes = b"") -> None:
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         query = parse_qs(parts.query, keep_blank_values=True)
-        page = self.site.page(Request(self.command, parts.path, query, headers))
+        page = self.site.page(Request(self.command, parts.path, query, headers, sent))
         status, body, extra = _answer(page, headers)
         self.send_response(status)
         for name, value in {**page.headers, **extra}.items():

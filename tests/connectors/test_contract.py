@@ -14,8 +14,9 @@ from sommelier.connectors.base import Connector
 from sommelier.connectors.registry import connector, connector_names
 from sommelier.connectors.testing import CHECKS, HEAVY, Check, Sample
 from sommelier.errors import ConnectorError
-from tests.connectors.loopback import Page
+from tests.connectors.loopback import Page, serving
 from tests.connectors.mlflow_registry import ONNX_MLMODEL, FakeVersion, lying_server
+from tests.connectors.saved_models import classifier, tar_of
 from tests.connectors.wheels import write_wheel
 from tests.factories import tiny_classifier
 
@@ -51,11 +52,20 @@ def _mlflow(tmp_path: Path) -> Iterator[Sample]:
         yield Sample((server.url,), "nowhere", {"tracking_uri": server.url})
 
 
+@contextmanager
+def _tfhub(_: Path) -> Iterator[Sample]:
+    good = Page(tar_of({"./saved_model.pb": classifier()}), etag='"1"')
+    with serving({"/good/model/1": good, "/bad/model/1": Page(b"gone", 404)}) as server:
+        good_and_bad = (f"{server.url}/good/model/1", f"{server.url}/bad/model/1")
+        yield Sample(good_and_bad, "./nowhere.tflite")
+
+
 SAMPLES: dict[str, Callable[[Path], AbstractContextManager[Sample]]] = {
     "folder": _folder,
     "mlflow": _mlflow,
     "wheel": _wheel,
     "table": _table,
+    "tfhub": _tfhub,
 }
 """A sample for each connector we ship, and the server it needs."""
 
