@@ -54,9 +54,9 @@ class Answered:
 
 @dataclass(slots=True)
 class Counts:
-    """Of one name, since the start. request, queue, compute : durations, us. executions : runs, each
-    of one request or of several. decisions : answers by model and reason. failures : by reason, in
-    Triton's words."""
+    """Of one name, since the start. request, queue, compute : durations, us. executions : runs, of
+    one request each or of several. decisions : answers by model and reason. failures : by reason,
+    in Triton's words."""
 
     request: Histogram = field(default_factory=Histogram)
     queue: Histogram = field(default_factory=Histogram)
