@@ -87,6 +87,8 @@ class Place:
                     at_most_ms=QUICK_MS * len(group),  # so long they may take one after the other
                     begun=self.sentinel.begun,
                 )
+            except Exception:  # nobody else would answer them
+                logger.exception("%d requests to %s are answered one by one", len(group), name)
             finally:
                 self.run_ended(name)
         if answers is None:

@@ -236,6 +236,17 @@ def test_models_do_not_mix_and_who_has_gone_is_left_out(service: ModelService) -
     assert _read(responses[3])[0].tolist() == [8, 9]
 
 
+def test_a_fault_of_ours_leaves_nobody_without_an_answer(
+    service: ModelService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(ModelService, "answer_together", fail)
+    responses = _answers(service, [_post("mlp", np.ones((1, FEATURES), np.float32))] * 3)
+    assert [response.status for response in responses if response is not None] == [200] * 3
+
+
 def test_what_was_deployed_without_batching_is_answered_alone(
     pool: ModelPool, tmp_path: Path
 ) -> None:
