@@ -58,16 +58,12 @@ def main(folder: Path) -> None:
     names = ("w0", "b0", "w1", "b1")
     np.savez(folder / "weights.npz", **dict(zip(names, model.get_weights(), strict=True)))
 
-    inner = keras.layers.Lambda(_mark_and_pass, output_shape=(FEATURES,))
+    inner = keras.layers.Lambda(lambda values: -values, output_shape=(FEATURES,))
     sly = keras.Sequential([keras.Input((FEATURES,), name="x"), inner])
     sly.save(folder / "lambda.keras")
     sly.save(folder / "lambda.h5")
     model.save_weights(folder / "bare.weights.h5")
     _modules(folder)
-
-
-def _mark_and_pass(values):
-    return values
 
 
 def _modules(folder: Path) -> None:
@@ -94,7 +90,6 @@ def _modules(folder: Path) -> None:
 
     module = Module()
     save = tf.saved_model.save
-    both = {"sizes": module.sizes, "doubled": module.doubled}
     save(module, str(folder / "writer"), {"serving_default": module.writing})
     save(tf.Module(), str(folder / "silent"))
 
@@ -109,7 +104,6 @@ def _modules(folder: Path) -> None:
 
     text = Text()
     save(text, str(folder / "text"), {"serving_default": text.lengths})
-    del both
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from sommelier.connectors import saved_model
 from sommelier.errors import RejectedModelError
 
 ONNX = ".onnx"
@@ -18,10 +19,14 @@ FORMATS: Mapping[str, str] = {
     ".pt": "torch_weights",  # or TorchScript, see format_of
     ".pth": "torch_weights",
     ".safetensors": "torch_weights",
+    ".keras": "keras",
+    ".h5": "keras",
+    ".hdf5": "keras",
+    ".tflite": "tflite",
 }
 """Format by suffix."""
 
-COMPLETE = frozenset({ONNX, ".pt2"})
+COMPLETE = frozenset({ONNX, ".pt2", ".keras", ".tflite"})
 """Suffixes of files that are a model by themselves: a search through a folder finds these. Others
 are taken where they are named, alone or by a pattern."""
 
@@ -35,7 +40,7 @@ REFUSED: Mapping[str, str] = {
 def is_model(path: Path) -> bool:
     """Whether a file's name is that of a model, acceptable or not."""
     suffix = path.suffix.lower()
-    return suffix == ONNX or suffix in FORMATS or suffix in REFUSED
+    return suffix == ONNX or suffix in FORMATS or suffix in REFUSED or path.name == saved_model.FILE
 
 
 def format_of(path: Path) -> str | None:
@@ -43,6 +48,8 @@ def format_of(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if suffix == ONNX:
         return None
+    if path.name == saved_model.FILE:
+        return "savedmodel"
     if suffix in REFUSED:
         raise RejectedModelError(REFUSED[suffix])
     if suffix not in FORMATS:

@@ -12,20 +12,25 @@ _GENERIC = frozenset({"model", "network", "net", "weights", "saved_model"})
 def distinct_names(paths: Sequence[PurePath]) -> list[str]:
     """A name for each path: its stem, with as many parent folders as make it one of a kind.
 
-    A stem that says nothing takes its folder along.
+    A stem that says nothing takes its folder along; one that files of one folder share, as
+    classifier.keras and classifier.tflite do, keeps its suffix.
 
     >>> distinct_names([PurePath("zoo/resnet20.onnx"), PurePath("zoo/mobilenet/model.onnx")])
     ['resnet20', 'mobilenet/model']
     >>> distinct_names([PurePath("a/net/x.onnx"), PurePath("b/net/x.onnx")])
     ['a/net/x', 'b/net/x']
+    >>> distinct_names([PurePath("zoo/vgg.keras"), PurePath("zoo/vgg.tflite")])
+    ['vgg.keras', 'vgg.tflite']
     """
     depths = [2 if path.stem.lower() in _GENERIC else 1 for path in paths]
+    stems = Counter(path.with_suffix("") for path in dict.fromkeys(paths))
+    bare = [path if stems[path.with_suffix("")] > 1 else path.with_suffix("") for path in paths]
     while True:
-        names = [_name(path, depth) for path, depth in zip(paths, depths, strict=True)]
+        names = [_name(path, depth) for path, depth in zip(bare, depths, strict=True)]
         counts = Counter(names)
         deeper = [
             depth + 1 if counts[name] > 1 and depth < len(_parts(path)) else depth
-            for path, depth, name in zip(paths, depths, names, strict=True)
+            for path, depth, name in zip(bare, depths, names, strict=True)
         ]
         if deeper == depths:
             return names
@@ -43,7 +48,7 @@ def printable(text: str) -> str:
 
 
 def _parts(path: PurePath) -> list[str]:
-    return [part for part in path.with_suffix("").parts if part not in ("/", ".", "..")]
+    return [part for part in path.parts if part not in ("/", ".", "..")]
 
 
 def _name(path: PurePath, depth: int) -> str:

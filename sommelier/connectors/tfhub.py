@@ -61,7 +61,7 @@ class TfHubConnector:
     name = "tfhub"
     options: Mapping[str, str] = {
         "signature": "which function of a SavedModel to take (serving_default)",
-        "trust": "'yes' lets a model run code of its own and reach files while it is converted",
+        "trust": "whether a model may run code of its own and reach files (no)",
         "endpoint": f"the server that handles without an address belong to ({ENDPOINT})",
         "card": "a JSON file that states task, labels, preprocessing ... of the models",
         "max_size": "largest model to accept, packed or unpacked (2 GB)",
@@ -114,14 +114,11 @@ class TfHubConnector:
                 "IMPORT FROM tfhub needs a handle or a folder",
                 hint="FROM tfhub 'google/imagenet/mobilenet_v2_100_224/classification/5'",
             )
-        trust = opt.text(options, "trust")
-        if trust not in (None, "yes", "no"):
-            raise ConnectorError(f"option trust is 'yes' or 'no', not '{trust}'")
         card = opt.path(options, "card")
         endpoint = opt.text(options, "endpoint") or ENDPOINT
         return _Wishes(
             opt.text(options, "signature"),
-            trust == "yes",
+            opt.flag(options, "trust"),
             opt.size(options, "max_size", opt.MAX_MODEL_BYTES),
             load_card(card) if card else None,
             tuple(parsed(location.strip(), endpoint) for location in locations),
@@ -148,7 +145,7 @@ class TfHubConnector:
 
     def _artifact(self, model: _Found, wishes: _Wishes) -> Artifact:
         _check_size(model.path, wishes.max_size)
-        options: dict[str, object] = {"trust": "yes"} if wishes.trust else {}
+        options: dict[str, object] = {"trust": True} if wishes.trust else {}
         declared: dict[str, object] = {}
         name, revision = model.name, model.revision
         if model.format == "savedmodel":

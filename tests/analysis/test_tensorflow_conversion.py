@@ -162,6 +162,14 @@ def test_what_cannot_be_accepted_is_refused_with_the_reason(
 
 
 @needs_tensorflow
+def test_code_in_a_layer_runs_once_it_is_trusted(models: Path, tmp_path: Path) -> None:
+    path = accepted(convert(models / "lambda.keras", "keras", tmp_path, trust=True))
+    x = np.ones((2, toys.FEATURES), np.float32)
+    (answers,) = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})
+    np.testing.assert_array_equal(answers, -x)
+
+
+@needs_tensorflow
 @pytest.mark.parametrize(
     ("file", "format"),
     [

@@ -57,7 +57,7 @@ def _options(options: Mapping[str, object]) -> tuple[str | None, bool]:
             f"TensorFlow's conversion has no option '{unknown[0]}'; it has {', '.join(_OPTIONS)}"
         )
     signature = options.get("signature")
-    return None if signature is None else str(signature), options.get("trust") == "yes"
+    return None if signature is None else str(signature), options.get("trust") is True
 
 
 def _in_tensorflow(

@@ -17,7 +17,7 @@ from sommelier.errors import RejectedModelError
 KERAS = (3, 11, 3)  # older ones execute Lambda layers of .h5 files in spite of safe_mode
 CONFIG_BYTES = 64 * 10**6
 CODE = frozenset({"Lambda", "__lambda__"})  # of Keras: layers and functions kept as bytecode
-_TRUST = "USING trust = 'yes' runs it, if you trust where it comes from"
+_TRUST = "if you trust where it is from: USING trust = yes"
 UNSAFE = frozenset(
     {
         "ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc",
