@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sommelier.connection import deploying, listed
 from sommelier.connection.background import BackgroundJobs
 from sommelier.connection.model import Model
+from sommelier.connection.publishing import Publisher
 from sommelier.connection.reading import read
 from sommelier.connection.relation import Relation, keyword_query
 from sommelier.connection.serving import Serving
@@ -37,6 +38,8 @@ from sommelier.storage.sketches import SketchStore
 from sommelier.storage.tasks import TaskQueue
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sommelier.analysis.links.profiles import Profile
     from sommelier.runtime.cascade_runner import RunnableCascade
     from sommelier.runtime.collaborate import CollaborativePlan
@@ -46,8 +49,6 @@ if TYPE_CHECKING:
 Parameters = Mapping[str, Any] | Sequence[Any] | None
 Progress = Callable[[str, int, int | None, str | None], None]
 Outcome = Result | Table | Report
-
-PUBLISH_EVERY_S = 5.0  # readers of another process see a long job at most this much later
 
 
 def connect(path: str | Path = "models.sommelier", *, read_only: bool = False) -> Connection:
@@ -73,7 +74,7 @@ class Connection:
         self._cancelled = threading.Event()
         self.background = BackgroundJobs(catalog)
         self.serving = Serving(self)
-        self._published_at = time.monotonic()
+        self._publisher = Publisher(catalog)
         if not catalog.read_only:
             TaskQueue(catalog).interrupt_stale()  # what a killed process left running
             self.artifacts.sweep()  # and half copied
@@ -205,6 +206,20 @@ class Connection:
         statement = nodes.RegisterDataset(name, str(path), options=_options(options))
         return self._table(statement, None)
 
+    def ingest(
+        self, module: nn.Module, *, example_inputs: object, name: str, **facts: Any
+    ) -> Model:
+        """A torch module as a model: exported to ONNX for any batch, and compared with itself.
+
+        example_inputs : a tensor, several, or a dict by name, (n, ...) each. name : 'mine' or
+        'mine@2'. facts : task, labels, preprocessing, license ... as REGISTER MODEL takes them.
+        Raises RejectedModelError with the reason if it cannot be exported or answers otherwise.
+        """
+        from sommelier.connection.ingesting import ingest
+
+        with self._lock:
+            return Model(self, ingest(self, module, example_inputs, name, facts))
+
     def analyze(
         self,
         *models: str,
@@ -215,7 +230,7 @@ class Connection:
         """What ANALYZE models FOR aspects USING options answers; no model named means all."""
         statement = nodes.Analyze(
             "models" if models else "all",
-            models=tuple(_reference(name) for name in models),
+            models=tuple(nodes.ModelRef(*model_name(name)) for name in models),
             aspects=aspects,
             options=_options(options),
         )
@@ -353,7 +368,7 @@ class Connection:
                 f"{self.path} is open read-only",
                 hint="connect without read_only=True to change it",
             )
-        call = Call(self, params, self._publishing(progress), self._cancelled.is_set)
+        call = Call(self, params, self._publisher.through(progress), self._cancelled.is_set)
         try:
             return perform(statement, call)
         except KeyboardInterrupt:
@@ -363,19 +378,6 @@ class Connection:
             raise
         finally:
             self.catalog.publish()
-
-    def _publishing(self, progress: Progress | None) -> Progress:
-        """`progress`, and now and then a snapshot, so that readers can follow a long job."""
-
-        def report(phase: str, done: int, total: int | None, current: str | None) -> None:
-            if progress is not None:
-                progress(phase, done, total, current)
-            now = time.monotonic()
-            if now - self._published_at > PUBLISH_EVERY_S:
-                self._published_at = now
-                self.catalog.publish()
-
-        return report
 
     def _table(self, statement: nodes.Statement, progress: Progress | None) -> Table:
         outcome = self.run(statement, progress=progress)
@@ -390,10 +392,6 @@ class Connection:
         return Model(self, self.catalog.model(model_id)).load(
             provider=provider or "CPUExecutionProvider"
         )
-
-
-def _reference(name: str) -> nodes.ModelRef:
-    return nodes.ModelRef(*model_name(name))
 
 
 def _options(values: Mapping[str, Any]) -> tuple[nodes.Option, ...]:

@@ -137,6 +137,14 @@ def register_model(
     return summary
 
 
+def register_artifact(db: Connection, artifact: Artifact) -> None:
+    """Stores one model, its file copied. Raises RejectedModelError if it is not acceptable."""
+    summary = ImportSummary()
+    _store_all(db, [artifact], summary, copy=True, progress=None, cancelled=lambda: False)
+    if summary.rejections:
+        raise RejectedModelError(f"not accepted: {summary.rejections[0].reason}")
+
+
 def _store_all(
     db: Connection,
     found: Iterable[Artifact | Rejection],

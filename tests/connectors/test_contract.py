@@ -14,6 +14,7 @@ from sommelier.connectors.base import Connector
 from sommelier.connectors.registry import connector, connector_names
 from sommelier.connectors.testing import CHECKS, HEAVY, Check, Sample
 from sommelier.errors import ConnectorError
+from tests.connectors.hub import write_repository
 from tests.connectors.loopback import Page, serving
 from tests.connectors.mlflow_registry import ONNX_MLMODEL, FakeVersion, lying_server
 from tests.connectors.saved_models import classifier, tar_of
@@ -43,6 +44,16 @@ def _table(tmp_path: Path) -> Iterator[Sample]:
 
 
 @contextmanager
+def _torchhub(tmp_path: Path) -> Iterator[Sample]:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    write_repository(good, tmp_path / "executed", "class Net:\n    pass\n")
+    bad.mkdir()
+    (bad / "hubconf.py").write_text("def broken(:")
+    yield Sample((str(good), str(bad)), str(tmp_path / "nowhere"))
+    assert not (tmp_path / "executed").exists()
+
+
+@contextmanager
 def _mlflow(tmp_path: Path) -> Iterator[Sample]:
     model = Page(tiny_classifier(tmp_path / "source.onnx").read_bytes())
     description = Page(ONNX_MLMODEL.encode())
@@ -65,6 +76,7 @@ SAMPLES: dict[str, Callable[[Path], AbstractContextManager[Sample]]] = {
     "mlflow": _mlflow,
     "wheel": _wheel,
     "table": _table,
+    "torchhub": _torchhub,
     "tfhub": _tfhub,
 }
 """A sample for each connector we ship, and the server it needs."""

@@ -1,0 +1,57 @@
+"""Models of PyTorch Hub imported by statements, from a server on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import sommelier as sm
+from sommelier.errors import ConnectorError
+from tests import torch_models as made
+from tests.connectors.hub import write_repository, zipball
+from tests.connectors.loopback import Page, serving
+
+
+@pytest.fixture
+def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sm.Connection]:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("SOMMELIER_CACHE", str(tmp_path / "cache"))
+    with sm.connect(tmp_path / "m.sommelier") as connection:
+        yield connection
+
+
+def test_a_model_of_the_hub_is_made_only_once_its_repository_is_trusted(
+    db: sm.Connection, tmp_path: Path
+) -> None:
+    toy = write_repository(tmp_path / "toy", tmp_path / "executed", made.NET)
+    options = "weights = 'DEFAULT', inputs = 'float32[n,3,8,8]'"
+    with serving({"/owner/toy/zipball/v1": Page(zipball(toy))}) as server:
+        text = f"IMPORT MODELS FROM torchhub 'owner/toy:v1#small' USING {options}, "
+        text += f"endpoint = '{server.url}'"
+        with pytest.raises(ConnectorError, match="USING trust = yes"):
+            db.execute(text)
+        assert not (tmp_path / "executed").exists()
+        table = db.execute(f"{text}, trust = yes")
+        assert (tmp_path / "executed").exists()
+    assert "1 new" in table.notes
+    record = db.model("small").record
+    assert record.source == "torchhub"
+    assert record.revision == "owner/toy:v1#small"
+    assert "A small classifier of 3x8x8 images." in str(record.note)
+    _answers_as(db, "small", made.net(3))
+
+
+def _answers_as(db: sm.Connection, name: str, module: torch.nn.Module) -> None:
+    key = db.model(name).record.artifact
+    assert key is not None
+    session = onnxruntime.InferenceSession(str(db.artifacts.path(key)))
+    for count in (1, 6):
+        given = made.images(count)
+        (found,) = session.run(None, {"image": given.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(found, module(given).numpy(), atol=1e-5)
