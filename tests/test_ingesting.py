@@ -88,6 +88,15 @@ def test_a_module_whose_export_answers_otherwise_is_refused_with_the_figures(
     assert db.names("model") == []
 
 
+def test_a_module_that_takes_one_sample_at_a_time_says_so_in_its_note(
+    db: sm.Connection,
+) -> None:
+    model = db.ingest(Fixed(), example_inputs=torch.ones(1, 3), name="fixed", note="mine")
+    assert model.record.note == "mine; it takes one sample at a time: its batch could not be opened"
+    assert model.record.inputs[0].shape == (1, 3)
+    np.testing.assert_allclose(_run(db, model, x=torch.ones(1, 3))[0], 2 * np.ones((1, 3)))
+
+
 @pytest.mark.parametrize(
     ("examples", "words"),
     [

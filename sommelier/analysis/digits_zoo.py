@@ -7,10 +7,7 @@ eight networks of three families in well under 30 s on two cores, exported by to
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,7 +126,9 @@ def _train(recipe: Recipe, images: np.ndarray, labels: np.ndarray, *, seed: int)
 def _export(module: torch.nn.Module, path: Path) -> None:
     import torch
 
-    with _quiet_exporter():
+    from sommelier.analysis.conversion.torch_export import quiet_exporter
+
+    with quiet_exporter():
         torch.onnx.export(
             module,
             (torch.zeros(2, 1, 8, 8),),
@@ -141,20 +140,6 @@ def _export(module: torch.nn.Module, path: Path) -> None:
             external_data=False,
             verbose=False,
         )
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Mutes the exporter's remarks about libraries these models do not use (torchvision)."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _card(recipes: tuple[Recipe, ...]) -> dict[str, object]:

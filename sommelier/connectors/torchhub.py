@@ -126,12 +126,12 @@ class TorchHubConnector:
         except RejectedModelError as error:
             return Rejection(self.name, revision, error.message)
         settings = {**asked, "entry": entry.name, "weights": learned}
-        notes = [entry.summary] if entry.summary else []
+        call = ", ".join(f"{name}={value!r}" for name, value in learned.items())
+        notes = [*([entry.summary] if entry.summary else []), f"made by {entry.name}({call})"]
         if not learned and "arguments" not in asked:
             notes.append("its weights are random: USING weights = 'DEFAULT' asks for learned ones")
-        declared: dict[str, object] = {"family": handle.name or folder.resolve().name}
-        if notes:
-            declared["note"] = printable("; ".join(notes))
+        family = handle.name or folder.resolve().name
+        declared: dict[str, object] = {"family": family, "note": printable("; ".join(notes))}
         return Artifact(
             entry.name, None, self.name, revision, folder / FILE, declared,
             conversion=Conversion("torchhub", settings),
