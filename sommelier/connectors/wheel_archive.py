@@ -70,7 +70,11 @@ class WheelArchive:
 
     def models(self) -> list[PurePosixPath]:
         """Paths of the .onnx members, sorted."""
-        return sorted(PurePosixPath(name) for name in self._count if name.endswith(".onnx"))
+        return self.members(".onnx")
+
+    def members(self, suffix: str) -> list[PurePosixPath]:
+        """Paths of the members whose names end so, sorted."""
+        return sorted(PurePosixPath(name) for name in self._count if name.endswith(suffix))
 
     def suffixes(self) -> Counter[str]:
         """How many files of each kind the wheel has, to say what it holds instead of models."""

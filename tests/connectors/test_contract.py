@@ -71,9 +71,23 @@ def _tfhub(_: Path) -> Iterator[Sample]:
         yield Sample(good_and_bad, "./nowhere.tflite")
 
 
+@contextmanager
+def _torchvision(tmp_path: Path) -> Iterator[Sample]:
+    models = tmp_path / "vision" / "torchvision" / "models"
+    models.mkdir(parents=True)
+    (models / "net.py").write_text(
+        "class Net_Weights(WeightsEnum):\n"
+        '    GOOD = Weights(meta={"num_params": 7, "_metrics": {"ImageNet-1K": {"acc@1": 50.0}}})\n'
+        "    BAD = Weights(meta=load())\n"
+        "def net(*, weights: Net_Weights): ...\n"
+    )
+    yield Sample((str(tmp_path / "vision"),), str(tmp_path / "nowhere"))
+
+
 SAMPLES: dict[str, Callable[[Path], AbstractContextManager[Sample]]] = {
     "folder": _folder,
     "mlflow": _mlflow,
+    "torchvision": _torchvision,
     "wheel": _wheel,
     "table": _table,
     "torchhub": _torchhub,
