@@ -15,6 +15,7 @@ from pathlib import Path
 from sommelier.connectors import onnx_catalogs, table_mapping
 from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
+from sommelier.connectors.downloads import DownloadLimits, download
 from sommelier.connectors.naming import printable
 from sommelier.connectors.table_rows import BadRow, Row, TableFile, read_table, table_suffix
 from sommelier.connectors.timm import TimmTables
@@ -35,7 +36,10 @@ class TableConnector:
 
     def describe(self) -> str:
         """What a location is."""
-        return "tables that describe models: CSV, TSV, JSON, JSON lines (or .gz), Parquet"
+        return (
+            "tables that describe models, as files or at an address: CSV, TSV, JSON, JSON lines "
+            "(or .gz), Parquet"
+        )
 
     def fetch(
         self,
@@ -47,7 +51,7 @@ class TableConnector:
         """An Artifact without a path for each model, and a Rejection for each bad row or file."""
         opt.check(self.name, options, self.options)
         limit = opt.size(options, "max_size", MAX_TABLE_BYTES)
-        paths = _find(locations)
+        paths = _find(locations, limit)
         mapping = {k: v for k, v in options.items() if k != "max_size" and v is not None}
         tables, rejected = _read_all(paths, limit, progress)
         gathered = _Gathered(mapping, [t for t in tables if mapping or not _known(t)])
@@ -149,14 +153,19 @@ def _read_all(
     return tables, rejected
 
 
-def _find(locations: tuple[str, ...]) -> list[Path]:
-    """Table files at the locations, each once. Raises ConnectorError if a location has none."""
+def _find(locations: tuple[str, ...], limit: int) -> list[Path]:
+    """Table files at the locations, each once; those at an address are fetched.
+
+    Raises ConnectorError if a location has none.
+    """
     if not locations:
         raise ConnectorError("IMPORT FROM table needs a file", hint="FROM table './results/*.csv'")
     found: dict[Path, None] = {}
     for location in locations:
         path = Path(location).expanduser()
-        if path.is_dir():
+        if location.startswith(("http://", "https://")):
+            paths = [download(location, limits=DownloadLimits(bytes=limit))]
+        elif path.is_dir():
             paths = sorted(p for p in path.iterdir() if p.is_file() and table_suffix(p))
         elif path.exists():
             paths = [path]

@@ -12,6 +12,7 @@ import pytest
 from sommelier.connectors.table import TableConnector
 from sommelier.errors import ConnectorError
 from sommelier.records import Artifact, Measurement, Provenance, Rejection
+from tests.connectors.loopback import Page, serving
 
 RESULTS = "model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation\n"
 BENCHMARK = (
@@ -200,6 +201,27 @@ def test_catalogs_of_the_onnx_zoo_become_rows(zoo: Path) -> None:
     assert len({(i.name, i.version) for i in manifest if isinstance(i, Artifact)}) == 184
     tasks = {i.name: i.declared["task"] for i in manifest if isinstance(i, Artifact)}
     assert tasks["SqueezeNet 1.0"] == "image-classification"
+
+
+def test_a_manifest_is_read_from_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOMMELIER_CACHE", str(tmp_path / "cache"))
+    ports = {"inputs": [{"name": "x", "shape": ["N", 3, 224, 224], "type": "tensor(float)"}]}
+    metadata = {"model_bytes": 244e6, "tags": ["vision", "classification", "alexnet"]}
+    entry = {
+        "model": "AlexNet", "model_path": "vision/alexnet-9.onnx", "opset_version": 9,
+        "metadata": {**metadata, "io_ports": ports},
+    }  # fmt: skip
+    with serving({"/main/ONNX_HUB_MANIFEST.json": Page.of_json([entry])}) as server:
+        (item,) = fetch(f"{server.url}/main/ONNX_HUB_MANIFEST.json")
+        with pytest.raises(ConnectorError, match="nothing at"):
+            fetch(f"{server.url}/none.csv")
+    assert isinstance(item, Artifact)
+    assert (item.name, item.version, item.path) == ("AlexNet", "opset9", None)
+    assert item.revision == "ONNX_HUB_MANIFEST.json:1:vision/alexnet-9.onnx"
+    assert item.declared["task"] == "image-classification"
+    assert value(item, "size") == 244e6
 
 
 # ---- any other table
