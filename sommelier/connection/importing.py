@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sommelier.engine.options import Many
+from sommelier.engine.parameters import as_parameters
 from sommelier.errors import CancelledError, ConnectorError, RejectedModelError
 from sommelier.grammar import nodes
 from sommelier.records import Artifact, Measurement, ModelRecord, Rejection
@@ -22,15 +23,16 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int | None, str | None], None]
 
-REGISTER_OPTIONS: dict[str, Any] = {
+FACT_OPTIONS: dict[str, Any] = {
     "family": str,
     "license": str,
     "tags": Many(str),
     "labels": Many(str),
     "output_kind": str,
     "note": str,
-    "copy": bool,
 }
+CONVERSION_OPTIONS: dict[str, Any] = {"inputs": str, "module": str, "arguments": str, "trust": bool}
+REGISTER_OPTIONS: dict[str, Any] = {**FACT_OPTIONS, "copy": bool, **CONVERSION_OPTIONS}
 REASONS_SHOWN = 8
 ROWS_PER_TRANSACTION = 500  # of declared metadata; a model file has a transaction of its own
 
@@ -49,6 +51,7 @@ class ImportSummary:
 
     outcomes: Counter[str] = field(default_factory=Counter)
     rejections: list[Rejection] = field(default_factory=list)
+    remarks: tuple[str, ...] = ()
 
     @property
     def accepted(self) -> int:
@@ -67,7 +70,7 @@ class ImportSummary:
         rest = len(self.rejections) - REASONS_SHOWN
         if rest > 0:
             lines.append(f"and {rest} more rejected: SHOW REJECTIONS")
-        return tuple(lines)
+        return (*lines, *self.remarks)
 
 
 def import_models(
@@ -75,6 +78,7 @@ def import_models(
     statement: nodes.Import,
     *,
     options: Mapping[str, object],
+    parameters: Any = None,
     progress: Progress,
     cancelled: Callable[[], bool],
 ) -> ImportSummary:
@@ -83,29 +87,45 @@ def import_models(
     What is refused is recorded as a rejection and the import goes on. Raises ConnectorError when
     the source itself cannot be read, CancelledError when the user cancels.
     """
+    from sommelier.connection import searching
     from sommelier.connectors.registry import connector
+
+    def fetching(what: str, done: int, total: int | None) -> None:
+        progress("fetching", done, total, what)
 
     settings = dict(options)
     copy = bool(settings.pop("copy", True))
-    source = connector(statement.connector)
-    found = source.fetch(
-        statement.locations,
-        options=settings,
-        progress=lambda what, done, total: progress("fetching", done, total, what),
-    )
-    chosen = _chosen(found, like=statement.like, limit=statement.limit)
     summary = ImportSummary()
+    if searching.searches(statement):
+        search = searching.Search(statement, as_parameters(parameters))
+        found = searching.fetched(search, settings, fetching)
+        chosen = _chosen(found, like=None, limit=statement.limit)
+    else:
+        search = None
+        source = connector(statement.connector)
+        found = source.fetch(statement.locations, options=settings, progress=fetching)
+        chosen = _chosen(found, like=statement.like, limit=statement.limit)
     _store_all(db, chosen, summary, copy=copy, progress=progress, cancelled=cancelled)
+    if search is not None:
+        summary.remarks = search.notes()
     if not summary.outcomes:
-        places = ", ".join(map(repr, statement.locations))
-        if not summary.rejections:
-            raise ConnectorError(f"found no model at {places}", hint=source.describe())
-        first, count = summary.rejections[0], len(summary.rejections)
-        raise ConnectorError(
-            f"nothing at {places} was accepted, {count} rejected: {first.reason}",
-            hint="SHOW REJECTIONS lists every reason",
-        )
+        raise _nothing_came(statement, summary)
     return summary
+
+
+def _nothing_came(statement: nodes.Import, summary: ImportSummary) -> ConnectorError:
+    """Why an import that ran to its end brought no model."""
+    from sommelier.connectors.registry import connector
+
+    places = ", ".join(map(repr, statement.locations)) or f"{statement.connector} WHERE ..."
+    if not summary.rejections:
+        hint = connector(statement.connector).describe()
+        return ConnectorError(f"found no model at {places}", hint=hint)
+    first, count = summary.rejections[0], len(summary.rejections)
+    return ConnectorError(
+        f"nothing at {places} was accepted, {count} rejected: {first.reason}",
+        hint="SHOW REJECTIONS lists every reason",
+    )
 
 
 def register_model(
@@ -121,7 +141,8 @@ def register_model(
 
     facts = dict(declared)
     copy = bool(facts.pop("copy", True))
-    found = list(connector("folder").fetch((str(path),), options={}, progress=None))
+    asked = {name: facts.pop(name) for name in CONVERSION_OPTIONS if name in facts}
+    found = list(connector("folder").fetch((str(path),), options=asked, progress=None))
     summary = ImportSummary()
     renamed = [
         replace(item, name=name, version=version, declared={**item.declared, **facts})
@@ -261,14 +282,16 @@ def _chosen(
     """The artifacts whose name matches the LIKE pattern, at most `limit`; every rejection."""
     pattern = None if like is None else like_pattern(like)
     taken = 0
+    if limit == 0:
+        return
     for item in found:
-        if limit is not None and taken >= limit:
-            return
         if isinstance(item, Artifact):
             if pattern is not None and not pattern.fullmatch(item.name):
                 continue
             taken += 1
         yield item
+        if limit is not None and taken >= limit:
+            return  # before the next one is fetched
 
 
 def like_pattern(pattern: str) -> re.Pattern[str]:

@@ -21,6 +21,10 @@ def read(
     text: str | None,
 ) -> Result | Table | Report:
     """The outcome of a statement that only reads. text : of it, for places in errors."""
+    of_a_source = isinstance(statement, nodes.Show) and statement.source is not None
+    if of_a_source or isinstance(statement, nodes.ExplainImport):
+        with connection.session.located(text):
+            return _of_a_source(statement, params)
     runs: Any = None
     if comparing.runs_models(statement):
         runs = comparing.answer
@@ -35,3 +39,17 @@ def read(
     if isinstance(statement, nodes.Show | nodes.CatalogSql):
         connection.background.note()  # SHOW JOBS and the view jobs tell of this moment
     return connection.session.answer(statement, params, text=text)
+
+
+def _of_a_source(statement: nodes.Statement, params: Parameters) -> Table | Report:
+    """SHOW MODELS FROM a source, and EXPLAIN IMPORT: the database itself is not asked."""
+    from sommelier.connection import searching
+
+    known = as_parameters(params)
+    if isinstance(statement, nodes.ExplainImport):
+        answer: Table | Report = searching.explained(statement, known)
+    else:
+        assert isinstance(statement, nodes.Show)
+        answer = searching.shown(statement, known)
+    known.check_all_used()
+    return answer

@@ -110,6 +110,7 @@ def _import(statement: nodes.Import, call: Call) -> Done:
         call.db,
         statement,
         options=plain_options(statement.options, call.parameters),
+        parameters=call.parameters,
         progress=call.progress,
         cancelled=call.cancelled,
     )

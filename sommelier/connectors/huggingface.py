@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from sommelier.connectors import huggingface_facts as facts
+from sommelier.connectors import huggingface_facts as stated
+from sommelier.connectors import huggingface_search
 from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
 from sommelier.connectors.cards import MAX_CARD_BYTES
@@ -33,6 +34,7 @@ from sommelier.connectors.huggingface_files import (
 )
 from sommelier.connectors.naming import printable
 from sommelier.connectors.safetensors import parameter_counts
+from sommelier.connectors.search import Candidate, Term
 from sommelier.connectors.web import read_range
 from sommelier.errors import ConnectorError, first_line
 from sommelier.records import Artifact, Measurement, Rejection
@@ -83,6 +85,9 @@ class HuggingFaceConnector:
         "revision": "branch, tag or commit, for locations that name none (main)",
     }
 
+    facts = huggingface_search.FACTS
+    order = huggingface_search.ORDER
+
     def describe(self) -> str:
         """What a location is."""
         return "a repository of the Hugging Face Hub: 'owner/name', 'owner/name@revision'"
@@ -111,6 +116,17 @@ class HuggingFaceConnector:
             if not _onnx(info):
                 yield Listing(printable(info.id), _revision(info))
 
+    def pushed(self, term: Term) -> str | None:
+        """How the hub filters by a term; None where it cannot."""
+        return huggingface_search.pushed(term)
+
+    def search(
+        self, terms: tuple[Term, ...], *, options: Mapping[str, object]
+    ) -> Iterator[Candidate]:
+        """Repositories of the hub, by its own filters. Raises ConnectorError."""
+        _choice(self, options)
+        return huggingface_search.search(Hub(), terms)
+
     def _artifacts(
         self,
         hub: Hub,
@@ -138,8 +154,8 @@ class HuggingFaceConnector:
     ) -> Iterator[Artifact | Rejection]:
         """The models of a repository. Raises ConnectorError if it has none that is asked for."""
         revision = _revision(info)
-        declared = facts.declared_facts(info, hub.endpoint)
-        numbers = tuple(facts.evaluations(info, revision))
+        declared = stated.declared_facts(info, hub.endpoint)
+        numbers = tuple(stated.evaluations(info, revision))
         commit = Commit(hub, info.id, str(info.sha), files_of(info), choice.max_size)
         models = _chosen(info, place, choice)
         if not _onnx(info):
@@ -157,7 +173,7 @@ class HuggingFaceConnector:
             if beside:
                 said["external_data"] = [str(file) for file in beside]
             if model.variant is not None:
-                said["tags"] = (*facts.tags_of(info), model.variant)
+                said["tags"] = (*stated.tags_of(info), model.variant)
             # Results are of the model as published, not of its quantised copies.
             of_it = numbers if model.variant is None else ()
             yield Artifact(printable(model.name), None, self.name, where, path, said, of_it)
@@ -182,7 +198,7 @@ class HuggingFaceConnector:
             counts = {}
         declared["note"] = "; ".join(notes)
         revision = _revision(info)
-        numbers += tuple(facts.weights(counts, revision))
+        numbers += tuple(stated.weights(counts, revision))
         return Artifact(printable(info.id), None, self.name, revision, None, declared, numbers)
 
 
@@ -256,7 +272,7 @@ def _configured(commit: Commit) -> dict[str, object]:
             log.warning("%s of %s is not read: %s", file, commit.repository, first_line(error))
             return None
 
-    return facts.described(read, commit.files)
+    return stated.described(read, commit.files)
 
 
 def _parameters(commit: Commit, info: ModelInfo) -> Mapping[str, int]:

@@ -80,7 +80,7 @@ class Hub:
         """Whatever the client raises, which for a hostile answer may be anything, as our error."""
         try:
             yield
-        except (SommelierError, GeneratorExit):
+        except SommelierError:
             raise
         except Exception as error:
             raise self._told(error, printable(asked)) from error

@@ -214,9 +214,10 @@ def _(node: nodes.ExplainCascade) -> str:
 @format.register
 def _(node: nodes.Show) -> str:
     like = None if node.like is None else write_text(node.like)
+    source = "" if node.source is None else f" FROM {_origin(node.source, node.locations)}"
     parts = (after("OF", list_text(node.of)), after("LIKE", like), after("WHERE", node.where))
     tail = after("LIMIT", node.limit) + using_text(node.options)
-    return f"SHOW {node.what.upper()}{''.join(parts)}{tail}"
+    return f"SHOW {node.what.upper()}{source}{''.join(parts)}{tail}"
 
 
 @format.register
@@ -232,10 +233,21 @@ def _(node: nodes.Compare) -> str:
 
 @format.register
 def _(node: nodes.Import) -> str:
-    locations = ", ".join(write_text(location) for location in node.locations)
     like = None if node.like is None else write_text(node.like)
-    filters = after("LIKE", like) + after("LIMIT", node.limit) + using_text(node.options)
-    return f"IMPORT MODELS FROM {write_name(node.connector)} {locations}{filters}"
+    parts = (after("LIKE", like), after("WHERE", node.where), after("LIMIT", node.limit))
+    tail = "".join(parts) + using_text(node.options)
+    return f"IMPORT MODELS FROM {_origin(node.connector, node.locations)}{tail}"
+
+
+def _origin(connector: str, locations: tuple[str, ...]) -> str:
+    """A connector and where it is to look."""
+    return write_name(connector) + after("", ", ".join(map(write_text, locations)) or None)
+
+
+@format.register
+def _(node: nodes.ExplainImport) -> str:
+    options = f" ({list_text(node.options)})" if node.options else ""
+    return f"EXPLAIN{options} {format(node.statement)}"
 
 
 @format.register

@@ -167,7 +167,8 @@ def _text_needed(s: Situation) -> str | None:
         return f"the name of a device is quoted: FITS ON '{s.next_word or 'device'}'"
     if s.last_type in ("LIKE", "ILIKE", "REGEXP") and "STRING" in s.accepts:
         return f"a pattern is a text: {s.last_type} '{s.word or 'res'}%'"
-    if s.last_type in ("ON_CONTEXT", "HAS") or s.accepts == {"STRING"}:
+    located = s.clause == "FROM" and "STRING" in s.accepts
+    if s.last_type in ("ON_CONTEXT", "HAS") or s.accepts == {"STRING"} or located:
         shown = _run(s) if s.kind in ("IDENT", "MODEL_NAME") else "..."
         return f"a text is in single quotes: '{shown}'"
     return None

@@ -112,6 +112,7 @@ __all__ = [
     "ExplainCascade",
     "ExplainDeploy",
     "ExplainFusion",
+    "ExplainImport",
     "ExplainWhy",
     "Expression",
     "FitsOn",
@@ -197,10 +198,13 @@ class ExplainWhy(Statement):
 class Show(Statement):
     """what : models, tasks, sources, pools, views, datasets, devices, metrics, settings, functions,
     units, jobs, rejections, labels, indexes, links, plans, cascades, deployments; versions,
-    profiles, lineage OF a model; segments, disagreements, bounds OF one or two models."""
+    profiles, lineage OF a model; segments, disagreements, bounds OF one or two models.
+    source, locations : of MODELS FROM a connector, which are not in the database."""
 
     what: str
     of: tuple[ModelRef | Parameter, ...] = ()
+    source: str | None = None
+    locations: tuple[str, ...] = ()
     like: str | None = None
     where: Expression | None = None
     limit: int | None = None
@@ -228,12 +232,24 @@ class Compare(Statement):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Import(Statement):
-    """IMPORT MODELS FROM connector 'what', ... [LIKE 'pattern'] [LIMIT n] [USING ...]."""
+    """IMPORT MODELS FROM connector ['what', ...] [LIKE 'pattern'] [WHERE ...] [LIMIT n] [USING].
+
+    where : a condition on what the source states, instead of locations.
+    """
 
     connector: str
-    locations: tuple[str, ...]
+    locations: tuple[str, ...] = ()
     like: str | None = None
     limit: int | None = None
+    options: tuple[Option, ...] = ()
+    where: Expression | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ExplainImport(Statement):
+    """`EXPLAIN [(options)] IMPORT MODELS FROM ...`."""
+
+    statement: Import
     options: tuple[Option, ...] = ()
 
 

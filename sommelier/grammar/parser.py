@@ -23,6 +23,7 @@ _READ_ONLY = (
     nodes.ExplainWhy,
     nodes.ExplainFusion,
     nodes.ExplainCascade,
+    nodes.ExplainImport,
     nodes.ExplainDeploy,
     nodes.Simulate,
     nodes.Show,

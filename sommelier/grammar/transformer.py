@@ -15,6 +15,7 @@ from sommelier.errors import ParserError
 from sommelier.grammar import nodes
 from sommelier.grammar.deployment_rules import DeploymentRules
 from sommelier.grammar.expression_rules import Children, span_of
+from sommelier.grammar.fusion_rules import nothing_to_run
 from sommelier.grammar.select_rules import (
     Clause,
     check_creation,
@@ -65,10 +66,14 @@ class NodeBuilder(DeploymentRules):
         return nodes.ExplainWhy(model, subquery.select, negative, span=span_of(children))
 
     def show(self, children: Children) -> nodes.Show:
-        _show, (what, *of), _like, like, _where, where, _limit, limit, using = children
+        _show, (what, *rest), _like, like, _where, where, _limit, limit, using = children
+        elsewhere = what.type == "MODELS" and bool(rest)
+        source, locations = _origin(rest[0]) if elsewhere else (None, ())
         return nodes.Show(
             what.type.lower(),
-            tuple(of[1:]),
+            () if elsewhere else tuple(rest[1:]),
+            source=source,
+            locations=locations,
             like=None if like is None else unquoted(like),
             where=where,
             limit=None if limit is None else int(limit),
@@ -97,16 +102,23 @@ class NodeBuilder(DeploymentRules):
         )
 
     def import_models(self, children: Children) -> nodes.Import:
-        _import, _models, _from, connector, *locations = children[:-5]
-        _like, like, _limit, limit, using = children[-5:]
+        _import, _models, origin, _like, like, _where, where, _limit, limit, using = children
         return nodes.Import(
-            unquoted(connector),
-            tuple(unquoted(location) for location in locations),
+            *_origin(origin),
             like=None if like is None else unquoted(like),
+            where=where,
             limit=None if limit is None else int(limit),
             options=options_of(using),
             span=span_of(children),
         )
+
+    def origin(self, children: Children) -> tuple[Token, ...]:
+        return tuple(child for child in children if child is not None)
+
+    def explain_import(self, children: Children) -> nodes.ExplainImport:
+        _explain, _open, options, _close, statement = children
+        kept = nothing_to_run(options, "EXPLAIN IMPORT says what would be asked", "IMPORT ...")
+        return nodes.ExplainImport(statement, kept, span=span_of(children))
 
     def register_model(self, children: Children) -> nodes.RegisterModel:
         _register, _model, name, _from, path, _task, task, *if_not_exists, using = children
@@ -216,3 +228,9 @@ class NodeBuilder(DeploymentRules):
     def reset_option(self, children: Children) -> nodes.ResetOption:
         name = None if children[1].type == "ALL" else unquoted(children[1])
         return nodes.ResetOption(name, span=span_of(children))
+
+
+def _origin(tokens: tuple[Token, ...]) -> tuple[str, tuple[str, ...]]:
+    """The source's name and the locations of a FROM."""
+    _from, source, *locations = tokens
+    return unquoted(source), tuple(map(unquoted, locations))

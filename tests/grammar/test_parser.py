@@ -182,6 +182,15 @@ def test_statements_that_are_not_select() -> None:
     assert parse("IMPORT MODELS FROM wheel 'a', 'b' LIKE 'x%' LIMIT 3 USING k = v") == n.Import(
         "wheel", ("a", "b"), "x%", 3, (n.Option("k", n.Text("v")),)
     )
+    small = n.Comparison("<", n.Column("params"), n.Quantity(30, "M"))
+    wanted = n.Import("huggingface", where=small, limit=20)
+    assert parse("IMPORT MODELS FROM huggingface WHERE params < 30M LIMIT 20") == wanted
+    assert parse("EXPLAIN IMPORT MODELS FROM huggingface WHERE params < 30M LIMIT 20") == (
+        n.ExplainImport(wanted)
+    )
+    assert parse("SHOW MODELS FROM folder './a', './b' LIKE 'x%'") == n.Show(
+        "models", like="x%", source="folder", locations=("./a", "./b")
+    )
     assert parse("EXPLAIN ANALYZE (format = json) SELECT MODELS") == n.Explain(
         n.Select(), True, (n.Option("format", n.Text("json")),)
     )

@@ -1,0 +1,205 @@
+"""Models that are not here yet: IMPORT ... WHERE, SHOW MODELS FROM a source, EXPLAIN IMPORT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from sommelier.connection.plain import plain_options
+from sommelier.connection.stated import bind, terms
+from sommelier.connectors.registry import connector
+from sommelier.connectors.search import Candidate, Searchable, Term
+from sommelier.engine.options import EXPLAIN_OPTIONS, bind_options
+from sommelier.engine.parameters import Parameters, as_parameters
+from sommelier.engine.result import ColumnInfo, Report, Table
+from sommelier.engine.show import like_pattern
+from sommelier.errors import BinderError, ConnectorError
+from sommelier.grammar import nodes
+from sommelier.records import Artifact, Rejection
+from sommelier.units import Dimension
+
+if TYPE_CHECKING:
+    from sommelier.connectors.base import Connector, Progress
+
+LOOKED_AT = 10_000  # models of a source that one search looks at
+REFUSED_IN_A_ROW = 50  # candidates without an acceptable model before an import gives up
+SHOWN = 100  # rows of SHOW MODELS FROM without a LIMIT
+
+
+class Search:
+    """What a source states of its models, narrowed by the WHERE and LIKE of a statement.
+
+    Raises BinderError for a condition the source knows nothing of, ConnectorError if it cannot be
+    searched at all.
+    """
+
+    def __init__(self, statement: nodes.Import | nodes.Show, values: Parameters) -> None:
+        name = _source_name(statement)
+        source = connector(name)
+        if not isinstance(source, Searchable):
+            raise ConnectorError(
+                f"'{name}' cannot be searched: it states nothing of a model before it is fetched",
+                hint="narrow by LIKE, or import and then SELECT MODELS WHERE ...",
+            )
+        if statement.locations:
+            raise BinderError(
+                "WHERE looks for models, locations name them",
+                span=statement.where.span if statement.where else None,
+                hint="leave one of the two out",
+            )
+        self.source = source
+        self.terms: tuple[Term, ...] = ()
+        self._holds = None
+        if statement.where is not None:
+            self._holds = bind(statement.where, source.facts, values)
+            self.terms = terms(statement.where, source.facts, values)
+        self._like = None if statement.like is None else like_pattern(statement.like)
+        self.looked_at = 0
+
+    def candidates(self, options: Mapping[str, object]) -> Iterator[Candidate]:
+        """What passes, in the order of the source; of the first LOOKED_AT that it comes upon."""
+        for found in islice(self.source.search(self.terms, options=options), LOOKED_AT):
+            self.looked_at += 1
+            if self._like is not None and not self._like.fullmatch(found.name):
+                continue
+            if self._holds is None or self._holds(found.facts):
+                yield found
+
+    def filtered(self) -> tuple[list[str], list[str]]:
+        """The terms that the source filters by itself, with how, and those that only we do."""
+        by_source, here = [], []
+        for term in self.terms:
+            how = self.source.pushed(term)
+            if how is None:
+                here.append(str(term))
+            else:
+                by_source.append(f"{term} ({how})")
+        return by_source, here
+
+    def notes(self) -> tuple[str, ...]:
+        """How far the search went, where that is not to its end."""
+        if self.looked_at < LOOKED_AT:
+            return ()
+        return (f"only the first {LOOKED_AT} models of the source were looked at",)
+
+
+def searches(statement: nodes.Import) -> bool:
+    """Whether an import looks for models instead of naming where they are.
+
+    Raises BinderError for a search without LIMIT: a hub has more models than a disk holds.
+    """
+    if statement.where is None and (statement.locations or statement.like is None):
+        return False
+    if statement.limit is None and not statement.locations:
+        raise BinderError(
+            f"IMPORT MODELS FROM {statement.connector} needs a LIMIT, or locations",
+            span=statement.span,
+            hint="LIMIT 20 takes the first 20; SHOW MODELS FROM ... WHERE ... lists them before",
+        )
+    return True
+
+
+def fetched(
+    search: Search, options: Mapping[str, object], progress: Progress
+) -> Iterator[Artifact | Rejection]:
+    """The models a search comes upon, fetched one after the other.
+
+    A candidate that cannot be fetched is a Rejection; too many in a row end the import.
+    """
+    refused = 0
+    for done, candidate in enumerate(search.candidates(options)):
+        progress(candidate.name, done, None)
+        accepted = False
+        for item in _one(search.source, candidate, options):
+            accepted = accepted or isinstance(item, Artifact)
+            yield item
+        refused = 0 if accepted else refused + 1
+        if refused == REFUSED_IN_A_ROW:
+            return
+
+
+def shown(statement: nodes.Show, parameters: Any) -> Table:
+    """What SHOW MODELS FROM a source lists; nothing is fetched."""
+    values = as_parameters(parameters)
+    options = plain_options(statement.options, values)
+    limit = SHOWN if statement.limit is None else statement.limit
+    name = _source_name(statement)
+    source = connector(name)
+    if statement.where is None and not (isinstance(source, Searchable) and not statement.locations):
+        return _listed(statement, source, options, limit)
+    search = Search(statement, values)
+    facts = [fact for fact in search.source.facts if fact != "name"]
+    found = list(islice(search.candidates(options), limit + 1))
+    rows = [(c.name, *(_cell(c.facts.get(fact)) for fact in facts)) for c in found[:limit]]
+    kinds = search.source.facts
+    columns = tuple(
+        ColumnInfo(fact, Dimension.COUNT) if kinds[fact] is float else ColumnInfo(fact)
+        for fact in facts
+    )
+    notes = (*_more(len(found), limit), *search.notes())
+    return Table("models", (ColumnInfo("name"), *columns), rows, notes)
+
+
+def explained(statement: nodes.ExplainImport, parameters: Any) -> Report:
+    """Which conditions the source filters by itself, and which are applied here."""
+    values = as_parameters(parameters)
+    asked = statement.statement
+    as_json = bind_options(statement.options, EXPLAIN_OPTIONS).get("format") == "json"
+    data: dict[str, Any] = {"source": asked.connector, "limit": asked.limit}
+    if not searches(asked):
+        data |= {"locations": list(asked.locations), "like": asked.like}
+        lines = [f"import from {asked.connector}: {', '.join(asked.locations) or 'no location'}"]
+        lines += [f"  names like {asked.like!r}, after they were fetched"] if asked.like else []
+    else:
+        search = Search(asked, values)
+        by_source, here = search.filtered()
+        rest = "every condition is checked again here"
+        data |= {"filtered_by_source": by_source, "filtered_here": here}
+        data |= {"order": search.source.order, "looked_at": LOOKED_AT}
+        lines = [
+            f"search {asked.connector}, {search.source.order}",
+            f"  filtered by {asked.connector}: {', '.join(by_source) or 'nothing'}",
+            f"  filtered here: {', '.join(here) or 'nothing more'}; {rest}",
+            f"  looks at {LOOKED_AT} models at most, imports {asked.limit or 'all that pass'}",
+        ]
+    if as_json:
+        from sommelier.engine.explain import json_report
+
+        return json_report(data)
+    return Report(tuple(lines), data)
+
+
+def _one(
+    source: Any, candidate: Candidate, options: Mapping[str, object]
+) -> Iterator[Artifact | Rejection]:
+    try:
+        yield from source.fetch((candidate.location,), options=options, progress=None)
+    except ConnectorError as error:
+        yield Rejection(source.name, candidate.location, error.message)
+
+
+def _listed(
+    statement: nodes.Show, source: Connector, options: Mapping[str, object], limit: int
+) -> Table:
+    like = None if statement.like is None else like_pattern(statement.like)
+    listing = source.list(statement.locations, options=options)
+    passed = (item for item in listing if like is None or like.fullmatch(item.name))
+    found = list(islice(passed, limit + 1))
+    rows: list[tuple[object, ...]] = [(i.name, i.size_bytes, i.revision) for i in found[:limit]]
+    columns = (ColumnInfo("name"), ColumnInfo("size", Dimension.BYTES), ColumnInfo("revision"))
+    return Table("models", columns, rows, _more(len(found), limit))
+
+
+def _more(found: int, limit: int) -> tuple[str, ...]:
+    return (f"there are more: the first {limit} are shown",) if found > limit else ()
+
+
+def _source_name(statement: nodes.Import | nodes.Show) -> str:
+    name = statement.connector if isinstance(statement, nodes.Import) else statement.source
+    assert name is not None, "only SHOW MODELS FROM comes here"
+    return name
+
+
+def _cell(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else value
