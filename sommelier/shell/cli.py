@@ -31,6 +31,7 @@ A database of neural-network models that you can question.
   sommelier [DB] -f script.sql        runs a script; - is stdin
   sommelier serve [DB]                deployments and models behind REST and gRPC
   sommelier demo                      real models from pip's registry, five questions answered
+  sommelier environment tensorflow    what converts models of TensorFlow, an environment of its own
 """
 _EPILOG = """\
 examples:
@@ -69,6 +70,10 @@ def _dispatch(arguments: list[str]) -> int:
         from sommelier.shell.serving import main as serve
 
         return serve(arguments[1:])
+    if arguments and arguments[0] == "environment":
+        from sommelier.shell.environments import main as environment
+
+        return environment(arguments[1:])
     options = _parse(arguments)
     try:
         config = _config(options)
@@ -90,7 +95,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="sommelier",
-        usage="sommelier [shell | query | serve | demo] [DB] [options]",
+        usage="sommelier [shell | query | serve | demo | environment] [DB] [options]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,7 +1,7 @@
 """Where TensorFlow is: an environment of its own, so that 1.7 GB of it never enter ours.
 
 The first of: $SOMMELIER_TF_PYTHON, a Python or the folder of a virtual environment; the one that
-`make_environment` made below the cache folder; our own, where the extra `tf` is installed.
+`make_environment` made below the cache folder; our own, where somebody put TensorFlow into it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from sommelier.errors import MissingDependencyError
 from sommelier.storage.cache import cache_folder
 
 VARIABLE = "SOMMELIER_TF_PYTHON"
-PACKAGES = ("tensorflow-cpu==2.21.0", "tf2onnx==1.17.0")  # of the extra `tf` too, in setup.cfg
+_NAME = "tensorflow-cpu" if sys.platform == "linux" else "tensorflow"  # others have no CUDA in it
+PACKAGES = (f"{_NAME}==2.21.0", "tf2onnx==1.17.0")  # proved together
 PIP_SECONDS = 1800
 
 
