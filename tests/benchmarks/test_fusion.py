@@ -17,6 +17,7 @@ import torch
 from benchmarks.fusion import (
     LEAST,
     Findings,
+    budget_of,
     figures_of,
     runs_table,
     saving,
@@ -259,3 +260,8 @@ def _findings(speedups: tuple[float, ...]) -> list[Findings]:
         annealing = _run("plain annealing", Point(0.5, 100, 40.0), speedup=2.0)
         found.append(Findings(name, 800, runs, annealing))
     return found
+
+
+def test_searches_see_as_many_samples_whatever_the_lessons() -> None:
+    assert [budget_of(60, lessons) for lessons in (2_400, 1_200, 4_000)] == [60, 120, 36]
+    assert budget_of(1, 100_000) == 1
