@@ -180,13 +180,15 @@ class Inspector:
         self._sandbox.close()
 
     def inspect(self, artifact: Artifact) -> Inspection:
-        """As `inspect_artifact`; a file that crashes or stalls the reader is rejected too."""
+        """As `inspect_artifact`; a file the reader crashes, stalls or fails on is rejected too."""
         if artifact.path is None:
             return inspect_declared(artifact)
         try:
             return self._sandbox.call(inspect_artifact, artifact)
         except (WorkerCrashedError, WorkerTimeoutError) as error:
             raise RejectedModelError(f"cannot be read safely: {error.message}") from error
+        except AnalysisError as error:
+            raise RejectedModelError(f"cannot be read: {error.message}") from error
 
 
 def check_model(model: ModelProto) -> None:

@@ -10,10 +10,12 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
+import sommelier as sm
 from sommelier.analysis.inspection import Inspector, inspect
 from sommelier.errors import RejectedModelError
 from sommelier.records import Artifact
 from tests import factories as make
+from tests.asking import rows
 
 FLOAT = TensorProto.FLOAT
 
@@ -157,3 +159,15 @@ def test_a_file_that_exhausts_the_reader_is_rejected(tmp_path: Path) -> None:
     limited = Inspector(memory_limit_bytes=60 * 10**6)
     with limited, pytest.raises(RejectedModelError, match="cannot be read safely"):
         limited.inspect(artifact)
+
+
+def test_a_file_the_reader_fails_on_is_rejected_and_the_import_goes_on(tmp_path: Path) -> None:
+    """onnx takes no weights from a file of several names, and says so when it reads them."""
+    make.external_data_model(tmp_path / "a.onnx")
+    (tmp_path / "other name").hardlink_to(tmp_path / "a.onnx.data")
+    make.tiny_classifier(tmp_path / "b.onnx")
+    with sm.connect() as db:
+        db.execute(f"IMPORT MODELS FROM folder '{tmp_path}'")
+        assert [row["name"] for row in rows(db, "SELECT MODELS name")] == ["b"]
+        (refusal,) = rows(db, "SHOW REJECTIONS")
+    assert "hard link" in str(refusal["reason"])
