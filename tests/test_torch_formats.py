@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import sommelier as sm
-from sommelier.errors import ConnectorError
+from sommelier.errors import ConnectorError, RejectedModelError
 from tests import torch_models as made
 
 INPUTS = "inputs = 'float32[n,3,8,8]'"
@@ -62,6 +62,17 @@ def test_a_program_of_torch_export_becomes_a_model_that_answers_alike(
     assert record.producer == f"torch {torch.__version__}"
     again = db.execute(f"IMPORT MODELS FROM folder '{path}' USING trust = yes")
     assert again.notes == ("1 already there",)
+
+
+def test_a_file_is_registered_under_a_chosen_name_as_it_is_imported(
+    db: sm.Connection, tmp_path: Path
+) -> None:
+    path = made.save_script(tmp_path / "toy.pt", made.net())
+    with pytest.raises(RejectedModelError, match="trust = yes"):
+        db.execute(f"REGISTER MODEL mine@7 FROM '{path}' USING {INPUTS}")
+    db.execute(f"REGISTER MODEL mine@7 FROM '{path}' TASK 'toys' USING trust = yes, {INPUTS}")
+    assert db.model("mine@7").record.task == "toys"
+    answers_as(db, "mine", made.net())
 
 
 def test_torchscript_becomes_a_model_that_answers_alike(db: sm.Connection, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from sommelier.connection.importing import REGISTER_OPTIONS, register_artifact
+from sommelier.connection.importing import FACT_OPTIONS, register_artifact
 from sommelier.engine.names import nearest
 from sommelier.errors import BinderError, ReadOnlyError
 from sommelier.grammar.builder import model_name
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sommelier.connection.connection import Connection
 
 SOURCE = "ingest"
-FACTS = (*(name for name in REGISTER_OPTIONS if name != "copy"), "task", "preprocessing")
+FACTS = (*FACT_OPTIONS, "task", "preprocessing")
 
 
 def ingest(

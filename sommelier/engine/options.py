@@ -234,14 +234,15 @@ def check_confidence(confidence: float, span: Span | None) -> None:
         )
 
 
+_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
 def _truth(literal: nodes.Expression) -> bool | None:
     if isinstance(literal, nodes.Boolean):
         return literal.value
-    if isinstance(literal, nodes.Text):
-        return {"true": True, "on": True, "false": False, "off": False}.get(literal.value.lower())
     if isinstance(literal, nodes.Number) and literal.value in (0, 1):
         return bool(literal.value)
-    return None
+    return _WORDS.get((_text(literal) or "").lower())
 
 
 def _text(literal: nodes.Expression) -> str | None:
