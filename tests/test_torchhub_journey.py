@@ -13,6 +13,7 @@ import torch
 import sommelier as sm
 from sommelier.errors import ConnectorError
 from tests import torch_models as made
+from tests.asking import rows
 from tests.connectors.hub import write_repository, zipball
 from tests.connectors.loopback import Page, serving
 
@@ -33,6 +34,10 @@ def test_a_model_of_the_hub_is_made_only_once_its_repository_is_trusted(
     with serving({"/owner/toy/zipball/v1": Page(zipball(toy))}) as server:
         text = f"IMPORT MODELS FROM torchhub 'owner/toy:v1#small' USING {options}, "
         text += f"endpoint = '{server.url}'"
+        shown = (
+            f"SHOW MODELS FROM torchhub 'owner/toy:v1' LIKE 's%' USING endpoint = '{server.url}'"
+        )
+        assert [row["name"] for row in rows(db, shown)] == ["small", "starred"]
         with pytest.raises(ConnectorError, match="USING trust = yes"):
             db.execute(text)
         assert not (tmp_path / "executed").exists()

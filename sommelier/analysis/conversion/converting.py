@@ -24,7 +24,7 @@ def converted(
         return artifact
     try:
         made = _run(artifact.path, artifact.conversion, folder, cancelled)
-        external = _inside(made.path, folder)
+        external = files_beside(made.path, folder)
     except CancelledError:
         raise
     except SommelierError as error:
@@ -59,8 +59,11 @@ def _run(
     return made
 
 
-def _inside(path: Path, folder: Path) -> list[Path]:
-    """The other files in the folder. The sandbox ran what we do not trust: all is looked at."""
+def files_beside(path: Path, folder: Path) -> list[Path]:
+    """The other files in the folder, all of which lie in it: the sandbox ran what we do not trust.
+
+    Raises RejectedModelError where the file, or what a link means, is elsewhere.
+    """
     home = folder.resolve()
     files = [file for file in sorted(folder.rglob("*")) if not file.is_dir()]
     astray = [file for file in (path, *files) if not file.resolve().is_relative_to(home)]
