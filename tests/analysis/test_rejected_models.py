@@ -166,8 +166,8 @@ def test_a_file_the_reader_fails_on_is_rejected_and_the_import_goes_on(tmp_path:
     make.external_data_model(tmp_path / "a.onnx")
     (tmp_path / "other name").hardlink_to(tmp_path / "a.onnx.data")
     make.tiny_classifier(tmp_path / "b.onnx")
-    with sm.connect() as db:
-        db.execute(f"IMPORT MODELS FROM folder '{tmp_path}'")
+    with sm.connect(tmp_path / "models.sommelier") as db:
+        db.execute(f"IMPORT MODELS FROM folder '{tmp_path}/*.onnx'")
         assert [row["name"] for row in rows(db, "SELECT MODELS name")] == ["b"]
         (refusal,) = rows(db, "SHOW REJECTIONS")
     assert "hard link" in str(refusal["reason"])

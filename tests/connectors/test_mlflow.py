@@ -224,7 +224,7 @@ def test_external_weights_come_along(tmp_path: Path) -> None:
         assert item == only(server)
     assert item.path is not None
     assert [Path(str(p)).parent for p in item.declared["external_data"]] == [item.path.parent]  # type: ignore[attr-defined]  # object
-    with sm.connect() as db:
+    with sm.connect(tmp_path / "models.sommelier") as db:
         db.execute(f"REGISTER MODEL large FROM '{item.path}'")
 
 
