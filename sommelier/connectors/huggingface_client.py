@@ -38,14 +38,18 @@ class Hub:
         Raises MissingRepositoryError, or ConnectorError for any other refusal.
         """
         with self._errors(repository if revision is None else f"{repository}@{revision}"):
-            return self._api.model_info(
+            info = self._api.model_info(
                 repository, revision=revision, files_metadata=True, timeout=INFO_SECONDS
             )
+        if not _sane(info):
+            raise ConnectorError(f"what {self.endpoint} says of '{repository}' makes no sense")
+        return info
 
     def search(self, filters: Mapping[str, Any], expand: list[str]) -> Iterator[ModelInfo]:
         """Repositories that pass the hub's own filters, most downloaded first, page by page."""
         with self._errors("the search"):
-            yield from self._api.list_models(**filters, sort="downloads", expand=expand)  # type: ignore[arg-type]  # names the client lists as a Literal
+            found = self._api.list_models(**filters, sort="downloads", expand=expand)  # type: ignore[arg-type]  # names the client lists as a Literal
+            yield from filter(_sane, found)
 
     def url(self, repository: str, commit: str, file: str) -> str:
         """Where a file of a commit lies."""
@@ -118,6 +122,30 @@ class Hub:
             f"{asked} {at} cannot be read: {first_line(error)}",
             hint=f"check the network and {ENDPOINT_VARIABLE}",
         )
+
+
+def _sane(info: ModelInfo) -> bool:
+    """Whether an answer has the types that the client promises, which it does not check."""
+    files, counted = info.siblings or [], info.safetensors
+    stored = [file.lfs for file in files if file.lfs is not None]
+    numbers = [file.size for file in files] + [lfs.size for lfs in stored]
+    numbers += [info.downloads, info.likes]
+    words = [info.id, info.sha, info.author, info.pipeline_tag, info.library_name]
+    words += [lfs.sha256 for lfs in stored] + [file.blob_id for file in files]
+    tags = [] if info.tags is None else info.tags
+    names = [file.rfilename for file in files]
+    if counted is not None:
+        by_dtype: object = counted.parameters
+        if not isinstance(by_dtype, dict):
+            return False
+        names += list(by_dtype)
+        numbers += [counted.total, *by_dtype.values()]
+    return (
+        isinstance(tags, list)
+        and all(isinstance(text, str) for text in (*tags, *names))
+        and all(text is None or isinstance(text, str) for text in words)
+        and all(n is None or (type(n) is int and n >= 0) for n in numbers)
+    )
 
 
 def _refused(error: Any, asked: str, at: str) -> ConnectorError:

@@ -15,7 +15,7 @@ from sommelier.records import Measurement, Provenance
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
 
-_HOUSEKEEPING = re.compile(r"(license|region|doi|arxiv|dataset|endpoints_compatible|autotrain).*")
+_HOUSEKEEPING = re.compile(r"(license|region|doi|arxiv|dataset|deploy):.*|\w+_compatible")
 _METRICS = {"top-1 accuracy": "accuracy", "top-5 accuracy": "top5_accuracy", "acc": "accuracy"}
 _MAX_TAGS = 60
 _RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling
@@ -38,7 +38,10 @@ def declared_facts(info: ModelInfo, endpoint: str) -> dict[str, object]:
     declared["tags"] = tags_of(info)
     if info.created_at is not None:
         declared["created"] = info.created_at.date().isoformat()
-    notes += [f"{relation} of {base}" for relation, base in model_tree(info)]
+    notes += [
+        f"made from {base}" + (f" ({relation})" if relation else "")
+        for relation, base in model_tree(info)
+    ]
     if notes:
         declared["note"] = "; ".join(notes)
     return declared
@@ -59,7 +62,7 @@ def license_words(info: ModelInfo) -> str | None:
 
 def tags_of(info: ModelInfo) -> tuple[str, ...]:
     """The hub's tags of the model itself and of its model tree; not those that repeat a fact."""
-    said = [t for t in info.tags or () if isinstance(t, str) and not _HOUSEKEEPING.fullmatch(t)]
+    said = [t for t in info.tags or () if not _HOUSEKEEPING.fullmatch(t)]
     library = [info.library_name] if info.library_name else []
     kept = dict.fromkeys(printable(t) for t in ("huggingface", *library, *said))
     kept.pop(info.pipeline_tag or "", None)
@@ -67,15 +70,17 @@ def tags_of(info: ModelInfo) -> tuple[str, ...]:
 
 
 def model_tree(info: ModelInfo) -> list[tuple[str, str]]:
-    """(relation, repository) for each model this one was made from: finetune, quantized, ..."""
+    """(relation, repository) for each model this one was made from: finetune, quantized, merge ...
+    or '' where the relation is not said."""
     found: dict[str, str] = {}
     for tag in info.tags or ():
         match = re.fullmatch(r"base_model:(?:([a-z]+):)?([^:]+)", tag)
         if match and (match[1] or match[2] not in found):
-            found[match[2]] = match[1] or "derived"
+            found[match[2]] = match[1] or ""
     base = getattr(info.card_data, "base_model", None)
-    for name in [base] if isinstance(base, str) else base or []:
-        found.setdefault(str(name), "derived")
+    for name in base if isinstance(base, list) else [base]:
+        if isinstance(name, str):
+            found.setdefault(name, "")
     return [(relation, printable(name)) for name, relation in found.items()]
 
 
@@ -186,8 +191,8 @@ def _sides(size: object) -> list[int] | None:
 
 
 def _dataset(result: Any) -> str:
-    words = [str(result.dataset_type), result.dataset_config]
-    return printable("/".join(w for w in words if w and w != "default"))
+    words = (result.dataset_type, result.dataset_config)
+    return printable("/".join(str(w) for w in words if w and w != "default"))
 
 
 def _number(value: object) -> float | None:

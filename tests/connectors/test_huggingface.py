@@ -85,7 +85,7 @@ def test_the_only_onnx_file_of_a_repository_has_its_name_and_its_facts(
             "tags": ("huggingface", "transformers", "vit", "base_model:finetune:google/vit-base"),
             "created": "2025-03-04",
             "homepage": f"{server.url}/acme/vit-tiny",
-            "note": "finetune of google/vit-base",
+            "note": "made from google/vit-base (finetune)",
             "labels": ("cat", "dog", "cow"),
         }
 
@@ -224,13 +224,14 @@ def test_results_of_the_card_are_declared_numbers_with_their_dataset(
     def result(metric: str, value: object, dataset: str = "imagenet-1k") -> dict[str, object]:
         return {
             "task": {"type": "image-classification"},
-            "dataset": {"type": dataset, "name": dataset},
+            "dataset": {"type": dataset, "name": dataset, "config": 5 if dataset == "x5" else None},
             "metrics": [{"type": metric, "value": value}],
         }
 
     results = [
         result("accuracy", 0.8125), result("accuracy", 91.5, "cifar10"), result("loss", 0.1),
-        result("accuracy", "n/a", "x"), result("accuracy", -3, "y"), result("wer", 250, "z"),
+        result("accuracy", "n/a", "x"), result("accuracy", 0.5, "x5"),
+        result("accuracy", -3, "y"), result("wer", 250, "z"),
     ]  # fmt: skip
     card = {"model-index": [{"name": "a", "results": results}]}
     with hub(Repository("acme/a", {"model.onnx": model}, card=card)) as server:
@@ -239,6 +240,7 @@ def test_results_of_the_card_are_declared_numbers_with_their_dataset(
     assert declared == {
         ("accuracy", "imagenet-1k", 0.8125, "model-index"),
         ("accuracy", "cifar10", 0.915, "model-index"),
+        ("accuracy", "x5/5", 0.5, "model-index"),
     }
 
 
@@ -261,6 +263,28 @@ def test_preprocessing_of_a_picture_model_is_read_from_its_configuration(
         ("normalize", {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}),
         ("layout", {"order": "NCHW"}),
     )
+
+
+@pytest.mark.parametrize(
+    ("card", "tags", "note"),
+    [
+        ({"base_model": "a/b"}, (), "made from a/b"),
+        ({"base_model": ["a/b", 5]}, ("base_model:a/b", "base_model:merge:c/d"),
+         "made from a/b; made from c/d (merge)"),
+        ({"base_model": 5}, (), None),
+        ({}, ("base_model:a/b", "base_model:quantized:a/b"), "made from a/b (quantized)"),
+    ],
+)  # fmt: skip
+def test_the_model_tree_is_noted_as_it_is_stated(
+    card: dict[str, object],
+    tags: tuple[str, ...],
+    note: str | None,
+    model: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with hub(Repository("acme/a", {"model.onnx": model}, card=card, tags=tags)) as server:
+        declared = artifact(fetched(server, monkeypatch, "acme/a")[0]).declared
+    assert declared.get("note") == note
 
 
 @pytest.mark.parametrize(
@@ -389,6 +413,10 @@ def test_a_gated_repository_is_refused_and_the_next_one_comes(
 @pytest.mark.parametrize(
     "answer",
     [b"[]", b"{}", b"<html>", b'{"id": "a/b"}', b'{"id": "../../x", "sha": "1234567"}',
+     b'{"id": "acme/a", "sha": "1234567", "tags": [5]}',
+     b'{"id": "acme/a", "sha": "1234567", "pipeline_tag": {}}',
+     b'{"id": "acme/a", "sha": "1234567", "siblings": [{"rfilename": "a.onnx", "size": "x"}]}',
+     b'{"id": "acme/a", "sha": "1234567", "safetensors": {"parameters": [1], "total": 1}}',
      b'{"id": "acme/a", "sha": "../../x"}', b'{"id": "acme/a", "sha": 5, "siblings": 7}'],
 )  # fmt: skip
 def test_nonsense_from_the_hub_is_refused(
