@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,39 @@ def test_a_model_of_the_hub_is_made_only_once_its_repository_is_trusted(
     assert record.revision == "owner/toy:v1#small"
     assert "A small classifier of 3x8x8 images." in str(record.note)
     _answers_as(db, "small", made.net(3))
+
+
+BOMBED = """
+import torch
+
+
+def bombed():
+    return torch.load({path!r}, weights_only=False)
+"""
+
+
+class _Bomb:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return open, (str(self.path), "w")
+
+
+def test_weights_are_never_unpickled_in_full_even_if_a_trusted_repository_asks_for_it(
+    db: sm.Connection, tmp_path: Path
+) -> None:
+    torch.save(_Bomb(tmp_path / "harm"), tmp_path / "bomb.pt")
+    (tmp_path / "toy").mkdir()
+    source = BOMBED.format(path=str(tmp_path / "bomb.pt"))
+    (tmp_path / "toy" / "hubconf.py").write_text(source)
+    with pytest.raises(ConnectorError, match=r"(?i)weights.only"):
+        db.execute(f"IMPORT MODELS FROM torchhub '{tmp_path}/toy' USING trust = yes")
+    assert not (tmp_path / "harm").exists()
+    torch.load(tmp_path / "bomb.pt", weights_only=False).close()
+    assert (tmp_path / "harm").exists()
 
 
 def _answers_as(db: sm.Connection, name: str, module: torch.nn.Module) -> None:

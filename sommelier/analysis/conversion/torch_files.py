@@ -147,6 +147,7 @@ def _require_trust(request: ConversionRequest, why: str) -> None:
 
 def _force_weights_only() -> None:
     """From now on torch.load unpickles tensors only, whatever its caller asks for."""
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # torch refuses to have both
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
 
 
