@@ -15,6 +15,7 @@ from sommelier.connectors.registry import connector, connector_names
 from sommelier.connectors.testing import CHECKS, HEAVY, Check, Sample
 from sommelier.errors import ConnectorError
 from tests.connectors.hub import write_repository
+from tests.connectors.hub_server import Repository, hub
 from tests.connectors.loopback import Page, serving
 from tests.connectors.mlflow_registry import ONNX_MLMODEL, FakeVersion, lying_server
 from tests.connectors.saved_models import classifier, tar_of
@@ -72,6 +73,17 @@ def _tfhub(_: Path) -> Iterator[Sample]:
 
 
 @contextmanager
+def _huggingface(tmp_path: Path) -> Iterator[Sample]:
+    pytest.importorskip("huggingface_hub")
+    model = tiny_classifier(tmp_path / "source.onnx").read_bytes()
+    good = Repository("acme/good", {"model.onnx": model}, task="image-classification")
+    bad = Repository("acme/bad", {"model.onnx": b""})
+    with hub(good, bad) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", server.url)
+        yield Sample(("acme/good", "acme/bad"), "acme/nowhere")
+
+
+@contextmanager
 def _torchvision(tmp_path: Path) -> Iterator[Sample]:
     models = tmp_path / "vision" / "torchvision" / "models"
     models.mkdir(parents=True)
@@ -86,6 +98,7 @@ def _torchvision(tmp_path: Path) -> Iterator[Sample]:
 
 SAMPLES: dict[str, Callable[[Path], AbstractContextManager[Sample]]] = {
     "folder": _folder,
+    "huggingface": _huggingface,
     "mlflow": _mlflow,
     "torchvision": _torchvision,
     "wheel": _wheel,
