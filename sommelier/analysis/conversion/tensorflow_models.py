@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,8 @@ def _load_saved_model(source: Path, signature: str | None, trusted: bool) -> Loa
 
     folder = source if source.is_dir() else source.parent
     tags = served_tags(folder, trusted=trusted)
-    model = tf.saved_model.load(str(folder), tags=tags)
+    home = TemporaryDirectory(prefix="sommelier-saved-model-")
+    model = tf.saved_model.load(str(_without_slots(folder, Path(home.name))), tags=tags)
     function = _signature(model.signatures, signature)
     arguments = function.structured_input_signature[1]
     names = sorted(arguments)
@@ -61,7 +63,28 @@ def _load_saved_model(source: Path, signature: str | None, trusted: bool) -> Loa
         found = function(**dict(zip(names, values, strict=True)))
         return [found[name] for name in outputs]
 
-    return _traced(run, specs, names, outputs, keep=model)
+    return _traced(run, specs, names, outputs, keep=(model, home))
+
+
+def _without_slots(folder: Path, home: Path) -> Path:
+    """The model without what an optimizer remembered of each weight, in `home`, which links to the
+    rest; the folder itself where there is nothing of that kind. Models saved by Keras 2 have it,
+    and TensorFlow with Keras 3 fails to restore it. No answer depends on it.
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    content = saved_model_pb2.SavedModel()
+    content.ParseFromString((folder / "saved_model.pb").read_bytes())
+    nodes = [node for graph in content.meta_graphs for node in graph.object_graph_def.nodes]
+    if not any(node.slot_variables for node in nodes):
+        return folder
+    for node in nodes:
+        del node.slot_variables[:]
+    for entry in folder.iterdir():
+        if entry.name != "saved_model.pb":
+            (home / entry.name).symlink_to(entry.resolve())
+    (home / "saved_model.pb").write_bytes(content.SerializeToString())
+    return home
 
 
 def _signature(signatures: Mapping[str, Any], wanted: str | None) -> Any:

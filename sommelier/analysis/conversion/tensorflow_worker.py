@@ -88,6 +88,11 @@ def _finish(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     unknown = {n.op_type for n in graph.node if not n.domain and not onnx.defs.has(n.op_type)}
     if unknown:
         raise RejectedModelError(f"ONNX has nothing for {', '.join(sorted(unknown))}")
+    found, wanted = (len(graph.input), len(graph.output)), (len(inputs), len(outputs))
+    if found != wanted:  # what the function captured and is no variable stays open
+        raise RejectedModelError(
+            f"tf2onnx made {found[0]} inputs and {found[1]} outputs of {wanted[0]} and {wanted[1]}"
+        )
     renamed = dict(zip([i.name for i in graph.input], inputs, strict=True))
     renamed |= dict(zip([o.name for o in graph.output], outputs, strict=True))
     used = {name for node in graph.node for name in (*node.input, *node.output)}
