@@ -43,13 +43,7 @@ def ingest(
 
     if db.read_only:
         raise ReadOnlyError(f"{db.path} is open read-only", hint="connect without read_only=True")
-    for fact in declared:
-        if fact not in FACTS:
-            raise BinderError(
-                f"ingest takes no '{fact}'",
-                suggestions=nearest(fact, FACTS),
-                hint=f"it takes {', '.join(FACTS)}",
-            )
+    _check_facts(declared)
     require_torch()
     own, version = model_name(name)
     kind = f"{type(module).__module__}.{type(module).__qualname__}"
@@ -63,3 +57,13 @@ def ingest(
         register_artifact(db, Artifact(own, version, SOURCE, kind, made.path, facts))
         db.catalog.publish()
         return db.catalog.model(content_fingerprint(made.path, [*map(Path, beside)]))
+
+
+def _check_facts(declared: Mapping[str, object]) -> None:
+    for fact in declared:
+        if fact not in FACTS:
+            raise BinderError(
+                f"ingest takes no '{fact}'",
+                suggestions=nearest(fact, FACTS),
+                hint=f"it takes {', '.join(FACTS)}",
+            )

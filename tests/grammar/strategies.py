@@ -356,6 +356,16 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
         max_size=3,
     ).map(tuple)
     against = st.just(()) | models
+    locations = st.lists(TEXTS, max_size=3).map(tuple)
+    imports = st.builds(
+        nodes.Import,
+        NAMES,
+        locations,
+        like=likes,
+        where=st.none() | expressions(),
+        limit=whole,
+        options=maybe_options,
+    )
     return st.one_of(
         selects(),
         links_selects(),
@@ -375,11 +385,20 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
         st.builds(
             nodes.Show,
             st.sampled_from(listed.split()),
-            st.just(()),
-            likes,
-            st.none() | expressions(),
-            whole,
-            maybe_options,
+            like=likes,
+            where=st.none() | expressions(),
+            limit=whole,
+            options=maybe_options,
+        ),
+        st.builds(
+            nodes.Show,
+            st.just("models"),
+            source=NAMES,
+            locations=locations,
+            like=likes,
+            where=st.none() | expressions(),
+            limit=whole,
+            options=maybe_options,
         ),
         st.builds(
             nodes.Show,
@@ -398,14 +417,8 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
             st.none() | st.sampled_from(described.split()),
         ),
         st.builds(nodes.Compare, any_models(), any_models(), maybe_options, st.booleans()),
-        st.builds(
-            nodes.Import,
-            NAMES,
-            st.lists(TEXTS, min_size=1, max_size=3).map(tuple),
-            likes,
-            whole,
-            maybe_options,
-        ),
+        imports,
+        st.builds(nodes.ExplainImport, imports, maybe_options),
         st.builds(nodes.RegisterModel, model_refs(), TEXTS, likes, st.booleans(), maybe_options),
         st.builds(nodes.RegisterDataset, NAMES, TEXTS, st.booleans(), maybe_options),
         st.builds(nodes.RegisterDevice, NAMES, options()),
