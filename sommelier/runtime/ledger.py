@@ -43,12 +43,12 @@ class ServedLedger:
                 if not row.samples or row.model not in ids:
                     continue
                 found = ServedFigures(
-                    running.name, ids[row.model], row.device, row.batch, row.samples, row.mean_ms,
+                    running.name, ids[row.model], row.device, row.batch, row.requests, row.mean_ms,
                     row.std_ms, row.p50_ms, row.p99_ms, row.queue_mean_ms,
                 )  # fmt: skip
-                counted[found.key] = row.samples
+                counted[found.key] = row.requests
                 known = before.get(found.key, 0)
-                self._add(found, row.samples - known if row.samples >= known else row.samples)
+                self._add(found, row.requests - known if row.requests >= known else row.requests)
             self._counted[running] = counted
 
     def figures(self) -> list[ServedFigures]:

@@ -134,7 +134,7 @@ class OpenRequests:
         job, now, decision = job_of(turn.request), self._clock(), turn.answer
         assert isinstance(decision, Decision), "a model ran"
         learned = took_ms if self._tells(turn, decision, outcome, took_ms) else None
-        self.scheduler.finished(turn, learned, now, queue_ms=job.queue_ms)
+        self.scheduler.finished(turn, learned, now, queue_ms=job.queue_ms, requests=job.requests)
         job.infer_ms += took_ms
         if job.settled:
             return None

@@ -185,11 +185,12 @@ class Scheduler:
         device: str | None = None,
         batch: int | None = None,
         queue_ms: float | None = None,
+        requests: int = 1,
     ) -> None:
         """A server is free again. execution_ms : what the model took; None if it failed or was
         cancelled, which says nothing about its latency. device, batch : where and how it ran, if
         not on the scheduler's device with the request's samples. queue_ms : how long it waited, if
-        not since it arrived."""
+        not since it arrived. requests : of clients, that shared the run."""
         del self._running[turn]
         if execution_ms is not None and isinstance(turn.answer, Decision):
             self.telemetry.record(
@@ -199,6 +200,7 @@ class Scheduler:
                 queue_ms=turn.waited_ms if queue_ms is None else queue_ms,
                 device=device or self.device,
                 batch=batch or size_class(turn.request.samples),
+                requests=requests,
             )
 
     def expire(self, now_ms: float) -> list[Turn]:

@@ -31,8 +31,9 @@ class LatencyEstimate:
 
     mean_ms, std_ms : exponentially weighted. log_mean, log_std : of the log of the time, from a
     discounted Normal-Inverse-Gamma posterior; `weight` is the number of samples it is worth.
-    profiled_ms : what was known before serving. All NaN while nothing is known. samples,
-    stragglers : counted since the start. last_ms : instant of the last sample, NaN before it.
+    profiled_ms : what was known before serving. All NaN while nothing is known. samples, requests
+    (that shared them), stragglers : counted since the start. last_ms : instant of the last sample,
+    NaN before it.
 
     Source: ModiPick 3.3.3 (moving averages); algorithms.md H.1 and H.3.
     """
@@ -46,6 +47,7 @@ class LatencyEstimate:
         "mean_ms",
         "profiled_log_mean",
         "profiled_ms",
+        "requests",
         "samples",
         "seen",
         "sketch",
@@ -67,7 +69,7 @@ class LatencyEstimate:
                 f"a latency of {mean_ms:g} ms is no measurement", hint="leave it out if unknown"
             )
         self.smoothing = smoothing
-        self.samples = 0
+        self.samples = self.requests = 0
         self.stragglers = 0
         self.seen = 0
         self.last_ms = math.nan
@@ -161,6 +163,7 @@ class LatencyEstimate:
 @dataclass(frozen=True, slots=True)
 class ServedLatency:
     """A summary of what one model took. queue_* : waiting before it, not part of the others.
+    samples : executions; requests : of clients, several of which may have shared one.
 
     Times in ms; NaN where there was no sample. The quantiles are within 1 % of the measured ones.
     """
@@ -178,6 +181,7 @@ class ServedLatency:
     queue_mean_ms: float
     queue_p99_ms: float
     last_ms: float
+    requests: int
 
 
 class Telemetry:
@@ -245,11 +249,14 @@ class Telemetry:
         queue_ms: float = 0.0,
         device: str = "cpu",
         batch: int = 1,
+        requests: int = 1,
     ) -> None:
-        """Learn from one execution that ended at `now_ms` after `queue_ms` of waiting."""
+        """Learn from one execution that ended at `now_ms` after `queue_ms` of waiting. requests :
+        of clients, that shared it."""
         estimate = self.estimate(model, device=device, batch=batch)
         self.observations += 1
         estimate.record(execution_ms, now_ms)
+        estimate.requests += requests
         estimate.seen = self.observations
         self._queues[model, device, batch].add(queue_ms)
         self._relax_one()
@@ -303,6 +310,7 @@ class Telemetry:
             queue_mean_ms=queue.mean,
             queue_p99_ms=queue.quantile(0.99),
             last_ms=estimate.last_ms,
+            requests=estimate.requests,
         )
 
 
