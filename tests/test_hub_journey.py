@@ -13,7 +13,7 @@ from sommelier.connection import Connection
 from sommelier.errors import BinderError, ConnectorError
 from tests.connectors.hub_server import Repository, hub
 from tests.connectors.loopback import Page, Server
-from tests.factories import mlp_classifier, tiny_classifier
+from tests.factories import external_data_model, mlp_classifier, tiny_classifier
 
 pytest.importorskip("huggingface_hub")
 
@@ -55,6 +55,21 @@ def db(tmp_path: Path) -> Iterator[Connection]:
 
 def names(db: Connection) -> list[str]:
     return [row["name"] for row in db.execute("SELECT MODELS name ORDER BY name").dicts()]
+
+
+def test_weights_beside_a_model_come_with_it(
+    db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnx refuses such a file if it has a second hard link, in the cache."""
+    monkeypatch.setenv("SOMMELIER_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "source").mkdir()
+    path = external_data_model(tmp_path / "source" / "model.onnx")
+    files = {f"onnx/{file.name}": file.read_bytes() for file in path.parent.iterdir()}
+    assert len(files) == 2
+    with hub(Repository("acme/big", files)) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        db.execute("IMPORT MODELS FROM huggingface 'acme/big'")
+    assert names(db) == ["acme/big"]
 
 
 def query_of(server: Server) -> dict[str, list[str]]:

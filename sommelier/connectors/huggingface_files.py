@@ -7,9 +7,7 @@ model.onnx, model_fp16.onnx, model_quantized.onnx. A file without such a word is
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from sommelier.connectors.archives import check_member
 from sommelier.connectors.base import Progress
-from sommelier.connectors.downloads import DownloadLimits, download
+from sommelier.connectors.downloads import DownloadLimits, download, placed
 from sommelier.connectors.huggingface_client import Hub
 from sommelier.connectors.naming import distinct_names, printable
 from sommelier.errors import ConnectorError, RejectedModelError
@@ -166,21 +164,7 @@ class Commit:
                 f"'{printable(file.path)}' has another content than the commit says",
                 hint="the file was changed or damaged on the way",
             )
-        return _placed(kept, self.folder / file.path)
-
-
-def _placed(kept: Path, target: Path) -> Path:
-    """The file under another name: a hard link where the disk has them, else a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists() and target.samefile(kept):
-        return target
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)
-    try:
-        beside.hardlink_to(kept)
-    except OSError:
-        shutil.copyfile(kept, beside)
-    return beside.replace(target)
+        return placed(kept, self.folder / file.path)
 
 
 def _blob_id(path: Path) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from sommelier.connectors.downloads import placed
 from sommelier.connectors.formats import format_of
 from sommelier.connectors.mlflow_server import MlflowServer
 from sommelier.connectors.naming import printable
@@ -84,13 +83,13 @@ def _onnx(server: MlflowServer, file: str, limit: int) -> ModelFiles:
         return ModelFiles(path)
     origin = f"{server.url}/{file}"
     folder = cache_folder() / "mlflow" / sha256(origin.encode()).hexdigest()[:32]
-    model = _beside(path, folder / path.name)
+    model = placed(path, folder / path.name)
     left = limit - path.stat().st_size
     for location in locations:
         check_location(location)
         part = server.file(f"{file.rpartition('/')[0]}/{location}", left)
         left -= part.stat().st_size
-        _beside(part, folder / location)
+        placed(part, folder / location)
     return ModelFiles(model, tuple(external_files(model, max_size=limit)))
 
 
@@ -108,19 +107,6 @@ def _pytorch(server: MlflowServer, folder: str, limit: int) -> ModelFiles:
             "mlflow.pytorch.log_model(..., serialization_format='pt2', input_example=...)"
         )
     return ModelFiles(path, format=format)
-
-
-def _beside(file: Path, target: Path) -> Path:
-    """A copy of `file` as `target`, made once; no link, because onnx takes none for weights."""
-    state = file.stat()
-    if target.is_file():
-        known = target.stat()
-        if (known.st_size, known.st_mtime_ns) == (state.st_size, state.st_mtime_ns):
-            return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    shutil.copy2(file, part)
-    return part.replace(target)
 
 
 def _inner(stated: object, usual: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from sommelier.runtime.batching import SLOWEST_MS
 from sommelier.runtime.server.compression import accepts_gzip, compressed, decompressed
 from sommelier.runtime.server.http_messages import HttpRequest, HttpResponse, Reply
 from sommelier.runtime.server.protocol import INTERNAL, InferRequest, InferResponse, ProtocolError
@@ -32,7 +33,7 @@ from sommelier.runtime.server.together import grouped
 logger = logging.getLogger(__name__)
 
 HEAVY = 1 << 20  # bytes; what is larger, or compressed, is read and written in another thread
-QUICK_MS = 1.0
+QUICK_MS = SLOWEST_MS
 """Models as quick as this run in the event loop, which stands still meanwhile; handing a request to
 another thread and back takes 40 microseconds, as long as the smallest models."""
 AWAY_S = 1.0

@@ -28,7 +28,8 @@ def grouped(requests: Iterable[InferRequest], most: int) -> list[list[int]]:
     groups: list[_Group] = []
     open_: dict[object, _Group] = {}
     for place, request in enumerate(requests):
-        form, samples = _form(request), samples_of(request)
+        samples = samples_of(request)
+        form = _form(request) if samples else None
         group = open_.get(form)
         if group is None or group.samples + samples > most:
             group = _Group()
@@ -71,7 +72,7 @@ def divided(outputs: Mapping[str, Array], sizes: Sequence[int]) -> list[dict[str
 
 def _form(request: InferRequest) -> object:
     """Equal for requests that can be put together; None for those that stay alone."""
-    if not samples_of(request) or has_wishes(request.parameters):
+    if has_wishes(request.parameters):
         return None
     inputs = tuple((name, a.dtype, a.shape[1:]) for name, a in request.inputs.items())
     return request.outputs, inputs
