@@ -351,6 +351,8 @@ class Connection:
         self.close()
 
     def __repr__(self) -> str:
+        if self._closed:
+            return f"<Connection {self.path} (closed)>"
         mode = "read-only" if self.read_only else "read-write"
         return f"<Connection {self.path} ({mode}, {len(self.catalog.model_names())} models)>"
 

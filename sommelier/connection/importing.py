@@ -20,6 +20,7 @@ from sommelier.records import Artifact, Measurement, ModelRecord, Rejection
 if TYPE_CHECKING:
     from sommelier.analysis.inspection import Inspection, Inspector
     from sommelier.connection.connection import Connection
+    from sommelier.connection.repositories import Origin
 
 Progress = Callable[[str, int, int | None, str | None], None]
 
@@ -88,7 +89,7 @@ def import_models(
     the source itself cannot be read, CancelledError when the user cancels.
     """
     from sommelier.connection import searching
-    from sommelier.connectors.registry import connector
+    from sommelier.connection.repositories import origin
 
     def fetching(what: str, done: int, total: int | None) -> None:
         progress("fetching", done, total, what)
@@ -96,30 +97,29 @@ def import_models(
     settings = dict(options)
     copy = bool(settings.pop("copy", True))
     summary = ImportSummary()
-    if searching.searches(statement):
-        search = searching.Search(statement, as_parameters(parameters))
-        found = searching.fetched(search, settings, fetching)
+    source = origin(db, statement.connector, statement.locations, settings)
+    if searching.searches(statement, source):
+        search = searching.Search(statement, source, as_parameters(parameters))
+        found = searching.fetched(search, fetching)
         chosen = _chosen(found, like=None, limit=statement.limit)
     else:
         search = None
-        source = connector(statement.connector)
-        found = source.fetch(statement.locations, options=settings, progress=fetching)
-        chosen = _chosen(found, like=statement.like, limit=statement.limit)
+        chosen = _chosen(source.fetched(fetching), like=statement.like, limit=statement.limit)
     _store_all(db, chosen, summary, copy=copy, progress=progress, cancelled=cancelled)
     if search is not None:
         summary.remarks = search.notes()
     if not summary.outcomes:
-        raise _nothing_came(statement, summary)
+        raise _nothing_came(statement, source, summary)
     return summary
 
 
-def _nothing_came(statement: nodes.Import, summary: ImportSummary) -> ConnectorError:
+def _nothing_came(
+    statement: nodes.Import, source: Origin, summary: ImportSummary
+) -> ConnectorError:
     """Why an import that ran to its end brought no model."""
-    from sommelier.connectors.registry import connector
-
     places = ", ".join(map(repr, statement.locations)) or f"{statement.connector} WHERE ..."
     if not summary.rejections:
-        hint = connector(statement.connector).describe()
+        hint = source.connector.describe()
         return ConnectorError(f"found no model at {places}", hint=hint)
     first, count = summary.rejections[0], len(summary.rejections)
     return ConnectorError(

@@ -39,6 +39,22 @@ class Model:
             )
         return self._connection.artifacts.path(self.record.artifact)
 
+    def export(
+        self, path: str | Path, *, overwrite: bool = False, card: bool = False
+    ) -> list[Path]:
+        """What EXPORT MODEL writes: the model's file, its external data, and with `card` a JSON
+        file of what is known of it, which an import of that folder reads.
+
+        path : of the file, or of a folder. The files written, the model first, whole or not at
+        all. Raises SommelierError if only its metadata was imported, StorageError if a file is
+        there and not to be overwritten, or if the disk refuses.
+        """
+        from sommelier.connection.exporting import export_model, target_of
+
+        _ = self.onnx_path  # says why, where there is no file
+        target = target_of(path, self.record.name)
+        return export_model(self._connection, self.record, target, overwrite=overwrite, card=card)
+
     def load(self, *, provider: str = "CPUExecutionProvider") -> Any:
         """An onnxruntime.InferenceSession of the model.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from sommelier.connection.plain import plain_options
+from sommelier.connection.repositories import Origin, origin
 from sommelier.connection.stated import bind, terms
-from sommelier.connectors.registry import connector
 from sommelier.connectors.search import Candidate, Searchable, Term
 from sommelier.engine.options import EXPLAIN_OPTIONS, bind_options
 from sommelier.engine.parameters import Parameters, as_parameters
@@ -20,7 +20,8 @@ from sommelier.records import Artifact, Rejection
 from sommelier.units import Dimension
 
 if TYPE_CHECKING:
-    from sommelier.connectors.base import Connector, Progress
+    from sommelier.connection.connection import Connection
+    from sommelier.connectors.base import Progress
 
 LOOKED_AT = 10_000  # models of a source that one search looks at
 REFUSED_IN_A_ROW = 50  # candidates without an acceptable model before an import gives up
@@ -34,12 +35,14 @@ class Search:
     searched at all.
     """
 
-    def __init__(self, statement: nodes.Import | nodes.Show, values: Parameters) -> None:
-        name = _source_name(statement)
-        source = connector(name)
+    def __init__(
+        self, statement: nodes.Import | nodes.Show, origin: Origin, values: Parameters
+    ) -> None:
+        source = origin.connector
         if not isinstance(source, Searchable):
             raise ConnectorError(
-                f"'{name}' cannot be searched: it states nothing of a model before it is fetched",
+                f"'{origin.name}' cannot be searched: it states nothing of a model before it is "
+                "fetched",
                 hint="narrow by LIKE, or import and then SELECT MODELS WHERE ...",
             )
         if statement.locations:
@@ -48,7 +51,7 @@ class Search:
                 span=statement.where.span if statement.where else None,
                 hint="leave one of the two out",
             )
-        self.source = source
+        self.origin, self.source = origin, source
         self.terms: tuple[Term, ...] = ()
         self._holds = None
         if statement.where is not None:
@@ -57,14 +60,17 @@ class Search:
         self._like = None if statement.like is None else like_pattern(statement.like)
         self.looked_at = 0
 
-    def candidates(self, options: Mapping[str, object]) -> Iterator[Candidate]:
+    def candidates(self) -> Iterator[Candidate]:
         """What passes, in the order of the source; of the first LOOKED_AT that it comes upon."""
-        for found in islice(self.source.search(self.terms, options=options), LOOKED_AT):
+        for found in islice(self._found(), LOOKED_AT):
             self.looked_at += 1
             if self._like is not None and not self._like.fullmatch(found.name):
                 continue
             if self._holds is None or self._holds(found.facts):
                 yield found
+
+    def _found(self) -> Iterator[Candidate]:
+        return self.source.search(self.terms, options=self.origin.options)
 
     def filtered(self) -> tuple[list[str], list[str]]:
         """The terms that the source filters by itself, with how, and those that only we do."""
@@ -84,12 +90,13 @@ class Search:
         return (f"only the first {LOOKED_AT} models of the source were looked at",)
 
 
-def searches(statement: nodes.Import) -> bool:
+def searches(statement: nodes.Import, source: Origin) -> bool:
     """Whether an import looks for models instead of naming where they are.
 
     Raises BinderError for a search without LIMIT: a hub has more models than a disk holds.
     """
-    if statement.where is None and (statement.locations or statement.like is None):
+    by_name = statement.like is not None and isinstance(source.connector, Searchable)
+    if statement.where is None and (source.locations or not by_name):
         return False
     if statement.limit is None and not statement.locations:
         raise BinderError(
@@ -100,18 +107,16 @@ def searches(statement: nodes.Import) -> bool:
     return True
 
 
-def fetched(
-    search: Search, options: Mapping[str, object], progress: Progress
-) -> Iterator[Artifact | Rejection]:
+def fetched(search: Search, progress: Progress) -> Iterator[Artifact | Rejection]:
     """The models a search comes upon, fetched one after the other.
 
     A candidate that cannot be fetched is a Rejection; too many in a row end the import.
     """
     refused = 0
-    for done, candidate in enumerate(search.candidates(options)):
+    for done, candidate in enumerate(search.candidates()):
         progress(candidate.name, done, None)
         accepted = False
-        for item in _one(search.source, candidate, options):
+        for item in _one(search.origin, candidate):
             accepted = accepted or isinstance(item, Artifact)
             yield item
         refused = 0 if accepted else refused + 1
@@ -119,18 +124,19 @@ def fetched(
             return
 
 
-def shown(statement: nodes.Show, parameters: Any) -> Table:
+def shown(db: Connection, statement: nodes.Show, parameters: Any) -> Table:
     """What SHOW MODELS FROM a source lists; nothing is fetched."""
     values = as_parameters(parameters)
     options = plain_options(statement.options, values)
     limit = SHOWN if statement.limit is None else statement.limit
-    name = _source_name(statement)
-    source = connector(name)
-    if statement.where is None and not (isinstance(source, Searchable) and not statement.locations):
-        return _listed(statement, source, options, limit)
-    search = Search(statement, values)
+    assert statement.source is not None, "only SHOW MODELS FROM comes here"
+    asked = origin(db, statement.source, statement.locations, options)
+    searched = isinstance(asked.connector, Searchable) and not statement.locations
+    if statement.where is None and not searched:
+        return _listed(statement, asked, limit)
+    search = Search(statement, asked, values)
     facts = [fact for fact in search.source.facts if fact != "name"]
-    found = list(islice(search.candidates(options), limit + 1))
+    found = list(islice(search.candidates(), limit + 1))
     rows = [(c.name, *(_cell(c.facts.get(fact)) for fact in facts)) for c in found[:limit]]
     kinds = search.source.facts
     columns = tuple(
@@ -141,18 +147,22 @@ def shown(statement: nodes.Show, parameters: Any) -> Table:
     return Table("models", (ColumnInfo("name"), *columns), rows, notes)
 
 
-def explained(statement: nodes.ExplainImport, parameters: Any) -> Report:
+def explained(db: Connection, statement: nodes.ExplainImport, parameters: Any) -> Report:
     """Which conditions the source filters by itself, and which are applied here."""
     values = as_parameters(parameters)
     asked = statement.statement
     as_json = bind_options(statement.options, EXPLAIN_OPTIONS).get("format") == "json"
     data: dict[str, Any] = {"source": asked.connector, "limit": asked.limit}
-    if not searches(asked):
+    source = origin(db, asked.connector, asked.locations, plain_options(asked.options, values))
+    if not searches(asked, source):
         data |= {"locations": list(asked.locations), "like": asked.like}
-        lines = [f"import from {asked.connector}: {', '.join(asked.locations) or 'no location'}"]
-        lines += [f"  names like {asked.like!r}, after they were fetched"] if asked.like else []
+        data |= {"connector": source.connector.name}
+        where = ", ".join(source.locations) or source.at or "no location"
+        lines = [f"import from {source.connector.name}: {where}"]
+        lines += [f"  models named {', '.join(source.names)}"] if source.names else []
+        lines += [f"  names like {asked.like!r}, told apart here"] if asked.like else []
     else:
-        search = Search(asked, values)
+        search = Search(asked, source, values)
         by_source, here = search.filtered()
         rest = "every condition is checked again here"
         data |= {"filtered_by_source": by_source, "filtered_here": here}
@@ -170,21 +180,16 @@ def explained(statement: nodes.ExplainImport, parameters: Any) -> Report:
     return Report(tuple(lines), data)
 
 
-def _one(
-    source: Any, candidate: Candidate, options: Mapping[str, object]
-) -> Iterator[Artifact | Rejection]:
+def _one(origin: Origin, candidate: Candidate) -> Iterator[Artifact | Rejection]:
     try:
-        yield from source.fetch((candidate.location,), options=options, progress=None)
+        yield from origin.fetched_from(candidate.location)
     except ConnectorError as error:
-        yield Rejection(source.name, candidate.location, error.message)
+        yield Rejection(origin.name, candidate.location, error.message)
 
 
-def _listed(
-    statement: nodes.Show, source: Connector, options: Mapping[str, object], limit: int
-) -> Table:
+def _listed(statement: nodes.Show, asked: Origin, limit: int) -> Table:
     like = None if statement.like is None else like_pattern(statement.like)
-    listing = source.list(statement.locations, options=options)
-    passed = (item for item in listing if like is None or like.fullmatch(item.name))
+    passed = (item for item in asked.listed() if like is None or like.fullmatch(item.name))
     found = list(islice(passed, limit + 1))
     rows: list[tuple[object, ...]] = [(i.name, i.size_bytes, i.revision) for i in found[:limit]]
     columns = (ColumnInfo("name"), ColumnInfo("size", Dimension.BYTES), ColumnInfo("revision"))
@@ -193,12 +198,6 @@ def _listed(
 
 def _more(found: int, limit: int) -> tuple[str, ...]:
     return (f"there are more: the first {limit} are shown",) if found > limit else ()
-
-
-def _source_name(statement: nodes.Import | nodes.Show) -> str:
-    name = statement.connector if isinstance(statement, nodes.Import) else statement.source
-    assert name is not None, "only SHOW MODELS FROM comes here"
-    return name
 
 
 def _cell(value: object) -> object:

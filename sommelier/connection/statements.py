@@ -224,6 +224,14 @@ def _create_pool(statement: nodes.CreatePool, call: Call) -> Done:
 
 
 @_perform.register
+def _create_repository(statement: nodes.CreateRepository, call: Call) -> Done:
+    from sommelier.connection.repositories import create_repository
+
+    status = create_repository(statement, call)
+    return Done(status, statement.name, 0 if status == "exists" else 1)
+
+
+@_perform.register
 def _create_model(statement: nodes.CreateModel, call: Call) -> Done:
     maker = call.db.background.maker("model", _spelled(statement.name))
     if maker is not None:

@@ -22,7 +22,12 @@ from sommelier.connectors import huggingface_search
 from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
 from sommelier.connectors.cards import MAX_CARD_BYTES
-from sommelier.connectors.huggingface_client import Hub, MissingRepositoryError
+from sommelier.connectors.huggingface_client import (
+    ENDPOINT_VARIABLE,
+    HUB,
+    Hub,
+    MissingRepositoryError,
+)
 from sommelier.connectors.huggingface_files import (
     DEFAULT_VARIANT,
     EVERY_VARIANT,
@@ -78,11 +83,13 @@ class HuggingFaceConnector:
     """Finds models in repositories of a hub and states what the hub says of them."""
 
     name = "huggingface"
+    place = "endpoint"
     options: Mapping[str, str] = {
         "max_size": "largest model to accept, external data included (2 GB)",
         "variant": f"'{DEFAULT_VARIANT}', '{EVERY_VARIANT}', or one such as 'fp16', 'quantized'",
         "file": "a pattern on the paths of ONNX files, such as 'onnx/*.onnx'; instead of variant",
         "revision": "branch, tag or commit, for locations that name none (main)",
+        "endpoint": f"the hub's address (${ENDPOINT_VARIABLE}, else {HUB})",
     }
 
     facts = huggingface_search.FACTS
@@ -101,13 +108,13 @@ class HuggingFaceConnector:
     ) -> Iterator[Artifact | Rejection]:
         """An Artifact for each chosen ONNX file; one without a file where there is none."""
         choice = _choice(self, options)
-        return self._artifacts(Hub(), _locations(locations), choice, progress)
+        return self._artifacts(_hub(options), _locations(locations), choice, progress)
 
     def list(
         self, locations: tuple[str, ...], *, options: Mapping[str, object]
     ) -> Iterator[Listing]:
         """The chosen ONNX files, as the hub lists them; nothing is fetched."""
-        choice, hub = _choice(self, options), Hub()
+        choice, hub = _choice(self, options), _hub(options)
         for place in _locations(locations):
             info = hub.info(place.repository, place.revision or choice.revision)
             for model in _chosen(info, place, choice):
@@ -125,7 +132,7 @@ class HuggingFaceConnector:
     ) -> Iterator[Candidate]:
         """Repositories of the hub, by its own filters. Raises ConnectorError."""
         _choice(self, options)
-        return huggingface_search.search(Hub(), terms)
+        return huggingface_search.search(_hub(options), terms)
 
     def _artifacts(
         self,
@@ -229,6 +236,10 @@ def _locations(locations: tuple[str, ...]) -> tuple[_Location, ...]:
             )
         found.append(_Location(text, match["repository"], match["revision"], match["file"]))
     return tuple(found)
+
+
+def _hub(options: Mapping[str, object]) -> Hub:
+    return Hub(opt.text(options, "endpoint"))
 
 
 def _known(hub: Hub, place: _Location, choice: _Choice) -> ModelInfo | ConnectorError:

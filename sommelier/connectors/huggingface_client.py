@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelInfo
 
 ENDPOINT_VARIABLE = "HF_ENDPOINT"
+HUB = "https://huggingface.co"
 INFO_SECONDS = 30.0
 
 
@@ -29,8 +30,10 @@ class MissingRepositoryError(ConnectorError):
 class Hub:
     """One endpoint; nothing is asked before a method is called."""
 
-    def __init__(self) -> None:
-        self.endpoint = (os.environ.get(ENDPOINT_VARIABLE) or "https://huggingface.co").rstrip("/")
+    def __init__(self, endpoint: str | None = None) -> None:
+        self.endpoint = (endpoint or os.environ.get(ENDPOINT_VARIABLE) or HUB).rstrip("/")
+        if not self.endpoint.startswith(("https://", "http://")):
+            raise ConnectorError(f"'{printable(self.endpoint)}' is not the address of a hub")
 
     def info(self, repository: str, revision: str | None) -> ModelInfo:
         """Everything the hub states of a repository, with sizes and hashes of its files.

@@ -33,6 +33,7 @@ from sommelier.connectors.mlflow_server import (
     RegisteredModel,
 )
 from sommelier.connectors.naming import printable
+from sommelier.connectors.search import Candidate, Term
 from sommelier.connectors.web import shown
 from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.records import Artifact, Conversion, Rejection
@@ -67,6 +68,7 @@ class MlflowConnector:
     """Reads an MLflow model registry: versions, aliases, tags, metrics, ONNX and PyTorch files."""
 
     name = "mlflow"
+    place = "tracking_uri"
     options: Mapping[str, str] = {
         "tracking_uri": f"the server, where a location does not say (${URI})",
         "max_size": "largest model to accept, external data included (2 GB)",
@@ -74,6 +76,12 @@ class MlflowConnector:
         "trust": opt.CONVERSION["trust"],
         **METRIC_OPTIONS,
     }
+
+    facts: Mapping[str, type] = {
+        **dict.fromkeys(("name", "version", "stage", "status"), str),
+        **dict.fromkeys(("aliases", "tags"), tuple),
+    }
+    order = "as the registry lists them, every model's oldest version first"
 
     def describe(self) -> str:
         """What a location is."""
@@ -105,6 +113,28 @@ class MlflowConnector:
         opt.check(self.name, options, self.options)
         for found in _find(locations, options):
             yield Listing(found.version.name, found.revision)
+
+    def pushed(self, _term: Term) -> str | None:
+        """None: the whole registry is listed."""
+        return None
+
+    def search(
+        self, _terms: tuple[Term, ...], *, options: Mapping[str, object]
+    ) -> Iterator[Candidate]:
+        """Every version of the registry at `tracking_uri`. Raises ConnectorError."""
+        opt.check(self.name, options, self.options)
+        for found in _versions(*_understood("*", options)):
+            version = found.version
+            aliases = tuple(a for a, of in found.model.aliases.items() if of == version.version)
+            facts = {
+                "name": version.name,
+                "version": version.version,
+                "stage": version.stage,
+                "status": version.status,
+                "aliases": aliases,
+                "tags": tuple(version.tags),
+            }
+            yield Candidate(version.name, f"{version.name}/{version.version}", facts)
 
     def _artifacts(
         self, found: Sequence[_Found], wishes: _Wishes, progress: Progress | None
@@ -156,14 +186,14 @@ def _logged(server: MlflowServer, version: ModelVersion) -> tuple[Logged, list[s
 
 def _find(locations: tuple[str, ...], options: Mapping[str, object]) -> list[_Found]:
     """The versions at all locations, each once. Raises ConnectorError if a location has none."""
-    if not locations:
+    if not locations and not _uri(options):
         raise ConnectorError(
             "IMPORT FROM mlflow needs a server or a model",
             hint="FROM mlflow 'http://127.0.0.1:5000', or FROM mlflow 'digits@champion' "
             "USING tracking_uri = 'http://127.0.0.1:5000'",
         )
     found: dict[str, _Found] = {}
-    for location in locations:
+    for location in locations or ("*",):
         server, asked = _understood(location.strip(), options)
         here = list(_versions(server, asked))
         if not here:
@@ -192,7 +222,7 @@ def _understood(location: str, options: Mapping[str, object]) -> tuple[MlflowSer
         page = re.fullmatch(r"/models/([^/]+)(?:/versions/([^/]+))?/?", parts.fragment)
         server = MlflowServer(urlunsplit((*parts[:3], "", "")))
         return server, "/".join(unquote(p) for p in page.groups() if p) if page else "*"
-    uri = opt.text(options, "tracking_uri") or os.environ.get(URI)
+    uri = _uri(options)
     if not uri:
         raise ConnectorError(
             f"which MLflow server has '{location}'?",
@@ -204,6 +234,10 @@ def _understood(location: str, options: Mapping[str, object]) -> tuple[MlflowSer
             hint="`mlflow server` serves a folder or database of runs at an address",
         )
     return MlflowServer(uri), location.removeprefix("models:").lstrip("/")
+
+
+def _uri(options: Mapping[str, object]) -> str | None:
+    return opt.text(options, "tracking_uri") or os.environ.get(URI)
 
 
 def _versions(server: MlflowServer, asked: str) -> Iterator[_Found]:

@@ -59,6 +59,7 @@ class TfHubConnector:
     """Finds SavedModels, Keras files and TensorFlow Lite files."""
 
     name = "tfhub"
+    place = "endpoint"
     options: Mapping[str, str] = {
         "signature": "which function of a SavedModel to take (serving_default)",
         "trust": "whether a model may run code of its own and reach files (no)",

@@ -39,6 +39,7 @@ class TorchHubConnector:
     """Finds the entries of hubconf.py; what makes ONNX of them runs elsewhere."""
 
     name = "torchhub"
+    place = "repository"
     options: Mapping[str, str] = {
         "repository": "where the locations are entries of: 'pytorch/vision:v0.27', or a folder",
         "weights": "learned weights, such as 'DEFAULT'; else they are random, by a fixed seed",

@@ -12,6 +12,7 @@ from sommelier.engine.show import profile_rows
 from sommelier.engine.skipped import models
 from sommelier.errors import UnknownNameError
 from sommelier.grammar import nodes
+from sommelier.grammar.spelling import write_name
 from sommelier.metrics import METRICS
 from sommelier.units import SPELLINGS, Dimension, format_value
 
@@ -244,6 +245,19 @@ def _device(reference: nodes.ModelRef, session: Session) -> Facts:
     return [*facts, ("note", device.note)]
 
 
+def _repository(reference: nodes.ModelRef, session: Session) -> Facts:
+    found = session.catalog.repository(reference.name)
+    came = sum(word == found.name for word in session.facts.text("source"))
+    return [
+        ("name", found.name),
+        ("type", found.connector),
+        ("place", found.place),
+        *found.options.items(),
+        ("models", f"{came} imported"),
+        ("list", f"SHOW MODELS FROM {write_name(found.name)}"),
+    ]
+
+
 _KINDS: dict[str, Callable[[nodes.ModelRef, Session], Facts]] = {
     "model": _model,
     "pool": _pool,
@@ -256,4 +270,5 @@ _KINDS: dict[str, Callable[[nodes.ModelRef, Session], Facts]] = {
     "plan": describe_links.plan,
     "cascade": show_cascades.describe,
     "deployment": show_deployments.describe,
+    "repository": _repository,
 }

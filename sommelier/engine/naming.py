@@ -24,7 +24,8 @@ from sommelier.units import SPELLINGS
 def names(kind: str, facts: Facts) -> list[str]:
     """Every name of a kind: model, metric, column, unit, device, dataset, task, source, pool,
     view, label, option, setting, link, plan, fusion, link_column, links_option, plan_option,
-    fusion_column, fusions_option, cascade, cascade_column, cascades_option, deployment.
+    fusion_column, fusions_option, cascade, cascade_column, cascades_option, deployment,
+    repository.
 
     Raises KeyError for another kind.
     """
@@ -71,6 +72,7 @@ _KINDS: dict[str, Callable[[Facts], list[str]]] = {
     "fusions_option": lambda _: list(FUSIONS_OPTIONS),
     "cascade": lambda facts: facts.catalog.cascade_names(),
     "deployment": lambda facts: facts.catalog.deployment_names(),
+    "repository": lambda facts: facts.catalog.repository_names(),
     "cascades_option": lambda _: list(CASCADES_OPTIONS),
     "cascade_column": lambda _: list(CASCADE_COLUMNS),
     "fusion_column": lambda _: list(FUSION_COLUMNS),

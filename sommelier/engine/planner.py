@@ -154,6 +154,7 @@ def _bind_source(source: nodes.Source, scope: Scope, columns: Columns) -> Source
     if source.kind == "view":
         return SourcePlan("view", name, plan=_view(name, source.span, scope, columns))
     known = {str(word) for word in scope.facts.text("source") if word is not None}
+    known |= set(catalog.repository_names())  # from which nothing may have come yet
     if name not in known:
         raise unknown("source", name, known, source.span)
     return SourcePlan("source", name)

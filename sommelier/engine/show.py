@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sommelier.engine import (
@@ -98,6 +98,20 @@ def _tasks(session: Session) -> Listed:
 def _sources(session: Session) -> Listed:
     counts = Counter(str(word) for word in session.facts.text("source") if word is not None)
     return _columns("source", ("models", _COUNT)), [*sorted(counts.items())]
+
+
+def _repositories(session: Session) -> Listed:
+    """models : how many came from it."""
+    counts = Counter(session.facts.text("source"))
+    rows: Rows = [
+        (r.name, r.connector, r.place, _said(r.options), counts[r.name])
+        for r in session.catalog.repositories()
+    ]
+    return _columns("name", "type", "place", "options", ("models", _COUNT)), rows
+
+
+def _said(options: Mapping[str, object]) -> str | None:
+    return ", ".join(f"{name} = {value}" for name, value in options.items()) or None
 
 
 def _pools(session: Session) -> Listed:
@@ -229,6 +243,7 @@ def _indexes(session: Session) -> Listed:
 _LISTS: dict[str, Callable[[Session], Listed]] = {
     "tasks": _tasks,
     "sources": _sources,
+    "repositories": _repositories,
     "pools": _pools,
     "views": _views,
     "datasets": _datasets,

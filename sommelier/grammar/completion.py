@@ -41,7 +41,7 @@ _KIND_WORDS = {
     "PLAN": "plan",
     "DEPLOYMENT": "deployment",
     "CASCADE": "cascade",
-    "FROM": "connector",
+    "REPOSITORY": "repository",
 }
 _NEW_NAME_AFTER = frozenset(("REGISTER", "CREATE", "RENAME", "TAG", "AS"))
 _TEXT_COLUMNS = {
@@ -225,6 +225,8 @@ def _name_kinds(tokens: Sequence[Token]) -> set[str]:
         return _option_kinds(tokens)
     if last == "FUSION":
         return {"fusion"}
+    if last == "TYPE":
+        return {"connector"}
     if last in _MODEL_AFTER:
         return {"model"}
     if last in ("DESCRIBE", "DESC"):
@@ -238,6 +240,8 @@ def _name_kinds(tokens: Sequence[Token]) -> set[str]:
             return {"model"}
         if kind == "VIEW":
             return set()
+        if kind == "FROM":
+            return {"connector", "repository"}
         if kind in _KIND_WORDS:
             return {_KIND_WORDS[kind]}
     return set()

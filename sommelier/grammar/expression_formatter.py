@@ -235,6 +235,11 @@ def list_text(items: Iterable[nodes.Node]) -> str:
     return ", ".join(format(item) for item in items)
 
 
+def unless(if_not_exists: bool) -> str:
+    """Before the name of what is made."""
+    return " IF NOT EXISTS" if if_not_exists else ""
+
+
 def using_text(options: tuple[nodes.Option, ...]) -> str:
     """A USING clause, nothing without options."""
     return after("USING", list_text(options))

@@ -14,9 +14,11 @@ from sommelier.grammar.expression_formatter import (
     list_text,
     operand_text,
     option_text,
+    unless,
     using_text,
     value_text,
 )
+from sommelier.grammar.source_formatter import origin_text  # and registers its nodes
 from sommelier.grammar.spelling import write_column, write_name, write_text
 
 __all__ = ["format", "format_expression"]
@@ -214,7 +216,7 @@ def _(node: nodes.ExplainCascade) -> str:
 @format.register
 def _(node: nodes.Show) -> str:
     like = None if node.like is None else write_text(node.like)
-    source = "" if node.source is None else f" FROM {_origin(node.source, node.locations)}"
+    source = "" if node.source is None else f" FROM {origin_text(node.source, node.locations)}"
     parts = (after("OF", list_text(node.of)), after("LIKE", like), after("WHERE", node.where))
     tail = after("LIMIT", node.limit) + using_text(node.options)
     return f"SHOW {node.what.upper()}{source}{''.join(parts)}{tail}"
@@ -232,35 +234,16 @@ def _(node: nodes.Compare) -> str:
 
 
 @format.register
-def _(node: nodes.Import) -> str:
-    like = None if node.like is None else write_text(node.like)
-    parts = (after("LIKE", like), after("WHERE", node.where), after("LIMIT", node.limit))
-    tail = "".join(parts) + using_text(node.options)
-    return f"IMPORT MODELS FROM {_origin(node.connector, node.locations)}{tail}"
-
-
-def _origin(connector: str, locations: tuple[str, ...]) -> str:
-    """A connector and where it is to look."""
-    return write_name(connector) + after("", ", ".join(map(write_text, locations)) or None)
-
-
-@format.register
-def _(node: nodes.ExplainImport) -> str:
-    options = f" ({list_text(node.options)})" if node.options else ""
-    return f"EXPLAIN{options} {format(node.statement)}"
-
-
-@format.register
 def _(node: nodes.RegisterModel) -> str:
     task = None if node.task is None else write_text(node.task)
     head = f"REGISTER MODEL {format(node.name)} FROM {write_text(node.path)}" + after("TASK", task)
-    return head + _unless(node.if_not_exists) + using_text(node.options)
+    return head + unless(node.if_not_exists) + using_text(node.options)
 
 
 @format.register
 def _(node: nodes.RegisterDataset) -> str:
     head = f"REGISTER DATASET {write_name(node.name)} FROM {write_text(node.path)}"
-    return head + _unless(node.if_not_exists) + using_text(node.options)
+    return head + unless(node.if_not_exists) + using_text(node.options)
 
 
 @format.register
@@ -303,7 +286,7 @@ def _(node: nodes.Drop) -> str:
 @format.register
 def _(node: nodes.CreatePool) -> str:
     head = "CREATE OR REPLACE" if node.or_replace else "CREATE"
-    kind = node.kind.upper() + _unless(node.if_not_exists)
+    kind = node.kind.upper() + unless(node.if_not_exists)
     return f"{head} {kind} {write_name(node.name)} AS {format(node.select)}"
 
 
@@ -323,7 +306,7 @@ def _(node: nodes.FusionRecipe) -> str:
 @format.register
 def _(node: nodes.CreateModel) -> str:
     head = "CREATE OR REPLACE" if node.or_replace else "CREATE"
-    name = f"MODEL{_unless(node.if_not_exists)} {format(node.name)}"
+    name = f"MODEL{unless(node.if_not_exists)} {format(node.name)}"
     background = " ASYNC" if node.background else ""
     return f"{head} {name} AS {format(node.recipe)}{using_text(node.options)}{background}"
 
@@ -332,7 +315,7 @@ def _(node: nodes.CreateModel) -> str:
 def _(node: nodes.CreateLink) -> str:
     head = "CREATE OR REPLACE" if node.or_replace else "CREATE"
     name = None if node.name is None else write_name(node.name)
-    kind = "LINK" + _unless(node.if_not_exists) + after("", name)
+    kind = "LINK" + unless(node.if_not_exists) + after("", name)
     ends = f" FROM {list_text(node.sources)} TO {format(node.target)}"
     return f"{head} {kind}{ends}{using_text(node.options)}"
 
@@ -340,7 +323,7 @@ def _(node: nodes.CreateLink) -> str:
 @format.register
 def _(node: nodes.CreatePlan) -> str:
     head = "CREATE OR REPLACE" if node.or_replace else "CREATE"
-    kind = "PLAN" + _unless(node.if_not_exists)
+    kind = "PLAN" + unless(node.if_not_exists)
     return f"{head} {kind} {write_name(node.name)} AS {format(node.select)}"
 
 
@@ -348,7 +331,7 @@ def _(node: nodes.CreatePlan) -> str:
 def _(node: nodes.CreateCascade) -> str:
     head = "CREATE OR REPLACE" if node.or_replace else "CREATE"
     name = None if node.name is None else write_name(node.name)
-    kind = "CASCADE" + _unless(node.if_not_exists) + after("", name)
+    kind = "CASCADE" + unless(node.if_not_exists) + after("", name)
     members = " TO ".join(format(member) for member in node.members)
     return f"{head} {kind} FROM {members}{_promise(node)}{using_text(node.options)}"
 
@@ -374,10 +357,6 @@ def _(node: nodes.ResetOption) -> str:
 
 
 # ---- parts
-
-
-def _unless(if_not_exists: bool) -> str:
-    return " IF NOT EXISTS" if if_not_exists else ""
 
 
 def _promise(node: nodes.SelectCascades | nodes.CreateCascade) -> str:

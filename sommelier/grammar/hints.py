@@ -14,6 +14,7 @@ from sommelier.grammar.expectations import CLAUSES, END
 from sommelier.grammar.fusion_hints import FUSION_RULES
 from sommelier.grammar.link_hints import LINK_RULES
 from sommelier.grammar.situation import Situation
+from sommelier.grammar.source_hints import SOURCE_RULES
 from sommelier.grammar.statement_hints import STATEMENT_RULES
 from sommelier.grammar.vocabulary import (
     COUNTS,
@@ -309,6 +310,7 @@ RULES: tuple[Callable[[Situation], str | None], ...] = (
     *(_smart_quote, _double_equals, _reversed_sign, _boolean_sign),
     *STATEMENT_RULES,
     *DEPLOYMENT_RULES,
+    *SOURCE_RULES,
     *CASCADE_RULES,
     *FUSION_RULES,
     *LINK_RULES,

@@ -79,6 +79,12 @@ from sommelier.grammar.select_nodes import (
     SubqueryRef,
     TaskRef,
 )
+from sommelier.grammar.source_nodes import (
+    CreateRepository,
+    ExplainImport,
+    ExportModel,
+    Import,
+)
 
 __all__ = [
     "AlterModel",
@@ -102,6 +108,7 @@ __all__ = [
     "CreateModel",
     "CreatePlan",
     "CreatePool",
+    "CreateRepository",
     "Deploy",
     "DeployedCascade",
     "DeployedGroup",
@@ -114,6 +121,7 @@ __all__ = [
     "ExplainFusion",
     "ExplainImport",
     "ExplainWhy",
+    "ExportModel",
     "Expression",
     "FitsOn",
     "FusionRecipe",
@@ -197,9 +205,9 @@ class ExplainWhy(Statement):
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Show(Statement):
     """what : models, tasks, sources, pools, views, datasets, devices, metrics, settings, functions,
-    units, jobs, rejections, labels, indexes, links, plans, cascades, deployments; versions,
-    profiles, lineage OF a model; segments, disagreements, bounds OF one or two models.
-    source, locations : of MODELS FROM a connector, which are not in the database."""
+    units, jobs, rejections, labels, indexes, links, plans, cascades, deployments, repositories;
+    versions, profiles, lineage OF a model; segments, disagreements, bounds OF one or two models.
+    source, locations : of MODELS FROM a source, which are not in the database."""
 
     what: str
     of: tuple[ModelRef | Parameter, ...] = ()
@@ -213,8 +221,8 @@ class Show(Statement):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Describe(Statement):
-    """kind : model, pool, view, metric, task, dataset, device, link, plan, cascade, deployment;
-    None = a model if there is one."""
+    """kind : model, pool, view, metric, task, dataset, device, link, plan, cascade, deployment,
+    repository; None = a model if there is one."""
 
     name: ModelRef
     kind: str | None = None
@@ -228,29 +236,6 @@ class Compare(Statement):
     candidate: ModelRef | Parameter
     options: tuple[Option, ...] = ()
     layers: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Import(Statement):
-    """IMPORT MODELS FROM connector ['what', ...] [LIKE 'pattern'] [WHERE ...] [LIMIT n] [USING].
-
-    where : a condition on what the source states, instead of locations.
-    """
-
-    connector: str
-    locations: tuple[str, ...] = ()
-    like: str | None = None
-    limit: int | None = None
-    options: tuple[Option, ...] = ()
-    where: Expression | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ExplainImport(Statement):
-    """`EXPLAIN [(options)] IMPORT MODELS FROM ...`."""
-
-    statement: Import
-    options: tuple[Option, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -316,7 +301,7 @@ class AlterTask(Statement):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Drop(Statement):
-    """kind : model, pool, view, dataset, device, link, plan, cascade."""
+    """kind : model, pool, view, dataset, device, link, plan, cascade, repository."""
 
     kind: str
     name: ModelRef

@@ -29,6 +29,7 @@ _READ_ONLY = (
     nodes.Show,
     nodes.Describe,
     nodes.Compare,
+    nodes.ExportModel,
 )
 
 

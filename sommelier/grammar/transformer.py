@@ -1,7 +1,7 @@
 """Turns what the grammar's rules matched into nodes, while the text is being parsed.
 
-The rules of expressions, of SELECT, of links, fusions, cascades and deployments are in their own
-files; here are the other statements.
+The rules of expressions, of SELECT, of links, fusions, cascades, deployments and sources are in
+their own files; here are the other statements.
 Optional parts that were not written are None (lark's maybe_placeholders).
 """
 
@@ -13,9 +13,7 @@ from lark import Token
 
 from sommelier.errors import ParserError
 from sommelier.grammar import nodes
-from sommelier.grammar.deployment_rules import DeploymentRules
 from sommelier.grammar.expression_rules import Children, span_of
-from sommelier.grammar.fusion_rules import nothing_to_run
 from sommelier.grammar.select_rules import (
     Clause,
     check_creation,
@@ -23,10 +21,11 @@ from sommelier.grammar.select_rules import (
     options_of,
     whole,
 )
+from sommelier.grammar.source_rules import SourceRules, origin_of
 from sommelier.grammar.spelling import unquoted
 
 
-class NodeBuilder(DeploymentRules):
+class NodeBuilder(SourceRules):
     """Every rule of query.lark by its name."""
 
     def explain(self, children: Children) -> nodes.Explain:
@@ -68,7 +67,7 @@ class NodeBuilder(DeploymentRules):
     def show(self, children: Children) -> nodes.Show:
         _show, (what, *rest), _like, like, _where, where, _limit, limit, using = children
         elsewhere = what.type == "MODELS" and bool(rest)
-        source, locations = _origin(rest[0]) if elsewhere else (None, ())
+        source, locations = origin_of(rest[0]) if elsewhere else (None, ())
         return nodes.Show(
             what.type.lower(),
             () if elsewhere else tuple(rest[1:]),
@@ -100,25 +99,6 @@ class NodeBuilder(DeploymentRules):
         return nodes.Compare(
             reference, candidate, options_of(using), layers, span=span_of(children)
         )
-
-    def import_models(self, children: Children) -> nodes.Import:
-        _import, _models, origin, _like, like, _where, where, _limit, limit, using = children
-        return nodes.Import(
-            *_origin(origin),
-            like=None if like is None else unquoted(like),
-            where=where,
-            limit=None if limit is None else int(limit),
-            options=options_of(using),
-            span=span_of(children),
-        )
-
-    def origin(self, children: Children) -> tuple[Token, ...]:
-        return tuple(child for child in children if child is not None)
-
-    def explain_import(self, children: Children) -> nodes.ExplainImport:
-        _explain, _open, options, _close, statement = children
-        kept = nothing_to_run(options, "EXPLAIN IMPORT says what would be asked", "IMPORT ...")
-        return nodes.ExplainImport(statement, kept, span=span_of(children))
 
     def register_model(self, children: Children) -> nodes.RegisterModel:
         _register, _model, name, _from, path, _task, task, *if_not_exists, using = children
@@ -228,9 +208,3 @@ class NodeBuilder(DeploymentRules):
     def reset_option(self, children: Children) -> nodes.ResetOption:
         name = None if children[1].type == "ALL" else unquoted(children[1])
         return nodes.ResetOption(name, span=span_of(children))
-
-
-def _origin(tokens: tuple[Token, ...]) -> tuple[str, tuple[str, ...]]:
-    """The source's name and the locations of a FROM."""
-    _from, source, *locations = tokens
-    return unquoted(source), tuple(map(unquoted, locations))

@@ -15,24 +15,21 @@ RESERVED_COLUMNS = _words(
 
 RESERVED_NAMES = _words(
     "ALL ANY CASCADE DATASET DEPLOYMENT DEVICE FALSE FROM IF LINK METRIC MODEL MODELS NULL OR PLAN"
-    " POOL TASK TRUE VIEW"
+    " POOL REPOSITORY TASK TRUE VIEW"
 )
 """Keywords that could stand where a model, pool, dataset ... is named."""
 
 NAME_KEYWORDS = _words(
-    "TASK ANY ALL POOL VIEW METRIC DATASET DEVICE IF FITS LINK PLAN CASCADE DEPLOYMENT"
+    "TASK ANY ALL POOL VIEW METRIC DATASET DEVICE IF FITS LINK PLAN CASCADE DEPLOYMENT REPOSITORY"
 )
 """Keywords that people also give to models and columns."""
 
-LATER = _words(
-    """DRAIN EXPORT FILE FORMAT PER PREDICT QUANTIZE QUANTIZED REPOSITORIES REPOSITORY SERVE
-    STATISTICS"""
-)
+LATER = _words("""DRAIN FILE FORMAT PER PREDICT QUANTIZE QUANTIZED SERVE STATISTICS""")
 """Words of the language's design whose statements and clauses have not joined it yet."""
 
 STARTERS = _words(
-    """SELECT SHOW DESCRIBE DESC EXPLAIN IMPORT REGISTER ANALYZE CREATE ALTER DROP REFRESH COMPARE
-    DIFF SET RESET CANCEL WITH DEPLOY UNDEPLOY SIMULATE"""
+    """SELECT SHOW DESCRIBE DESC EXPLAIN IMPORT EXPORT REGISTER ANALYZE CREATE ALTER DROP REFRESH
+    COMPARE DIFF SET RESET CANCEL WITH DEPLOY UNDEPLOY SIMULATE"""
 )
 """What a statement begins with."""
 
@@ -40,7 +37,7 @@ CATALOG_VIEWS = _words(
     """models profiles equivalences datasets probe_sets sketches tasks jobs job_tasks pools
     pool_models views rejections devices labels operator_costs settings segments lineage links
     plans plan_models fusions fusion_tasks fusion_trace cascades cascade_stages
-    deployments deployed_models served"""
+    deployments deployed_models served repositories"""
 )
 """What catalog SQL reads; storage/views.py makes them."""
 

@@ -33,7 +33,10 @@ _WORDS = (
 )
 _PATH_COMMANDS = ("read", "output", "once", "log", "open", "i", "o", "c", "L")
 _SWITCHES = ("timer", "timing", "bail", "pager")
-_SOURCES = ("model", "dataset", "device", "task", "pool", "connector", "label", "option")
+_SOURCES = (
+    *("model", "dataset", "device", "task", "pool"),
+    *("connector", "repository", "label", "option"),
+)
 
 
 class NameCache:

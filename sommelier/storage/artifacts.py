@@ -68,7 +68,7 @@ def fingerprint(paths: Iterable[Path]) -> str:
 
     The first is the model, the others its external data. For one file it is what sha256sum prints.
     """
-    return _combined([_digest(Path(path)) for path in paths])
+    return combined([_digest(Path(path)) for path in paths])
 
 
 class ArtifactStore:
@@ -128,15 +128,20 @@ class ArtifactStore:
             self._read_in_place(key, manifest, tuple(times))
         return folder / manifest.files[0]
 
-    def verify(self, key: str) -> None:
-        """Read the files of `key` again; raises StorageError if they are not what they were."""
+    def files(self, key: str) -> list[Path]:
+        """The model file of `key`, and its external data. Raises StorageError as `path` does."""
         model = self.path(key)
         manifest = self._manifest(key)
         assert manifest is not None, "path() has found it"
-        found = fingerprint(model.parent / name for name in manifest.files)
+        return [model.parent / name for name in manifest.files]
+
+    def verify(self, key: str) -> None:
+        """Read the files of `key` again; raises StorageError if they are not what they were."""
+        files = self.files(key)
+        found = fingerprint(files)
         if found != key:
             raise StorageError(
-                f"the model file '{model}' has changed: its content is {found}, not {key}",
+                f"the model file '{files[0]}' has changed: its content is {found}, not {key}",
                 hint="import it again; it will be a new version",
             )
 
@@ -198,7 +203,7 @@ class ArtifactStore:
             else:  # hashed while it is copied: the key is that of the bytes that were kept
                 targets = [staging / name for name in names]
                 pairs = zip(files, targets, strict=True)
-                key = _combined([_copied(source, target) for source, target in pairs])
+                key = combined([copied(source, target) for source, target in pairs])
                 found = [target.stat() for target in targets]
             manifest = _Manifest(
                 tuple(names),
@@ -262,7 +267,8 @@ def _names(files: Sequence[Path]) -> list[str]:
     return names
 
 
-def _combined(digests: Sequence[str]) -> str:
+def combined(digests: Sequence[str]) -> str:
+    """The key of files with these digests, the model's first."""
     if len(digests) == 1:
         return f"{_PREFIX}{digests[0]}"
     return f"{_PREFIX}{hashlib.sha256(chr(10).join(digests).encode()).hexdigest()}"
@@ -273,7 +279,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _copied(source: Path, target: Path) -> str:
+def copied(source: Path, target: Path) -> str:
     """The digest of a file that is on disk at `target` from now on."""
     digest = hashlib.sha256()
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -118,6 +118,13 @@ def add_deployments(connection: Connection) -> None:
     METADATA.create_all(connection, tables=DEPLOYMENT_TABLES, checkfirst=True)
 
 
+def add_repositories(connection: Connection) -> None:
+    """10: repositories."""
+    from sommelier.storage.schema import METADATA, REPOSITORIES
+
+    METADATA.create_all(connection, tables=[REPOSITORIES], checkfirst=True)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     create_tables,
     name_database,
@@ -128,6 +135,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     add_background_jobs,
     add_cascades,
     add_deployments,
+    add_repositories,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

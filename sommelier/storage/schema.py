@@ -1,8 +1,8 @@
 """The tables of the catalog, in DuckDB's schema `store`; the views people query are in views.py.
 
-This, with the schemas of fusions, cascades and deployments, is the only description of the tables;
-migrations create them from it and every change to a row is a SQLAlchemy Core statement on them.
-Importing it imports SQLAlchemy (about 0.13 s), so only the paths that write do; see database.py.
+With the schemas it imports, this is the only description of the tables: migrations create them from
+it, and every change to a row is a SQLAlchemy Core statement on them. Importing it imports
+SQLAlchemy (about 0.13 s), so only the paths that write do; see database.py.
 
 No foreign keys: DuckDB cannot update a row another one refers to. Times are naive UTC, because
 DuckDB's TIMESTAMPTZ needs pytz to be read. Tuples and mappings are JSON text, except the tags and
@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sommelier.storage.cascade_schema import CASCADE_STAGES, CASCADES
 from sommelier.storage.deployment_schema import DEPLOYED_MODELS, DEPLOYMENTS, SERVED
 from sommelier.storage.fusion_schema import FUSION_TASKS, FUSION_TRACE, FUSIONS
+from sommelier.storage.repository_schema import REPOSITORIES as REPOSITORIES
 from sommelier.storage.schema_base import METADATA as METADATA
 from sommelier.storage.schema_base import key
 

@@ -224,6 +224,8 @@ VIEWS: dict[str, str] = {
     FROM store.pool_members p LEFT JOIN store.models m ON m.id = p.model_id
     ORDER BY p.pool, p.position""",
     "views": "SELECT name, query_text FROM store.saved_views ORDER BY name",
+    "repositories": """
+    SELECT name, connector, place, options, created_at FROM store.repositories ORDER BY name""",
     "rejections": """
     SELECT source, revision, reason, recorded_at FROM store.rejections ORDER BY recorded_at""",
     "devices": """

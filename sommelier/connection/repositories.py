@@ -1,0 +1,148 @@
+"""Where models come from: what FROM names, a connector or a repository, a place kept under a name.
+
+CREATE REPOSITORY keeps a connector, a place and options. For a connector that has an option for its
+place (torchhub, mlflow ...) AT sets that option, and what follows the name in FROM are locations
+there. For any other, such as a folder, AT is the location, and what follows are names of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sommelier.connection.naming import underlined
+from sommelier.connection.plain import plain_options
+from sommelier.connectors.options import check, nearest
+from sommelier.connectors.places import Placed
+from sommelier.connectors.registry import connector, connector_names
+from sommelier.errors import BinderError, ConnectorError
+from sommelier.records import Artifact, Rejection
+from sommelier.repository_records import Repository
+
+if TYPE_CHECKING:
+    from sommelier.connection.connection import Connection
+    from sommelier.connection.statements import Call
+    from sommelier.connectors.base import Connector, Listing, Progress
+    from sommelier.grammar import nodes
+
+_SAID_EACH_TIME = "trust"  # code may run only where the statement that runs it says so
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A source and what it is asked for. name : as FROM says it, of models that come from it.
+    names : of models, () for all; only where the locations are those of a repository. at : the
+    place of a repository."""
+
+    name: str
+    connector: Connector
+    locations: tuple[str, ...]
+    options: Mapping[str, object]
+    names: tuple[str, ...] = ()
+    at: str | None = None
+
+    def fetched(self, progress: Progress | None) -> Iterator[Artifact | Rejection]:
+        """What the connector finds, under the name of this origin."""
+        return self._own(
+            self.connector.fetch(self.locations, options=self.options, progress=progress)
+        )
+
+    def fetched_from(self, location: str) -> Iterator[Artifact | Rejection]:
+        """The same of one location, which a search came upon."""
+        return self._own(self.connector.fetch((location,), options=self.options, progress=None))
+
+    def listed(self) -> Iterator[Listing]:
+        """What `fetched` would look at."""
+        for item in self.connector.list(self.locations, options=self.options):
+            if not self.names or item.name in self.names:
+                yield item
+
+    def _own(self, found: Iterator[Artifact | Rejection]) -> Iterator[Artifact | Rejection]:
+        """Those that are asked for. Raises ConnectorError at the end for names nothing has."""
+        seen: set[str] = set()
+        for item in found:
+            if isinstance(item, Artifact):
+                seen.add(item.name)
+                if self.names and item.name not in self.names:
+                    continue
+            yield replace(item, source=self.name)
+            if self.names and seen.issuperset(self.names):
+                return
+        missing = [name for name in self.names if name not in seen]
+        if missing:
+            raise ConnectorError(
+                f"repository '{self.name}' has no model '{missing[0]}'",
+                suggestions=nearest(missing[0], seen),
+                hint=f"SHOW MODELS FROM {self.name}",
+            )
+
+
+def origin(
+    db: Connection, name: str, locations: tuple[str, ...], options: Mapping[str, object]
+) -> Origin:
+    """What FROM name 'location', ... USING options means.
+
+    Raises ConnectorError with the nearest names of connectors and repositories if there is none.
+    """
+    kept = db.catalog.repositories(name)
+    if not kept:
+        known = connector_names()
+        repositories = db.catalog.repository_names()
+        if name not in known and repositories:
+            raise ConnectorError(
+                f"there is no connector or repository '{name}'",
+                suggestions=nearest(name, [*repositories, *known]),
+                hint=f"repositories: {', '.join(repositories)}; connectors: {', '.join(known)}",
+            )
+        return Origin(name, connector(name), locations, options)
+    source = connector(kept[0].connector)
+    told = {**kept[0].options, **options}
+    place = kept[0].place
+    if place is not None and not isinstance(source, Placed):
+        return Origin(name, source, (place,), told, locations, place)
+    if place is not None and isinstance(source, Placed):
+        told = {source.place: place, **told}
+    return Origin(name, source, locations, told, at=place)
+
+
+def create_repository(statement: nodes.CreateRepository, call: Call) -> str:
+    """'created', 'replaced' or 'exists'. Nothing is asked of the source.
+
+    Raises BinderError for a name that is taken, ConnectorError for an option it does not have.
+    """
+    known = call.db.catalog.repository_names()
+    if statement.name in known and not statement.or_replace:
+        if statement.if_not_exists:
+            return "exists"
+        raise BinderError(
+            f"repository '{statement.name}' exists",
+            span=statement.span,
+            hint="CREATE OR REPLACE REPOSITORY replaces it",
+        )
+    if statement.name in connector_names():
+        raise BinderError(
+            f"'{statement.name}' is the name of a connector",
+            span=statement.span,
+            hint=f"another name, such as my_{statement.name}",
+        )
+    with underlined(statement.connector.span):
+        source = connector(statement.connector.value)
+    options = plain_options(statement.options, call.parameters)
+    if _SAID_EACH_TIME in options:
+        raise BinderError(
+            "trust is not kept: code may run only where the import says so",
+            span=statement.span,
+            hint=f"IMPORT MODELS FROM {statement.name} ... USING trust = yes",
+        )
+    check(source.name, options, source.options)
+    if statement.place is None and not isinstance(source, Placed):
+        raise BinderError(
+            f"where is it? AT says it: {source.describe()}", span=statement.connector.span
+        )
+    place = statement.place
+    if place is not None and not isinstance(source, Placed) and Path(place).expanduser().exists():
+        place = str(Path(place).expanduser().absolute())  # means the same in every folder
+    call.db.catalog.save_repository(Repository(statement.name, source.name, place, options))
+    return "replaced" if statement.name in known else "created"

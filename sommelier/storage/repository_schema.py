@@ -1,0 +1,17 @@
+"""The table of repositories; schema.py describes the others."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, DateTime, String, Table
+
+from sommelier.storage.schema_base import METADATA, key
+
+REPOSITORIES = Table(
+    "repositories",
+    METADATA,
+    key("name"),
+    Column("connector", String, nullable=False),
+    Column("place", String),
+    Column("options", String, nullable=False),  # JSON
+    Column("created_at", DateTime, nullable=False),
+)

@@ -1,0 +1,194 @@
+"""Repositories, places of sources kept under a name, by statements over real files and real HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sommelier as sm
+from sommelier.errors import BinderError, ConnectorError, ParserError, UnknownNameError
+from tests import torch_models as made
+from tests.asking import rows
+from tests.connectors.hub import write_repository, zipball
+from tests.connectors.hub_server import Repository, hub
+from tests.connectors.loopback import Page, serving
+from tests.connectors.mlflow_registry import ONNX_MLMODEL, FakeVersion, lying_server
+from tests.factories import mlp_classifier, tiny_classifier
+
+
+@pytest.fixture
+def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sm.Connection]:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("SOMMELIER_CACHE", str(tmp_path / "cache"))
+    with sm.connect(tmp_path / "m.sommelier") as connection:
+        yield connection
+
+
+@pytest.fixture
+def zoo(db: sm.Connection, tmp_path: Path) -> Path:
+    """A folder of two models, which the repository `zoo` names."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    mlp_classifier(folder / "small.onnx", seed=1)
+    mlp_classifier(folder / "smaller.onnx", seed=2)
+    db.execute(f"CREATE REPOSITORY zoo TYPE folder AT '{folder}'")
+    return folder
+
+
+def names(db: sm.Connection, text: str) -> list[str]:
+    return [row["name"] for row in rows(db, text)]
+
+
+def test_a_repository_of_pytorch_hub_is_listed_and_imported_from(
+    db: sm.Connection, tmp_path: Path
+) -> None:
+    toy = write_repository(tmp_path / "toy", tmp_path / "executed", made.NET)
+    with serving({"/owner/toy/zipball/v1": Page(zipball(toy))}) as server:
+        db.execute(
+            "CREATE REPOSITORY toys TYPE torchhub AT 'owner/toy:v1' "
+            f"USING weights = 'DEFAULT', endpoint = '{server.url}'"
+        )
+        assert not server.requests
+        assert names(db, "SHOW MODELS FROM toys LIKE 's%'") == ["small", "starred"]
+        wanted = "IMPORT MODELS FROM toys 'small' USING inputs = 'float32[n,3,8,8]'"
+        with pytest.raises(ConnectorError, match="USING trust = yes"):
+            db.execute(wanted)
+        assert not (tmp_path / "executed").exists()
+        db.execute(f"{wanted}, trust = yes")
+    record = db.model("small").record
+    assert (record.source, record.revision) == ("toys", "owner/toy:v1#small")
+    assert names(db, "SELECT MODELS FROM toys") == ["small"]
+
+
+def test_a_hub_and_a_registry_are_searched_by_their_repositories(
+    db: sm.Connection, tmp_path: Path
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    model = tiny_classifier(tmp_path / "model.onnx").read_bytes()
+    with hub(Repository("acme/tiny", {"model.onnx": model}, "fill-mask")) as running:
+        db.execute(f"CREATE REPOSITORY ours TYPE huggingface AT '{running.url}'")
+        assert names(db, "SHOW MODELS FROM ours WHERE task = 'fill-mask'") == ["acme/tiny"]
+        db.execute("IMPORT MODELS FROM ours 'acme/tiny'")
+    files = {"MLmodel": Page(ONNX_MLMODEL.encode()), "model.onnx": Page(model)}
+    other = mlp_classifier(tmp_path / "other.onnx").read_bytes()
+    more = {**files, "model.onnx": Page(other)}
+    versions = (FakeVersion("digits", "1", files), FakeVersion("letters", "1", more))
+    with lying_server(versions) as registry:
+        db.execute(f"CREATE REPOSITORY registry TYPE mlflow AT '{registry.url}'")
+        assert names(db, "SHOW MODELS FROM registry") == ["digits", "letters"]
+        before = len(registry.requests)
+        db.execute("IMPORT MODELS FROM registry LIKE 'let%' LIMIT 5")
+        fetched = [r.path for r in registry.requests[before:] if r.path.endswith("model.onnx")]
+        assert len(fetched) == 1  # a name that does not fit is not downloaded
+    assert names(db, "SELECT MODELS FROM registry") == ["letters"]
+    assert names(db, "SELECT MODELS FROM ours") == ["acme/tiny"]
+
+
+def test_names_behind_a_folder_are_those_of_its_models(db: sm.Connection, zoo: Path) -> None:
+    assert names(db, "SHOW MODELS FROM zoo 'smaller'") == ["smaller"]
+    db.execute("IMPORT MODELS FROM zoo 'smaller'")
+    assert names(db, "SELECT MODELS FROM zoo") == ["smaller"]
+    with pytest.raises(ConnectorError, match="no model 'smal'") as failure:
+        db.execute("IMPORT MODELS FROM zoo 'smal'")
+    assert set(failure.value.suggestions) == {"small", "smaller"}
+    db.execute("IMPORT MODELS FROM zoo LIKE 'small'")
+    assert names(db, "SELECT MODELS FROM zoo ORDER BY name") == ["small", "smaller"]
+    assert str(db.model("small").record.revision) == str(zoo / "small.onnx")
+
+
+def test_a_relative_place_means_the_same_in_every_folder(
+    db: sm.Connection, zoo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(zoo.parent)
+    db.execute(f"CREATE REPOSITORY near TYPE folder AT './{zoo.name}'")
+    monkeypatch.chdir(zoo)
+    assert names(db, "SHOW MODELS FROM near") == ["small", "smaller"]
+
+
+def test_repositories_are_shown_described_replaced_and_dropped(
+    db: sm.Connection, zoo: Path
+) -> None:
+    db.execute("IMPORT MODELS FROM zoo 'small'")
+    assert rows(db, "SHOW REPOSITORIES") == [
+        {"name": "zoo", "type": "folder", "place": str(zoo), "options": None, "models": 1}
+    ]
+    assert {"property": "models", "value": "1 imported"} in rows(db, "DESCRIBE zoo")
+    again = f"CREATE OR REPLACE REPOSITORY zoo TYPE folder AT '{zoo}' USING max_size = '1 MB'"
+    db.execute(again)
+    assert rows(db, "SHOW REPOSITORIES")[0]["options"] == "max_size = 1 MB"
+    assert rows(db, "CREATE REPOSITORY IF NOT EXISTS zoo TYPE wheel AT 'x'")[0]["status"] == (
+        "exists"
+    )
+    db.execute("DROP REPOSITORY zoo")
+    assert rows(db, "SHOW REPOSITORIES") == []
+    assert names(db, "SELECT MODELS FROM zoo") == ["small"]  # what came stays
+    with pytest.raises(UnknownNameError, match="repository 'zoo'"):
+        db.execute("DROP REPOSITORY zoo")
+
+
+def test_a_repository_is_kept_in_the_file_and_read_from_its_snapshot(
+    db: sm.Connection, zoo: Path, tmp_path: Path
+) -> None:
+    with sm.connect(tmp_path / "m.sommelier", read_only=True) as reader:
+        assert names(reader, "SHOW MODELS FROM zoo") == ["small", "smaller"]
+    db.close()
+    with sm.connect(tmp_path / "m.sommelier") as again:
+        assert again.names("repository") == ["zoo"]
+        assert again.sql("SELECT name, connector FROM repositories").rows == [("zoo", "folder")]
+
+
+def test_a_question_about_a_repository_nothing_came_from_has_no_rows(
+    db: sm.Connection, zoo: Path
+) -> None:
+    assert names(db, "SELECT MODELS FROM zoo") == []
+
+
+def test_options_of_the_import_win_over_those_that_are_kept(db: sm.Connection, zoo: Path) -> None:
+    db.execute(f"CREATE REPOSITORY small TYPE folder AT '{zoo}' USING max_size = '1 kB'")
+    with pytest.raises(ConnectorError, match="nothing at .* was accepted"):
+        db.execute("IMPORT MODELS FROM small")
+    db.execute("IMPORT MODELS FROM small USING max_size = '1 MB'")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "said"),
+    [
+        ("CREATE REPOSITORY zoo TYPE folder AT 'x'", BinderError, "repository 'zoo' exists"),
+        ("CREATE REPOSITORY folder TYPE folder AT 'x'", BinderError, "name of a connector"),
+        ("CREATE REPOSITORY z TYPE foldr AT 'x'", ConnectorError, "no connector 'foldr'"),
+        ("CREATE REPOSITORY z TYPE folder", BinderError, "where is it"),
+        ("CREATE REPOSITORY z TYPE torchhub AT 'a/b' USING trust = yes", BinderError, "not kept"),
+        ("CREATE REPOSITORY z TYPE torchhub AT 'a/b' USING wights = 'x'", ConnectorError,
+         "no option 'wights'"),
+        ("IMPORT MODELS FROM zo", ConnectorError, "no connector or repository 'zo'"),
+        ("SELECT MODELS FROM zo", UnknownNameError, "unknown source 'zo'"),
+        ("IMPORT MODELS FROM zoo WHERE task = 'x' LIMIT 3", ConnectorError, "cannot be searched"),
+    ],
+)  # fmt: skip
+def test_a_mistake_says_what_to_do(
+    db: sm.Connection, zoo: Path, text: str, kind: type[Exception], said: str
+) -> None:
+    assert zoo.is_dir()
+    with pytest.raises(kind, match=said):
+        db.execute(text)
+    assert db.names("repository") == ["zoo"]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("CREATE REPOSITORY v", "TYPE torchhub AT 'pytorch/vision'"),
+        ("CREATE REPOSITORY v TYPE torchhub 'pytorch/vision'", "AT 'pytorch/vision'"),
+        ("CREATE REPOSITORY v TYPE torchhub FROM 'pytorch/vision'", "say where it is by AT"),
+        ("EXPORT small TO 'x.onnx'", "EXPORT MODEL small TO"),
+        ("EXPORT MODEL small 'x.onnx'", "EXPORT MODEL small TO 'x.onnx'"),
+    ],
+)
+def test_a_misspelt_statement_is_shown_as_it_should_be(text: str, hint: str) -> None:
+    from sommelier.grammar.parser import parse
+
+    with pytest.raises(ParserError) as failure:
+        parse(text)
+    assert hint in str(failure.value.hint)
