@@ -6,6 +6,7 @@ Below cache_folder()/downloads each address has a folder: `file` is the last com
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import json
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 BROKEN_TRIES = 3  # times a transfer that broke off goes on within one call
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.1
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_UNWRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,21 @@ class _State:
 
 class BrokenOffError(Exception):
     """The connection ended before the file did; what came is kept in the part."""
+
+
+def disk_error(error: OSError, folder: Path) -> ConnectorError:
+    """What a file that could not be written below `folder`, of the cache, means for who asked."""
+    why = error.strerror or first_line(error)
+    elsewhere = f"let {CACHE_VARIABLE} name another cache folder"
+    if error.errno in _FULL:
+        return ConnectorError(
+            f"there is no room left in {folder}: {why}", hint=f"free some, or {elsewhere}"
+        )
+    if error.errno in _UNWRITABLE:
+        return ConnectorError(f"{folder} cannot be written to: {why}", hint=elsewhere)
+    if error.errno == errno.EFBIG:
+        return ConnectorError(f"the disk of {folder} holds no file of that size", hint=elsewhere)
+    return ConnectorError(f"nothing can be kept in {folder}: {why}", hint=elsewhere)
 
 
 def placed(kept: Path, target: Path) -> Path:
@@ -258,10 +276,7 @@ def _alone(folder: Path, url: str, deadline: float) -> Iterator[None]:
             time.sleep(_POLL_SECONDS)
         yield
     except OSError as error:
-        raise ConnectorError(
-            f"{shown(url)} cannot be kept in {folder}: {first_line(error)}",
-            hint=f"{CACHE_VARIABLE} names another cache folder",
-        ) from error
+        raise disk_error(error, folder) from error
     finally:
         lock.release()
 
