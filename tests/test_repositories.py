@@ -1,14 +1,18 @@
-"""Repositories, places of sources kept under a name, by statements over real files and real HTTP."""
+"""Repositories, places of sources kept under a name: statements over real files and HTTP."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 import sommelier as sm
+from sommelier.analysis.inspection import Inspection, Inspector
+from sommelier.connection.repositories import Origin
+from sommelier.connectors.base import Listing
 from sommelier.errors import BinderError, ConnectorError, ParserError, UnknownNameError
+from sommelier.records import Artifact
 from tests import torch_models as made
 from tests.asking import rows
 from tests.connectors.hub import write_repository, zipball
@@ -147,9 +151,53 @@ def test_a_question_about_a_repository_nothing_came_from_has_no_rows(
 
 def test_options_of_the_import_win_over_those_that_are_kept(db: sm.Connection, zoo: Path) -> None:
     db.execute(f"CREATE REPOSITORY small TYPE folder AT '{zoo}' USING max_size = '1 kB'")
-    with pytest.raises(ConnectorError, match="nothing at .* was accepted"):
+    with pytest.raises(ConnectorError, match=r"nothing at .* was accepted"):
         db.execute("IMPORT MODELS FROM small")
     db.execute("IMPORT MODELS FROM small USING max_size = '1 MB'")
+
+
+class _Failing:
+    """A third party's connector, which yields one model and falls over."""
+
+    name = "failing"
+    options: Mapping[str, str] = {}
+
+    def describe(self) -> str:
+        return "anything"
+
+    def fetch(
+        self, locations: tuple[str, ...], *, options: Mapping[str, object], progress: object = None
+    ) -> Iterator[Artifact]:
+        yield Artifact("first", None, self.name, "1", None, {})
+        raise KeyError("rows")
+
+    def list(
+        self, locations: tuple[str, ...], *, options: Mapping[str, object]
+    ) -> Iterator[Listing]:
+        return iter(())
+
+
+def test_a_connector_that_falls_over_is_named_after_what_came_before() -> None:
+    found = Origin("mine", _Failing(), (), {}).fetched(None)
+    assert next(found) == Artifact("first", None, "mine", "1", None, {})
+    with pytest.raises(ConnectorError, match="connector 'failing' failed: KeyError: 'rows'"):
+        next(found)
+
+
+def test_a_model_that_nobody_foresaw_does_not_stop_the_others(
+    db: sm.Connection, zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspect = Inspector.inspect
+
+    def unforeseen(self: Inspector, item: Artifact) -> Inspection:
+        if item.name == "small":
+            raise ZeroDivisionError("division by zero")
+        return inspect(self, item)
+
+    monkeypatch.setattr(Inspector, "inspect", unforeseen)
+    table = db.execute("IMPORT MODELS FROM zoo")
+    assert "unexpected ZeroDivisionError: division by zero" in " ".join(table.notes)
+    assert names(db, "SELECT MODELS FROM zoo") == ["smaller"]
 
 
 @pytest.mark.parametrize(

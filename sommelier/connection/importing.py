@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from sommelier.engine.options import Many
 from sommelier.engine.parameters import as_parameters
-from sommelier.errors import CancelledError, ConnectorError, RejectedModelError
+from sommelier.errors import (
+    CancelledError,
+    ConnectorError,
+    RejectedModelError,
+    SommelierError,
+    first_line,
+)
 from sommelier.grammar import nodes
 from sommelier.records import Artifact, Measurement, ModelRecord, Rejection
 
@@ -21,6 +28,8 @@ if TYPE_CHECKING:
     from sommelier.analysis.inspection import Inspection, Inspector
     from sommelier.connection.connection import Connection
     from sommelier.connection.repositories import Origin
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int | None, str | None], None]
 
@@ -188,8 +197,7 @@ def _store_all(
                     continue
                 if progress is not None:
                     progress("importing", done, None, item.name)
-                with _as_onnx(item, cancelled) as ready:
-                    accepted = _accepted(db, inspector, ready, copy=copy or ready is not item)
+                accepted = _read(db, inspector, item, copy=copy, cancelled=cancelled)
                 if isinstance(accepted, Rejection):
                     _reject(db, accepted, summary)
                     continue
@@ -198,6 +206,27 @@ def _store_all(
                     _store(db, waiting, summary)
     finally:
         _store(db, waiting, summary)
+
+
+def _read(
+    db: Connection,
+    inspector: Inspector,
+    item: Artifact,
+    *,
+    copy: bool,
+    cancelled: Callable[[], bool],
+) -> Found | Rejection:
+    """What is to be stored of an artifact, or why nothing is. What nobody foresaw in a model is a
+    reason too, so that it does not stop the others; errors of this database are raised."""
+    try:
+        with _as_onnx(item, cancelled) as ready:
+            return _accepted(db, inspector, ready, copy=copy or ready is not item)
+    except SommelierError:
+        raise
+    except Exception as error:
+        logger.exception("%s from %s cannot be read", item.name, item.source)
+        reason = f"unexpected {type(error).__name__}: {first_line(error)}"
+        return Rejection(item.source, item.revision or item.name, reason)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ there. For any other, such as a folder, AT is the location, and what follows are
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from sommelier.connection.plain import plain_options
 from sommelier.connectors.options import check, nearest
 from sommelier.connectors.places import Placed
 from sommelier.connectors.registry import connector, connector_names
-from sommelier.errors import BinderError, ConnectorError
+from sommelier.errors import BinderError, ConnectorError, SommelierError, first_line
 from sommelier.records import Artifact, Rejection
 from sommelier.repository_records import Repository
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from sommelier.connection.statements import Call
     from sommelier.connectors.base import Connector, Listing, Progress
     from sommelier.grammar import nodes
+
+logger = logging.getLogger(__name__)
 
 _SAID_EACH_TIME = "trust"  # code may run only where the statement that runs it says so
 
@@ -60,9 +63,10 @@ class Origin:
                 yield item
 
     def _own(self, found: Iterator[Artifact | Rejection]) -> Iterator[Artifact | Rejection]:
-        """Those that are asked for. Raises ConnectorError at the end for names nothing has."""
+        """Those that are asked for. Raises ConnectorError at the end for names nothing has, and
+        for whatever a connector should not have raised."""
         seen: set[str] = set()
-        for item in found:
+        for item in self._guarded(found):
             if isinstance(item, Artifact):
                 seen.add(item.name)
                 if self.names and item.name not in self.names:
@@ -77,6 +81,19 @@ class Origin:
                 suggestions=nearest(missing[0], seen),
                 hint=f"SHOW MODELS FROM {self.name}",
             )
+
+    def _guarded(self, found: Iterator[Artifact | Rejection]) -> Iterator[Artifact | Rejection]:
+        try:
+            yield from found
+        except SommelierError:
+            raise
+        except Exception as error:  # of a connector, perhaps of a third party
+            logger.exception("connector '%s' failed", self.connector.name)
+            raise ConnectorError(
+                f"connector '{self.connector.name}' failed: {type(error).__name__}: "
+                f"{first_line(error)}",
+                hint="what came before is kept; this is a mistake of the connector",
+            ) from error
 
 
 def origin(
