@@ -29,7 +29,7 @@ test: $(READY)     ## the whole suite (zoo tests need SOMMELIER_ZOO, network tes
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" tests sommelier README.md docs
 
 nightly: $(READY)  ## the slow tests as well
-	$(BIN)/python -m pytest -n $(WORKERS) tests sommelier README.md docs
+	SOMMELIER_EXAMPLES=300 $(BIN)/python -m pytest -n $(WORKERS) tests sommelier README.md docs
 
 check: $(READY)    ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -128,6 +128,7 @@ def mobile(zoo, name, probes):
     )
 
 
+@pytest.mark.slow  # a minute: every MobileNet of the zoo on every image
 def test_mobilenets_with_a_background_class_are_compared_by_name(zoo, imagenet):
     probes, space = imagenet
     wider = label_space("imagenet-1001", ["background", *space.labels])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hypothesis import strategies as st
@@ -9,6 +10,9 @@ from hypothesis import strategies as st
 from sommelier.grammar import nodes
 from sommelier.grammar.spelling import UNIT_NAMES
 from sommelier.units import SPELLINGS
+
+EXAMPLES = int(os.environ.get("SOMMELIER_EXAMPLES", "40"))
+"""Drawn by each property of the language; `make nightly` draws more."""
 
 TRICKY_NAMES = (
     *(
@@ -335,6 +339,20 @@ def made_models(draw: st.DrawFn) -> nodes.CreateModel:
     )
 
 
+@st.composite
+def repositories(draw: st.DrawFn) -> nodes.CreateRepository:
+    """CREATE REPOSITORY in every form; OR REPLACE and IF NOT EXISTS exclude each other."""
+    or_replace, if_not_exists = draw(st.sampled_from([(0, 0), (1, 0), (0, 1)]))
+    return nodes.CreateRepository(
+        draw(NAMES),
+        draw(NAMES.map(nodes.Text)),
+        draw(st.none() | TEXTS),
+        bool(or_replace),
+        bool(if_not_exists),
+        draw(st.just(()) | options()),
+    )
+
+
 def statements() -> st.SearchStrategy[nodes.Statement]:
     """Any statement, with small SELECTs inside."""
     select = st.sampled_from(
@@ -344,9 +362,9 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
     models = st.lists(any_models(), min_size=1, max_size=3).map(tuple)
     listed = (
         "models tasks sources pools views datasets devices metrics settings functions units jobs "
-        "rejections labels indexes links plans"
+        "rejections labels indexes links plans repositories"
     )
-    described = "model pool view metric task dataset device link plan"
+    described = "model pool view metric task dataset device link plan repository"
     whole = st.none() | st.integers(0, 10**6)
     likes = st.none() | TEXTS
     aspects = st.lists(
@@ -419,6 +437,8 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
         st.builds(nodes.Compare, any_models(), any_models(), maybe_options, st.booleans()),
         imports,
         st.builds(nodes.ExplainImport, imports, maybe_options),
+        repositories(),
+        st.builds(nodes.ExportModel, any_models(), TEXTS, maybe_options),
         st.builds(nodes.RegisterModel, model_refs(), TEXTS, likes, st.booleans(), maybe_options),
         st.builds(nodes.RegisterDataset, NAMES, TEXTS, st.booleans(), maybe_options),
         st.builds(nodes.RegisterDevice, NAMES, options()),
@@ -441,7 +461,7 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
         st.builds(nodes.AlterTask, TEXTS, options()),
         st.builds(
             nodes.Drop,
-            st.sampled_from(["model", "pool", "view", "dataset", "device", "link", "plan"]),
+            st.sampled_from("model pool view dataset device link plan repository".split()),
             model_refs(),
             st.booleans(),
         ),

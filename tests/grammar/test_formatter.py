@@ -12,6 +12,7 @@ from sommelier.grammar import nodes
 from sommelier.grammar.formatter import format, format_expression
 from sommelier.grammar.parser import parse, parse_part
 from tests.grammar.strategies import (
+    EXAMPLES,
     expressions,
     fusions_selects,
     link_statements,
@@ -41,13 +42,13 @@ CLAUSES = (
 
 
 @given(selects())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_a_select_reads_back_as_it_was(select: nodes.Select) -> None:
     assert parse(format(select)) == select
 
 
 @given(statements())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_a_statement_reads_back_as_it_was(statement: nodes.Statement) -> None:
     text = format(statement)
     assert parse(text) == statement
@@ -55,7 +56,7 @@ def test_a_statement_reads_back_as_it_was(statement: nodes.Statement) -> None:
 
 
 @given(links_selects() | plan_selects() | link_statements())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_what_is_said_of_links_and_plans_reads_back_as_it_was(statement: nodes.Statement) -> None:
     text = format(statement)
     assert parse(text) == statement
@@ -63,7 +64,7 @@ def test_what_is_said_of_links_and_plans_reads_back_as_it_was(statement: nodes.S
 
 
 @given(fusions_selects() | made_models())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_what_is_said_of_fusions_reads_back_as_it_was(statement: nodes.Statement) -> None:
     text = format(statement)
     assert parse(text) == statement
@@ -71,7 +72,7 @@ def test_what_is_said_of_fusions_reads_back_as_it_was(statement: nodes.Statement
 
 
 @given(expressions())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_an_expression_reads_back_as_it_was(expression: nodes.Expression) -> None:
     assert parse_part(format_expression(expression), "expr") == expression
 
