@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,8 +26,10 @@ from sommelier.connectors.base import Progress
 from sommelier.connectors.web import (
     NO_HEADERS,
     REDIRECTS,
+    BrokenOffError,
     UnreachableError,
     check_scheme,
+    chunks,
     opened,
     shown,
 )
@@ -37,7 +40,8 @@ from sommelier.units import Dimension, format_value
 
 log = logging.getLogger(__name__)
 
-BROKEN_TRIES = 3  # times a transfer that broke off goes on within one call
+PAUSES = (0.2, 1.0)  # seconds before a transfer that broke off goes on; then it is given up
+_PROGRESS = 1 << 16  # bytes that count as such: from then on there are as many pauses as before
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.1
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -58,16 +62,13 @@ DEFAULT_LIMITS = DownloadLimits()
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What is known of a file or part of one: etag is None where the server gave none."""
+    """What is known of a file or part of one. address : SHA-256 of the URL, which may hold
+    secrets; etag is None where the server gave none."""
 
-    url: str
+    address: str
     etag: str | None = None
     sha256: str | None = None
     bytes: int | None = None
-
-
-class BrokenOffError(Exception):
-    """The connection ended before the file did; what came is kept in the part."""
 
 
 def disk_error(error: OSError, folder: Path) -> ConnectorError:
@@ -87,16 +88,18 @@ def disk_error(error: OSError, folder: Path) -> ConnectorError:
 
 def placed(kept: Path, target: Path) -> Path:
     """A copy of a file of the cache under another name, made once. No link: onnx takes a file with
-    several hard links for an attack where weights lie in it."""
-    state = kept.stat()
-    if target.is_file():
-        known = target.stat()
-        if (known.st_size, known.st_mtime_ns) == (state.st_size, state.st_mtime_ns):
-            return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    shutil.copy2(kept, part)
-    return part.replace(target)
+    several hard links for an attack where weights lie in it. Raises ConnectorError."""
+    try:
+        state = kept.stat()
+        if target.is_file():
+            known = target.stat()
+            if (known.st_size, known.st_mtime_ns) == (state.st_size, state.st_mtime_ns):
+                return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as folder:
+            return Path(shutil.copy2(kept, Path(folder, target.name))).replace(target)
+    except OSError as error:
+        raise disk_error(error, target.parent) from error
 
 
 def download(
@@ -117,8 +120,7 @@ def download(
     check_scheme(url, url)
     expected = None if sha256 is None else _hexadecimal(sha256)
     deadline = time.monotonic() + limits.seconds
-    key = hashlib.sha256(url.encode()).hexdigest()[:32]
-    folder = cache_folder() / "downloads" / key
+    folder = cache_folder() / "downloads" / _address(url)[:32]
     with _alone(folder, url, deadline):
         job = _Download(url, folder / _file_name(url), dict(headers), expected, limits, deadline)
         return job.run(progress)
@@ -137,24 +139,35 @@ class _Download:
 
     def run(self, progress: Progress | None) -> Path:
         kept = self._complete()
-        if kept is not None and kept.sha256 == self.sha256:
-            return self.path
-        for attempt in range(1, BROKEN_TRIES + 1):
+        if kept is None or kept.sha256 != self.sha256:
+            self._bring(kept, progress)
+        self._check_size(self.path.stat().st_size, "has")  # a kept one too
+        return self.path
+
+    def _bring(self, kept: _State | None, progress: Progress | None) -> None:
+        """Transfers until the file is there; one that breaks off goes on after a pause."""
+        failures = most = 0
+        while True:
             try:
-                self._transfer(kept, progress)
-                return self.path
-            except BrokenOffError as error:
-                if attempt == BROKEN_TRIES:
+                return self._transfer(kept, progress)
+            except (BrokenOffError, UnreachableError) as error:
+                if not failures and isinstance(error, UnreachableError):
+                    raise
+                came, _ = self._begun()
+                failures = 1 if came >= most + _PROGRESS else failures + 1
+                most = max(most, came)
+                if failures > len(PAUSES):
                     raise ConnectorError(
-                        f"{shown(self.url)} broke off {BROKEN_TRIES} times: {error}",
+                        f"{shown(self.url)} broke off {failures} times: {error}",
                         hint="run it again: it goes on from where it was, if the server can",
                     ) from error
                 log.warning("%s broke off (%s), going on", shown(self.url), error)
-        raise AssertionError("the last attempt returns or raises")
+            time.sleep(PAUSES[failures - 1])
+            self._check_time(most)
 
     def _complete(self) -> _State | None:
         """What the complete file is; None if there is none or its bytes are not what they were."""
-        state = _load(self.path, self.url)
+        state = _load(self.path, self.address)
         if state is None or not self.path.is_file():
             return None
         return state if state.sha256 == _hash_of(self.path).hexdigest() else None
@@ -163,29 +176,38 @@ class _Download:
         """Brings the file, or finds the kept one still current."""
         done, part = self._begun()
         asking = dict(self.headers)
-        if kept is not None and kept.etag and self.sha256 is None:
-            asking["If-None-Match"] = kept.etag
-            done = 0
-        elif done:
+        condition = None if kept is None or self.sha256 is not None else kept.etag
+        if condition:
+            asking["If-None-Match"] = condition
+        if done:  # only of a file that is not the kept one (RFC 9110, 13.2.2)
             asking |= {"Range": f"bytes={done}-", "If-Range": str(part.etag)}
         try:
-            answer = opened(
+            with opened(
                 self.url,
                 headers=asking,
                 redirects=self.limits.redirects,
                 deadline=self.deadline,
-            )
-            with answer as response:
-                if response.status == 304:
-                    return
-                if response.status == 416:  # the part is not of this file
+            ) as response:
+                if response.status == 304 and condition:
+                    _remove(self._part)
+                elif response.status == 304:
+                    raise ConnectorError(
+                        f"{shown(self.url)} says that it has not changed (304), unasked",
+                        hint="the server, or a proxy on the way, does not keep to HTTP",
+                    )
+                elif response.status == 416:  # the part is not of this file
                     _remove(self._part)
                     raise BrokenOffError("the server has no more than what we have")
-                self._receive(response, done, progress)
+                else:
+                    self._receive(response, done, progress)
         except UnreachableError as error:
             if kept is None or self.sha256 is not None:
                 raise
             log.warning("%s; the copy in the cache is used", error)
+
+    @property
+    def address(self) -> str:
+        return _address(self.url)
 
     @property
     def _part(self) -> Path:
@@ -193,9 +215,9 @@ class _Download:
 
     def _begun(self) -> tuple[int, _State]:
         """Bytes of a part that can go on, and what they are of."""
-        state = _load(self._part, self.url)
+        state = _load(self._part, self.address)
         if state is None or not _strong(state.etag) or not self._part.is_file():
-            return 0, _State(self.url)
+            return 0, _State(self.address)
         return self._part.stat().st_size, state
 
     def _receive(
@@ -203,16 +225,13 @@ class _Download:
     ) -> None:
         """Writes the body to the part, checks it, and makes it the file."""
         start = _start(response, done)
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length and length.isdigit() else None
+        total = None if response.length is None else start + response.length
         if total is not None:
             self._check_size(total, "says it has")
         if not start:
             _remove(self._part)
-            _save(self._part, _State(self.url, response.headers.get("ETag"), None, total))
+            _save(self._part, _State(self.address, response.headers.get("ETag"), None, total))
         digest, came = self._written(response, start, total, progress)
-        if total is not None and came < total:
-            raise BrokenOffError(f"{came} of {total} bytes came")
         if self.sha256 is not None and digest != self.sha256:
             _remove(self._part)
             raise ConnectorError(
@@ -220,7 +239,7 @@ class _Download:
                 f"sha256 {digest}, expected {self.sha256}",
                 hint="the file was changed or damaged on the way; nothing of it is kept",
             )
-        _save(self.path, _State(self.url, response.headers.get("ETag"), digest, came))
+        _save(self.path, _State(self.address, response.headers.get("ETag"), digest, came))
         self._part.replace(self.path)
         _remove(self._part)
 
@@ -236,9 +255,9 @@ class _Download:
         came = start
         with self._part.open("r+b" if start else "wb") as file:
             file.seek(start)
-            for chunk in _chunks(response):
+            for chunk in chunks(response, before=start):
                 came += len(chunk)
-                self._check_size(came, "sends")
+                self._check_size(came, "sends at least")
                 self._check_time(came)
                 digest.update(chunk)
                 file.write(chunk)
@@ -252,8 +271,7 @@ class _Download:
         if size > self.limits.bytes:
             _remove(self._part)
             raise ConnectorError(
-                f"{shown(self.url)} {verb} {_size(size)} or more, the limit is "
-                f"{_size(self.limits.bytes)}",
+                f"{shown(self.url)} {verb} {_size(size)}, the limit is {_size(self.limits.bytes)}",
                 hint="raise the limit (USING max_size = ...) if you want it",
             )
 
@@ -279,18 +297,6 @@ def _alone(folder: Path, url: str, deadline: float) -> Iterator[None]:
         raise disk_error(error, folder) from error
     finally:
         lock.release()
-
-
-def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The body as it comes. Raises BrokenOffError when the connection fails."""
-    while True:
-        try:
-            chunk = response.read1(_CHUNK)
-        except (OSError, http.client.HTTPException) as error:
-            raise BrokenOffError(first_line(error)) from error
-        if not chunk:
-            return
-        yield chunk
 
 
 def _start(response: http.client.HTTPResponse, done: int) -> int:
@@ -336,17 +342,22 @@ def _state_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _load(path: Path, url: str) -> _State | None:
+def _address(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()
+
+
+def _load(path: Path, address: str) -> _State | None:
     try:
         state = _State(**json.loads(_state_path(path).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    return state if state.url == url else None
+    return state if state.address == address else None
 
 
 def _save(path: Path, state: _State) -> None:
     """Whole or not at all: a reader never sees half of it."""
     beside = _state_path(path).with_suffix(".new")
+    beside.touch(mode=0o600)  # what is fetched with a token is nobody else's
     beside.write_text(json.dumps(asdict(state)), encoding="utf-8")
     beside.replace(_state_path(path))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from email.message import Message
+from email.utils import parsedate_to_datetime
 from types import MappingProxyType
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from sommelier.connectors.naming import printable
 from sommelier.errors import ConnectorError, first_line
@@ -22,6 +23,7 @@ SMALL_BYTES = 16 << 20  # an answer of an API, not a model
 PATIENCE_SECONDS = 60.0  # the longest a server may stay silent, or ask us to wait
 TRIES = 4  # of one request: busy servers are asked again
 BUSY = frozenset({429, 502, 503, 504})
+_CHUNK = 1 << 20
 _READABLE = frozenset({200, 206, 304, 416})
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "private-token"})
@@ -33,6 +35,10 @@ class UnreachableError(ConnectorError):
 
 class NothingThereError(ConnectorError):
     """The server says that there is nothing at this address (404, 410)."""
+
+
+class BrokenOffError(Exception):
+    """The connection ended before the body did."""
 
 
 @contextmanager
@@ -51,14 +57,15 @@ def opened(
     """
     asked, where, sent = url, url, dict(headers)
     deadline = time.monotonic() + PATIENCE_SECONDS * TRIES if deadline is None else deadline
+    check_scheme(url, url)
     for _ in range(redirects + 1):
-        check_scheme(where, asked)
         response = _answer(where, sent, deadline)
         with response:
             if response.status not in _MOVED:
                 yield response
                 return
-            target = urljoin(where, response.headers.get("Location") or "")
+            target = _target(where, response.headers.get("Location") or "")
+        check_scheme(target, asked)
         if urlsplit(target).netloc != urlsplit(where).netloc:
             sent = {name: v for name, v in sent.items() if name.lower() not in _SECRET}
         if (urlsplit(where).scheme, urlsplit(target).scheme) == ("https", "http"):
@@ -121,24 +128,43 @@ def read_range(
 def received(response: http.client.HTTPResponse, count: int, url: str) -> bytes:
     """At most `count` bytes of the body. Raises ConnectorError if the connection breaks."""
     parts: list[bytes] = []
-    left = count
     deadline = time.monotonic() + PATIENCE_SECONDS * TRIES
     try:
-        while left > 0 and (part := response.read1(min(left, 1 << 20))):
+        for part in chunks(response, count):
             parts.append(part)
-            left -= len(part)
             if time.monotonic() > deadline:
-                raise TimeoutError("it takes too long")
-    except (OSError, http.client.HTTPException) as error:
-        raise ConnectorError(
-            f"{shown(url)} broke off: {first_line(error)}", hint="try again"
-        ) from error
+                raise BrokenOffError("it takes too long")
+    except BrokenOffError as error:
+        raise ConnectorError(f"{shown(url)} broke off: {error}", hint="try again") from error
     return b"".join(parts)
+
+
+def chunks(
+    response: http.client.HTTPResponse, count: int | None = None, *, before: int = 0
+) -> Iterator[bytes]:
+    """The body as it comes, at most `count` bytes of it. before : bytes of the file that precede
+    it, for the message.
+
+    Raises BrokenOffError if the connection fails or the body is shorter than its Content-Length;
+    one without it and without chunks ends where the connection does, which cannot be told apart.
+    """
+    stated, came = response.length, 0  # http.client has checked what it says
+    while count is None or came < count:
+        try:
+            chunk = response.read1(_CHUNK if count is None else min(count - came, _CHUNK))
+        except (OSError, http.client.HTTPException) as error:
+            raise BrokenOffError(first_line(error)) from error
+        if not chunk:
+            if stated is not None and came < stated:
+                raise BrokenOffError(f"{before + came} of {before + stated} bytes came")
+            return
+        came += len(chunk)
+        yield chunk
 
 
 def check_scheme(url: str, asked: str) -> None:
     """Raises ConnectorError unless `url`, to which `asked` led, is an http or https address."""
-    parts = urlsplit(url)
+    parts = parts_of(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         led = "" if url == asked else f" (redirected from {shown(asked)})"
         raise ConnectorError(
@@ -146,11 +172,42 @@ def check_scheme(url: str, asked: str) -> None:
         )
 
 
+def parts_of(url: str) -> SplitResult:
+    """An address, taken apart; all parts are empty if it is none.
+
+    >>> parts_of("https://[").scheme, parts_of("https://host:port/").scheme
+    ('', '')
+    """
+    try:
+        parts = urlsplit(url)
+        return parts if parts.port != 0 else urlsplit("")
+    except ValueError:  # a bracket without its pair, a port that is no number
+        return urlsplit("")
+
+
 def shown(url: str) -> str:
     """An address for a message: without its query and user, which may hold secrets."""
-    parts = urlsplit(url)
+    parts = parts_of(url)
     host = parts.netloc.rpartition("@")[2]
-    return printable(f"{parts.scheme}://{host}{parts.path}" if host else url)[:300]
+    return printable(f"{parts.scheme}://{host}{parts.path}" if host else without_secrets(url))[:300]
+
+
+def without_secrets(text: str) -> str:
+    """Another library's message, its addresses without query and user.
+
+    >>> without_secrets("403 for https://me:pw@host/a.onnx?X-Amz-Signature=1f (tried twice)")
+    '403 for https://host/a.onnx (tried twice)'
+    """
+    without_queries = re.sub(r"(?<=\S)[?#][^\s'\"<>]+", "", text)
+    return re.sub(r"//[^/\s@]*@", "//", without_queries)
+
+
+def _target(where: str, location: str) -> str:
+    """Where an answer of `where` leads to; the location itself if that is no address at all."""
+    try:
+        return urljoin(where, location)
+    except ValueError:
+        return location
 
 
 def _answer(url: str, headers: Mapping[str, str], deadline: float) -> http.client.HTTPResponse:
@@ -182,7 +239,7 @@ def _asked(url: str, headers: Mapping[str, str], deadline: float) -> http.client
         reason = getattr(error, "reason", error)
         why = first_line(reason) if isinstance(reason, BaseException) else str(reason)
         raise UnreachableError(
-            f"{shown(url)} cannot be reached: {why}",
+            f"{shown(url)} cannot be reached: {without_secrets(why)}",
             hint="check the address, the network and the proxy settings",
         ) from error
     return response
@@ -190,36 +247,67 @@ def _asked(url: str, headers: Mapping[str, str], deadline: float) -> http.client
 
 def _wait(response: http.client.HTTPResponse, attempt: int) -> float | None:
     """Seconds until the request may be repeated; None if it may not."""
-    if response.status not in BUSY or attempt == TRIES:
+    busy = response.status in BUSY or _used_up(response)
+    if not busy or attempt == TRIES:
         return None
-    asked = retry_after(response.headers)
+    asked = _asked_to_wait(response)
     wait = 2.0 ** (attempt - 1) if asked is None else asked
     return wait if wait <= PATIENCE_SECONDS else None
 
 
-def retry_after(headers: Message) -> float | None:
-    """Seconds a server asks us to wait; None where it does not say, or says a date."""
-    text = (headers.get("Retry-After") or "").strip()
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+def _asked_to_wait(response: http.client.HTTPResponse) -> float | None:
+    """Seconds a server asks us to wait: Retry-After, or X-RateLimit-Reset where our requests are
+    counted and none is left. None where it says neither."""
+    text = (response.headers.get("Retry-After") or "").strip()
+    if text:
+        count = _count(text)
+        return _until(text) if count is None else float(count)
+    reset = _count(response.headers.get("X-RateLimit-Reset")) if _used_up(response) else None
+    return None if reset is None else max(0.0, reset - time.time())  # seconds since 1970
+
+
+def _used_up(response: http.client.HTTPResponse) -> bool:
+    """Whether a server that counts our requests, as GitHub's does, answers no more for now."""
+    left = _count(response.headers.get("X-RateLimit-Remaining"))
+    return response.status in (403, 429) and left == 0
+
+
+def _until(date: str) -> float | None:
+    """Seconds until a date of HTTP, 0 if it has passed; None if it is none."""
+    try:
+        return max(0.0, parsedate_to_datetime(date).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _count(text: str | None) -> int | None:
+    """A number of a header; None if it is none."""
+    digits = (text or "").strip()
+    return int(digits) if re.fullmatch(r"[0-9]{1,12}", digits) else None
 
 
 def _refused(url: str, response: http.client.HTTPResponse) -> ConnectorError:
     """What a status means, and what to do about it."""
     code, reason, where = response.status, printable(response.reason[:80]), shown(url)
-    if code in (401, 403):
-        return ConnectorError(
-            f"{where} refuses us ({code} {reason})",
-            hint="it may need a token, or its terms to be accepted on its page first",
-        )
     if code in (404, 410):
         return NothingThereError(
             f"there is nothing at {where} ({code} {reason})",
             hint="check the name and the revision; it may have been moved or deleted",
         )
-    if code in BUSY:
-        wait = retry_after(response.headers)
+    wait = _asked_to_wait(response)
+    when = "later" if wait is None else f"in {wait:.0f} s"
+    if _used_up(response):
         return ConnectorError(
-            f"{where} is busy ({code} {reason}), asked several times",
-            hint="try again later" if wait is None else f"try again in {wait:.0f} s",
+            f"{where} answers no more requests for now ({code} {reason})",
+            hint=f"try again {when}; a token may allow more",
+        )
+    if code in (401, 403):
+        return ConnectorError(
+            f"{where} refuses us ({code} {reason})",
+            hint="it may need a token, or its terms to be accepted on its page first",
+        )
+    if code in BUSY:
+        return ConnectorError(
+            f"{where} is busy ({code} {reason}), asked several times", hint=f"try again {when}"
         )
     return ConnectorError(f"{where} answers {code} {reason}", hint="try again later")

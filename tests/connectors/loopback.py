@@ -32,7 +32,7 @@ class Page:
     etag: str | None = None
     ranges: bool = True
     cut: int | None = None
-    claim: int | None = None
+    claim: int | str | None = None
     chunked: bool = False
     times: int | None = None
     then: Page | None = None

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
+import resource
+import stat
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 
-from sommelier.connectors.downloads import DownloadLimits, download
-from sommelier.connectors.web import read, read_json, read_range
+from sommelier.connectors.downloads import DownloadLimits, disk_error, download, placed
+from sommelier.connectors.web import read, read_json, read_range, shown
 from sommelier.errors import ConnectorError
 from sommelier.storage.cache import cache_folder
 from tests.connectors.loopback import Page, Server, redirect, serving
@@ -96,6 +105,26 @@ def test_a_part_of_another_revision_is_not_gone_on_with(server: Server, cache: P
     assert files(cache) == ["model.onnx", "model.onnx.json"]
 
 
+def test_a_newer_revision_goes_on_where_it_was_although_an_older_one_is_kept(
+    server: Server,
+) -> None:
+    url = f"{server.url}/model.onnx"
+    server.routes["/model.onnx"] = Page(b"older", etag='"0"')
+    download(url)
+    whole = Page(BODY, etag='"1"')
+    server.routes["/model.onnx"] = Page(BODY, etag='"1"', cut=1_500_000, times=1, then=whole)
+    assert download(url).read_bytes() == BODY
+    assert server.requests[2].headers["range"] == "bytes=1500000-"
+
+
+def test_a_link_that_breaks_again_and_again_is_used_as_long_as_it_brings_something(
+    server: Server,
+) -> None:
+    server.routes["/model.onnx"] = Page(BODY, etag='"1"', cut=500_000)
+    assert download(f"{server.url}/model.onnx", sha256=SHA).read_bytes() == BODY
+    assert len(server.requests) == -(-len(BODY) // 500_000)
+
+
 def test_a_server_that_ignores_ranges_sends_all_again(server: Server) -> None:
     whole = Page(BODY, etag='"1"', ranges=False)
     server.routes["/model.onnx"] = Page(BODY, etag='"1"', cut=1_500_000, times=1, then=whole)
@@ -136,6 +165,31 @@ def test_a_busy_server_is_asked_again_after_the_time_it_names(server: Server) ->
     assert len(server.requests) == 3
 
 
+def test_a_time_to_wait_for_may_be_a_date(server: Server) -> None:
+    past = {"Retry-After": formatdate(time.time() - 60, usegmt=True)}
+    server.routes["/model.onnx"] = Page(status=503, headers=past, times=1, then=Page(BODY))
+    assert download(f"{server.url}/model.onnx").read_bytes() == BODY
+    later = {"Retry-After": formatdate(time.time() + 3600, usegmt=True)}
+    server.routes["/model.onnx"] = Page(status=503, headers=later)
+    with pytest.raises(ConnectorError, match="503") as caught:
+        download(f"{server.url}/model.onnx")
+    assert re.fullmatch(r"try again in 3[56]\d\d s", str(caught.value.hint))
+    assert len(server.requests) == 3
+
+
+def test_a_403_of_a_server_that_counts_requests_says_when_it_answers_again(server: Server) -> None:
+    counted = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": f"{time.time() + 1800:.0f}"}
+    server.routes["/model.onnx"] = Page(status=403, headers=counted)
+    with pytest.raises(ConnectorError, match="answers no more requests for now") as caught:
+        download(f"{server.url}/model.onnx")
+    assert re.match(r"try again in 1[78]\d\d s; a token", str(caught.value.hint))
+    server.routes["/model.onnx"] = Page(
+        status=403, headers=counted | {"X-RateLimit-Remaining": "9"}
+    )
+    with pytest.raises(ConnectorError, match="refuses us"):
+        download(f"{server.url}/model.onnx")
+
+
 def test_a_wait_beyond_our_patience_is_told_at_once(server: Server) -> None:
     server.routes["/model.onnx"] = Page(status=429, headers={"Retry-After": "3600"})
     with pytest.raises(ConnectorError, match="429") as caught:
@@ -146,14 +200,14 @@ def test_a_wait_beyond_our_patience_is_told_at_once(server: Server) -> None:
 
 def test_a_claim_of_3_gb_is_refused_by_the_header_alone(server: Server, cache: Path) -> None:
     server.routes["/model.onnx"] = Page(b"little", claim=3 * 10**9)
-    with pytest.raises(ConnectorError, match="says it has 3 GB or more, the limit is 1 GB"):
+    with pytest.raises(ConnectorError, match="says it has 3 GB, the limit is 1 GB"):
         download(f"{server.url}/model.onnx", limits=DownloadLimits(bytes=10**9))
     assert files(cache) == []
 
 
 def test_what_never_says_its_length_is_cut_off_at_the_limit(server: Server, cache: Path) -> None:
     server.routes["/model.onnx"] = Page(BODY, chunked=True)
-    with pytest.raises(ConnectorError, match=r"sends 1.* MB or more, the limit is 1 MB"):
+    with pytest.raises(ConnectorError, match=r"sends at least 1.* MB, the limit is 1 MB"):
         download(f"{server.url}/model.onnx", limits=DownloadLimits(bytes=10**6))
     assert files(cache) == []
     assert download(f"{server.url}/model.onnx", sha256=SHA).read_bytes() == BODY
@@ -180,14 +234,20 @@ def test_a_redirect_loop_ends_after_five(server: Server) -> None:
     assert len(server.requests) == 6
 
 
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://host/x", "gopher://x", "data:,x"])
-def test_a_redirect_to_another_scheme_is_refused(server: Server, target: str) -> None:
+@pytest.mark.parametrize(
+    "target",
+    ["file:///etc/passwd", "ftp://host/x", "gopher://x", "data:,x", "http://[", "http://h:x/",
+     "http://h:99999/"],
+)  # fmt: skip
+def test_a_redirect_to_what_is_no_address_of_http_is_refused(server: Server, target: str) -> None:
     server.routes["/a"] = redirect(target)
     with pytest.raises(ConnectorError, match=r"no http or https address.*redirected from"):
         download(f"{server.url}/a")
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "/etc/passwd", "http://", "ftp://host/x"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "/etc/passwd", "http://", "ftp://host/x", "http://["]
+)
 def test_only_http_is_spoken(url: str) -> None:
     with pytest.raises(ConnectorError, match="no http or https address"):
         download(url)
@@ -228,3 +288,126 @@ def test_the_beginning_of_a_file_is_read_without_the_rest(server: Server, ranges
     else:
         with pytest.raises(ConnectorError, match="cannot be read in parts"):
             read_range(f"{server.url}/model.onnx", 50, 10)
+
+
+@pytest.mark.parametrize("sha256", [None, hashlib.sha256(b"good").hexdigest()])
+@pytest.mark.parametrize("kept", [None, b"evil"])
+def test_not_modified_is_no_answer_to_a_request_without_a_condition(
+    server: Server, kept: bytes | None, sha256: str | None
+) -> None:
+    url = f"{server.url}/model.onnx"
+    if kept is not None:
+        server.routes["/model.onnx"] = Page(kept)  # no ETag
+        download(url)
+    server.routes["/model.onnx"] = Page(status=304)
+    with pytest.raises(ConnectorError, match="304"):
+        download(url, sha256=sha256)
+
+
+def test_a_kept_file_is_measured_against_the_limit_too(server: Server) -> None:
+    url = f"{server.url}/model.onnx"
+    download(url)
+    for sha256 in (None, SHA):
+        with pytest.raises(ConnectorError, match=r"has 2\.1 MB, the limit is 10 B"):
+            download(url, sha256=sha256, limits=DownloadLimits(bytes=10))
+
+
+def test_a_length_that_is_no_number_is_as_good_as_none(server: Server) -> None:
+    server.routes["/model.onnx"] = Page(BODY, claim="\u00b2")
+    assert download(f"{server.url}/model.onnx").read_bytes() == BODY
+    assert read(f"{server.url}/model.onnx") == BODY
+
+
+def test_a_small_answer_that_is_shorter_than_it_says_is_refused(server: Server) -> None:
+    server.routes["/short"] = Page(b"x" * 46, claim=5000)
+    with pytest.raises(ConnectorError, match="46 of 5000 bytes came"):
+        read(f"{server.url}/short")
+    with pytest.raises(ConnectorError, match="46 of 5000 bytes came"):
+        read_range(f"{server.url}/short", 0, 100)
+    assert read_range(f"{server.url}/short", 0, 46) == b"x" * 46
+
+
+def test_secrets_of_an_address_are_kept_nowhere_and_facts_are_for_the_user_alone(
+    server: Server, cache: Path
+) -> None:
+    server.routes["/model.onnx"] = Page(BODY, etag='"1"', times=1, then=Page(BODY, etag='"1"'))
+    url = f"{server.url}/model.onnx?X-Amz-Signature=verysecret"
+    assert download(url) == download(url)
+    assert server.requests[1].headers["if-none-match"] == '"1"'
+    for path in cache.rglob("*"):
+        assert "verysecret" not in path.name
+        assert path.is_dir() or b"verysecret" not in path.read_bytes()
+    (facts,) = cache.rglob("*.json")
+    assert stat.S_IMODE(facts.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://me:verysecret@h/a?b=verysecret", "http://me:verysecret@[/a?b=verysecret#verysecret"],
+)
+def test_an_address_is_shown_without_its_secrets(url: str) -> None:
+    assert "verysecret" not in shown(url)
+    assert shown(url).startswith("http")
+
+
+@contextmanager
+def files_of_at_most(count: int) -> Iterator[None]:
+    """The kernel lets this process write no file of more bytes, as a disk that is full does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_the_disk_does_not_take_is_told_with_the_place(server: Server, cache: Path) -> None:
+    url = f"{server.url}/model.onnx"
+    with files_of_at_most(10**6), pytest.raises(ConnectorError, match=re.escape(str(cache))) as e:
+        download(url)
+    assert "SOMMELIER_CACHE" in str(e.value.hint)
+    kept = download(url)
+    with files_of_at_most(10**6), pytest.raises(ConnectorError, match=re.escape(str(cache))):
+        placed(kept, cache / "models" / "model.onnx")
+    assert list((cache / "models").iterdir()) == []
+
+
+def test_a_cache_that_is_no_folder_is_told(server: Server, cache: Path) -> None:
+    cache.write_bytes(b"a file")
+    with pytest.raises(ConnectorError, match="nothing can be kept") as caught:
+        download(f"{server.url}/model.onnx")
+    assert "SOMMELIER_CACHE" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "no room left in /kept"),
+        (errno.EDQUOT, "no room left in /kept"),
+        (errno.EFBIG, "of /kept holds no file of that size"),
+        (errno.EACCES, "/kept cannot be written to"),
+        (errno.EROFS, "/kept cannot be written to"),
+        (errno.EIO, "nothing can be kept in /kept"),
+    ],
+)
+def test_every_error_of_a_disk_names_the_place_and_the_way_out(number: int, said: str) -> None:
+    error = disk_error(OSError(number, os.strerror(number), "/kept/model.onnx"), Path("/kept"))
+    assert said in error.message
+    assert "SOMMELIER_CACHE" in str(error.hint)
+
+
+def test_threads_may_place_the_same_file_at_once(tmp_path: Path) -> None:
+    kept, target = tmp_path / "kept.onnx", tmp_path / "there" / "model.onnx"
+    kept.write_bytes(BODY)
+    together = threading.Barrier(8)
+
+    def place(_: int) -> Path:
+        together.wait()
+        return placed(kept, target)
+
+    for _ in range(5):
+        target.unlink(missing_ok=True)
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(place, range(8))) == {target}
+    assert list(target.parent.iterdir()) == [target]
+    assert target.read_bytes() == BODY
