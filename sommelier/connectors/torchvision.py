@@ -14,6 +14,7 @@ from typing import TypeGuard
 
 from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
+from sommelier.connectors.dataset_names import dataset_name
 from sommelier.connectors.naming import printable
 from sommelier.connectors.torchvision_weights import Constants, WeightsEntry, entries, parsed
 from sommelier.connectors.wheel import wheel_file, wheels_at
@@ -25,8 +26,6 @@ from sommelier.storage.cache import cache_folder
 MODELS = ("torchvision", "models")  # the package that states the weights
 MAX_SOURCE_BYTES = 4 << 20
 HALF_DIGIT = 0.0005  # a printed 4.089 may be anything from 4.0885 to 4.0895
-DATASETS = {"ImageNet-1K": "imagenet", "Kinetics-400": "kinetics-400"}
-"""torchvision's names of datasets of labelled pictures -> those of timm's tables."""
 
 _TASKS = {
     "detection": "object-detection",
@@ -228,7 +227,7 @@ def _measurements(entry: WeightsEntry, source: str) -> Iterator[Measurement]:
         if metric in _ACCURACIES and 0 <= percent <= 100:
             yield _declared(
                 _ACCURACIES[metric], round(percent / 100, 9), source,
-                dataset=DATASETS.get(dataset, dataset.lower()),
+                dataset=dataset_name(dataset).lower(),
             )  # fmt: skip
 
 
