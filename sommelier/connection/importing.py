@@ -22,6 +22,7 @@ from sommelier.errors import (
     first_line,
 )
 from sommelier.grammar import nodes
+from sommelier.origin_records import Original
 from sommelier.records import Artifact, Measurement, ModelRecord, Rejection
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ ROWS_PER_TRANSACTION = 500  # of declared metadata; a model file has a transacti
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model that was accepted and is to be stored."""
+    """A model that was accepted and is to be stored. original : where it was converted."""
 
     item: Artifact
     inspection: Inspection
+    original: Original | None = None
 
 
 @dataclass(slots=True)
@@ -220,13 +222,23 @@ def _read(
     reason too, so that it does not stop the others; errors of this database are raised."""
     try:
         with _as_onnx(item, cancelled) as ready:
-            return _accepted(db, inspector, ready, copy=copy or ready is not item)
+            found = _accepted(db, inspector, ready, copy=copy or ready is not item)
+        return replace(found, original=_original(item)) if isinstance(found, Found) else found
     except SommelierError:
         raise
     except Exception as error:
         logger.exception("%s from %s cannot be read", item.name, item.source)
         reason = f"unexpected {type(error).__name__}: {first_line(error)}"
         return Rejection(item.source, item.revision or item.name, reason)
+
+
+def _original(item: Artifact) -> Original | None:
+    """What is kept of a conversion, so that the model can be made again as it was."""
+    if item.conversion is None:
+        return None
+    options = {name: value for name, value in item.conversion.options.items() if name != "trust"}
+    path = None if item.path is None else str(item.path.absolute())
+    return Original(item.conversion.format, path, options)
 
 
 @contextmanager
@@ -271,6 +283,8 @@ def _store(db: Connection, waiting: list[Found], summary: ImportSummary) -> None
             measurements += (replace(m, model_id=model_id) for m in inspection.measurements)
             if inspection.profile is not None:
                 catalog.add_profile(replace(inspection.profile, model_id=model_id))
+            if found.original is not None:
+                catalog.save_original(model_id, found.original)
             outcomes[str(added.status)] += 1
         catalog.add_measurements(measurements)
     summary.outcomes += outcomes
@@ -285,7 +299,7 @@ def _with_artifact(db: Connection, found: Found, *, copy: bool) -> Found:
     external = [Path(str(path)) for path in _list(item.declared.get("external_data"))]
     key = db.artifacts.put(item.path, external=external, reference_in_place=not copy)
     record = replace(inspection.record, artifact=key)
-    return Found(item, replace(inspection, record=record))
+    return replace(found, inspection=replace(inspection, record=record))
 
 
 _STATED = ("task", "family", "license", "label_space_id", "preprocessing", "note", "created")

@@ -19,8 +19,8 @@ from sommelier.connectors.options import check, nearest
 from sommelier.connectors.places import Placed
 from sommelier.connectors.registry import connector, connector_names
 from sommelier.errors import BinderError, ConnectorError, SommelierError, first_line
+from sommelier.origin_records import Repository
 from sommelier.records import Artifact, Rejection
-from sommelier.repository_records import Repository
 
 if TYPE_CHECKING:
     from sommelier.connection.connection import Connection

@@ -46,3 +46,5 @@ CASCADE_STAGES = Table(
     Column("accuracy", Double),
     Column("ranking", String, nullable=False),  # JSON
 )
+
+CASCADE_TABLES = (CASCADES, CASCADE_STAGES)

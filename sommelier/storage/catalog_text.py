@@ -11,7 +11,7 @@ import duckdb
 from sommelier.errors import BinderError
 from sommelier.metrics import TEXT_COLUMNS
 from sommelier.records import TextPredicate
-from sommelier.storage.catalog_repositories import RepositoryTable
+from sommelier.storage.catalog_origins import OriginTable
 from sommelier.storage.faults import read_fault
 from sommelier.storage.naming import nearest
 
@@ -63,7 +63,7 @@ class TextMask:
         return found
 
 
-class TextTable(RepositoryTable):
+class TextTable(OriginTable):
     """The part of the catalog that answers WHERE on metadata."""
 
     def text_mask(self, predicate: TextPredicate) -> TextMask:

@@ -59,3 +59,5 @@ SERVED = Table(
     Column("queue_ms", Double),
     Column("measured_at", DateTime, nullable=False),
 )
+
+DEPLOYMENT_TABLES = (DEPLOYMENTS, DEPLOYED_MODELS, SERVED)

@@ -74,3 +74,5 @@ FUSION_TRACE = Table(
     Column("accepted", Boolean),
     Column("reason", String),
 )
+
+FUSION_TABLES = (FUSIONS, FUSION_TASKS, FUSION_TRACE)

@@ -118,11 +118,11 @@ def add_deployments(connection: Connection) -> None:
     METADATA.create_all(connection, tables=DEPLOYMENT_TABLES, checkfirst=True)
 
 
-def add_repositories(connection: Connection) -> None:
-    """10: repositories."""
-    from sommelier.storage.schema import METADATA, REPOSITORIES
+def add_origins(connection: Connection) -> None:
+    """10: repositories, and what converted models were before."""
+    from sommelier.storage.schema import METADATA, ORIGIN_TABLES
 
-    METADATA.create_all(connection, tables=[REPOSITORIES], checkfirst=True)
+    METADATA.create_all(connection, tables=ORIGIN_TABLES, checkfirst=True)
 
 
 MIGRATIONS: tuple[Migration, ...] = (
@@ -135,7 +135,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     add_background_jobs,
     add_cascades,
     add_deployments,
-    add_repositories,
+    add_origins,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -24,16 +24,12 @@ from sqlalchemy import (
     Table,
 )
 
-from sommelier.storage.cascade_schema import CASCADE_STAGES, CASCADES
-from sommelier.storage.deployment_schema import DEPLOYED_MODELS, DEPLOYMENTS, SERVED
-from sommelier.storage.fusion_schema import FUSION_TASKS, FUSION_TRACE, FUSIONS
-from sommelier.storage.repository_schema import REPOSITORIES as REPOSITORIES
+from sommelier.storage.cascade_schema import CASCADE_TABLES as CASCADE_TABLES
+from sommelier.storage.deployment_schema import DEPLOYMENT_TABLES as DEPLOYMENT_TABLES
+from sommelier.storage.fusion_schema import FUSION_TABLES as FUSION_TABLES
+from sommelier.storage.origin_schema import ORIGIN_TABLES as ORIGIN_TABLES
 from sommelier.storage.schema_base import METADATA as METADATA
 from sommelier.storage.schema_base import key
-
-CASCADE_TABLES = (CASCADES, CASCADE_STAGES)
-DEPLOYMENT_TABLES = (DEPLOYMENTS, DEPLOYED_MODELS, SERVED)
-FUSION_TABLES = (FUSIONS, FUSION_TASKS, FUSION_TRACE)
 
 META = Table("meta", METADATA, key("key"), Column("value", String, nullable=False))
 

@@ -1,4 +1,4 @@
-"""What the catalog keeps of repositories: named places where models come from."""
+"""What the catalog keeps of where models come from: named places, and what a model was before."""
 
 from __future__ import annotations
 
@@ -20,3 +20,16 @@ class Repository:
     place: str | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """What a model was before it was converted to ONNX.
+
+    format, options : as records.Conversion, without trust, which is said each time. path : its
+    file, or that of the repository that makes it, where the import found it.
+    """
+
+    format: str
+    path: str | None
+    options: Mapping[str, object] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The table of repositories; schema.py describes the others."""
+"""The tables of repositories and of what models were; schema.py describes the others."""
 
 from __future__ import annotations
 
@@ -15,3 +15,14 @@ REPOSITORIES = Table(
     Column("options", String, nullable=False),  # JSON
     Column("created_at", DateTime, nullable=False),
 )
+
+ORIGINALS = Table(
+    "originals",
+    METADATA,
+    key("model_id"),
+    Column("format", String, nullable=False),
+    Column("path", String),
+    Column("options", String, nullable=False),  # JSON
+)
+
+ORIGIN_TABLES = (REPOSITORIES, ORIGINALS)
