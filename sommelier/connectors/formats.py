@@ -26,6 +26,11 @@ FORMATS: Mapping[str, str] = {
 }
 """Format by suffix."""
 
+TENSORFLOW: Mapping[str, str] = {
+    suffix: format for suffix, format in FORMATS.items() if format in ("keras", "tflite")
+}
+"""Those of TensorFlow whose models are one file; a SavedModel is a folder."""
+
 COMPLETE = frozenset({ONNX, ".pt2", ".keras", ".tflite"})
 """Suffixes of files that are a model by themselves: a search through a folder finds these. Others
 are taken where they are named, alone or by a pattern."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import PurePath
 
 _GENERIC = frozenset({"model", "network", "net", "weights", "saved_model"})
 
 
-def distinct_names(paths: Sequence[PurePath]) -> list[str]:
+def distinct_names(paths: Sequence[PurePath], *, folders: Collection[PurePath] = ()) -> list[str]:
     """A name for each path: its stem, with as many parent folders as make it one of a kind.
 
     A stem that says nothing takes its folder along; one that files of one folder share, as
-    classifier.keras and classifier.tflite do, keeps its suffix.
+    classifier.keras and classifier.tflite do, keeps its suffix. folders : those of the paths that
+    are folders, whose names have no suffix.
 
     >>> distinct_names([PurePath("zoo/resnet20.onnx"), PurePath("zoo/mobilenet/model.onnx")])
     ['resnet20', 'mobilenet/model']
@@ -21,10 +22,13 @@ def distinct_names(paths: Sequence[PurePath]) -> list[str]:
     ['a/net/x', 'b/net/x']
     >>> distinct_names([PurePath("zoo/vgg.keras"), PurePath("zoo/vgg.tflite")])
     ['vgg.keras', 'vgg.tflite']
+    >>> distinct_names([PurePath("zoo/net.v2")], folders=[PurePath("zoo/net.v2")])
+    ['net.v2']
     """
-    depths = [2 if path.stem.lower() in _GENERIC else 1 for path in paths]
-    stems = Counter(path.with_suffix("") for path in dict.fromkeys(paths))
-    bare = [path if stems[path.with_suffix("")] > 1 else path.with_suffix("") for path in paths]
+    stems = {path: path if path in folders else path.with_suffix("") for path in paths}
+    sharing = Counter(stems.values())
+    depths = [2 if stems[path].name.lower() in _GENERIC else 1 for path in paths]
+    bare = [path if sharing[stems[path]] > 1 else stems[path] for path in paths]
     while True:
         names = [_name(path, depth) for path, depth in zip(bare, depths, strict=True)]
         counts = Counter(names)

@@ -6,6 +6,7 @@ signatures are read here, everything else is skipped.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ _DTYPES = {
 }  # fmt: skip
 _VARINT, _BYTES, _FIXED = 0, 2, {1: 8, 5: 4}  # wire types; how many bytes the fixed ones have
 _SHOWN = 100  # characters of a name
+MAX_FIELDS = 200_000  # read on the way to the signatures; of 10 000 tensors it takes as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,95 +69,111 @@ class SavedModelFacts:
         )
 
 
-Field = tuple[int, int | memoryview]
-
-
 def read_facts(folder: Path) -> SavedModelFacts:
-    """What the SavedModel in this folder states. Raises RejectedModelError if it is damaged."""
+    """What the SavedModel in this folder states. Raises RejectedModelError if it is damaged, or has
+    more than MAX_FIELDS fields on the way to its signatures."""
     path = folder / FILE
     try:
         size = path.stat().st_size
         if size > MAX_MODEL_BYTES:
             raise too_large(size, MAX_MODEL_BYTES)
-        return _facts(memoryview(path.read_bytes()))
-    except (OSError, ValueError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            # Graphs are skipped, and so never read from the disk; views of it close it in the end.
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return _facts(_Message(memoryview(content), iter(range(MAX_FIELDS))))
+    except (OSError, ValueError) as error:
         raise RejectedModelError(f"{FILE} is damaged: {error}") from error
 
 
-def _facts(content: memoryview) -> SavedModelFacts:
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """The bytes of a message. left : one item for each field that may still be read of the file."""
+
+    content: memoryview
+    left: Iterator[int]
+
+    def fields(self) -> Iterator[tuple[int, int | memoryview]]:
+        """Number and value of each field. Raises ValueError where the bytes are no message."""
+        at = 0
+        while at < len(self.content):
+            if next(self.left, None) is None:
+                raise ValueError(f"it has more than {MAX_FIELDS} fields")
+            key, at = _varint(self.content, at)
+            wire = key & 7
+            if wire == _VARINT:
+                value, at = _varint(self.content, at)
+                yield key >> 3, value
+                continue
+            if wire == _BYTES:
+                length, at = _varint(self.content, at)
+            elif wire in _FIXED:
+                length = _FIXED[wire]
+            else:
+                raise ValueError(f"field of type {wire} at byte {at}")
+            if at + length > len(self.content):
+                raise ValueError("it ends within a field")
+            yield key >> 3, self.content[at : at + length]
+            at += length
+
+    def numbers(self, field: int) -> list[int]:
+        """Every value of a field that holds numbers."""
+        return [n for key, n in self.fields() if key == field and isinstance(n, int)]
+
+    def messages(self, field: int) -> list[_Message]:
+        """Every value of a field that holds bytes, text or another message."""
+        return [
+            _Message(value, self.left)
+            for key, value in self.fields()
+            if key == field and isinstance(value, memoryview)
+        ]
+
+    def texts(self, field: int) -> list[str]:
+        """The beginning of every value of a field that holds text, in printable characters."""
+        values = [bytes(value.content[: 4 * _SHOWN]) for value in self.messages(field)]
+        return [printable(value.decode("utf-8", "replace"))[:_SHOWN] for value in values]
+
+    def value(self) -> _Message:
+        """What an entry of a map maps to, field 2 of it; an empty message if it has none."""
+        (found,) = self.messages(2) or [_Message(memoryview(b""), self.left)]
+        return found
+
+
+def _facts(content: _Message) -> SavedModelFacts:
     version: str | None = None
     signatures: dict[str, Signature] = {}
-    for graph in _messages(content, 2):  # SavedModel.meta_graphs
-        for info in _messages(graph, 1):  # MetaGraphDef.meta_info_def
-            version = next(map(_text, _messages(info, 5)), version)  # .tensorflow_version
-        for entry in _messages(graph, 5):  # MetaGraphDef.signature_def, a map
+    for graph in content.messages(2):  # SavedModel.meta_graphs
+        for info in graph.messages(1):  # MetaGraphDef.meta_info_def
+            version = next(iter(info.texts(5)), version)  # .tensorflow_version
+        for entry in graph.messages(5):  # MetaGraphDef.signature_def, a map
             signature = _signature(entry)
             if not signature.name.startswith("__"):  # what TensorFlow keeps for itself
                 signatures.setdefault(signature.name, signature)
     return SavedModelFacts(version, tuple(signatures[name] for name in sorted(signatures)))
 
 
-def _signature(entry: memoryview) -> Signature:
-    name = next(map(_text, _messages(entry, 1)), "")
-    (body,) = _messages(entry, 2) or [memoryview(b"")]
-    return Signature(name, _tensors(body, 1), _tensors(body, 2))
+def _signature(entry: _Message) -> Signature:
+    body = entry.value()
+    return Signature(next(iter(entry.texts(1)), ""), _tensors(body, 1), _tensors(body, 2))
 
 
-def _tensors(signature: memoryview, field: int) -> tuple[TensorSpec, ...]:
+def _tensors(signature: _Message, field: int) -> tuple[TensorSpec, ...]:
     """Inputs (field 1) or outputs (field 2) of a SignatureDef, by name."""
     found = []
-    for entry in _messages(signature, field):
-        name = next(map(_text, _messages(entry, 1)), "")
-        (info,) = _messages(entry, 2) or [memoryview(b"")]
-        numbers = [value for key, value in _fields(info) if key == 2 and isinstance(value, int)]
-        shapes = _messages(info, 3)
-        dtype = _DTYPES.get(numbers[-1] if numbers else 0, "unknown")
+    for entry in signature.messages(field):
+        name, info = next(iter(entry.texts(1)), ""), entry.value()
+        dtype = _DTYPES.get((info.numbers(2) or [0])[-1], "unknown")
+        shapes = info.messages(3)
         found.append(TensorSpec(name, dtype, _shape(shapes[-1]) if shapes else None))
     return tuple(sorted(found, key=lambda spec: spec.name))
 
 
-def _shape(shape: memoryview) -> tuple[int | None, ...] | None:
+def _shape(shape: _Message) -> tuple[int | None, ...] | None:
     """Lengths of a TensorShapeProto; None for one that is open, and for a rank that is."""
-    if any(key == 3 and value for key, value in _fields(shape)):  # unknown_rank
+    if any(shape.numbers(3)):  # unknown_rank
         return None
-    sizes = []
-    for dim in _messages(shape, 2):
-        size = next((v for key, v in _fields(dim) if key == 1 and isinstance(v, int)), 0)
-        sizes.append(None if size >= 1 << 63 else size)  # negative numbers in two's complement
-    return tuple(sizes)
-
-
-def _messages(message: memoryview, field: int) -> list[memoryview]:
-    """Every value of a field that holds bytes, text or another message."""
-    return [
-        value for key, value in _fields(message) if key == field and isinstance(value, memoryview)
-    ]
-
-
-def _text(value: memoryview) -> str:
-    return printable(bytes(value[: 4 * _SHOWN]).decode("utf-8", "replace"))[:_SHOWN]
-
-
-def _fields(message: memoryview) -> Iterator[Field]:
-    """Number and value of each field. Raises ValueError where the bytes are no message."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        wire = key & 7
-        if wire == _VARINT:
-            value, at = _varint(message, at)
-            yield key >> 3, value
-            continue
-        if wire == _BYTES:
-            length, at = _varint(message, at)
-        elif wire in _FIXED:
-            length = _FIXED[wire]
-        else:
-            raise ValueError(f"field of type {wire} at byte {at}")
-        if at + length > len(message):
-            raise ValueError("it ends within a field")
-        yield key >> 3, message[at : at + length]
-        at += length
+    sizes = [next(iter(dim.numbers(1)), 0) for dim in shape.messages(2)]
+    # Negative numbers, of axes that are open, are in two's complement.
+    return tuple(None if size >= 1 << 63 else size for size in sizes)
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from sommelier.connectors.saved_model import read_facts
+from sommelier.connectors.saved_model import MAX_FIELDS, read_facts
 from sommelier.errors import RejectedModelError
 from sommelier.records import TensorSpec
 from tests.connectors.saved_models import FLOAT, classifier, field, saved_model, varint
@@ -89,6 +90,30 @@ def test_every_cut_of_a_file_is_read_or_refused_but_never_fails(tmp_path: Path) 
 def test_bytes_that_are_no_message_are_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(RejectedModelError, match="damaged"):
         read_facts(written(tmp_path, content))
+
+
+def test_a_graph_of_any_size_is_skipped_but_never_read(tmp_path: Path) -> None:
+    """1 GB of weights within the graph: a file with a hole, which reading would fill."""
+    graph, rest = 10**9, field(5, field(1, "f") + field(2, field(1, field(1, "x"))))
+    before = varint(2 << 3 | 2) + varint(graph + len(rest) + 6) + varint(2 << 3 | 2) + varint(graph)
+    with (tmp_path / "saved_model.pb").open("wb") as file:
+        file.write(before)
+        file.seek(len(before) + graph)
+        file.write(rest)
+    tracemalloc.start()
+    try:
+        facts = read_facts(tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [str(signature) for signature in facts.signatures] == ["f(x:unknown[?]) -> "]
+    assert peak < 10**6
+
+
+def test_more_fields_than_a_model_can_have_are_refused(tmp_path: Path) -> None:
+    written(tmp_path, varint(1 << 3) + varint(1) + (varint(3 << 3) + varint(1)) * MAX_FIELDS)
+    with pytest.raises(RejectedModelError, match="more than 200000 fields"):
+        read_facts(tmp_path)
 
 
 def test_names_are_shown_in_printable_characters(tmp_path: Path) -> None:
