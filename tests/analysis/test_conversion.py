@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from sommelier.analysis.conversion import CONVERTERS, converted
 from sommelier.analysis.conversion.comparing import TOLERANCE, Feed, largest_difference
@@ -26,29 +28,31 @@ def model(tmp_path: Path) -> Path:
 
 
 def _product(feed: Feed) -> NDArray[np.floating]:
-    return np.asarray(feed["x"], np.float64) @ MATRIX.astype(np.float64)
+    return np.asarray(feed["x"] @ MATRIX, np.float32)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5 * TOLERANCE])
-def test_the_largest_difference_is_relative_to_the_largest_element(
+def test_the_largest_difference_is_relative_to_an_element_and_its_outputs_scale(
     model: Path, share: float
 ) -> None:
     def original(feed: Feed) -> list[NDArray[np.floating]]:
         truth = _product(feed)
-        truth[0, 0] += share * np.abs(truth).max()
+        truth[0, 0] += share * (abs(truth[0, 0]) + np.abs(truth).max() / 10)
         return [truth]
 
     found = largest_difference(model, original, [FEED])
-    assert found == pytest.approx(share, abs=2e-7)
+    assert found == pytest.approx(share, abs=1e-6)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda truth: [truth * (1 + 3 * TOLERANCE)], r"differs .* by 0\.0003 of its largest"),
+        (lambda truth: [truth * np.float32(1 + 3 * TOLERANCE)], r"differs .* by 0\.0002\d: it has"),
         (lambda truth: [truth[:, :2]], r"is \(2, 3\), but the original's is \(2, 2\)"),
         (lambda truth: [truth, truth], "1 outputs instead of 2"),
-        (lambda truth: [np.where(truth > 0, np.nan, truth)], "finite elsewhere"),
+        (lambda truth: [np.where(truth > 0, np.float32(np.nan), truth)], "finite elsewhere"),
+        (lambda truth: [truth.astype(np.float64)], "is float32, but the original's is float64"),
+        (lambda truth: [truth.astype(np.int32)], "is float32, but the original's is int32"),
     ],
 )
 def test_another_answer_is_refused_with_the_figures(
@@ -59,16 +63,76 @@ def test_another_answer_is_refused_with_the_figures(
         largest_difference(model, lambda feed: change(_product(feed)), [FEED])
 
 
+F32, MOST = np.float32, np.finfo(np.float32).max
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (np.array([-MOST, 9, 9], F32), np.array([-MOST, 1, -1], F32)),
+        (np.array([-MOST, -MOST, 9], F32), np.array([-MOST, -MOST, 1], F32)),
+        (np.array([-1e4, 9.01, 9, 8], F32), np.array([-1e4, 9, 9, 8], F32)),
+        (np.array([640, 0.55], F32), np.array([640, 0.50], F32)),
+        (np.array([40000, 3, 7]), np.array([40000, 6, 4])),
+        (np.array([True, False]), np.array([True, True])),
+        (np.array([1, 3], F32), np.array([1 + 1j, 3], np.complex64)),
+        (np.array(["cat", "dog"], object), np.array(["cat", "cow"], object)),
+        (np.array([np.inf, 1], F32), np.array([-np.inf, 1], F32)),
+        (np.array([np.inf, 1], F32), np.array([np.nan, 1], F32)),
+        (np.array([np.nan, np.nan], F32), np.array([np.nan, np.nan], F32)),
+        (np.array([1.0, 3.0], np.float16), np.array([1.0, 3.1], np.float16)),
+    ],
+)
+def test_numbers_that_differ_are_told_apart_whatever_lies_beside_them(
+    tmp_path: Path, ours: NDArray[np.generic], theirs: NDArray[np.generic]
+) -> None:
+    model, feed = _identity(tmp_path, ours), {"x": ours}
+    with pytest.raises(RejectedModelError):
+        largest_difference(model, lambda _: [theirs], [feed])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (np.array([-MOST, 9, 1e-6], F32), np.array([-MOST, 9.00001, 2e-6], F32)),
+        (np.array([np.inf, -np.inf, np.nan, 1], F32), np.array([np.inf, -np.inf, np.nan, 1], F32)),
+        (np.array([3e5, -2e5, 10.0], F32), np.array([3e5, -2e5, 9.5], F32)),
+        (np.array([2e9, 3e9], F32), np.array([2.00001e9, 3e9], F32)),
+        (np.array(["cat", "dog"], object), np.array([b"cat", b"dog"], object)),
+        (np.array([1.0, 3.0], np.float16), np.array([1.0, 3.01], np.float16)),
+        (np.zeros((0, 3), F32), np.zeros((0, 3), F32)),
+    ],
+)
+def test_what_floats_lose_in_another_order_is_no_difference(
+    tmp_path: Path, ours: NDArray[np.generic], theirs: NDArray[np.generic]
+) -> None:
+    model, feed = _identity(tmp_path, ours), {"x": ours}
+    assert largest_difference(model, lambda _: [theirs], [feed]) < 0.01
+
+
+def _identity(folder: Path, array: NDArray[np.generic]) -> Path:
+    """A model that answers what it is given, of the array's type and shape."""
+    text = array.dtype == object
+    kind = TensorProto.STRING if text else helper.np_dtype_to_tensor_dtype(array.dtype)
+    x, y = (helper.make_tensor_value_info(name, kind, array.shape) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    path = folder / "identity.onnx"
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path
+    )
+    return path
+
+
 def test_an_input_that_the_converted_model_fails_on_is_named(model: Path) -> None:
     wide = {"x": np.zeros((2, 5), np.float32)}
     with pytest.raises(RejectedModelError, match=r"fails on x \[2, 5\]"):
         largest_difference(model, lambda feed: [np.zeros((2, 3))], [wide])
 
 
-def test_not_a_number_in_the_same_places_is_no_difference(tmp_path: Path) -> None:
+def test_an_output_that_is_not_a_number_anywhere_shows_nothing(tmp_path: Path) -> None:
     model = nan_model(tmp_path / "nan.onnx")
-    found = largest_difference(model, lambda feed: [np.full((2, 3), np.nan)], [FEED])
-    assert found == 0.0
+    with pytest.raises(RejectedModelError, match="nothing to compare"):
+        largest_difference(model, lambda feed: [np.full((2, 3), np.nan, np.float32)], [FEED])
 
 
 def test_what_a_converter_leaves_outside_its_folder_is_not_taken(tmp_path: Path) -> None:

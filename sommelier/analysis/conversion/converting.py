@@ -30,7 +30,7 @@ def converted(
     except SommelierError as error:
         return Rejection(artifact.source, artifact.revision or artifact.name, _reason(error))
     words = CONVERTERS[artifact.conversion.format].words
-    said = (str(artifact.declared.get("note") or ""), _origin(words, made), made.note or "")
+    said = (str(artifact.declared.get("note") or ""), made.described(words))
     declared = {
         "producer": made.producer,
         **artifact.declared,
@@ -70,13 +70,6 @@ def files_beside(path: Path, folder: Path) -> list[Path]:
     if astray or not path.is_file():
         raise RejectedModelError("its converter left no file in the folder it was given")
     return [file for file in files if file.resolve() != path.resolve()]
-
-
-def _origin(words: str, made: ConvertedModel) -> str:
-    return (
-        f"converted from {words}; on {made.samples} random inputs its answers differ from the "
-        f"original's by at most {made.difference:.2g} of an output's largest element"
-    )
 
 
 def _reason(error: SommelierError) -> str:

@@ -25,7 +25,7 @@ class ConvertedModel:
     """An ONNX file that was found to answer as the original does.
 
     path : in the request's folder. producer : what wrote it, 'torch 2.13.0'. difference : largest
-    one of an output element, relative to the largest element of that output, over `samples`
+    one of an output element, relative to it and its output's scale (comparing.py), over `samples`
     seeded random inputs. note : what a reader of the record should know besides.
     """
 
@@ -34,3 +34,11 @@ class ConvertedModel:
     difference: float
     samples: int
     note: str | None = None
+
+    def described(self, words: str) -> str:
+        """What is said in a record's note of where the file is from. words : the original."""
+        said = (
+            f"converted from {words}; on {self.samples} random inputs its answers differ from the "
+            f"original's by at most {self.difference:.2g} (relative)"
+        )
+        return f"{said}; {self.note}" if self.note else said
