@@ -1,14 +1,14 @@
 """Unpacks archives that anyone may have written: nothing leaves the folder, nothing grows large.
 
 Zip and tar (also .gz, .bz2, .xz) alike: members must be plain files and folders at relative paths
-without '..'. Links, devices and what claims or turns out to be larger than the limits are refused,
-and then nothing of the archive is kept.
+without '..'. Links (unless they are left out), devices and what claims or turns out to be larger
+than the limits are refused, and then nothing of the archive is kept.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import stat
 import tarfile
 import tempfile
@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Self
+from typing import IO, Any, cast
 
+from sommelier.connectors.downloads import disk_error
 from sommelier.errors import RejectedModelError, first_line
 from sommelier.units import Dimension, format_value
 
@@ -37,14 +38,14 @@ UNREADABLE = (
     ValueError,
 )
 _CHUNK = 1 << 20
-_DESCRIPTIONS = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
-_DESCRIPTION_BYTES = 1 << 20
+_HEADER_BYTES = 1 << 20  # of one member of a tar, with all that describes it
+_HEADERS_BYTES = MAX_MEMBERS * 3072  # of all: a header, and twice as much of what describes it
+_DISK = frozenset(
+    {
+        errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE,
+        errno.ENOSPC, errno.EPERM, errno.EROFS,
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +59,43 @@ class ArchiveLimits:
 DEFAULT_LIMITS = ArchiveLimits()
 
 
-class _BoundedHeader(tarfile.TarInfo):
-    """A tar header; one that only describes the next, and is read into memory, must be small."""
+class _Bounded:
+    """The bytes of a tar, of which headers may take so many: tarfile reads them into memory."""
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        header = super().frombuf(buf, encoding, errors)
-        if header.type in _DESCRIPTIONS and header.size > _DESCRIPTION_BYTES:
-            raise RejectedModelError(f"the archive has a header of {header.size} bytes")
-        return header
+    def __init__(self, content: IO[bytes]) -> None:
+        self.content = content
+        self.read_so_far = 0
+        self.limit: int | None = None  # of read_so_far, while a header is being read
+
+    def read(self, count: int) -> bytes:
+        if self.limit is None:
+            return self.content.read(count)
+        chunk = self.content.read(min(count, self.limit - self.read_so_far + 1))
+        self.read_so_far += len(chunk)
+        if self.read_so_far > self.limit:
+            raise RejectedModelError("the archive has headers that are too large")
+        return chunk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.content, name)
+
+
+class _BoundedTar(tarfile.TarFile):
+    """A tar that is read member by member, none of which is kept."""
+
+    members: list[tarfile.TarInfo]  # typeshed does not have it
+
+    def next(self) -> tarfile.TarInfo | None:
+        if not isinstance(self.fileobj, _Bounded):
+            self.fileobj = _Bounded(cast(IO[bytes], self.fileobj))
+        content = self.fileobj
+        content.limit = min(content.read_so_far + _HEADER_BYTES, _HEADERS_BYTES)
+        try:
+            return super().next()
+        finally:
+            content.limit = None
+            self.members = []
+            self.pax_headers = {}  # those of all members to come: they would pile up
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,25 +107,33 @@ class _Entry:
     source: IO[bytes] | None = None
 
 
-def unpacked(archive: Path, into: Path, *, limits: ArchiveLimits = DEFAULT_LIMITS) -> Path:
-    """The folder `into`, which holds exactly the files of the archive; it must not exist before.
+def unpacked(
+    archive: Path,
+    into: Path,
+    *,
+    limits: ArchiveLimits = DEFAULT_LIMITS,
+    skip_links: bool = False,
+) -> Path:
+    """The folder `into`, which holds exactly the files of the archive.
 
-    It appears whole or not at all. File modes and times are not taken over. Raises
-    RejectedModelError if the archive is damaged, unsafe or larger than the limits.
+    It appears whole or not at all. What is there already, perhaps since another process made it
+    meanwhile, is taken as it is: `into` is to be named by the content. File modes and times are not
+    taken over. skip_links : leaves links out instead of refusing the archive.
+    Raises RejectedModelError if the archive is damaged, unsafe or larger than the limits, and
+    ConnectorError if the disk does not take it.
     """
-    if into.exists():
-        raise RejectedModelError(f"not unpacked: {into} exists already")
-    into.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".part-", dir=into.parent))
-    try:
-        _unpack(archive, folder, limits)
-        folder.chmod(0o755)
-        os.rename(folder, into)  # noqa: PTH104  (refuses a folder that was made meanwhile)
+    if into.is_dir():
         return into
-    except UNREADABLE as error:
-        raise RejectedModelError(f"'{archive.name}' is damaged: {first_line(error)}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        into.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=into.parent) as part:
+            folder = Path(part, "all")
+            folder.mkdir()
+            _fill(folder, archive, limits, skip_links)
+            _move(folder, into)
+        return into
+    except OSError as error:
+        raise disk_error(error, into.parent) from error
 
 
 def check_member(name: str) -> PurePosixPath:
@@ -115,7 +152,7 @@ def check_member(name: str) -> PurePosixPath:
 def check_zip_member(info: zipfile.ZipInfo, limit: int, *, name: str | None = None) -> None:
     """Raises RejectedModelError for a link, an encrypted member, a bomb, or more than `limit`."""
     shown = repr((info.filename if name is None else name)[:100])
-    if stat.S_ISLNK(info.external_attr >> 16):
+    if _is_link(info):
         raise RejectedModelError(f"{shown} is a link")
     if info.flag_bits & 1:
         raise RejectedModelError(f"{shown} is encrypted")
@@ -126,38 +163,60 @@ def check_zip_member(info: zipfile.ZipInfo, limit: int, *, name: str | None = No
         raise RejectedModelError(f"{shown} would unpack to {times} times its size")
 
 
-def _unpack(archive: Path, folder: Path, limits: ArchiveLimits) -> None:
+def _fill(folder: Path, archive: Path, limits: ArchiveLimits, skip_links: bool) -> None:
+    """Unpacks into a folder. Raises OSError only where the disk is at fault."""
+    try:
+        with ExitStack() as stack:
+            _copy_all(_entries(archive, limits, skip_links, stack), folder, limits)
+    except UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            raise
+        raise RejectedModelError(f"'{archive.name}' is damaged: {first_line(error)}") from error
+
+
+def _move(folder: Path, into: Path) -> None:
+    try:
+        os.rename(folder, into)  # noqa: PTH104  (refuses a folder with files in it)
+    except OSError:
+        if not into.is_dir():
+            raise
+
+
+def _copy_all(entries: Iterator[_Entry], folder: Path, limits: ArchiveLimits) -> None:
     left = limits.bytes
     seen: set[PurePosixPath] = set()
-    with ExitStack() as stack:
-        for count, entry in enumerate(_entries(archive, limits, stack)):
-            if count == limits.entries:
-                raise RejectedModelError(f"the archive has more than {limits.entries} entries")
-            if entry.source is None:
-                (folder / entry.path).mkdir(parents=True, exist_ok=True)
-                continue
-            if entry.path in seen:
-                raise RejectedModelError(f"the archive has '{entry.path}' twice")
-            seen.add(entry.path)
-            if entry.size > left:
-                raise _too_large("the archive", limits.bytes)
-            with entry.source:
-                left -= _copied(entry.source, folder / entry.path, left, limits.bytes)
+    for count, entry in enumerate(entries):
+        if count == limits.entries:
+            raise RejectedModelError(f"the archive has more than {limits.entries} entries")
+        if entry.source is None:
+            (folder / entry.path).mkdir(parents=True, exist_ok=True)
+            continue
+        if entry.path in seen:
+            raise RejectedModelError(f"the archive has '{entry.path}' twice")
+        seen.add(entry.path)
+        if entry.size > left:
+            raise _too_large("the archive", limits.bytes)
+        with entry.source:
+            left -= _copied(entry.source, folder / entry.path, left, limits.bytes)
 
 
-def _entries(archive: Path, limits: ArchiveLimits, stack: ExitStack) -> Iterator[_Entry]:
+def _entries(
+    archive: Path, limits: ArchiveLimits, skip_links: bool, stack: ExitStack
+) -> Iterator[_Entry]:
     if zipfile.is_zipfile(archive):
         opened = stack.enter_context(zipfile.ZipFile(archive))
         if len(opened.infolist()) > limits.entries:
             raise RejectedModelError(f"the archive has more than {limits.entries} entries")
-        return _zip_entries(opened, limits)
-    return _tar_entries(
-        stack.enter_context(tarfile.open(archive, "r:*", tarinfo=_BoundedHeader)), limits
-    )
+        return _zip_entries(opened, limits, skip_links)
+    return _tar_entries(stack.enter_context(_BoundedTar.open(archive)), limits, skip_links)
 
 
-def _zip_entries(archive: zipfile.ZipFile, limits: ArchiveLimits) -> Iterator[_Entry]:
+def _zip_entries(
+    archive: zipfile.ZipFile, limits: ArchiveLimits, skip_links: bool
+) -> Iterator[_Entry]:
     for info in archive.infolist():
+        if skip_links and _is_link(info):
+            continue
         path = check_member(info.filename)
         check_zip_member(info, limits.bytes)
         if info.is_dir():
@@ -166,15 +225,24 @@ def _zip_entries(archive: zipfile.ZipFile, limits: ArchiveLimits) -> Iterator[_E
             yield _Entry(path, info.file_size, archive.open(info))
 
 
-def _tar_entries(archive: tarfile.TarFile, limits: ArchiveLimits) -> Iterator[_Entry]:
-    for info in archive:
+def _is_link(info: zipfile.ZipInfo) -> bool:
+    return stat.S_ISLNK(info.external_attr >> 16)
+
+
+def _tar_entries(
+    archive: tarfile.TarFile, limits: ArchiveLimits, skip_links: bool
+) -> Iterator[_Entry]:
+    while (info := archive.next()) is not None:
+        link = info.islnk() or info.issym()
+        if skip_links and link:
+            continue
         path = check_member(info.name)
         if info.isdir():
             yield _Entry(path)
             continue
         source = archive.extractfile(info) if info.isreg() else None
         if source is None or info.issparse():
-            kind = "a link" if info.islnk() or info.issym() else "no plain file"
+            kind = "a link" if link else "no plain file"
             raise RejectedModelError(f"{info.name[:100]!r} is {kind}")
         yield _Entry(path, info.size, source)
     _read_to_end(archive, limits.bytes)
