@@ -70,6 +70,7 @@ def _model(reference: nodes.ModelRef, session: Session) -> Facts:
         ("tags", ", ".join(record.tags) or None),
         ("aliases", ", ".join(record.aliases) or None),
         ("format", record.format or "none: metadata only"),
+        ("converted from", _original(record.id, session)),
         ("inputs", ", ".join(map(str, record.inputs)) or None),
         ("outputs", ", ".join(map(str, record.outputs)) or None),
         ("output kind", _kind(record.output_kind.value, record.output_kind_inferred)),
@@ -243,6 +244,13 @@ def _device(reference: nodes.ModelRef, session: Session) -> Facts:
     for name, value, dimension, per in numbers:
         facts.append((name, None if value is None else format_value(value, dimension) + per))
     return [*facts, ("note", device.note)]
+
+
+def _original(model_id: str, session: Session) -> str | None:
+    found = session.catalog.original(model_id)
+    if found is None:
+        return None
+    return found.format if found.path is None else f"{found.format} {found.path}"
 
 
 def _repository(reference: nodes.ModelRef, session: Session) -> Facts:
