@@ -6,18 +6,28 @@ import json
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 
+from sommelier.connectors import saved_model
+from sommelier.connectors.formats import ONNX, TENSORFLOW
 from sommelier.connectors.naming import printable
+from sommelier.connectors.web import without_secrets
 from sommelier.errors import ConnectorError, MissingDependencyError, RejectedModelError
 from sommelier.units import Dimension, format_value
 
 SECONDS = 3600.0  # of one download
+MODELS = "SavedModel, Keras, TFLite or ONNX file"
 _HINTS = {
     "refused": "KAGGLE_API_TOKEN names you; some models want their terms accepted on their page",
     "busy": "try again later",
 }
+
+
+def is_taken(file: PurePath) -> bool:
+    """Whether a file of Kaggle is, or belongs to, one of MODELS."""
+    suffix = file.suffix.lower()
+    return file.name == saved_model.FILE or suffix == ONNX or suffix in TENSORFLOW
 
 
 def fetched(handle: str, max_size: int) -> Path:
@@ -45,8 +55,8 @@ def fetched(handle: str, max_size: int) -> Path:
 
 def _answer(handle: str, max_size: int, file: Path) -> dict[str, str]:
     """What kaggle_download wrote. Raises ConnectorError if it wrote nothing."""
-    command = [sys.executable, "-m", "sommelier.connectors.kaggle_download", handle]
-    try:
+    command = [sys.executable, "-P", "-m", "sommelier.connectors.kaggle_download", handle]
+    try:  # -P: a kagglehub.py in the folder we are in is not the user's kagglehub
         done = subprocess.run(
             [*command, str(max_size), str(file)],
             stdin=subprocess.DEVNULL,
@@ -61,7 +71,8 @@ def _answer(handle: str, max_size: int, file: Path) -> dict[str, str]:
             f"Kaggle did not give '{handle}' within {limit}", hint="run it again: it goes on"
         ) from error
     if done.returncode or not file.is_file():
-        said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ConnectorError(f"kagglehub fails on '{handle}': {printable(said[:300])}")
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        said = printable(without_secrets(last)[:300])
+        raise ConnectorError(f"kagglehub fails on '{handle}': {said}")
     answer: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
     return answer

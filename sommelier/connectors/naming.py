@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import PurePath
 
 _GENERIC = frozenset({"model", "network", "net", "weights", "saved_model"})
@@ -39,6 +39,16 @@ def distinct_names(paths: Sequence[PurePath], *, folders: Collection[PurePath] =
         if deeper == depths:
             return names
         depths = deeper
+
+
+def kinds_of(files: Iterable[PurePath]) -> str:
+    """How many files of which kind there are, to say what is there instead of models.
+
+    >>> kinds_of([PurePath("a.json"), PurePath("b.json"), PurePath("LICENSE")])
+    '2 .json, 1 LICENSE'
+    """
+    kinds = Counter(file.suffix or file.name for file in files)
+    return printable(", ".join(f"{n} {kind}" for kind, n in kinds.most_common(5))) or "nothing"
 
 
 def printable(text: str) -> str:

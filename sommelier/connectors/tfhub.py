@@ -7,22 +7,24 @@ import converts them to ONNX in an environment of TensorFlow's own (analysis.con
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sommelier.connectors import kaggle
 from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
 from sommelier.connectors.cards import Card, load_card
-from sommelier.connectors.naming import distinct_names, printable
+from sommelier.connectors.formats import ONNX, TENSORFLOW
+from sommelier.connectors.naming import distinct_names, kinds_of, printable
+from sommelier.connectors.refusals import reason
 from sommelier.connectors.saved_model import DEFAULTS, FILE, SavedModelFacts, Signature, read_facts
 from sommelier.connectors.tfhub_handles import ENDPOINT, Handle, fetched, parsed
+from sommelier.connectors.web import shown
 from sommelier.errors import ConnectorError, RejectedModelError, SommelierError
 from sommelier.records import Artifact, Conversion, Rejection
-from sommelier.storage.external_data import too_large
+from sommelier.storage.external_data import external_files, too_large
 
-FORMATS = {".keras": "keras", ".h5": "keras", ".hdf5": "keras", ".tflite": "tflite"}
 _DESCRIPTOR = ".descriptor.txt"  # beside each folder of tensorflow_hub's cache
 
 
@@ -37,11 +39,13 @@ class _Found:
     homepage: str | None = None
 
     @property
-    def format(self) -> str:
-        """A SavedModel's folder, a file by its suffix, or what a hub gives as TFLite."""
+    def format(self) -> str | None:
+        """A SavedModel's folder, a file by its suffix, or what a hub gives as TFLite; None for
+        ONNX."""
         if self.path.is_dir():
             return "savedmodel"
-        return FORMATS.get(self.path.suffix.lower(), "tflite")
+        suffix = self.path.suffix.lower()
+        return None if suffix == ONNX else TENSORFLOW.get(suffix, "tflite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +138,13 @@ class TfHubConnector:
             try:
                 found = _models(handle, wishes.max_size)
             except SommelierError as error:  # one dead link does not stop an import
-                yield Rejection(self.name, printable(handle.text), _reason(error))
+                yield Rejection(self.name, printable(handle.text), reason(error))
                 continue
             for model in found:
                 try:
                     yield self._artifact(model, wishes)
                 except RejectedModelError as error:
-                    yield Rejection(self.name, model.revision, _reason(error))
+                    yield Rejection(self.name, model.revision, reason(error))
         if progress:
             progress("", len(wishes.handles), len(wishes.handles))
 
@@ -163,7 +167,10 @@ class TfHubConnector:
             said = wishes.card.facts((name, model.path.stem, model.path.name))
             notes = (*filter(None, [declared.get("note")]), *said.problems)
             declared |= {**said.declared, **({"note": "; ".join(map(str, notes))} if notes else {})}
-        conversion = Conversion(model.format, options)
+        conversion = Conversion(model.format, options) if model.format else None
+        if model.format is None:
+            beside = external_files(model.path, max_size=wishes.max_size)
+            declared |= {"external_data": [str(file) for file in beside]} if beside else {}
         return Artifact(
             name, model.version, self.name, revision, model.path, declared, conversion=conversion
         )
@@ -172,19 +179,22 @@ class TfHubConnector:
 def _models(handle: Handle, max_size: int) -> list[_Found]:
     """What a handle names, fetched. Raises RejectedModelError if that holds no model."""
     root = fetched(handle, max_size)
-    paths = [root] if root.is_file() else sorted(_walk(root))
+    paths = [root] if root.is_file() else sorted(_walk(root, onnx=handle.kind == "kaggle"))
     if handle.kind == "folder" and root.name == FILE:
         paths = [root.parent]
-    elif handle.kind == "folder" and root.is_file() and root.suffix.lower() not in FORMATS:
+    elif handle.kind == "folder" and root.is_file() and root.suffix.lower() not in TENSORFLOW:
         raise RejectedModelError("no SavedModel, Keras or TFLite file")
     if not paths:
-        raise RejectedModelError(f"holds no SavedModel, Keras or TFLite file ({_contents(root)})")
+        wanted = kaggle.MODELS if handle.kind == "kaggle" else "SavedModel, Keras or TFLite file"
+        held = kinds_of(file for file in root.rglob("*") if file.is_file())
+        raise RejectedModelError(f"holds no {wanted} (it has {held})")
+    names = distinct_names(paths, folders={path for path in paths if path.is_dir()})
     if handle.kind == "folder":
-        return [_local(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+        return [_local(path, name) for path, name in zip(paths, names, strict=True)]
     homepage = (
         handle.text if handle.kind == "hub" else f"https://www.kaggle.com/models/{handle.text}"
     )
-    within = [""] if len(paths) == 1 else [f"/{name}" for name in _names(paths)]
+    within = [""] if len(paths) == 1 else [f"/{name}" for name in names]
     return [
         _Found(handle.name + part, handle.version, printable(handle.text + part), path, homepage)
         for path, part in zip(paths, within, strict=True)
@@ -194,31 +204,27 @@ def _models(handle: Handle, max_size: int) -> list[_Found]:
 def _local(path: Path, name: str) -> _Found:
     """A model in a folder; one in tensorflow_hub's cache is named by the handle beside it."""
     descriptor = path.with_name(path.name + _DESCRIPTOR)
-    if descriptor.is_file():
+    try:
         with descriptor.open(encoding="utf-8", errors="replace") as file:
             address = file.readline(2000).partition("Module: ")[2].partition(",")[0].strip()
-        if "://" in address:
-            handle = parsed(address, ENDPOINT)
-            return _Found(handle.name, handle.version, printable(address), path, address)
-    return _Found(name, None, printable(str(path)), path)
+        handle = parsed(address, ENDPOINT) if "://" in address else None
+    except (OSError, ConnectorError):  # no descriptor, or of a place without handles, as gs://
+        handle = None
+    if handle is None:
+        return _Found(name, None, printable(str(path)), path)
+    return _Found(handle.name, handle.version, shown(address), path, shown(address))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, *, onnx: bool) -> Iterator[Path]:
     """SavedModel folders and files of our formats below a folder; links are not followed into."""
+    suffixes = {*TENSORFLOW, ONNX} if onnx else TENSORFLOW.keys()
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if FILE in files:
             folders.clear()  # its assets are its own
             yield Path(parent)
             continue
-        yield from (Path(parent, f) for f in files if Path(f).suffix.lower() in FORMATS)
-
-
-def _names(paths: list[Path]) -> list[str]:
-    """Names of their own: a stem that two share, as classifier.keras and .h5, keeps its suffix."""
-    stems = Counter(path.with_suffix("") for path in paths)
-    shared = {path for path in paths if stems[path.with_suffix("")] > 1 or path.is_dir()}
-    return distinct_names([p.with_name(f"{p.name}.x") if p in shared else p for p in paths])
+        yield from (Path(parent, f) for f in files if Path(f).suffix.lower() in suffixes)
 
 
 def _listings(found: _Found) -> Iterator[Listing]:
@@ -257,12 +263,3 @@ def _size(path: Path) -> int:
     """Bytes of a file, or of all files of a folder."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)
-
-
-def _contents(root: Path) -> str:
-    kinds = Counter(file.suffix or file.name for file in root.rglob("*") if file.is_file())
-    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5)) or "it is empty"
-
-
-def _reason(error: SommelierError) -> str:
-    return error.message if error.hint is None else f"{error.message} ({error.hint})"

@@ -11,14 +11,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from sommelier.connectors import kaggle
 from sommelier.connectors.archives import ArchiveLimits, unpacked
-from sommelier.connectors.downloads import DownloadLimits, download
-from sommelier.connectors.web import NothingThereError
+from sommelier.connectors.downloads import DownloadLimits, disk_error, download
+from sommelier.connectors.formats import TENSORFLOW
+from sommelier.connectors.web import NothingThereError, parts_of, shown
 from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.storage.cache import cache_folder
 
@@ -33,7 +34,7 @@ FRAMEWORKS = frozenset(
 """Third word of a Kaggle handle, in any case; that is how it differs from one of TF-Hub."""
 _WEB_PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 _TFLITE = b"TFL3"  # at byte 4
-FILES = (".keras", ".h5", ".hdf5", ".tflite")  # models that are one file
+FILES = tuple(TENSORFLOW)
 _PACKED = (".tar.gz", ".tgz", ".tar", ".zip")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -41,12 +42,14 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 @dataclass(frozen=True, slots=True)
 class Handle:
     """What a location names. kind : 'folder', 'hub' or 'kaggle'; text : the path, address or handle
-    in full. name, version : of its models, '' and None for a folder."""
+    for people and the catalog. name, version : of its models, '' and None for a folder. url : of a
+    hub's, with its query and user, which may be secrets."""
 
     kind: str
     text: str
     name: str = ""
     version: str | None = None
+    url: str = field(default="", repr=False)
 
 
 def parsed(location: str, endpoint: str) -> Handle:
@@ -58,7 +61,7 @@ def parsed(location: str, endpoint: str) -> Handle:
         return Handle("folder", str(path))
     words = location.split("/")
     plain = len(words) > 1 and all(map(_WORD.fullmatch, words))
-    if not plain or path.suffix in (*FILES, ".pb"):
+    if not plain or path.suffix.lower() in (*FILES, ".pb"):
         raise ConnectorError(
             f"there is no '{location}' (in {Path.cwd()})",
             hint="a handle reads 'google/imagenet/mobilenet_v2_100_224/classification/5'",
@@ -78,26 +81,28 @@ def fetched(handle: Handle, max_size: int) -> Path:
         return Path(handle.text)
     if handle.kind == "kaggle":
         return kaggle.fetched(handle.text, max_size)
-    return _in_hub_cache(handle.text) or _from_hub(handle, max_size)
+    return _in_hub_cache(handle.url) or _from_hub(handle, max_size)
 
 
 def _address(url: str) -> Handle:
-    parts = urlsplit(url)
+    parts = parts_of(url)
     words = [word for word in parts.path.split("/") if word]
     if parts.scheme not in ("http", "https") or not parts.netloc or not words:
-        raise ConnectorError(f"'{url}' is no address of a model", hint="https://tfhub.dev/a/b/1")
+        raise ConnectorError(
+            f"'{shown(url)}' is no address of a model", hint="https://tfhub.dev/a/b/1"
+        )
     if parts.netloc in ("kaggle.com", "www.kaggle.com") and words[0] == "models":
         page = [w for w in words[1:] if w not in ("frameworks", "variations", "versions")]
         if len(page) not in (4, 5):
             raise ConnectorError(
-                f"'{url}' does not say which variation of the model",
+                f"'{shown(url)}' does not say which variation of the model",
                 hint="https://www.kaggle.com/models/OWNER/MODEL/FRAMEWORK/VARIATION/VERSION",
             )
         return _kaggle(page)
     version = words.pop() if len(words) > 1 and words[-1].isdigit() else None
     for suffix in (*_PACKED, *FILES):
         words[-1] = words[-1].removesuffix(suffix)
-    return Handle("hub", url, "/".join(words), version)
+    return Handle("hub", shown(url), "/".join(words), version, url)
 
 
 def _kaggle(words: list[str]) -> Handle:
@@ -120,7 +125,7 @@ def _in_hub_cache(url: str) -> Path | None:
 
 def _from_hub(handle: Handle, max_size: int) -> Path:
     try:
-        file = download(_compressed(handle.text), limits=DownloadLimits(bytes=max_size))
+        file = download(_compressed(handle.url), limits=DownloadLimits(bytes=max_size))
     except NothingThereError as error:
         raise RejectedModelError(f"a dead link: {error.message}", hint=_moved(handle)) from error
     with file.open("rb") as content:
@@ -129,13 +134,23 @@ def _from_hub(handle: Handle, max_size: int) -> Path:
         raise RejectedModelError(
             f"a dead link: {handle.text} leads to a web page, not to a model", hint=_moved(handle)
         )
-    if head[4:8] == _TFLITE or urlsplit(handle.text).path.endswith(FILES):
+    if head[4:8] == _TFLITE or urlsplit(handle.url).path.lower().endswith(FILES):
         return file
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    folder = cache_folder() / "models" / digest[:32]
-    if not folder.is_dir():
-        unpacked(file, folder, limits=ArchiveLimits(bytes=max_size))
+    return _unpacked_once(file, cache_folder() / "models" / digest[:32], max_size)
+
+
+def _unpacked_once(archive: Path, folder: Path, max_size: int) -> Path:
+    """`folder` with what the archive holds, unless it is there; others may be making it too."""
+    try:
+        if not folder.is_dir():
+            unpacked(archive, folder, limits=ArchiveLimits(bytes=max_size))
+    except RejectedModelError:
+        if not folder.is_dir():
+            raise
+    except OSError as error:
+        raise disk_error(error, folder.parent) from error
     return folder
 
 
@@ -143,7 +158,7 @@ def _compressed(url: str) -> str:
     """The address of the tar of a model, unless it says already what it wants to be."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
-    if parts.path.endswith((*_PACKED, *FILES)):
+    if parts.path.lower().endswith((*_PACKED, *FILES)):
         return url
     if not any(name in query for name in ("tf-hub-format", "lite-format")):
         query["tf-hub-format"] = "compressed"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from sommelier.errors import ConnectorError, MissingDependencyError
 from sommelier.records import Artifact, Conversion, Rejection
 from tests.connectors.loopback import Page, Request, Server, redirect, serving
 from tests.connectors.saved_models import FLOAT, classifier, saved_model, tar_of
+from tests.factories import tiny_classifier
 
 HANDLE = "google/toys/classifier/5"
 TWO = {
@@ -82,6 +85,34 @@ def test_an_address_may_lead_elsewhere_and_is_unpacked_once(server: Server, cach
     assert len(list((cache / "models").iterdir())) == 1
 
 
+def test_a_model_is_unpacked_by_many_at_once_without_a_quarrel(server: Server, cache: Path) -> None:
+    files = {"./saved_model.pb": classifier(), "./variables/variables": bytes(5_000_000)}
+    server.routes[f"/{HANDLE}"] = Page(tar_of(files), etag='"1"')
+    together = threading.Barrier(6)
+
+    def alone(_: int) -> Artifact:
+        together.wait()
+        return only(fetch(server, HANDLE))
+
+    with ThreadPoolExecutor(6) as pool:
+        first, *others = pool.map(alone, range(6))
+    assert others == [first] * 5
+    assert len(list((cache / "models").iterdir())) == 1
+
+
+def test_the_secrets_of_an_address_are_asked_with_but_told_and_kept_nowhere(
+    server: Server, cache: Path
+) -> None:
+    server.routes["/files/mlp.keras"] = Page(b"PK\3\4 and so on")
+    signed = f"{server.url}/files/mlp.keras?X-Amz-Signature=verysecret"
+    item = only(fetch(None, signed))
+    assert server.requests[0].query == {"X-Amz-Signature": ["verysecret"]}
+    assert "verysecret" not in f"{item}"
+    assert item.declared["homepage"] == f"{server.url}/files/mlp.keras"
+    assert "verysecret" not in f"{fetch(None, signed.replace('mlp', 'gone'))}"
+    assert not [p for p in cache.rglob("*") if p.is_file() and b"verysecret" in p.read_bytes()]
+
+
 def test_what_the_cache_holds_serves_while_the_server_is_gone() -> None:
     with serving({f"/{HANDLE}": packed()}) as server:
         address = f"{server.url}/{HANDLE}"
@@ -96,9 +127,10 @@ def test_what_the_cache_holds_serves_while_the_server_is_gone() -> None:
         (Page(b"gone", 410), "a dead link: there is nothing at"),
         (Page(b"<!DOCTYPE html><html>Kaggle</html>"), "leads to a web page, not to a model"),
         (Page(b"no", 403), "refuses us (403"),
+        (redirect("http://["), "is no http or https address"),
         (Page(b"later", 429, {"Retry-After": "999"}), "is busy (429"),
         (Page(b"junk that is no tar"), ""),
-        (Page(tar_of({"./readme.md": b"#"})), "holds no SavedModel, Keras or TFLite file (1 .md)"),
+        (Page(tar_of({"./readme.md": b"#"})), "Keras or TFLite file (it has 1 .md)"),
         (Page(tar_of({"./saved_model.pb": b"\xff"})), "saved_model.pb is damaged"),
         (Page(tar_of({"./saved_model.pb": b"x", "../evil": b"e"})), "outside of itself"),
         (Page(tar_of({"./saved_model.pb": classifier()})[:-40]), ""),
@@ -177,6 +209,18 @@ def test_models_in_a_hub_cache_are_named_by_their_handles(tmp_path: Path) -> Non
     assert item.revision == f"{address}#serving_default"
 
 
+@pytest.mark.parametrize("content", [b"Module: gs://bucket/model\n", b"\xff", b"Module: http://[/"])
+def test_a_descriptor_without_a_handle_leaves_the_folder_its_own_name(
+    tmp_path: Path, content: bytes
+) -> None:
+    for name in ("a1b2", "c3.v2"):
+        (tmp_path / "hub" / name).mkdir(parents=True)
+        (tmp_path / "hub" / name / "saved_model.pb").write_bytes(classifier())
+    (tmp_path / "hub" / "a1b2.descriptor.txt").write_bytes(content)
+    found = fetch(None, str(tmp_path / "hub"))
+    assert [item.name for item in found if isinstance(item, Artifact)] == ["a1b2", "c3.v2"]
+
+
 def test_a_folder_is_searched_and_names_stay_apart(tmp_path: Path) -> None:
     for name in ("mlp.keras", "mlp.tflite", "other.h5", ".hidden/x.keras"):
         (tmp_path / "zoo" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -234,6 +278,8 @@ def test_a_card_states_what_the_model_does_not(server: Server, tmp_path: Path) -
         ("https://tfhub.dev", "is no address of a model"),
         ("https://www.kaggle.com/models/google/mobilenet-v2", "which variation"),
         ("google/m/tensorFlow2/v/latest", "is no version"),
+        ("http://[/model/1", "is no address of a model"),
+        ("https://me:secret@h?a=secret", "'https://h' is no address of a model"),
     ],
 )
 def test_a_location_that_names_nothing_is_refused_at_once(location: str, said: str) -> None:
@@ -324,6 +370,46 @@ def test_a_model_of_kaggle_above_the_limit_is_never_fetched(kaggle: Server) -> N
     kaggle_model(kaggle, {"saved_model.pb": bytes(2000)})
     assert "2000 bytes, the limit is 1000" in refusal(fetch(None, f"{MODEL}/2", max_size=1000))
     assert not any("DownloadModelInstanceVersion" in r.path for r in kaggle.requests)
+
+
+def test_a_kagglehub_in_the_folder_we_are_in_is_never_run(
+    kaggle: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    for name in ("kagglehub", "requests", "json"):
+        (tmp_path / "here" / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path / "here")
+    kaggle_model(kaggle, {"saved_model.pb": classifier()})
+    assert only(fetch(None, f"{MODEL}/2")).version == "2"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_onnx_files_of_kaggle_are_taken_as_they_are(kaggle: Server, tmp_path: Path) -> None:
+    kaggle_model(kaggle, {"NET.ONNX": tiny_classifier(tmp_path / "m.onnx").read_bytes()})
+    item = only(fetch(None, "google/toys/onnx/classifier/2"))
+    assert item.name == "google/toys/onnx/classifier"
+    assert item.conversion is None
+    assert item.path is not None
+    assert item.path.name == "NET.ONNX"
+
+
+def test_a_model_of_kaggle_in_no_format_of_ours_is_never_fetched(kaggle: Server) -> None:
+    kaggle_model(kaggle, {"a.safetensors": b"w", "b.safetensors": b"w", "config.json": b"{}"})
+    said = refusal(fetch(None, "google/toys/transformers/classifier/2"))
+    assert (
+        "holds no SavedModel, Keras, TFLite or ONNX file (it has 2 .safetensors, 1 .json)" in said
+    )
+    assert not any("DownloadModelInstanceVersion" in r.path for r in kaggle.requests)
+
+
+def test_a_signed_address_of_kaggles_storage_is_told_without_its_signature(kaggle: Server) -> None:
+    kaggle_model(kaggle, {"saved_model.pb": classifier()})
+    base = kaggle.url.replace("127.0.0.1", "localhost")
+    signed = redirect(f"{base}/gone?X-Goog-Signature=verysecret")
+    kaggle.routes[f"{SERVICE}/DownloadModelInstanceVersion"] = signed
+    said = refusal(fetch(None, f"{MODEL}/2"))
+    assert "404" in said
+    assert "verysecret" not in said
 
 
 @pytest.mark.parametrize(
