@@ -96,7 +96,7 @@ def keep(database: str, figures: Iterable[ServedFigures]) -> Kept:
 def _asked(what: Wanted | Measured) -> object:
     try:
         ended = subprocess.run(
-            [sys.executable, "-m", "sommelier.shell.serving_plan"],
+            [sys.executable, "-P", "-m", "sommelier.shell.serving_plan"],
             input=pickle.dumps(what),
             stdout=subprocess.PIPE,
             check=False,
