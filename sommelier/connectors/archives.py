@@ -8,6 +8,7 @@ than the limits are refused, and then nothing of the archive is kept.
 from __future__ import annotations
 
 import errno
+import lzma
 import os
 import stat
 import tarfile
@@ -31,6 +32,7 @@ UNREADABLE = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
+    lzma.LZMAError,
     OSError,
     EOFError,
     RuntimeError,
@@ -40,7 +42,7 @@ UNREADABLE = (
 _CHUNK = 1 << 20
 _HEADER_BYTES = 1 << 20  # of one member of a tar, with all that describes it
 _HEADERS_BYTES = MAX_MEMBERS * 3072  # of all: a header, and twice as much of what describes it
-_DISK = frozenset(
+DISK_ERRORS = frozenset(
     {
         errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE,
         errno.ENOSPC, errno.EPERM, errno.EROFS,
@@ -169,7 +171,7 @@ def _fill(folder: Path, archive: Path, limits: ArchiveLimits, skip_links: bool) 
         with ExitStack() as stack:
             _copy_all(_entries(archive, limits, skip_links, stack), folder, limits)
     except UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno in _DISK:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
         raise RejectedModelError(f"'{archive.name}' is damaged: {first_line(error)}") from error
 

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from sommelier.connectors import kaggle
 from sommelier.connectors.archives import ArchiveLimits, unpacked
-from sommelier.connectors.downloads import DownloadLimits, disk_error, download
+from sommelier.connectors.downloads import DownloadLimits, download
 from sommelier.connectors.formats import TENSORFLOW
 from sommelier.connectors.web import NothingThereError, parts_of, shown
 from sommelier.errors import ConnectorError, RejectedModelError
@@ -138,20 +138,8 @@ def _from_hub(handle: Handle, max_size: int) -> Path:
         return file
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return _unpacked_once(file, cache_folder() / "models" / digest[:32], max_size)
-
-
-def _unpacked_once(archive: Path, folder: Path, max_size: int) -> Path:
-    """`folder` with what the archive holds, unless it is there; others may be making it too."""
-    try:
-        if not folder.is_dir():
-            unpacked(archive, folder, limits=ArchiveLimits(bytes=max_size))
-    except RejectedModelError:
-        if not folder.is_dir():
-            raise
-    except OSError as error:
-        raise disk_error(error, folder.parent) from error
-    return folder
+    folder = cache_folder() / "models" / digest[:32]
+    return unpacked(file, folder, limits=ArchiveLimits(bytes=max_size))
 
 
 def _compressed(url: str) -> str:
