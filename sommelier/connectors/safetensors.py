@@ -7,13 +7,14 @@ Format: 8 bytes little-endian length, JSON {tensor: {dtype, shape, data_offsets}
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 
 from sommelier.errors import ConnectorError, first_line
 
 MAX_HEADER_BYTES = 25 << 20  # the format's reference reader takes no more than 100 MB
+MAX_DIMENSIONS = 32  # of a weight, as NumPy had it until 2.0
+MAX_ELEMENTS = 1 << 63
 GUESS_BYTES = 64 << 10  # most headers are smaller: one request instead of two
 
 ReadRange = Callable[[int, int], bytes]
@@ -64,8 +65,21 @@ def _counts(header: Mapping[str, Mapping[str, object]]) -> dict[str, int]:
     for name, tensor in header.items():
         if name == "__metadata__":
             continue
-        shape = tensor["shape"]
-        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-            raise ValueError(f"the shape of {name[:80]!r} is {str(shape)[:80]}")
-        counts[str(tensor["dtype"])] += math.prod(shape)
+        counts[str(tensor["dtype"])[:20]] += _elements(name, tensor["shape"])
+    if sum(counts.values()) >= MAX_ELEMENTS:
+        raise ValueError("its tensors have more elements than any disk holds")
     return dict(counts)
+
+
+def _elements(name: str, shape: object) -> int:
+    """How many a tensor has. Raises ValueError for a shape that no tensor has."""
+    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
+        raise ValueError(f"{name[:80]!r} has no shape of at most {MAX_DIMENSIONS} dimensions")
+    count = 1
+    for side in shape:
+        if type(side) is not int or not 0 <= side < MAX_ELEMENTS:
+            raise ValueError(f"the shape of {name[:80]!r} holds {str(side)[:40]}")
+        count *= side
+        if count >= MAX_ELEMENTS:
+            raise ValueError(f"{name[:80]!r} has more elements than any disk holds")
+    return count
