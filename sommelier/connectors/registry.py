@@ -9,7 +9,7 @@ from sommelier.connectors.options import nearest
 from sommelier.errors import ConnectorError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoints
+    from importlib.metadata import EntryPoint, EntryPoints
 
 GROUP = "sommelier.connectors"
 """Entry point group. Another package adds a connector by naming a class in it."""
@@ -41,7 +41,7 @@ def connector(name: str) -> Connector:
     except ImportError as error:
         raise MissingDependencyError(
             f"connector '{name}' cannot be loaded: {error}",
-            hint=f"pip install {error.name}" if error.name else None,
+            hint=_needs(entry, error.name),
         ) from error
     if not isinstance(made, Connector) or made.name != name:
         raise ConnectorError(f"'{entry.value}', registered as '{name}', is not that connector")
@@ -51,6 +51,14 @@ def connector(name: str) -> Connector:
 def connector_names() -> list[str]:
     """Names of all installed connectors, sorted; none is loaded."""
     return sorted({entry.name for entry in _entry_points()})
+
+
+def _needs(entry: EntryPoint, module: str | None) -> str | None:
+    """What to do about a missing module. No advice to install it by that name: what an index has
+    under the name of a module may be somebody else's."""
+    if module is None or entry.dist is None:
+        return None
+    return f"it belongs to {entry.dist.name}, which says what to install for the module '{module}'"
 
 
 def _entry_points(name: str | None = None) -> EntryPoints:
