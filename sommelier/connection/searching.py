@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sommelier.connection.plain import plain_options
 from sommelier.connection.repositories import Origin, origin
 from sommelier.connection.stated import bind, terms
-from sommelier.connectors.search import Candidate, Searchable, Term
+from sommelier.connectors.refusals import reason
+from sommelier.connectors.search import BusySourceError, Candidate, Searchable, Term
 from sommelier.engine.options import EXPLAIN_OPTIONS, bind_options
 from sommelier.engine.parameters import Parameters, as_parameters
 from sommelier.engine.result import ColumnInfo, Report, Table
@@ -58,7 +59,10 @@ class Search:
             self._holds = bind(statement.where, source.facts, values)
             self.terms = terms(statement.where, source.facts, values)
         self._like = None if statement.like is None else like_pattern(statement.like)
+        if statement.like is not None and "name" in source.facts:
+            self.terms += (Term("name", "like", statement.like),)
         self.looked_at = 0
+        self.given_up: str | None = None
 
     def candidates(self) -> Iterator[Candidate]:
         """What passes, in the order of the source; of the first LOOKED_AT that it comes upon."""
@@ -85,6 +89,8 @@ class Search:
 
     def notes(self) -> tuple[str, ...]:
         """How far the search went, where that is not to its end."""
+        if self.given_up is not None:
+            return (f"the search was given up after {self.looked_at} models: {self.given_up}",)
         if self.looked_at < LOOKED_AT:
             return ()
         return (f"only the first {LOOKED_AT} models of the source were looked at",)
@@ -110,17 +116,25 @@ def searches(statement: nodes.Import, source: Origin) -> bool:
 def fetched(search: Search, progress: Progress) -> Iterator[Artifact | Rejection]:
     """The models a search comes upon, fetched one after the other.
 
-    A candidate that cannot be fetched is a Rejection; too many in a row end the import.
+    A candidate that cannot be fetched is a Rejection; too many in a row, or a source that is too
+    busy, end the import, which `search.notes` then says.
     """
     refused = 0
     for done, candidate in enumerate(search.candidates()):
         progress(candidate.name, done, None)
         accepted = False
-        for item in _one(search.origin, candidate):
-            accepted = accepted or isinstance(item, Artifact)
-            yield item
+        try:
+            for item in search.origin.fetched_from(candidate.location):
+                accepted = accepted or isinstance(item, Artifact)
+                yield item
+        except ConnectorError as error:
+            yield Rejection(search.origin.name, candidate.location, reason(error))
+            if isinstance(error, BusySourceError):
+                search.given_up = reason(error)
+                return
         refused = 0 if accepted else refused + 1
         if refused == REFUSED_IN_A_ROW:
+            search.given_up = f"{refused} in a row were refused"
             return
 
 
@@ -178,13 +192,6 @@ def explained(db: Connection, statement: nodes.ExplainImport, parameters: Any) -
 
         return json_report(data)
     return Report(tuple(lines), data)
-
-
-def _one(origin: Origin, candidate: Candidate) -> Iterator[Artifact | Rejection]:
-    try:
-        yield from origin.fetched_from(candidate.location)
-    except ConnectorError as error:
-        yield Rejection(origin.name, candidate.location, error.message)
 
 
 def _listed(statement: nodes.Show, asked: Origin, limit: int) -> Table:

@@ -1,7 +1,8 @@
 """WHERE about models that are not in the database: conditions on what their source states.
 
 Three-valued like every WHERE: a fact the source does not state makes a comparison unknown, and only
-what is true is kept. Text is compared as it is written, licences by their SPDX names.
+what is true is kept. Text is compared as it is written, licences by their SPDX names, authors and
+libraries without minding the case.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from sommelier.units import Dimension, UnitError, to_base
 Facts = Mapping[str, object]
 Predicate = Callable[[Facts], bool | None]
 """True, False, or None where it is not known."""
+
+_ANY_CASE = frozenset({"author", "library"})
 
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
@@ -93,6 +96,10 @@ class _Binding:
         elif isinstance(node, nodes.InList) and not node.negated and len(node.options) == 1:
             name = self._fact(node.operand)
             yield Term(name, "=", self._value(node.options[0], name))
+        elif isinstance(node, nodes.Like) and not node.negated and node.kind != "regexp":
+            pattern = self._values.literal(node.pattern)
+            if isinstance(pattern, nodes.Text):
+                yield Term(self._fact(node.operand), "like", pattern.value)
         elif isinstance(node, nodes.Has) and (node.every or len(node.values) == 1):
             for value in node.values:
                 yield Term(self._fact(node.operand), "has", value)
@@ -111,11 +118,11 @@ class _Binding:
         name = self._fact(column)
         if self._known[name] is tuple:
             raise BinderError(f"{name} are several", span=column.span, hint=f"{name} HAS 'word'")
-        wanted, compare = self._value(literal, name), _COMPARE[sign]
+        wanted, compare = _folded(name, self._value(literal, name)), _COMPARE[sign]
 
         def holds(facts: Facts) -> bool | None:
             value = facts.get(name)
-            return None if value is None else compare(value, wanted)
+            return None if value is None else compare(_folded(name, value), wanted)
 
         return holds
 
@@ -184,6 +191,10 @@ class _Binding:
             span=node.span,
             hint=f"compare one of {', '.join(self._known)} with a value",
         )
+
+
+def _folded(name: str, value: object) -> object:
+    return value.casefold() if name in _ANY_CASE and isinstance(value, str) else value
 
 
 def _all(parts: list[Predicate]) -> Predicate:

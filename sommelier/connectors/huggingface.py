@@ -6,16 +6,16 @@ parameters and bytes from the headers of its safetensors files: pickles are neve
 
 from __future__ import annotations
 
-import glob
 import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from sommelier.connectors import huggingface_facts as stated
 from sommelier.connectors import huggingface_search
@@ -37,9 +37,11 @@ from sommelier.connectors.huggingface_files import (
     files_of,
     models_of,
 )
+from sommelier.connectors.huggingface_results import evaluations
 from sommelier.connectors.naming import printable
+from sommelier.connectors.refusals import reason
 from sommelier.connectors.safetensors import parameter_counts
-from sommelier.connectors.search import Candidate, Term
+from sommelier.connectors.search import BusySourceError, Candidate, Term
 from sommelier.connectors.web import read_range
 from sommelier.errors import ConnectorError, first_line
 from sommelier.records import Artifact, Measurement, Rejection
@@ -54,9 +56,15 @@ _LOCATION = re.compile(
     r"(?:hf://)?(?P<repository>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[^:@\s]+))?"
     r"(?::(?P<file>[^\s/].*))?"
 )
+_PAGE = re.compile(
+    r"/(?!datasets/|spaces/)(?P<repository>[\w.-]+(?:/[\w.-]+)??)"
+    r"(?:/tree/(?P<tree>[^/]+)|/(?:blob|resolve)/(?P<blob>[^/]+)/(?P<file>.+))?/?"
+)
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
-_SHARD = re.compile(r"model(?:-\d+-of-\d+)?\.safetensors")
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_SHARDS = 200
+MAX_INDEX_BYTES = 32 << 20  # of the names of all weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +115,21 @@ class HuggingFaceConnector:
         progress: Progress | None = None,
     ) -> Iterator[Artifact | Rejection]:
         """An Artifact for each chosen ONNX file; one without a file where there is none."""
-        choice = _choice(self, options)
-        return self._artifacts(_hub(options), _locations(locations), choice, progress)
+        choice, hub = _choice(self, options), _hub(options)
+        return self._artifacts(hub, _locations(locations, hub.endpoint), choice, progress)
 
     def list(
         self, locations: tuple[str, ...], *, options: Mapping[str, object]
     ) -> Iterator[Listing]:
         """The chosen ONNX files, as the hub lists them; nothing is fetched."""
         choice, hub = _choice(self, options), _hub(options)
-        for place in _locations(locations):
-            info = hub.info(place.repository, place.revision or choice.revision)
-            for model in _chosen(info, place, choice):
+        for place in _locations(locations, hub.endpoint):
+            info = _known(hub, place, choice)
+            models = _chosen(info, place, choice)
+            for model in models:
                 where = printable(f"{_revision(info)}:{model.file.path}")
                 yield Listing(printable(model.name), where, model.file.size)
-            if not _onnx(info):
+            if not models:
                 yield Listing(printable(info.id), _revision(info))
 
     def pushed(self, term: Term) -> str | None:
@@ -141,18 +150,18 @@ class HuggingFaceConnector:
         choice: _Choice,
         progress: Progress | None,
     ) -> Iterator[Artifact | Rejection]:
-        found = [(place, _known(hub, place, choice)) for place in places]
+        found = _told(hub, places, choice)
         for done, (place, info) in enumerate(found):
             if progress:
                 progress(place.text, done, len(places))
             if isinstance(info, ConnectorError):
-                yield Rejection(self.name, printable(place.text), info.message)
+                yield Rejection(self.name, printable(place.text), reason(info))
                 continue
             note = _counting(progress, done, len(places))
             try:
                 yield from self._models(hub, info, place, choice, note)
             except ConnectorError as error:
-                yield Rejection(self.name, _revision(info), error.message)
+                yield Rejection(self.name, _revision(info), reason(error))
         if progress:
             progress("", len(places), len(places))
 
@@ -162,10 +171,11 @@ class HuggingFaceConnector:
         """The models of a repository. Raises ConnectorError if it has none that is asked for."""
         revision = _revision(info)
         declared = stated.declared_facts(info, hub.endpoint)
-        numbers = tuple(stated.evaluations(info, revision))
+        numbers, left_out = evaluations(info, revision)
+        declared = _noted(declared, *left_out)
         commit = Commit(hub, info.id, str(info.sha), files_of(info), choice.max_size)
         models = _chosen(info, place, choice)
-        if not _onnx(info):
+        if not models:
             yield self._row(commit, info, declared, numbers)
             return
         declared |= _configured(commit)
@@ -174,15 +184,13 @@ class HuggingFaceConnector:
             try:
                 path, beside = commit.model(model.file, note)
             except ConnectorError as error:
-                yield Rejection(self.name, where, error.message)
+                yield Rejection(self.name, where, reason(error))
                 continue
-            said = dict(declared)
+            said = _of_file(declared, model)
             if beside:
                 said["external_data"] = [str(file) for file in beside]
-            if model.variant is not None:
-                said["tags"] = (*stated.tags_of(info), model.variant)
-            # Results are of the model as published, not of its quantised copies.
-            of_it = numbers if model.variant is None else ()
+            # Results are of the model as published, not of its parts or quantised copies.
+            of_it = tuple(numbers) if model.role.plain else ()
             yield Artifact(printable(model.name), None, self.name, where, path, said, of_it)
 
     def _row(
@@ -190,23 +198,21 @@ class HuggingFaceConnector:
         commit: Commit,
         info: ModelInfo,
         declared: dict[str, object],
-        numbers: tuple[Measurement, ...],
+        numbers: Sequence[Measurement],
     ) -> Artifact:
         """What the hub states of a repository without ONNX files."""
         kinds = Counter(PurePosixPath(path).suffix for path in commit.files)
         kinds.pop("", None)
         held = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())[:8]) or "nothing"
-        notes = [str(declared["note"])] if "note" in declared else []
-        notes.append(f"no ONNX file in the repository, which holds {printable(held)}")
+        notes = [f"no ONNX file in the repository, which holds {printable(held)}"]
+        revision = _revision(info)
         try:
-            counts = _parameters(commit, info)
+            numbers = [*numbers, *stated.weights(*_parameters(commit, info), revision)]
         except ConnectorError as error:
             notes.append(f"parameters unknown: {error.message}")
-            counts = {}
-        declared["note"] = "; ".join(notes)
-        revision = _revision(info)
-        numbers += tuple(stated.weights(counts, revision))
-        return Artifact(printable(info.id), None, self.name, revision, None, declared, numbers)
+        declared = _noted(declared, *notes)
+        name = printable(info.id)
+        return Artifact(name, None, self.name, revision, None, declared, tuple(numbers))
 
 
 def _choice(connector: HuggingFaceConnector, options: Mapping[str, object]) -> _Choice:
@@ -219,52 +225,98 @@ def _choice(connector: HuggingFaceConnector, options: Mapping[str, object]) -> _
     )
 
 
-def _locations(locations: tuple[str, ...]) -> tuple[_Location, ...]:
+def _locations(locations: tuple[str, ...], endpoint: str) -> tuple[_Location, ...]:
     """The locations, understood. Raises ConnectorError before anything is asked."""
     if not locations:
         raise ConnectorError(
             "IMPORT FROM huggingface needs a repository",
             hint="FROM huggingface 'owner/name', or FROM huggingface WHERE task = '...' LIMIT 10",
         )
-    found = []
-    for text in locations:
-        match = _LOCATION.fullmatch(text.strip())
-        if match is None:
-            raise ConnectorError(
-                f"'{printable(text)}' is no repository of the Hugging Face Hub",
-                hint="write owner/name, owner/name@revision or owner/name@revision:file.onnx",
-            )
-        found.append(_Location(text, match["repository"], match["revision"], match["file"]))
-    return tuple(found)
+    return tuple(_location(text, endpoint) for text in locations)
+
+
+def _location(text: str, endpoint: str) -> _Location:
+    """What a text, or the address of a page of the hub, names."""
+    asked = text.strip()
+    if asked.startswith(f"{endpoint}/"):
+        path = urlsplit(asked.removeprefix(endpoint)).path
+        match = _PAGE.fullmatch(path)
+        if match is not None:
+            revision = match["tree"] or match["blob"]
+            revision, file = (part and unquote(part) for part in (revision, match["file"]))
+            return _Location(text, match["repository"], revision, file)
+    elif (match := _LOCATION.fullmatch(asked)) is not None:
+        return _Location(text, match["repository"], match["revision"], match["file"])
+    raise ConnectorError(
+        f"'{printable(text)}' is no repository of the Hugging Face Hub",
+        hint="write owner/name, owner/name@revision, owner/name@revision:file.onnx, or the address "
+        f"of its page at {endpoint}",
+    )
 
 
 def _hub(options: Mapping[str, object]) -> Hub:
     return Hub(opt.text(options, "endpoint"))
 
 
-def _known(hub: Hub, place: _Location, choice: _Choice) -> ModelInfo | ConnectorError:
-    """What the hub says of a place, or why it does not.
+def _told(
+    hub: Hub, places: tuple[_Location, ...], choice: _Choice
+) -> list[tuple[_Location, ModelInfo | ConnectorError]]:
+    """What the hub says of each place, or why it does not; a busy hub is not asked on.
 
-    Raises MissingRepositoryError for a place that leads nowhere: the statement is mistaken.
+    Raises MissingRepositoryError for a place that leads nowhere: the statement is mistaken; and
+    BusySourceError where the hub is too busy to say anything.
     """
-    try:
-        info = hub.info(place.repository, place.revision or choice.revision)
-    except MissingRepositoryError:
-        raise
-    except ConnectorError as error:
-        return error
-    if not _COMMIT.fullmatch(str(info.sha)) or not _LOCATION.fullmatch(str(info.id)):
-        return ConnectorError("the hub names no commit of it")
+    found: list[tuple[_Location, ModelInfo | ConnectorError]] = []
+    busy: BusySourceError | None = None
+    for place in places:
+        try:
+            found.append((place, _known(hub, place, choice) if busy is None else busy))
+        except MissingRepositoryError:
+            raise
+        except BusySourceError as error:
+            busy = error
+            found.append((place, error))
+        except ConnectorError as error:
+            found.append((place, error))
+    if busy is not None and all(isinstance(info, ConnectorError) for _, info in found):
+        raise busy
+    return found
+
+
+def _known(hub: Hub, place: _Location, choice: _Choice) -> ModelInfo:
+    info = hub.info(place.repository, place.revision or choice.revision)
+    if not _COMMIT.fullmatch(str(info.sha)) or not _LOCATION.fullmatch(info.id):
+        raise ConnectorError("the hub names no commit of it")
     return info
 
 
 def _chosen(info: ModelInfo, place: _Location, choice: _Choice) -> list[HubModel]:
-    pattern = choice.pattern if place.file is None else glob.escape(place.file)
-    return chosen(models_of(info.id, files_of(info)), variant=choice.variant, pattern=pattern)
+    models = models_of(info.id, files_of(info))
+    return chosen(models, variant=choice.variant, pattern=choice.pattern, file=place.file)
 
 
-def _onnx(info: ModelInfo) -> bool:
-    return bool(models_of(info.id, files_of(info)))
+def _of_file(declared: Mapping[str, object], model: HubModel) -> dict[str, object]:
+    """What is declared of a repository, as far as it is said of one file."""
+    said = dict(declared)
+    if model.role.variant is not None:
+        said["tags"] = (*_tags(said), model.role.variant)
+    if model.role.whole:
+        return said
+    dropped = [said.pop(fact) for fact in stated.OF_THE_WHOLE if fact in said]
+    if not dropped:
+        return said
+    return _noted(said, "a part of the repository, or one of several models: its task is not said")
+
+
+def _tags(declared: Mapping[str, object]) -> tuple[str, ...]:
+    tags = declared.get("tags")
+    return tags if isinstance(tags, tuple) else ()
+
+
+def _noted(declared: Mapping[str, object], *notes: str) -> dict[str, object]:
+    """The same with more notes."""
+    known = [str(declared["note"])] if "note" in declared else []
+    return {**declared, "note": "; ".join([*known, *notes])} if notes else dict(declared)
 
 
 def _revision(info: ModelInfo) -> str:
@@ -276,29 +328,55 @@ def _configured(commit: Commit) -> dict[str, object]:
 
     def read(file: str) -> object | None:
         try:
-            path = commit.fetched(commit.files[file], MAX_CARD_BYTES)
-            value: object = json.loads(path.read_bytes())
-            return value
-        except (ConnectorError, ValueError, RecursionError) as error:
+            return _json(commit, file, MAX_CARD_BYTES)
+        except ConnectorError as error:
             log.warning("%s of %s is not read: %s", file, commit.repository, first_line(error))
             return None
 
     return stated.described(read, commit.files)
 
 
-def _parameters(commit: Commit, info: ModelInfo) -> Mapping[str, int]:
-    """{dtype: parameters}, as the hub states them, else from the headers of the safetensors."""
-    if info.safetensors is not None and info.safetensors.parameters:
-        return dict(info.safetensors.parameters)
-    shards = [path for path in commit.files if _SHARD.fullmatch(path)]
-    if len(shards) > MAX_SHARDS:
-        raise ConnectorError(f"more than {MAX_SHARDS} safetensors files")
+def _parameters(commit: Commit, info: ModelInfo) -> tuple[int | None, Mapping[str, int]]:
+    """How many parameters there are, and elements by dtype: as the hub states them, else from the
+    headers of the safetensors files. Raises ConnectorError."""
+    if (total := stated.params_of(info)) is not None and info.safetensors is not None:
+        return total, dict(info.safetensors.parameters)
     counts: Counter[str] = Counter()
-    for path in shards:
+    for path in _weight_files(commit):
         url = commit.hub.url(commit.repository, commit.sha, path)
         read = partial(read_range, url, headers=commit.hub.headers())
         counts.update(parameter_counts(read, printable(path)))
-    return counts
+    config = info.config if isinstance(info.config, dict) else {}
+    if counts and config.get("quantization_config"):
+        raise ConnectorError("weights are packed several to an element")
+    return sum(counts.values()) or None, counts
+
+
+def _weight_files(commit: Commit) -> list[str]:
+    """The safetensors files that together are the model: those its index names, else the one that
+    holds all, else its parts."""
+    if _INDEX in commit.files:
+        index = _json(commit, _INDEX, MAX_INDEX_BYTES)
+        named = index.get("weight_map") if isinstance(index, dict) else None
+        files = sorted({str(file) for file in named.values()}) if isinstance(named, dict) else []
+        if not files or not commit.files.keys() >= set(files):
+            raise ConnectorError(f"{_INDEX} names files that are not there, or none")
+    elif _SINGLE in commit.files:
+        files = [_SINGLE]
+    else:
+        files = [path for path in commit.files if _SHARD.fullmatch(path)]
+    if len(files) > MAX_SHARDS:
+        raise ConnectorError(f"more than {MAX_SHARDS} safetensors files")
+    return files
+
+
+def _json(commit: Commit, file: str, limit: int) -> object:
+    """What a file says. Raises ConnectorError if it cannot be had or read."""
+    try:
+        value: object = json.loads(commit.fetched(commit.files[file], limit).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ConnectorError(f"{file} is no JSON: {first_line(error)}") from error
+    return value
 
 
 def _counting(progress: Progress | None, done: int, total: int) -> Progress | None:

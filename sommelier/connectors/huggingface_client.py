@@ -5,14 +5,20 @@ HF_ENDPOINT names another hub, HF_TOKEN or `hf auth login` says who is asking.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Mapping
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urljoin, urlsplit
 
 from sommelier import __version__
 from sommelier.connectors.naming import printable
+from sommelier.connectors.search import BusySourceError
+from sommelier.connectors.web import BUSY, TRIES
 from sommelier.errors import ConnectorError, MissingDependencyError, SommelierError, first_line
 
 if TYPE_CHECKING:
@@ -21,6 +27,11 @@ if TYPE_CHECKING:
 ENDPOINT_VARIABLE = "HF_ENDPOINT"
 HUB = "https://huggingface.co"
 INFO_SECONDS = 30.0
+PATIENCE_SECONDS = 300.0  # for one answer; the hub counts requests in windows of five minutes
+MOST = 1 << 63  # of anything that is counted
+
+Answer = TypeVar("Answer")
+log = logging.getLogger(__name__)
 
 
 class MissingRepositoryError(ConnectorError):
@@ -38,21 +49,69 @@ class Hub:
     def info(self, repository: str, revision: str | None) -> ModelInfo:
         """Everything the hub states of a repository, with sizes and hashes of its files.
 
-        Raises MissingRepositoryError, or ConnectorError for any other refusal.
+        Raises MissingRepositoryError, BusySourceError, or ConnectorError for any other refusal.
         """
-        with self._errors(repository if revision is None else f"{repository}@{revision}"):
-            info = self._api.model_info(
+
+        def ask() -> ModelInfo:
+            return self._api.model_info(
                 repository, revision=revision, files_metadata=True, timeout=INFO_SECONDS
             )
+
+        with self._errors(repository if revision is None else f"{repository}@{revision}"):
+            info = self._patiently(ask)
         if not _sane(info):
             raise ConnectorError(f"what {self.endpoint} says of '{repository}' makes no sense")
         return info
 
     def search(self, filters: Mapping[str, Any], expand: list[str]) -> Iterator[ModelInfo]:
-        """Repositories that pass the hub's own filters, most downloaded first, page by page."""
+        """Repositories that pass the hub's own filters, most downloaded first, page by page.
+
+        The client's list_models waits however long it is told to, so the pages are asked for here.
+        """
+        asked: dict[str, Any] | None = {**filters, "sort": "downloads", "expand": expand}
         with self._errors("the search"):
-            found = self._api.list_models(**filters, sort="downloads", expand=expand)  # type: ignore[arg-type]  # names the client lists as a Literal
-            yield from filter(_sane, found)
+            from huggingface_hub import ModelInfo
+
+            url = f"{self.endpoint}/api/models"
+            while url:
+                page = self._patiently(partial(self._page, url, asked))
+                items = page.json()
+                for item in items:
+                    info = ModelInfo(**item)  # type: ignore[no-untyped-call]  # as the client does
+                    if _sane(info):
+                        yield info
+                following = page.links.get("next", {}).get("url") if items else None
+                url, asked = urljoin(url, following) if following else "", None
+
+    def _page(self, url: str, asked: Mapping[str, Any] | None) -> Any:
+        """One answer of the hub's API. A page elsewhere is not told who asks."""
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented, not in __all__
+            get_session,
+            hf_raise_for_status,
+        )
+
+        ours = urlsplit(url)[:2] == urlsplit(self.endpoint)[:2]
+        headers = self.headers() if ours else {}
+        response = get_session().get(url, params=asked, headers=headers, timeout=INFO_SECONDS)
+        hf_raise_for_status(response)
+        return response
+
+    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
+        """What the hub answers, asked again after the time it says while it is busy."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        waited = 0.0
+        for attempt in range(1, TRIES + 1):
+            try:
+                return ask()
+            except HfHubHTTPError as error:
+                wait = _wait(error.response, attempt)
+                if attempt == TRIES or wait is None or waited + wait > PATIENCE_SECONDS:
+                    raise
+            log.warning("%s asks us to wait %.0f s", self.endpoint, wait)
+            time.sleep(wait)
+            waited += wait
+        raise AssertionError("the last attempt returns or raises")
 
     def url(self, repository: str, commit: str, file: str) -> str:
         """Where a file of a commit lies."""
@@ -73,18 +132,14 @@ class Hub:
 
     @cached_property
     def _api(self) -> HfApi:
-        try:
-            from huggingface_hub import HfApi  # a second where the disk is cold
-        except ImportError as error:
-            raise MissingDependencyError(
-                "connector 'huggingface' needs the hub's client, which is not installed",
-                hint="pip install 'sommelier-db[hf]'",
-            ) from error
+        from huggingface_hub import HfApi
+
         return HfApi(endpoint=self.endpoint, library_name="sommelier", library_version=__version__)
 
     @contextmanager
     def _errors(self, asked: str) -> Iterator[None]:
         """Whatever the client raises, which for a hostile answer may be anything, as our error."""
+        _check_client()
         try:
             yield
         except SommelierError:
@@ -99,7 +154,8 @@ class Hub:
         if isinstance(error, errors.GatedRepoError):
             return ConnectorError(
                 f"'{asked}' is gated {at}",
-                hint=f"accept its terms at {self.endpoint}/{asked}, then hf auth login",
+                hint=f"accept its terms at {self.endpoint}/{asked.partition('@')[0]}, then "
+                "hf auth login",
             )
         if isinstance(error, errors.RepositoryNotFoundError):
             return MissingRepositoryError(
@@ -127,6 +183,16 @@ class Hub:
         )
 
 
+def _check_client() -> None:
+    try:
+        import huggingface_hub  # noqa: F401  # a second where the disk is cold
+    except ImportError as error:
+        raise MissingDependencyError(
+            "connector 'huggingface' needs the hub's client, which is not installed",
+            hint="pip install 'sommelier-db[hf]'",
+        ) from error
+
+
 def _sane(info: ModelInfo) -> bool:
     """Whether an answer has the types that the client promises, which it does not check."""
     files, counted = info.siblings or [], info.safetensors
@@ -144,20 +210,31 @@ def _sane(info: ModelInfo) -> bool:
         names += list(by_dtype)
         numbers += [counted.total, *by_dtype.values()]
     return (
-        isinstance(tags, list)
+        isinstance(info.id, str)
+        and isinstance(tags, list)
         and all(isinstance(text, str) for text in (*tags, *names))
         and all(text is None or isinstance(text, str) for text in words)
-        and all(n is None or (type(n) is int and n >= 0) for n in numbers)
+        and all(n is None or (type(n) is int and 0 <= n < MOST) for n in numbers)
     )
+
+
+def _wait(response: Any, attempt: int) -> float | None:
+    """Seconds after which a busy hub may be asked again; None if it is not busy."""
+    if response.status_code not in BUSY:
+        return None
+    used_up = re.search(r";\s*r=0\s*;\s*t=(\d{1,9})", response.headers.get("RateLimit", ""))
+    told = used_up or re.fullmatch(r"(\d{1,9})", response.headers.get("Retry-After", "").strip())
+    return 2.0 ** (attempt - 1) if told is None else float(told[1])
 
 
 def _refused(error: Any, asked: str, at: str) -> ConnectorError:
     status = error.response.status_code
     message = f"'{asked}' {at}: {first_line(error)}"
     if status == 429:
-        wait = error.response.headers.get("Retry-After", "")
-        when = f"in {wait} s" if wait.isdigit() else "later"
-        return ConnectorError(message, hint=f"too many requests: try again {when}; a token helps")
+        wait = _wait(error.response, TRIES)
+        return BusySourceError(
+            message, hint=f"too many requests: try again in {wait:.0f} s; a token helps"
+        )
     if status in (401, 403):
         return ConnectorError(message, hint="hf auth login, with a token that may read it")
     return ConnectorError(message, hint="try again later")

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sommelier.connectors.huggingface_preprocessing import preprocessing
 from sommelier.connectors.licenses import spdx
 from sommelier.connectors.naming import printable
 from sommelier.connectors.safetensors import size_bytes
-from sommelier.metrics import METRICS
 from sommelier.records import Measurement, Provenance
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
 
+OWN_TAGS = ("huggingface",)
+"""What we add to the hub's tags; it knows nothing of them."""
+OF_THE_WHOLE = ("task", "labels", "preprocessing")
+"""Facts of a repository's model that say nothing of a file which is only a part of it."""
 _HOUSEKEEPING = re.compile(r"(license|region|doi|arxiv|dataset|deploy):.*|\w+_compatible")
-_METRICS = {"top-1 accuracy": "accuracy", "top-5 accuracy": "top5_accuracy", "acc": "accuracy"}
 _MAX_TAGS = 60
-_RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling
+_BEFORE_DATES = "2022-03-02T23:29"  # the hub's date, to the minute, of all that is older
 
 
 def declared_facts(info: ModelInfo, endpoint: str) -> dict[str, object]:
@@ -30,14 +33,14 @@ def declared_facts(info: ModelInfo, endpoint: str) -> dict[str, object]:
     config = info.config if isinstance(info.config, dict) else {}
     if isinstance(family := config.get("model_type"), str) and family.strip():
         declared["family"] = printable(family)
-    if stated := license_words(info):
-        if known := spdx(stated):
-            declared["license"] = known
-        else:
-            notes.append(f"licence as stated: {stated}")
+    licenses = licenses_of(info)
+    if len(licenses) == 1 and (known := spdx(licenses[0])):
+        declared["license"] = known
+    elif licenses:  # of several, which one applies to what is not said
+        notes.append(f"licence as stated: {', '.join(licenses)}")
     declared["tags"] = tags_of(info)
-    if info.created_at is not None:
-        declared["created"] = info.created_at.date().isoformat()
+    if (created := created_of(info)) is not None:
+        declared["created"] = created
     notes += [
         f"made from {base}" + (f" ({relation})" if relation else "")
         for relation, base in model_tree(info)
@@ -47,26 +50,55 @@ def declared_facts(info: ModelInfo, endpoint: str) -> dict[str, object]:
     return declared
 
 
-def license_words(info: ModelInfo) -> str | None:
-    """The licence as the card or the tags name it; None if neither does."""
-    card = info.card_data
-    stated = getattr(card, "license", None)
+def licenses_of(info: ModelInfo) -> tuple[str, ...]:
+    """The licences that the card, else the tags, name, in their words; each once."""
+    stated = getattr(info.card_data, "license", None)
     if stated == "other":
-        stated = getattr(card, "license_name", None) or stated
-    if isinstance(stated, list):
-        stated = " OR ".join(str(one) for one in stated)
-    tagged = (t.removeprefix("license:") for t in info.tags or () if t.startswith("license:"))
-    found = stated if isinstance(stated, str) else next(tagged, None)
-    return printable(found)[:80] if found and found != "unknown" else None
+        stated = getattr(info.card_data, "license_name", None) or stated
+    if isinstance(stated, str):
+        named = [stated]
+    elif isinstance(stated, list) and stated:
+        named = [one for one in stated if isinstance(one, str)]
+    else:
+        tags = info.tags or ()
+        named = [t.removeprefix("license:") for t in tags if t.startswith("license:")]
+    told = {(spdx(one) or one): printable(one)[:80] for one in named if one not in ("", "unknown")}
+    return tuple(told.values())
+
+
+def license_of(info: ModelInfo) -> str | None:
+    """The only licence there is, by its SPDX name or in its words; None for several."""
+    found = licenses_of(info)
+    return (spdx(found[0]) or found[0]) if len(found) == 1 else None
+
+
+def created_of(info: ModelInfo) -> str | None:
+    """The day a repository was made, ISO; None for those made before the hub kept dates."""
+    when = info.created_at
+    if when is None or when.isoformat().startswith(_BEFORE_DATES):
+        return None
+    return when.date().isoformat()
+
+
+def params_of(info: ModelInfo) -> int | None:
+    """The parameters of the safetensors files as the hub counts them, packed ones unpacked."""
+    return info.safetensors.total or None if info.safetensors is not None else None
 
 
 def tags_of(info: ModelInfo) -> tuple[str, ...]:
     """The hub's tags of the model itself and of its model tree; not those that repeat a fact."""
     said = [t for t in info.tags or () if not _HOUSEKEEPING.fullmatch(t)]
     library = [info.library_name] if info.library_name else []
-    kept = dict.fromkeys(printable(t) for t in ("huggingface", *library, *said))
+    kept = dict.fromkeys(printable(t) for t in (*OWN_TAGS, *library, *said))
     kept.pop(info.pipeline_tag or "", None)
     return tuple(kept)[:_MAX_TAGS]
+
+
+def every_tag(info: ModelInfo) -> tuple[str, ...]:
+    """All that the hub's filter by tags looks at, and our own."""
+    words = (info.library_name, info.pipeline_tag)
+    said = (*OWN_TAGS, *(w for w in words if w), *(info.tags or ()))
+    return tuple(dict.fromkeys(printable(tag) for tag in said))
 
 
 def model_tree(info: ModelInfo) -> list[tuple[str, str]]:
@@ -84,39 +116,17 @@ def model_tree(info: ModelInfo) -> list[tuple[str, str]]:
     return [(relation, printable(name)) for name, relation in found.items()]
 
 
-def evaluations(info: ModelInfo, source: str) -> list[Measurement]:
-    """Results of the card's model-index that are metrics of ours; nothing else is guessed at.
+def weights(params: int | None, counts: Mapping[str, int], source: str) -> list[Measurement]:
+    """Parameters, and the bytes of safetensors files from their elements by dtype.
 
-    A score above 1 is read as percent: a share cannot be more than 1.
+    Where the two disagree, weights are packed several to an element, and bytes are not stated.
     """
-    found: dict[tuple[str, str], Measurement] = {}
-    for result in getattr(info.card_data, "eval_results", None) or ():
-        word = str(result.metric_type).lower().strip()
-        metric = METRICS.get(_METRICS.get(word, word.replace("-", "_")))
-        value = _number(result.metric_value)
-        if metric is None or value is None or "dataset" not in metric.context:
-            continue
-        value = value / 100 if 1 < value <= 100 else value
-        dataset = _dataset(result)
-        if metric.allows(value):
-            found.setdefault(
-                (metric.name, dataset),
-                Measurement(
-                    "", metric.name, value, Provenance.DECLARED, "model-index", dataset=dataset,
-                    source=source,
-                ),
-            )  # fmt: skip
-    return list(found.values())
-
-
-def weights(counts: Mapping[str, int], source: str) -> list[Measurement]:
-    """Parameters and bytes that safetensors headers state, by dtype."""
-    numbers = {"params": sum(counts.values()), "size": size_bytes(counts)}
+    size = size_bytes(counts) if sum(counts.values()) == params else None
     return [
         Measurement(
             "", metric, float(value), Provenance.DECLARED, "safetensors-header", source=source
         )
-        for metric, value in numbers.items()
+        for metric, value in (("params", params), ("size", size))
         if value
     ]
 
@@ -136,73 +146,16 @@ def labels(config: object) -> tuple[str, ...] | None:
     return None if all(t == f"LABEL_{n}" for n, t in enumerate(texts)) else texts
 
 
-def preprocessing(config: object) -> tuple[tuple[str, Mapping[str, object]], ...] | None:
-    """Steps that a preprocessor_config.json for pictures describes; None if it is none we know."""
-    if not isinstance(config, dict) or not config.get("do_resize", False):
-        return None
-    resized = _resized(config)
-    if resized is None:
-        return None
-    steps: list[tuple[str, Mapping[str, object]]] = [resized]
-    if config.get("do_center_crop") and (side := _sides(config.get("crop_size"))):
-        steps.append(("center_crop", {"size": side}))
-    if config.get("do_rescale", True):
-        scale = _number(config.get("rescale_factor"))
-        steps.append(("to_float", {"scale": 1 / 255 if scale is None else scale}))
-    mean, std = config.get("image_mean"), config.get("image_std")
-    if config.get("do_normalize"):
-        if not (_three(mean) and _three(std)):
-            return None
-        steps.append(("normalize", {"mean": mean, "std": std}))
-    return (*steps, ("layout", {"order": "NCHW"}))
-
-
 def described(read: Callable[[str], object | None], names: Iterable[str]) -> dict[str, object]:
     """Labels and preprocessing from the configuration files among `names`, as declared facts."""
-    present, found = set(names), {}
-    readers: dict[str, tuple[str, Callable[[object], object]]] = {
-        "config.json": ("labels", labels),
-        "preprocessor_config.json": ("preprocessing", preprocessing),
-    }
-    for file, (key, understood) in readers.items():
-        value = understood(read(file)) if file in present else None
-        if value is not None:
-            found[key] = value
+    present = set(names)
+    found: dict[str, object] = {}
+    config = read("config.json") if "config.json" in present else None
+    if (named := labels(config)) is not None:
+        found["labels"] = named
+    if "preprocessor_config.json" in present:
+        model_type = config.get("model_type") if isinstance(config, dict) else None
+        steps = preprocessing(read("preprocessor_config.json"), model_type)
+        if steps is not None:
+            found["preprocessing"] = steps
     return found
-
-
-def _resized(config: Mapping[str, Any]) -> tuple[str, Mapping[str, object]] | None:
-    size, resample = config.get("size"), config.get("resample")
-    chosen = _RESAMPLING.get(resample) if isinstance(resample, int) else None
-    arguments = {} if chosen is None else {"filter": chosen}
-    if isinstance(size, dict) and type(short := size.get("shortest_edge")) is int:
-        return "resize_short", {"size": short, **arguments}
-    sides = _sides(size)
-    return None if sides is None else ("resize", {"size": sides, **arguments})
-
-
-def _sides(size: object) -> list[int] | None:
-    """[height, width] of the forms that configurations use."""
-    if type(size) is int:
-        return [size, size]
-    if isinstance(size, dict) and all(type(size.get(k)) is int for k in ("height", "width")):
-        return [size["height"], size["width"]]
-    return None
-
-
-def _dataset(result: Any) -> str:
-    words = (result.dataset_type, result.dataset_config)
-    return printable("/".join(str(w) for w in words if w and w != "default"))
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return float(str(value).strip().removesuffix("%"))
-    except ValueError:
-        return None
-
-
-def _three(values: object) -> bool:
-    return isinstance(values, list) and len(values) == 3 and None not in map(_number, values)

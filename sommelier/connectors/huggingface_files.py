@@ -1,23 +1,20 @@
-"""The ONNX files of a repository on the Hugging Face Hub: which there are, and how they come here.
-
-Exporters put several files of one model side by side, told apart by a word at the end of the name:
-model.onnx, model_fp16.onnx, model_quantized.onnx. A file without such a word is the model itself.
-"""
+"""The ONNX files of a repository on the Hugging Face Hub: which there are, how they come here."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from sommelier.connectors import contents
 from sommelier.connectors.archives import check_member
 from sommelier.connectors.base import Progress
 from sommelier.connectors.downloads import DownloadLimits, download, placed
 from sommelier.connectors.huggingface_client import Hub
+from sommelier.connectors.huggingface_variants import Role, is_variant, roles
 from sommelier.connectors.naming import distinct_names, printable
 from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.storage.cache import cache_folder
@@ -28,11 +25,6 @@ if TYPE_CHECKING:
 
 DEFAULT_VARIANT = "default"
 EVERY_VARIANT = "all"
-_VARIANT = re.compile(
-    r"(?P<base>.+?)_(?P<variant>fp32|fp16|bf16|q8|q4|q4f16|q2f16|int8|uint8|int4|bnb4|quantized"
-    r"|optimized|O[1-4]|qu?int8_\w+)",
-    re.IGNORECASE,
-)
 _CHUNK = 1 << 20
 
 
@@ -53,7 +45,7 @@ class HubModel:
 
     name: str
     file: HubFile
-    variant: str | None  # None: the model itself
+    role: Role
 
 
 def files_of(info: ModelInfo) -> dict[str, HubFile]:
@@ -69,51 +61,49 @@ def files_of(info: ModelInfo) -> dict[str, HubFile]:
 
 
 def models_of(repository: str, files: Mapping[str, HubFile]) -> list[HubModel]:
-    """The ONNX files of a repository. The only one without a variant has the repository's name,
-    others the name of the file behind it."""
-    paths = [PurePosixPath(path) for path in files if path.lower().endswith(".onnx")]
-    variants = [variant_of(path) for path in paths]
-    alone = variants.count(None) == 1
+    """The ONNX files of a repository. The only one without a variant has the repository's name if
+    it is its model, others the name of the file behind it."""
+    found = [file for path, file in files.items() if path.lower().endswith(".onnx")]
+    paths = [PurePosixPath(file.path) for file in found]
+    told = roles(repository, paths)
+    alone = [role.variant for role in told].count(None) == 1
     return [
         HubModel(
-            repository if alone and variant is None else f"{repository}/{name}",
-            files[str(path)],
-            variant,
+            repository if alone and role.variant is None and role.whole else f"{repository}/{name}",
+            file,
+            role,
         )
-        for path, variant, name in zip(paths, variants, distinct_names(paths), strict=True)
+        for file, role, name in zip(found, told, distinct_names(paths), strict=True)
     ]
 
 
-def variant_of(path: PurePosixPath) -> str | None:
-    """The word that tells a file from others of the same model, in lower case.
-
-    >>> variant_of(PurePosixPath("onnx/model_q4f16.onnx")), variant_of(PurePosixPath("model.onnx"))
-    ('q4f16', None)
-    """
-    match = _VARIANT.fullmatch(path.stem)
-    return match["variant"].lower() if match else None
-
-
 def chosen(
-    models: list[HubModel], *, variant: str = DEFAULT_VARIANT, pattern: str | None = None
+    models: list[HubModel],
+    *,
+    variant: str = DEFAULT_VARIANT,
+    pattern: str | None = None,
+    file: str | None = None,
 ) -> list[HubModel]:
     """The models that an option asks for, of one repository.
 
-    pattern : on the path, takes precedence. A repository of nothing but variants has no default,
-    so all of them are taken. Raises RejectedModelError if models are there, but none is asked for.
+    file, else pattern : on the path, takes precedence. A repository of nothing but variants has no
+    default, so all of them are taken. Raises RejectedModelError if none is what is asked for.
     """
-    if pattern is not None:
+    if file is not None:
+        found = [m for m in models if m.file.path == file]
+    elif pattern is not None:
         found = [m for m in models if fnmatchcase(m.file.path, pattern)]
     elif variant == EVERY_VARIANT:
-        found = models
+        return models
     elif variant == DEFAULT_VARIANT:
-        found = [m for m in models if m.variant is None] or models
+        return [m for m in models if m.role.variant is None] or models
     else:
-        found = [m for m in models if m.variant == variant.lower()]
-    if models and not found:
-        wanted = f"file like '{pattern}'" if pattern is not None else f"variant '{variant}'"
+        found = [m for m in models if is_variant(m.role.variant, variant)]
+    if not found:
+        wanted = f"variant '{variant}'" if pattern is None else f"file like '{pattern}'"
+        wanted = wanted if file is None else f"file '{printable(file)}'"
         there = ", ".join(printable(m.file.path) for m in models[:12])
-        raise RejectedModelError(f"has no {wanted}; it has {there}")
+        raise RejectedModelError(f"has no {wanted}; it has {there or 'no ONNX file'}")
     return found
 
 
@@ -133,25 +123,32 @@ class Commit:
         return cache_folder() / "huggingface" / self.repository.replace("/", "--") / self.sha
 
     def model(self, file: HubFile, progress: Progress | None = None) -> tuple[Path, list[Path]]:
-        """An ONNX file with the external data it names, verified.
+        """An ONNX file with the external data it names, verified; beside that data if it has any,
+        else where the cache keeps it.
 
         Raises ConnectorError if one cannot be had, is not what the hub says, or may not be taken.
         """
-        path, left = self.fetched(file, self.max_size, progress), self.max_size
-        left -= path.stat().st_size
-        folder = PurePosixPath(file.path).parent
-        for location in dict.fromkeys(e.location for e in extents(read_model(path))):
-            beside = self.files.get(str(folder / location))
+        kept, left = self.fetched(file, self.max_size, progress), self.max_size
+        left -= kept.stat().st_size
+        locations = dict.fromkeys(e.location for e in extents(read_model(kept)))
+        if not locations:
+            return kept, []
+        path = placed(kept, self.folder / file.path)
+        for location in locations:
+            beside = self.files.get(str(PurePosixPath(file.path).parent / location))
             if beside is None:
                 raise RejectedModelError(f"external data file {location!r} is missing")
-            left -= self.fetched(beside, left, progress).stat().st_size
+            data = placed(self.fetched(beside, left, progress), self.folder / beside.path)
+            left -= data.stat().st_size
         return path, external_files(path, max_size=self.max_size)
 
     def fetched(self, file: HubFile, limit: int, progress: Progress | None = None) -> Path:
-        """One file in `folder`, fetched unless it is there, with the content the hub states."""
+        """One file, in the cache, fetched unless its content is there, as the hub states it."""
         check_member(file.path)
         if file.size is not None and file.size > limit:
             raise too_large(file.size, limit)
+        if file.sha256 is not None and (there := self._there(file, file.sha256, limit)) is not None:
+            return there
         kept = download(
             self.hub.url(self.repository, self.sha, file.path),
             headers=self.hub.headers(),
@@ -159,12 +156,23 @@ class Commit:
             limits=DownloadLimits(bytes=limit),
             progress=progress,
         )
+        if file.sha256 is not None:
+            contents.remember(file.sha256.lower(), kept)
         if file.blob is not None and _blob_id(kept) != file.blob:
             raise ConnectorError(
                 f"'{printable(file.path)}' has another content than the commit says",
                 hint="the file was changed or damaged on the way",
             )
-        return placed(kept, self.folder / file.path)
+        return kept
+
+    def _there(self, file: HubFile, sha256: str, limit: int) -> Path | None:
+        """The same content where it came from another commit or repository: most commits change a
+        few files only."""
+        kept = contents.known(sha256.lower())
+        if kept is None or kept.stat().st_size > limit:
+            return None
+        suffix = PurePosixPath(file.path).suffix
+        return kept if kept.suffix == suffix else placed(kept, self.folder / file.path)
 
 
 def _blob_id(path: Path) -> str:

@@ -6,13 +6,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from sommelier.errors import ConnectorError
+
+
+class BusySourceError(ConnectorError):
+    """A source lets nobody ask as often as we do, for longer than we wait: asking on is no use."""
+
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One comparison that has to hold: task = 'ner', params < 3e7, tags has 'mobile'."""
+    """One comparison that has to hold: task = 'ner', params < 3e7, tags has 'mobile', or
+    name like 'bert%', of which the source need not mind the case."""
 
     fact: str
-    operator: str  # = < <= > >= has
+    operator: str  # = < <= > >= has like
     value: str | float
 
     def __str__(self) -> str:

@@ -16,7 +16,8 @@ PAGE_SIZE = 3
 
 @dataclass
 class Repository:
-    """A repository with one commit. large : files kept apart (LFS), whose SHA-256 is told."""
+    """A repository with one commit. large : files kept apart (LFS), whose SHA-256 is told.
+    total : parameters where that is not the sum by dtype."""
 
     id: str
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -29,6 +30,9 @@ class Repository:
     large: tuple[str, ...] = (".onnx", ".onnx_data", ".safetensors", ".bin")
     claims: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     refusal: Page | None = None
+    library: str | None = None
+    total: int | None = None
+    created: str = "2025-03-04T05:06:07.000Z"
 
     @property
     def sha(self) -> str:
@@ -40,7 +44,7 @@ class Repository:
             "id": self.id,
             "sha": self.sha,
             "author": self.id.partition("/")[0],
-            "createdAt": "2025-03-04T05:06:07.000Z",
+            "createdAt": self.created,
             "downloads": self.downloads,
             "likes": self.downloads // 10,
             "tags": list(self.tags),
@@ -50,10 +54,15 @@ class Repository:
         }
         if self.task is not None:
             info["pipeline_tag"] = self.task
+        if self.library is not None:
+            info["library_name"] = self.library
         if self.parameters is not None:
-            total = sum(self.parameters.values())
-            info["safetensors"] = {"parameters": dict(self.parameters), "total": total}
+            info["safetensors"] = {"parameters": dict(self.parameters), "total": self.counted}
         return info
+
+    @property
+    def counted(self) -> int:
+        return sum((self.parameters or {}).values()) if self.total is None else self.total
 
     def _sibling(self, path: str, body: bytes) -> dict[str, object]:
         blob = hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
@@ -139,12 +148,15 @@ def _passes(repository: Repository, query: Mapping[str, list[str]]) -> bool:
         return False
     if "author" in query and query["author"] != [repository.id.partition("/")[0]]:
         return False
-    if not set(query.get("filter", [])) <= set(repository.tags):
+    if query.get("search", [""])[0].lower() not in repository.id.lower():
+        return False
+    told = {*repository.tags, repository.task, repository.library}
+    if not set(query.get("filter", [])) <= told:
         return False
     if "num_parameters" in query:
         if repository.parameters is None:
             return False
-        total = sum(repository.parameters.values())
+        total = repository.counted
         bounds = dict(part.split(":") for part in query["num_parameters"][0].split(","))
         low, high = _count(bounds.get("min", "0")), _count(bounds.get("max", "9999B"))
         return low <= total <= high

@@ -46,6 +46,12 @@ def reasons(found: list[Artifact | Rejection]) -> list[str]:
     return [item.reason for item in found if isinstance(item, Rejection)]
 
 
+def header(shape: list[int]) -> bytes:
+    """A safetensors header that claims a tensor of this shape, without data."""
+    text = json.dumps({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
 def page_of(server: Server, repository: Repository, path: str) -> str:
     return f"/{repository.id}/resolve/{repository.sha}/{path}"
 
@@ -137,10 +143,14 @@ VARIANTS = ("onnx/model.onnx", "onnx/model_fp16.onnx", "onnx/model_quantized.onn
 def test_an_option_chooses_among_quantised_variants(
     options: dict[str, object],
     expected: dict[str, str],
-    model: bytes,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with hub(Repository("acme/v", dict.fromkeys(VARIANTS, model))) as server:
+    files = {
+        path: tiny_classifier(tmp_path / "model.onnx", seed=seed).read_bytes()
+        for seed, path in enumerate(VARIANTS)
+    }
+    with hub(Repository("acme/v", files)) as server:
         found = [artifact(i) for i in fetched(server, monkeypatch, "acme/v", **options)]
         assert files_asked(server) == list(expected.values())
     assert {i.name: str(i.revision).partition(":")[2] for i in found} == expected
@@ -207,7 +217,8 @@ def test_a_count_the_hub_states_needs_no_header(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     "body",
     [b"", b"junk", b"\xff" * 100, b"\x02" + b"\0" * 7 + b"[]", safetensors({"w": ("F32", [-1])}),
-     b"\x10\0\0\0\0\0\0\0" + b'{"w": {"shape"'],
+     b"\x10\0\0\0\0\0\0\0" + b'{"w": {"shape"', header([10**400]), header([1 << 62, 2]),
+     header([2] * 20_000)],
 )  # fmt: skip
 def test_a_broken_safetensors_header_leaves_parameters_unknown(
     body: bytes, monkeypatch: pytest.MonkeyPatch
@@ -229,17 +240,17 @@ def test_results_of_the_card_are_declared_numbers_with_their_dataset(
         }
 
     results = [
-        result("accuracy", 0.8125), result("accuracy", 91.5, "cifar10"), result("loss", 0.1),
+        result("accuracy", 0.8125), result("top_5_accuracy", 0.95), result("loss", 1.5),
         result("accuracy", "n/a", "x"), result("accuracy", 0.5, "x5"),
-        result("accuracy", -3, "y"), result("wer", 250, "z"),
+        result("accuracy", -3, "y"), result("wer", 25, "z"),
     ]  # fmt: skip
     card = {"model-index": [{"name": "a", "results": results}]}
     with hub(Repository("acme/a", {"model.onnx": model}, card=card)) as server:
         found = artifact(fetched(server, monkeypatch, "acme/a")[0])
     declared = {(m.metric, m.dataset, m.value, m.method) for m in found.measurements}
     assert declared == {
-        ("accuracy", "imagenet-1k", 0.8125, "model-index"),
-        ("accuracy", "cifar10", 0.915, "model-index"),
+        ("accuracy", "imagenet", 0.8125, "model-index"),
+        ("top5_accuracy", "imagenet", 0.95, "model-index"),
         ("accuracy", "x5/5", 0.5, "model-index"),
     }
 
@@ -248,6 +259,7 @@ def test_preprocessing_of_a_picture_model_is_read_from_its_configuration(
     model: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = {
+        "image_processor_type": "BitImageProcessor",
         "do_resize": True, "size": {"shortest_edge": 256}, "resample": 3, "do_center_crop": True,
         "crop_size": {"height": 224, "width": 224}, "do_rescale": True, "do_normalize": True,
         "rescale_factor": 0.00392156862745098,
@@ -292,7 +304,9 @@ def test_the_model_tree_is_noted_as_it_is_stated(
     [
         ({"license": "mit"}, (), "MIT", None),
         ({}, ("license:bsd-3-clause",), "BSD-3-Clause", None),
-        ({"license": ["mit", "apache-2.0"]}, (), "MIT OR Apache-2.0", None),
+        ({"license": ["mit"]}, (), "MIT", None),
+        ({"license": ["mit", "apache-2.0"]}, (), None, "licence as stated: mit, apache-2.0"),
+        ({}, ("license:mit", "license:gpl-3.0"), None, "licence as stated: mit, gpl-3.0"),
         ({"license": "other", "license_name": "acme-1"}, (), None, "licence as stated: acme-1"),
         ({"license": "llama3"}, (), None, "licence as stated: llama3"),
         ({"license": {"not": "text"}}, (), None, None),
@@ -405,8 +419,9 @@ def test_a_gated_repository_is_refused_and_the_next_one_comes(
         Repository("acme/open", {"model.onnx": model}),
     )
     with hub(*repositories) as server:
-        found = fetched(server, monkeypatch, "acme/gated", "acme/open")
+        found = fetched(server, monkeypatch, "acme/gated@main", "acme/open")
     assert "is gated" in reasons(found)[0]
+    assert f"accept its terms at {server.url}/acme/gated," in reasons(found)[0]
     assert artifact(found[1]).name == "acme/open"
 
 
@@ -439,7 +454,19 @@ def test_a_place_that_leads_nowhere_stops_the_statement(
         fetched(server, monkeypatch, "acme/a", location)
 
 
-@pytest.mark.parametrize("location", ["a/b/c", "", "a b", "https://host/a/b", "acme/a@"])
+@pytest.mark.parametrize(
+    "location",
+    [
+        "a/b/c",
+        "",
+        "a b",
+        "https://host/a/b",
+        "acme/a@",
+        "https://huggingface.co/datasets/a/b",
+        "https://huggingface.co/a/b/tree/main/onnx",
+        "https://huggingface.co/",
+    ],
+)
 def test_what_is_no_repository_is_refused_with_how_one_is_written(location: str) -> None:
     with pytest.raises(ConnectorError, match="no repository") as caught:
         HuggingFaceConnector().fetch((location,), options={})
