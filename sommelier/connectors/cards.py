@@ -12,6 +12,8 @@ takes it from a JSON file beside the card, or in a wheel beside the model.
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,7 +22,7 @@ from typing import Any
 
 from sommelier.connectors.licenses import spdx
 from sommelier.connectors.options import nearest
-from sommelier.errors import ConnectorError
+from sommelier.errors import ConnectorError, first_line
 from sommelier.records import OutputKind
 
 MAX_CARD_BYTES = 16 * 10**6
@@ -35,6 +37,7 @@ WELL_KNOWN_LABELS: dict[str, tuple[str, ...]] = {
 
 _TEXT = ("task", "family", "license", "label_space", "producer", "created", "note", "homepage")
 _KEYS = ("match", *_TEXT, "tags", "output_kind", "labels", "preprocessing")
+_POSITION = re.compile("[0-9]{1,9}")  # in a list
 
 ReadJson = Callable[[str], object]
 """Reads the JSON file a card refers to; raises ConnectorError if it cannot be had."""
@@ -122,8 +125,8 @@ def parse_json(content: bytes, where: str) -> object:
         raise ConnectorError(
             f"{where}: not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
         ) from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise ConnectorError(f"{where}: not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:  # no UTF-8, or a number of 5000 digits
+        raise ConnectorError(f"{where}: not JSON: {first_line(error)}") from error
 
 
 def member_path(folder: str, reference: str) -> str:
@@ -219,7 +222,7 @@ def _labels(value: object) -> dict[str, object]:
         value = [label for label, _ in sorted(value.items(), key=lambda pair: pair[1])]
     labels = _texts(value, "a list of names, a well-known name, or a file and a key")
     if len(set(labels)) != len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
+        twice = next(label for label, count in Counter(labels).items() if count > 1)
         raise ConnectorError(f"label '{twice}' occurs twice")
     return {"labels": labels}
 
@@ -265,7 +268,7 @@ def _at(content: Any, key: str, where: str) -> Any:
     for part in filter(None, key.split(".")):
         if isinstance(content, dict) and part in content:
             content = content[part]
-        elif isinstance(content, list) and part.isdigit() and int(part) < len(content):
+        elif isinstance(content, list) and _POSITION.fullmatch(part) and int(part) < len(content):
             content = content[int(part)]
         else:
             raise ConnectorError(f"{where} has no key '{key}'")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sommelier.connectors.table_rows import Row, TableFile, number, words
+from sommelier.metrics import METRICS
 from sommelier.records import Artifact, Dim, Measurement, Provenance, TensorSpec
 
 CATALOG = frozenset({"path", "name", "author", "opset", "params", "ops"})
@@ -74,8 +75,10 @@ def _from_manifest(table: TableFile, row: Row) -> Artifact:
     if name is None or not isinstance(metadata, Mapping):
         raise ValueError("no model name or no metadata")
     opset = _whole(cells.get("opset_version"), "opset_version")
-    tags = tuple(str(tag) for tag in metadata.get("tags") or ())
-    ports = metadata.get("io_ports") or {}
+    stated, ports = metadata.get("tags"), metadata.get("io_ports") or {}
+    tags = tuple(tag for tag in map(words, stated) if tag) if isinstance(stated, list) else ()
+    if not isinstance(ports, Mapping):
+        raise ValueError("io_ports is not an object")
     declared = {
         "task": _TASKS.get("/".join(tags[:2]), _slug(tags[1] if len(tags) > 1 else None)),
         "family": _slug(tags[-1]) if len(tags) > 2 else None,
@@ -103,8 +106,8 @@ def _measurements(table: TableFile, **values: object) -> tuple[Measurement, ...]
         value = number(cell)
         if value is None:
             continue
-        if value < 0:
-            raise ValueError(f"{metric} is {value}")
+        if not METRICS[metric].allows(value):
+            raise ValueError(f"{metric} is {value:g}")
         method = source = table.path.name
         found.append(Measurement("", metric, value, Provenance.DECLARED, method, source=source))
     return tuple(found)
@@ -122,7 +125,7 @@ def _ports(ports: Any) -> tuple[TensorSpec, ...]:
     """Tensors of the manifest; sequences of tensors have no shape of ours."""
     return tuple(
         TensorSpec(str(port["name"]), _dtype(str(port["type"])), _shape(port.get("shape")))
-        for port in ports or ()
+        for port in (ports if isinstance(ports, list) else ())
         if isinstance(port, Mapping) and "name" in port and "type" in port
     )
 

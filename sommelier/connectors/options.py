@@ -10,6 +10,7 @@ from sommelier.errors import ConnectorError
 from sommelier.units import Dimension, UnitError
 
 MAX_MODEL_BYTES = 2 * 10**9  # protobuf cannot hold more in one message
+_MOST_BYTES = 2**62  # more than any file has; beyond it a read cannot count
 
 CONVERSION: Mapping[str, str] = {
     "inputs": "types and shapes of a model that is not ONNX: 'float32[n,3,32,32]; mask: bool[n,5]'",
@@ -41,9 +42,9 @@ def size(options: Mapping[str, object], name: str, default: int) -> int:
             value = float(value) if _is_number(value) else units.parse(value, Dimension.BYTES)
         except UnitError as error:
             raise ConnectorError(f"option {name}: {error.message}", hint=error.hint) from error
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ConnectorError(f"option {name} must be a size above 0, such as '500 MB'")
-    return int(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _MOST_BYTES:
+        return int(value)
+    raise ConnectorError(f"option {name} must be a size above 0 and below 4 EB, such as '500 MB'")
 
 
 def text(options: Mapping[str, object], name: str) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sommelier.connectors import onnx_catalogs, table_mapping
@@ -17,6 +17,7 @@ from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
 from sommelier.connectors.downloads import DownloadLimits, download
 from sommelier.connectors.naming import printable
+from sommelier.connectors.refusals import reason
 from sommelier.connectors.table_rows import BadRow, Row, TableFile, read_table, table_suffix
 from sommelier.connectors.timm import TimmTables
 from sommelier.errors import ConnectorError, RejectedModelError
@@ -71,16 +72,42 @@ class TableConnector:
         yield from rejected
         for table in tables:
             for row in table.rows:
-                reason = row.reason if isinstance(row, BadRow) else None
-                if not isinstance(row, BadRow):
-                    try:
-                        gathered.add(table, row)
-                    except (ValueError, KeyError, TypeError) as error:
-                        reason = str(error)
-                if reason is not None:
+                why = row.reason if isinstance(row, BadRow) else gathered.refusal(table, row)
+                if why is not None:
                     revision = printable(f"{table.path}:{row.number}")
-                    yield Rejection(self.name, revision, f"row {row.number}: {reason}")
+                    yield Rejection(self.name, revision, f"row {row.number}: {why}")
         yield from gathered.artifacts()
+
+
+@dataclass(slots=True)
+class _Model:
+    """What the rows of one name and version say. The first of them wins where facts differ."""
+
+    first: Artifact
+    declared: dict[str, object]
+    numbers: dict[tuple[object, ...], Measurement]
+
+    @classmethod
+    def of(cls, first: Artifact) -> _Model:
+        return cls(first, dict(first.declared), {_key(m): m for m in first.measurements})
+
+    def add(self, other: Artifact) -> None:
+        """Takes in another row. Raises ValueError, and takes nothing, if it says otherwise."""
+        for measurement in other.measurements:
+            known = self.numbers.get(_key(measurement), measurement)
+            if known.value != measurement.value:
+                raise ValueError(
+                    f"'{other.name}' again ({self.first.revision}), with another "
+                    f"{measurement.metric}: {measurement.value:g} instead of {known.value:g}"
+                )
+        for measurement in other.measurements:
+            self.numbers.setdefault(_key(measurement), measurement)
+        self.declared = {**other.declared, **self.declared}
+
+    def artifact(self) -> Artifact:
+        return replace(
+            self.first, declared=self.declared, measurements=tuple(self.numbers.values())
+        )
 
 
 class _Gathered:
@@ -88,11 +115,33 @@ class _Gathered:
 
     def __init__(self, options: Mapping[str, object], unknown: Sequence[TableFile]) -> None:
         self._timm = TimmTables()
-        self._models: dict[tuple[str, str | None], Artifact] = {}
+        self._models: dict[tuple[str, str | None], _Model] = {}
         self._mappings = {t.path: table_mapping.mapping_for(t, options) for t in unknown}
 
-    def add(self, table: TableFile, row: Row) -> None:
-        """Takes in a row. Raises ValueError saying what is wrong with it."""
+    def refusal(self, table: TableFile, row: Row) -> str | None:
+        """Takes in a row; what is wrong with it if it is not taken."""
+        try:
+            self._add(table, row)
+        except KeyError as error:
+            return f"it has no {error}"
+        except (ValueError, TypeError) as error:
+            return str(error)
+        return None
+
+    def artifacts(self) -> Iterator[Artifact | Rejection]:
+        """Every model once. A name that timm's and another table share is merged too."""
+        for item in self._timm.artifacts():
+            model, other = _Model.of(item), self._models.pop((item.name, item.version), None)
+            if other is not None:
+                try:
+                    model.add(other.artifact())
+                except ValueError as error:
+                    yield Rejection("table", str(other.first.revision), str(error))
+            yield model.artifact()
+        for model in self._models.values():
+            yield model.artifact()
+
+    def _add(self, table: TableFile, row: Row) -> None:
         if table.path in self._mappings:
             found = table_mapping.artifact(table, row, self._mappings[table.path])
         elif TimmTables.recognises(table):
@@ -101,32 +150,10 @@ class _Gathered:
         else:
             found = onnx_catalogs.artifact(table, row)
         key = (found.name, found.version)
-        known = self._models.get(key)
-        self._models[key] = found if known is None else _merged(known, found)
-
-    def artifacts(self) -> Iterator[Artifact]:
-        """Every model once. A name that timm's and another table share is merged too."""
-        for item in self._timm.artifacts():
-            other = self._models.pop((item.name, item.version), None)
-            yield item if other is None else _merged(item, other)
-        yield from self._models.values()
-
-
-def _merged(first: Artifact, second: Artifact) -> Artifact:
-    """Facts of the first, completed by the second; numbers of both.
-
-    Raises ValueError if one table gives a model two values for the same thing.
-    """
-    numbers = {_key(m): m for m in first.measurements}
-    for measurement in second.measurements:
-        known = numbers.setdefault(_key(measurement), measurement)
-        if known.value != measurement.value:
-            raise ValueError(
-                f"'{second.name}' again ({first.revision}), with another {measurement.metric}: "
-                f"{measurement.value:g} instead of {known.value:g}"
-            )
-    declared = {**second.declared, **first.declared}
-    return replace(first, declared=declared, measurements=tuple(numbers.values()))
+        if key in self._models:
+            self._models[key].add(found)
+        else:
+            self._models[key] = _Model.of(found)
 
 
 def _key(m: Measurement) -> tuple[object, ...]:
@@ -147,7 +174,7 @@ def _read_all(
         try:
             tables.append(read_table(path, max_size=limit))
         except RejectedModelError as error:
-            rejected.append(Rejection("table", printable(str(path)), error.message))
+            rejected.append(Rejection("table", printable(str(path)), reason(error)))
     if progress:
         progress("", len(paths), len(paths))
     return tables, rejected

@@ -6,6 +6,7 @@ A column is used when it is called like a metric or a piece of metadata ('params
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -161,27 +162,51 @@ def unit_called(text: str, dimension: Dimension) -> str | None:
 
 def _value(metric: str, source: NumberColumn, row: Row) -> float | None:
     """The cell in base units, None if it is empty."""
-    cell = row.cells.get(source.column)
+    cell, unit = row.cells.get(source.column), source.unit
     dimension = METRICS[metric].dimension
+    stated = f"{source.column} is {str(cell)[:50]!r}"
     try:
         value = number(cell)
-        if value is not None and source.unit:
-            value = units.to_base(value, source.unit, dimension)
     except ValueError:
-        try:
-            value = units.parse(str(cell), dimension)
-        except UnitError as error:
-            raise ValueError(f"{source.column} is {cell!r}: {error.message}") from error
+        value, unit = _quantity(str(cell), dimension, stated), None
     if value is None:
         return None
+    value = in_base_units(value, unit, dimension)
     if value < 0:
-        raise ValueError(f"{source.column} is {cell!r}, below 0")
-    if dimension is Dimension.FRACTION and value > 1:
+        raise ValueError(f"{stated}, below 0")
+    possible = METRICS[metric].allows(value)
+    if dimension is Dimension.FRACTION and not possible:
         raise ValueError(
-            f"{source.column} is {cell!r}, not a fraction; if it is a percentage, "
+            f"{stated}, not a fraction; if it is a percentage, "
             f"say USING {metric} = '{source.column} %'"
         )
+    if not possible:
+        raise ValueError(f"{stated}, which cannot be the {metric}")
+    if dimension is Dimension.COUNT and not value.is_integer():
+        raise ValueError(
+            f"{stated}, not a whole number; if it counts millions, "
+            f"say USING {metric} = '{source.column} M'"
+        )
     return value
+
+
+def in_base_units(value: float, unit: str | None, dimension: Dimension) -> float:
+    """A number in base units; 25.6 M is a whole count. unit : None where it is in base units."""
+    return value if unit is None else _whole(units.to_base(value, unit, dimension), dimension)
+
+
+def _quantity(text: str, dimension: Dimension, stated: str) -> float:
+    """A number with its unit, both in the cell. Raises ValueError for anything else."""
+    try:
+        return _whole(units.parse(text, dimension), dimension)
+    except UnitError as error:
+        raise ValueError(f"{stated}: {error.message}") from error
+
+
+def _whole(value: float, dimension: Dimension) -> float:
+    """A count as the whole number that its rounded digits stand for."""
+    counts = dimension is Dimension.COUNT and math.isfinite(value)
+    return float(round(value)) if counts else value
 
 
 def _measurement(

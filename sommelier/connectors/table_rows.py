@@ -1,9 +1,14 @@
-"""Rows of a table file: CSV, TSV, JSON, JSON lines (each also gzipped) or Parquet."""
+"""Rows of a table file: CSV, TSV, JSON, JSON lines (each also gzipped) or Parquet.
+
+A few kilobytes may unpack to gigabytes, so the size of what is in a file is looked at before it is
+read: its bytes against the limit, and its cells, each of which is an object in memory.
+"""
 
 from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import math
 import re
@@ -11,15 +16,24 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sommelier.connectors.cards import parse_json
-from sommelier.errors import ConnectorError, RejectedModelError
+from sommelier.errors import ConnectorError, RejectedModelError, first_line
 from sommelier.storage.external_data import too_large
+from sommelier.units import Dimension, format_value
 
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+    from duckdb.sqltypes import DuckDBPyType
+
+MAX_CELLS = 10**7  # about 100 bytes each in memory
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 MISSING = frozenset({"", "-", "na", "n/a", "nan", "none", "null", "?"})
 _GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+_CHUNK = 1 << 20
+_PARQUET_MEMORY = "1GB"  # what DuckDB may take to read a file
+_NESTED = frozenset({"array", "bit", "blob", "map", "struct", "union", "variant"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +68,7 @@ def table_suffix(path: Path) -> str | None:
 
 
 def read_table(path: Path, *, max_size: int) -> TableFile:
-    """The table in a file of at most `max_size` bytes once unpacked.
+    """The table in a file of at most `max_size` bytes once unpacked, and of MAX_CELLS cells.
 
     Raises RejectedModelError if it cannot be read as what its name says.
     """
@@ -71,9 +85,10 @@ def read_table(path: Path, *, max_size: int) -> TableFile:
     try:
         if suffix in (".csv", ".tsv"):
             return _csv(path, content.decode("utf-8-sig"), "\t" if suffix == ".tsv" else ",")
+        _check_cells(content.count(b",") + content.count(b"[") + content.count(b"{"))
         if suffix == ".json":
             return _objects(path, _list_of_rows(parse_json(content, path.name)))
-        lines = content.decode("utf-8-sig").splitlines()
+        lines = content.decode("utf-8-sig").split("\n")  # a text may hold any other line break
         return _objects(path, [_json_line(line) for line in lines if line.strip()])
     except UnicodeDecodeError as error:
         raise RejectedModelError(f"not UTF-8 text at byte {error.start}") from error
@@ -95,11 +110,11 @@ def number(cell: object) -> float | None:
             return None
         value = float(text.replace(",", "") if _GROUPED.fullmatch(text) else text)
     elif isinstance(cell, bool) or not hasattr(cell, "__float__"):
-        raise ValueError(f"{cell!r} is not a number")
+        raise ValueError(f"{str(cell)[:50]!r} is not a number")
     else:
-        value = float(cell)
+        value = _float(cell)
     if math.isinf(value):
-        raise ValueError(f"{cell!r} is not a number")
+        raise ValueError(f"{str(cell)[:50]!r} is not a number")
     return None if math.isnan(value) else value
 
 
@@ -111,19 +126,41 @@ def words(cell: object) -> str | None:
     return None if text.lower() in MISSING else text
 
 
+def _float(cell: Any) -> float:
+    """Infinite where an integer is beyond every float."""
+    try:
+        return float(cell)
+    except OverflowError:
+        return math.inf
+
+
 def _content(path: Path, max_size: int) -> bytes:
+    parts: list[bytes] = []
+    left = max_size + 1
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            content = file.read(max_size + 1)
+            while left > 0 and (part := file.read(min(left, _CHUNK))):
+                parts.append(part)
+                left -= len(part)
     except (OSError, EOFError, zlib.error) as error:
         raise RejectedModelError(f"cannot be read: {error}") from error
-    if len(content) > max_size:
-        raise too_large(len(content), max_size)
-    return content
+    if left <= 0:
+        limit = format_value(max_size, Dimension.BYTES)
+        raise RejectedModelError(f"too large: more than the {limit} of USING max_size, unpacked")
+    return b"".join(parts)
+
+
+def _check_cells(count: int) -> None:
+    if count > MAX_CELLS:
+        raise RejectedModelError(
+            f"too large: it has {count} cells or more, the limit is {MAX_CELLS}; split the table, "
+            "or leave out columns"
+        )
 
 
 def _csv(path: Path, text: str, delimiter: str) -> TableFile:
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
+    lines = io.StringIO(text, newline="")  # split where CSV ends a line, and nowhere else
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     rows: list[Row | BadRow] = []
     try:
         columns = tuple(name.strip() for name in next(reader))
@@ -132,6 +169,7 @@ def _csv(path: Path, text: str, delimiter: str) -> TableFile:
         for cells in reader:
             if not cells:
                 continue
+            _check_cells((len(rows) + 1) * len(columns))
             line = reader.line_num
             if len(cells) != len(columns):
                 rows.append(BadRow(line, f"{len(cells)} cells, the header has {len(columns)}"))
@@ -172,23 +210,62 @@ def _list_of_rows(content: object) -> list[object]:
 def _json_line(line: str) -> object:
     try:
         return json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None  # told apart as a row that is not an object
 
 
 def _parquet(path: Path, max_size: int) -> TableFile:
     import duckdb  # 70 ms, only for Parquet
 
-    size = path.stat().st_size
+    try:
+        with duckdb.connect(":memory:", config={"memory_limit": _PARQUET_MEMORY}) as connection:
+            _check_stated_size(connection, path, max_size)
+            return _parquet_rows(connection, path, max_size)
+    except duckdb.Error as error:
+        raise RejectedModelError(f"cannot be read as Parquet: {first_line(error)}") from error
+
+
+def _check_stated_size(connection: DuckDBPyConnection, path: Path, max_size: int) -> None:
+    """Raises RejectedModelError if the file itself says that it is too large."""
+    found = connection.execute(
+        "SELECT coalesce(sum(total_uncompressed_size), 0), coalesce(sum(num_values), 0) "
+        "FROM parquet_metadata(?)",
+        [str(path)],
+    ).fetchone()
+    size, cells = map(int, found or (0, 0))
     if size > max_size:
         raise too_large(size, max_size)
-    try:
-        with duckdb.connect(":memory:") as connection:
-            found = connection.execute("SELECT * FROM read_parquet(?)", [str(path)])
-            columns = tuple(str(column[0]) for column in found.description or ())
-            rows = found.fetchall()
-    except duckdb.Error as error:
-        first = str(error).splitlines()[0]
-        raise RejectedModelError(f"not a Parquet file: {first}") from error
-    cells = (dict(zip(columns, row, strict=True)) for row in rows)
-    return TableFile(path, columns, tuple(Row(i, c) for i, c in enumerate(cells, start=1)))
+    _check_cells(cells)
+
+
+def _parquet_rows(connection: DuckDBPyConnection, path: Path, max_size: int) -> TableFile:
+    """The columns that hold numbers, texts or lists of them; nested ones are no cells of a table.
+
+    Columns go by their position, their names are anybody's. What they take as text is asked before
+    any of it is fetched: a text that occurs a million times is stored once.
+    """
+    table = connection.read_parquet(str(path))
+    source = f"FROM read_parquet(?) AS t({', '.join(f'c{i}' for i in range(len(table.types)))})"
+    sizes = {f"c{i}": size for i, kind in enumerate(table.types) if (size := _size(f"c{i}", kind))}
+    if not sizes:
+        raise RejectedModelError("holds no columns of numbers or texts")
+    total = " + ".join(f"coalesce(sum({size}), 0)" for size in sizes.values())
+    found = connection.execute(f"SELECT {total} {source}", [str(path)]).fetchone()
+    if found and int(found[0]) > max_size:
+        raise too_large(int(found[0]), max_size)
+    rows = connection.execute(f"SELECT {', '.join(sizes)} {source}", [str(path)]).fetchall()
+    names = tuple(table.columns[int(column[1:])] for column in sizes)
+    cells = (dict(zip(names, row, strict=True)) for row in rows)
+    return TableFile(path, names, tuple(Row(i, c) for i, c in enumerate(cells, start=1)))
+
+
+def _size(column: str, kind: DuckDBPyType) -> str | None:
+    """What a cell takes as text, in SQL; None for a kind that is no cell."""
+    if kind.id in _NESTED:
+        return None
+    if kind.id != "list":
+        return f"strlen({column}::VARCHAR)"
+    element: Any = dict(kind.children)["child"]
+    if element.id in _NESTED or element.id == "list":
+        return None
+    return f"list_sum(list_transform({column}, lambda x: strlen(x::VARCHAR)))"

@@ -37,14 +37,14 @@ Point = tuple[str, int]  # (model or architecture, image size)
 class _Entry:
     """What the tables say of one model at one image size."""
 
-    measurements: list[Measurement] = field(default_factory=list)
+    numbers: dict[tuple[object, ...], Measurement] = field(default_factory=dict)
     revisions: list[str] = field(default_factory=list)
     top1: float = -1.0  # on ImageNet, else on the first dataset that speaks of it
 
     def add(self, measurements: Iterable[Measurement], revision: str) -> None:
         """Numbers without a context (params, flops) are kept from the first table only."""
-        known = {_context(m) for m in self.measurements}
-        self.measurements += [m for m in measurements if _context(m) not in known]
+        for measurement in measurements:
+            self.numbers.setdefault(_context(measurement), measurement)
         self.revisions.append(revision)
 
 
@@ -93,7 +93,7 @@ class TimmTables:
             bench = self._benchmarks.get((_architecture(model), size))
             if bench is not None:
                 used.add((_architecture(model), size))
-                entry.add(bench.measurements, bench.revisions[0])
+                entry.add(bench.numbers.values(), bench.revisions[0])
             yield self._artifact(names[point], point, entry)
         yield from self._leftovers(used)
 
@@ -122,7 +122,7 @@ class TimmTables:
             "tags": tuple(tags),
             "output_kind": "classification",
         }
-        measurements = tuple(entry.measurements)
+        measurements = tuple(entry.numbers.values())
         return Artifact(name, None, "table", entry.revisions[0], None, declared, measurements)
 
 

@@ -285,6 +285,7 @@ def test_a_mapping_that_does_not_fit_is_refused(
         ("a,-3,", "below 0"),
         ("a,inf,", "latency_ms is 'inf'"),
         ("a,,81", "not a fraction"),
+        ("a,1e400,", "latency_ms is '1e400'"),
         (",1,0.5", "no model name"),
         ("a,1", "2 cells, the header has 3"),
     ],
@@ -298,6 +299,58 @@ def test_a_bad_cell_rejects_its_row(cells: str, reason: str, tmp_path: Path) -> 
     assert isinstance(good, Artifact)
 
 
+def test_a_count_of_millions_says_so_or_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", "name,params\na,25.557\nb,4 M\n")
+    bad, good = fetch(path)
+    assert isinstance(bad, Rejection)
+    assert "USING params = 'params M'" in bad.reason
+    assert isinstance(good, Artifact)
+    assert value(good, "params") == 4e6
+    found = rows(path, params="params M")
+    assert value(found["a"], "params") == 25_557_000
+    assert value(found["b"], "params") == 4e6
+
+
+def test_an_integer_beyond_every_float_rejects_its_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.json", '[{"name": "a", "params": 1%s}]' % ("0" * 400))
+    (bad,) = fetch(path)
+    assert isinstance(bad, Rejection)
+    assert "params is '1000" in bad.reason
+
+
+def test_line_breaks_of_unicode_are_text_and_end_no_row(tmp_path: Path) -> None:
+    """JSON may hold U+2028 as it is (RFC 8259), and a quoted cell of CSV any character."""
+    breaks = "a\u2028b\u0085c\x0bd"
+    lines = json.dumps({"name": "m", "note": breaks}, ensure_ascii=False)
+    write(tmp_path / "m.jsonl", f"{lines}\r\n" * 2)
+    (tmp_path / "m.csv").write_bytes(f'name,note\r\nm,{breaks}\r\n"m",{breaks}\r\n'.encode())
+    for name in ("m.jsonl", "m.csv"):
+        assert rows(tmp_path / name)["m"].declared == {"note": breaks}, name
+
+
+def test_a_row_that_lacks_a_column_is_rejected_with_its_name(tmp_path: Path) -> None:
+    keys = ("img_size", "top1", "top5", "param_count")
+    whole = {"model": "a.x", **dict.fromkeys(keys, 1)}
+    path = write(tmp_path / "results-imagenet.json", json.dumps([dict.fromkeys(keys, 1), whole]))
+    bad, good = fetch(path)
+    assert isinstance(bad, Rejection)
+    assert bad.reason == "row 1: it has no 'model'"
+    assert isinstance(good, Artifact)
+
+
+@pytest.mark.parametrize("ports", [["x"], {"inputs": 3, "outputs": {"a": 1}}])
+def test_a_manifest_of_another_form_costs_its_row_at_most(tmp_path: Path, ports: object) -> None:
+    metadata = {"tags": "vision", "io_ports": ports}
+    entry = {"model": "m", "model_path": "m.onnx", "opset_version": 9, "metadata": metadata}
+    (item,) = fetch(write(tmp_path / "m.json", json.dumps([entry])))
+    if isinstance(ports, list):
+        assert isinstance(item, Rejection)
+        assert "io_ports is not an object" in item.reason
+    else:
+        assert isinstance(item, Artifact)
+        assert item.declared == {"opset": 9}
+
+
 def test_the_same_model_with_another_value_is_rejected(tmp_path: Path) -> None:
     path = write(tmp_path / "m.csv", "name,params\na,1\na,1\na,2\n")
     bad, good = fetch(path)
@@ -305,6 +358,18 @@ def test_the_same_model_with_another_value_is_rejected(tmp_path: Path) -> None:
     assert "with another params" in bad.reason
     assert isinstance(good, Artifact)
     assert value(good, "params") == 1
+
+
+def test_a_table_that_contradicts_one_of_timm_is_rejected_where_they_meet(timm: Path) -> None:
+    other = timm / "other" / "results-imagenet.csv"
+    other.parent.mkdir()
+    write(other, "name,params\nnet.b_in1k,7\nnet.c,8\n")
+    found = fetch(timm / "results-imagenet.csv", other)
+    (bad,) = (item for item in found if isinstance(item, Rejection))
+    assert bad.reason.startswith("'net.b_in1k' again")
+    params = {i.name: value(i, "params") for i in found if isinstance(i, Artifact)}
+    assert params["net.b_in1k"] == 25.56e6
+    assert params["net.c"] == 8
 
 
 def test_a_mapping_overrules_what_is_known_of_a_header(timm: Path) -> None:
@@ -348,7 +413,8 @@ def test_all_formats_give_the_same_rows(tmp_path: Path) -> None:
         ("m.json", b'{"a": 1}', "no list of rows"),
         ("m.json", b"[" * 100_000, "not JSON"),
         ("m.json.gz", b"no gzip", "cannot be read"),
-        ("m.parquet", b"no parquet", "not a Parquet file"),
+        ("m.parquet", b"no parquet", "cannot be read as Parquet"),
+        ("m.json", b"[" + b"9" * 5000 + b"]", "not JSON"),
         ("m.xlsx", b"PK", "not a table"),
     ],
 )
@@ -375,3 +441,72 @@ def test_a_compressed_bomb_stops_at_the_limit(tmp_path: Path) -> None:
     (bad,) = fetch(tmp_path / "m.csv.gz", max_size="1 MB")
     assert isinstance(bad, Rejection)
     assert "too large" in bad.reason
+
+
+# ---- sizes
+
+
+def parquet(path: Path, query: str) -> Path:
+    """A file with the answer to a query, packed as well as DuckDB can."""
+    with duckdb.connect(":memory:") as connection:
+        connection.execute(f"COPY ({query}) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
+    return path
+
+
+MANY_ROWS = "SELECT 'a' AS name, 5 AS params FROM range(300_000)"
+LONG_TEXTS = "SELECT repeat('x', 1_000_000) AS name, 5 AS params FROM range(200)"
+LONG_LISTS = "SELECT 'a' AS name, ['a', repeat('x', 1_000_000)] AS tags FROM range(50)"
+
+
+@pytest.mark.parametrize(
+    ("query", "limit"),
+    [(MANY_ROWS, "100 kB"), (LONG_TEXTS, "20 MB"), (LONG_LISTS, "20 MB")],
+    ids=["many rows", "long texts", "long lists"],
+)
+def test_parquet_is_as_large_as_its_cells_are_unpacked(
+    tmp_path: Path, query: str, limit: str
+) -> None:
+    """A value that occurs often is stored once: the files have some kilobytes."""
+    path = parquet(tmp_path / "m.parquet", query)
+    assert path.stat().st_size < 100_000
+    (bad,) = fetch(path, max_size=limit)
+    assert isinstance(bad, Rejection)
+    assert "too large" in bad.reason
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.json", "m.jsonl", "m.parquet"])
+def test_no_table_has_more_cells_than_memory_is_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("sommelier.connectors.table_rows.MAX_CELLS", 50)
+    data = [{"name": f"m{i}", "params": i} for i in range(30)]
+    content = {
+        "m.csv": "name,params\n" + "".join(f"{d['name']},{d['params']}\n" for d in data),
+        "m.json": json.dumps(data),
+        "m.jsonl": "".join(json.dumps(d) + "\n" for d in data),
+    }
+    if name in content:
+        write(tmp_path / name, content[name])
+    else:
+        parquet(tmp_path / name, "SELECT 'm' || i AS name, i AS params FROM range(30) t(i)")
+    (bad,) = fetch(tmp_path / name)
+    assert isinstance(bad, Rejection)
+    assert "the limit is 50" in bad.reason
+
+
+def test_nested_columns_of_parquet_are_no_cells_and_lists_of_text_are(tmp_path: Path) -> None:
+    query = (
+        "SELECT 'a' AS name, {'x': 1} AS \"odd \"\"name\", ['t', NULL, 'u'] AS tags, 7.5 AS flops"
+    )
+    (item,) = fetch(parquet(tmp_path / "m.parquet", query))
+    assert isinstance(item, Artifact)
+    assert item.declared == {"tags": ("t", "u")}
+    assert value(item, "flops") == 7.5
+
+
+def test_many_rows_of_one_model_are_merged_in_linear_time(tmp_path: Path) -> None:
+    """20 000 rows take seconds; merging each with all before it took minutes."""
+    lines = "".join(f"a,{i},d{i}\n" for i in range(20_000))
+    (item,) = fetch(write(tmp_path / "m.csv", f"name,latency_ms,device\n{lines}"))
+    assert isinstance(item, Artifact)
+    assert len(item.measurements) == 20_000
