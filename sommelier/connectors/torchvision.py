@@ -6,7 +6,7 @@ stands in its source, which is read as syntax out of a wheel or a folder; nothin
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
@@ -16,15 +16,17 @@ from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
 from sommelier.connectors.dataset_names import dataset_name
 from sommelier.connectors.naming import printable
-from sommelier.connectors.torchvision_weights import Constants, WeightsEntry, entries, parsed
-from sommelier.connectors.wheel import wheel_file, wheels_at
+from sommelier.connectors.refusals import reason
+from sommelier.connectors.torchvision_weights import ENUM, Constants, WeightsEntry, entries
+from sommelier.connectors.wheel import WheelSource, wheel_file, wheels_at
 from sommelier.connectors.wheel_archive import opened
 from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.records import Artifact, Measurement, Provenance, Rejection
 from sommelier.storage.cache import cache_folder
+from sommelier.units import Dimension, format_value
 
 MODELS = ("torchvision", "models")  # the package that states the weights
-MAX_SOURCE_BYTES = 4 << 20
+MAX_SOURCE_BYTES = 4 * 10**6  # of all its modules; in torchvision 0.28 they have 1.2 MB
 HALF_DIGIT = 0.0005  # a printed 4.089 may be anything from 4.0885 to 4.0895
 
 _TASKS = {
@@ -38,11 +40,10 @@ _ACCURACIES = {"acc@1": "accuracy", "acc@5": "top5_accuracy"}
 
 @dataclass(frozen=True, slots=True)
 class _Release:
-    """One torchvision: its modules' source by dotted name, and what cannot be parsed."""
+    """One torchvision: its modules' source by dotted name."""
 
     name: str
-    constants: Constants
-    broken: tuple[Rejection, ...]
+    sources: Mapping[str, bytes]
 
 
 class TorchvisionConnector:
@@ -90,61 +91,77 @@ class TorchvisionConnector:
         for done, release in enumerate(releases):
             if progress:
                 progress(release.name, done, len(releases))
-            yield from release.broken
-            for module in sorted(release.constants.modules):
-                for entry in entries(module, release.constants):
-                    where = printable(f"{release.name}:{entry.enum}.{entry.entry}")
-                    try:
-                        yield _artifact(module, entry, where)
-                    except ValueError as error:
-                        yield Rejection(self.name, where, str(error))
+            constants = Constants(release.sources)
+            for module in sorted(release.sources):
+                if ENUM.encode() not in release.sources[module]:
+                    continue
+                try:
+                    yield from _of_module(module, constants, release.name)
+                except RejectedModelError as error:
+                    where = printable(f"{release.name}:{module}")
+                    yield Rejection(self.name, where, reason(error))
         if progress:
             progress("", len(releases), len(releases))
+
+
+def _of_module(module: str, constants: Constants, release: str) -> Iterator[Artifact | Rejection]:
+    """The rows of a module. Raises RejectedModelError if it cannot be read."""
+    for entry in entries(module, constants):
+        where = printable(f"{release}:{entry.enum}.{entry.entry}")
+        try:
+            yield _artifact(module, entry, where)
+        except ValueError as error:
+            yield Rejection("torchvision", where, str(error))
 
 
 def _releases(location: str, cache: Path) -> Iterator[_Release]:
     """What a location holds. Raises ConnectorError if that is no torchvision."""
     folder = Path(location).expanduser()
-    if folder.is_dir():
-        yield _release(location, dict(_in_folder(folder)))
-        return
-    if not location.endswith(".whl") and "==" not in location:
+    if not folder.is_dir() and not location.endswith(".whl") and "==" not in location:
         raise ConnectorError(
             f"there is no folder '{location}' (in {Path.cwd()})",
             hint="FROM torchvision 'torchvision==0.28.0', a .whl file, or a folder",
         )
+    if folder.is_dir():
+        yield _release(location, _in_folder(folder))
+        return
     for source in wheels_at(location):
-        try:
-            with opened(wheel_file(source, cache)) as wheel:
-                found = {
-                    member: wheel.read(str(member), MAX_SOURCE_BYTES)
-                    for member in wheel.members(".py")
-                    if member.parts[:2] == MODELS
-                }
-        except RejectedModelError as error:
-            raise ConnectorError(f"'{source.text}' cannot be read: {error.message}") from error
-        yield _release(source.text, {_module(path): content for path, content in found.items()})
+        yield _release(source.text, _in_wheel(source, cache))
 
 
-def _release(name: str, sources: Mapping[str, bytes]) -> _Release:
+def _release(name: str, found: Iterator[tuple[str, bytes]]) -> _Release:
+    try:
+        sources = dict(found)
+    except RejectedModelError as error:
+        raise ConnectorError(f"'{name}' cannot be read: {reason(error)}") from error
     if not sources:
         raise ConnectorError(f"'{name}' holds no {'/'.join(MODELS)}")
-    modules, broken = {}, []
-    for module, content in sources.items():
-        try:
-            modules[module] = parsed(content)
-        except RejectedModelError as error:
-            broken.append(Rejection("torchvision", printable(f"{name}:{module}"), error.message))
-    return _Release(name, Constants(modules), tuple(broken))
+    return _Release(name, sources)
+
+
+def _in_wheel(source: WheelSource, cache: Path) -> Iterator[tuple[str, bytes]]:
+    """Modules of torchvision.models. Raises RejectedModelError if they are too large in all."""
+    with opened(wheel_file(source, cache)) as wheel:
+        members = [m for m in wheel.members(".py") if m.parts[: len(MODELS)] == MODELS]
+        _check_size(sum(wheel.size(str(member)) for member in members))
+        for member in members:
+            yield _module(member), wheel.read(str(member), MAX_SOURCE_BYTES)
 
 
 def _in_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Modules of torchvision.models below a folder: a checkout, or where pip installs to."""
+    """The same of a folder: a checkout, or where pip installs to."""
     roots = (folder.joinpath(*MODELS), folder / MODELS[1])
     root = next((root for root in roots if (root / "_api.py").is_file()), roots[0])
-    for path in sorted(root.rglob("*.py")):
-        if path.is_file() and path.stat().st_size <= MAX_SOURCE_BYTES:
-            yield _module(PurePosixPath(*MODELS) / path.relative_to(root)), path.read_bytes()
+    paths = [path for path in sorted(root.rglob("*.py")) if path.is_file()]
+    _check_size(sum(path.stat().st_size for path in paths))
+    for path in paths:
+        yield _module(PurePosixPath(*MODELS) / path.relative_to(root)), path.read_bytes()
+
+
+def _check_size(total: int) -> None:
+    if total > MAX_SOURCE_BYTES:
+        size, limit = (format_value(n, Dimension.BYTES) for n in (total, MAX_SOURCE_BYTES))
+        raise RejectedModelError(f"its modules have {size}, the limit is {limit}")
 
 
 def _module(path: PurePath) -> str:
@@ -214,7 +231,7 @@ def _stated(entry: WeightsEntry) -> Iterator[tuple[str, str, float]]:
 def _measurements(entry: WeightsEntry, source: str) -> Iterator[Measurement]:
     """Numbers in base units. _ops are GMACs and _file_size MiB, printed with three decimals."""
     count = entry.meta.get("num_params")
-    if _is_number(count):
+    if _is_number(count) and count >= 0:
         yield _declared("params", float(count), source)
     for metric, key, scale in (("flops", "_ops", 2e9), ("size", "_file_size", 2.0**20)):
         value = entry.meta.get(key)
@@ -247,4 +264,8 @@ def _declared(
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max  # an integer may have any size, NaN is never less
+    )

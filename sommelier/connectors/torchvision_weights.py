@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from sommelier.errors import RejectedModelError, first_line
 
 ENUM, ENTRY, DEFAULT = "WeightsEnum", "Weights", "DEFAULT"
+MAX_VALUES = 10**6  # read of one release, some 30 000 in torchvision 0.28
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,31 @@ class WeightsEntry:
 
 @dataclass(slots=True)
 class Constants:
-    """Constants of modules by their dotted name below torchvision.models; each is read once."""
+    """Constants of modules by their dotted name below torchvision.models; each is read once.
 
-    modules: Mapping[str, ast.Module]
+    A module is parsed when something of it is asked for. Raises RejectedModelError where more is
+    asked for than MAX_VALUES.
+    """
+
+    sources: Mapping[str, bytes]
+    _modules: dict[str, Module | RejectedModelError] = field(default_factory=dict)
     _known: dict[tuple[str, str], object] = field(default_factory=dict)
+    _left: int = MAX_VALUES
+
+    def module(self, name: str) -> Module:
+        """A module's syntax; an empty one for what is not there, such as the standard library.
+
+        Raises RejectedModelError if it is no Python.
+        """
+        if name not in self._modules:
+            try:
+                self._modules[name] = Module.of(self.sources.get(name, b""))
+            except RejectedModelError as error:
+                self._modules[name] = error
+        found = self._modules[name]
+        if isinstance(found, RejectedModelError):
+            raise found
+        return found
 
     def value(self, module: str, name: str) -> object:
         """The constant's value, followed through imports; Unread if it is none."""
@@ -55,19 +77,20 @@ class Constants:
         return self._known[key]
 
     def _find(self, module: str, name: str) -> object:
-        tree = self.modules.get(module)
-        for statement in tree.body if tree is not None else ():
-            if isinstance(statement, ast.ImportFrom):
-                for alias in statement.names:
-                    if (alias.asname or alias.name) == name:
-                        return self.value(_imported(module, statement), alias.name)
-            target = _assigned(statement)
-            if target is not None and target[0] == name:
-                return self.read(module, target[1])
+        try:
+            named = self.module(module).named
+        except RejectedModelError:
+            return Unread(name)
+        match named.get(name):
+            case (ast.ImportFrom() as statement, str(original)):
+                return self.value(_imported(module, statement), original)
+            case ast.expr() as value:
+                return self.read(module, value)
         return Unread(name)
 
     def read(self, module: str, node: ast.expr) -> object:
         """The value of a literal; what is none stays Unread, wherever it stands."""
+        self._count(1)
         match node:
             case ast.Constant():
                 return node.value
@@ -86,27 +109,57 @@ class Constants:
         for key, item in zip(node.keys, node.values, strict=True):
             value = self.read(module, item)
             if key is None:  # **_COMMON_META
-                found |= value if isinstance(value, dict) else {}
+                merged = value if isinstance(value, dict) else {}
+                self._count(len(merged))
+                found |= merged
             elif isinstance(key, ast.Constant):
                 found[key.value] = value
         return found
 
+    def _count(self, values: int) -> None:
+        self._left -= values
+        if self._left < 0:
+            raise RejectedModelError(f"the source states more than {MAX_VALUES} values")
 
-def parsed(source: bytes) -> ast.Module:
-    """The syntax of a module. Raises RejectedModelError if it is no Python."""
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise RejectedModelError(f"not Python: {first_line(error)}") from error
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module's syntax. named : the first that each of its names is given at its top level, an
+    expression, or what it is imported by and its name there."""
+
+    tree: ast.Module
+    named: Mapping[str, ast.expr | tuple[ast.ImportFrom, str]]
+
+    @classmethod
+    def of(cls, source: bytes) -> Module:
+        """Raises RejectedModelError if the source is no Python."""
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise RejectedModelError(f"not Python: {first_line(error)}") from error
+        named: dict[str, ast.expr | tuple[ast.ImportFrom, str]] = {}
+        for statement in tree.body:
+            if isinstance(statement, ast.ImportFrom):
+                for alias in statement.names:
+                    named.setdefault(alias.asname or alias.name, (statement, alias.name))
+            elif (pair := _assigned(statement)) is not None:
+                named.setdefault(*pair)
+        return cls(tree, named)
 
 
 def entries(module: str, constants: Constants) -> Iterator[WeightsEntry]:
-    """All weights that a module states, in its order."""
-    tree = constants.modules[module]
+    """All weights that a module states, in its order.
+
+    Raises RejectedModelError if it cannot be read.
+    """
+    tree = constants.module(module).tree
     builders = _builders(tree)
     for statement in tree.body:
         if isinstance(statement, ast.ClassDef) and _is_enum(statement):
-            yield from _of_enum(module, statement, builders.get(statement.name), constants)
+            try:
+                yield from _of_enum(module, statement, builders.get(statement.name), constants)
+            except RecursionError as error:
+                raise RejectedModelError(f"{statement.name} is nested too deeply") from error
 
 
 def _of_enum(

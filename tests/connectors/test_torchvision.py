@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import sommelier as sm
-from sommelier.connectors.torchvision import TorchvisionConnector
+from sommelier.connectors.torchvision import MAX_SOURCE_BYTES, TorchvisionConnector
 from sommelier.errors import ConnectorError
 from sommelier.records import Artifact, Provenance, Rejection
 from tests.asking import rows
@@ -102,10 +102,11 @@ SOURCES = {
     "torchvision/models/net.py": NET,
     "torchvision/models/quantization/net.py": QUANTIZED,
     "torchvision/models/detection/det.py": DETECTION,
-    "torchvision/models/broken.py": "def (:",
+    "torchvision/models/broken.py": "class WeightsEnum(:",
+    "torchvision/models/unasked.py": "no Python, and nothing of it is asked for",
     "torchvision/models/circle.py": "from .circle import X\nclass A_Weights(WeightsEnum):\n"
     "    V1 = Weights(meta=X)\ndef a(weights: A_Weights): ...\n",
-    "torchvision/models/deep.py": "X = " + "(" * 5000,
+    "torchvision/models/deep.py": "X = WeightsEnum" + "(" * 5000,
     "torchvision/io.py": NET,
 }
 
@@ -232,6 +233,63 @@ def test_rows_answer_questions_like_any_other_model(source: Path, tmp_path: Path
             "AND accuracy > 70% ON 'imagenet' ORDER BY accuracy DESC",
         )
     assert [tuple(row.values()) for row in found] == [("net.V2", 0.80858), ("net.V1", 0.7613)]
+
+
+def enum(*metas: str) -> str:
+    """A module that states weights with these metas."""
+    entries = "".join(f"    V{i} = Weights(meta={meta})\n" for i, meta in enumerate(metas))
+    return f"class Net_Weights(WeightsEnum):\n{entries}\n\ndef net(weights: Net_Weights): ...\n"
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "wheel"])
+def test_a_source_of_many_modules_is_refused_before_any_is_read(
+    tmp_path: Path, packed: bool
+) -> None:
+    half = b"#" + b" " * (MAX_SOURCE_BYTES // 2)
+    members = {"torchvision/models/a.py": half, "torchvision/models/b.py": half}
+    if packed:
+        location = write_wheel(tmp_path, members)
+    else:
+        location = tmp_path / "vision"
+        for path, content in members.items():
+            (location / path).parent.mkdir(parents=True, exist_ok=True)
+            (location / path).write_bytes(content)
+    with pytest.raises(ConnectorError, match="the limit is 4 MB"):
+        fetch(location)
+
+
+def test_only_modules_that_speak_of_weights_are_parsed(tmp_path: Path) -> None:
+    good = enum('{"num_params": 5}')
+    sources = {"a.py": "not Python", "b.py": good, "c.py": "from .a import X"}
+    found = fetch(write_wheel(tmp_path, {f"torchvision/models/{n}": s.encode()
+                                         for n, s in sources.items()}))  # fmt: skip
+    assert [item.name for item in found if isinstance(item, Artifact)] == ["net.V0"]
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("M0 = {}\n" + "".join(f"M{i} = {{**M{i - 1}, 'k{i}': 1}}\n" for i in range(1, 2000))
+         + enum(*(f"M{i}" for i in range(0, 2000, 100))), "more than 1000000 values"),
+        ("".join(f"X{i} = X{i + 1}\n" for i in range(2000)) + enum("X0"), "nested too deeply"),
+    ],
+    ids=["each constant repeats the one before", "each constant is the next"],
+)  # fmt: skip
+def test_constants_that_unfold_without_end_are_refused(
+    tmp_path: Path, source: str, words: str
+) -> None:
+    *_, found = fetch(write_wheel(tmp_path, {"torchvision/models/net.py": source.encode()}))
+    assert isinstance(found, Rejection)
+    assert words in found.reason
+
+
+def test_a_number_that_no_float_holds_is_left_out(tmp_path: Path) -> None:
+    huge = f"0x{'f' * 5000}"
+    source = enum(f'{{"num_params": {huge}, "_ops": {huge}, "_file_size": 2}}')
+    (found,) = fetch(write_wheel(tmp_path, {"torchvision/models/net.py": source.encode()}))
+    assert isinstance(found, Artifact)
+    assert [m.metric for m in found.measurements] == ["size"]
 
 
 @pytest.mark.network
