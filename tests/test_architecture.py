@@ -68,3 +68,16 @@ def test_a_module_says_what_it_is_for_and_keeps_to_the_house_rules(path: Path) -
 
 def test_no_room_has_a_drawer_for_odds_and_ends() -> None:
     assert not {p.stem for p in SOURCES} & {"utils", "util", "helpers", "common", "misc"}
+
+
+def test_what_we_start_takes_no_module_from_the_folder_we_are_in() -> None:
+    """`python -m` puts that folder first on the path, `python -P -m` does not."""
+    commands = [
+        [element.value if isinstance(element, ast.Constant) else None for element in node.elts]
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.List)
+    ]
+    modules = [words for words in commands if "-m" in words]
+    assert len(modules) >= 6
+    assert [words for words in modules if words[words.index("-m") - 1] != "-P"] == []

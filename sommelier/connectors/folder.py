@@ -19,6 +19,7 @@ from sommelier.connectors.cards import (
 )
 from sommelier.connectors.formats import COMPLETE, FORMATS, ONNX, REFUSED, format_of, is_model
 from sommelier.connectors.naming import distinct_names, printable
+from sommelier.connectors.refusals import reason
 from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.records import Artifact, Conversion, Rejection
 from sommelier.storage.external_data import external_files, too_large
@@ -85,11 +86,11 @@ class FolderConnector:
                 format = _checked(path, limit)
                 files = [] if format else external_files(path, max_size=limit)
             except RejectedModelError as error:
-                yield Rejection(self.name, printable(str(path)), error.message)
+                yield Rejection(self.name, printable(str(path)), reason(error))
                 continue
             declared, broken = cards.declared(path, name)
-            for card, reason in broken:
-                yield Rejection(self.name, printable(str(card)), reason)
+            for card, why in broken:
+                yield Rejection(self.name, printable(str(card)), why)
             if files:
                 declared["external_data"] = [str(file) for file in files]
             conversion = Conversion(format, asked) if format else None
@@ -145,7 +146,7 @@ def _sidecar(path: Path) -> Card | str | None:
             return None
         return parse_card(content, path.name, folder=path.parent)
     except ConnectorError as error:
-        return error.message if path.name in FOLDER_CARDS else None
+        return reason(error) if path.name in FOLDER_CARDS else None
 
 
 def _find(locations: tuple[str, ...]) -> list[Path]:
@@ -185,7 +186,8 @@ def _walk(folder: Path) -> Iterator[Path]:
         folders[:] = [
             name for name in folders if name[0] != "." and not _is_store(Path(parent, name))
         ]
-        yield from (_absolute(Path(parent, name)) for name in files if Path(name).suffix in found)
+        paths = (Path(parent, name) for name in files)
+        yield from (_absolute(path) for path in paths if path.suffix.lower() in found)
 
 
 def _is_store(folder: Path) -> bool:

@@ -47,6 +47,12 @@ def test_a_file_a_folder_and_patterns_find_models_each_once(tmp_path: Path) -> N
     assert names(fetch(tmp_path / "*")) == ["a", "b"]
 
 
+def test_a_suffix_may_be_written_in_any_case(tmp_path: Path) -> None:
+    tiny_classifier(tmp_path / "VGG.ONNX")
+    for location in (tmp_path, tmp_path / "VGG.ONNX", tmp_path / "*"):
+        assert names(fetch(location)) == ["VGG"]
+
+
 def test_the_files_that_a_database_keeps_are_no_models(tmp_path: Path) -> None:
     """Copies of models, and the links between them, lie beside the database: often in the folder
     that models are imported from."""
