@@ -49,7 +49,7 @@ def test_a_repository_of_pytorch_hub_is_listed_and_imported_from(
     db: sm.Connection, tmp_path: Path
 ) -> None:
     toy = write_repository(tmp_path / "toy", tmp_path / "executed", made.NET)
-    with serving({"/owner/toy/zipball/v1": Page(zipball(toy))}) as server:
+    with serving({"/owner/toy/zipball/refs/tags/v1": Page(zipball(toy))}) as server:
         db.execute(
             "CREATE REPOSITORY toys TYPE torchhub AT 'owner/toy:v1' "
             f"USING weights = 'DEFAULT', endpoint = '{server.url}'"

@@ -31,7 +31,7 @@ def test_a_model_of_the_hub_is_made_only_once_its_repository_is_trusted(
 ) -> None:
     toy = write_repository(tmp_path / "toy", tmp_path / "executed", made.NET)
     options = "weights = 'DEFAULT', inputs = 'float32[n,3,8,8]'"
-    with serving({"/owner/toy/zipball/v1": Page(zipball(toy))}) as server:
+    with serving({"/owner/toy/zipball/refs/tags/v1": Page(zipball(toy))}) as server:
         text = f"IMPORT MODELS FROM torchhub 'owner/toy:v1#small' USING {options}, "
         text += f"endpoint = '{server.url}'"
         shown = (
@@ -48,6 +48,7 @@ def test_a_model_of_the_hub_is_made_only_once_its_repository_is_trusted(
     assert record.source == "torchhub"
     assert record.revision == "owner/toy:v1#small"
     assert "A small classifier of 3x8x8 images." in str(record.note)
+    assert "commit 0123abc" in str(record.note)  # as the folder in the archive is named
     _answers_as(db, "small", made.net(3))
 
 

@@ -1,41 +1,38 @@
 """What a repository of PyTorch Hub offers, read from hubconf.py as syntax; nothing is executed.
 
-Entries are the public callables of hubconf.py, its own and those it imports from files of the same
-repository, as torch.hub.list would find them by running it.
+Entries are the public callables of hubconf.py, as torch.hub.list would find them by running it: its
+own, and those it has from files of the same repository, wherever imports and `import *` lead. What
+comes from another package cannot be seen; it counts where hubconf.py names that package among its
+dependencies and the name begins in lower case, as functions do, and is no module of the package.
+What only running would show, such as names put into globals(), is not found.
 """
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
+from sommelier.connectors.bindings import (
+    Bindings,
+    Defined,
+    Entry,
+    Imported,
+    Named,
+    Source,
+    Texts,
+    read_bindings,
+)
 from sommelier.errors import RejectedModelError, first_line
 
 FILE = "hubconf.py"
-MAX_SOURCE_BYTES = 2 * 10**6
-MAX_DEPTH = 8  # imports that are followed from one file to the next
+MAX_SOURCE_BYTES = 2 * 10**6  # of one file
+MAX_SOURCES_BYTES = 20 * 10**6  # of all files that are read
+MAX_STEPS = 5 * 10**5  # names looked up, a few seconds
+MAX_DEPTH = 50  # names that are followed from one to the next
 _NOT_MODELS = frozenset(sys.stdlib_module_names) | {"torch", "numpy"}
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A model that a repository makes. summary : first line of its docstring; parameters : their
-    names, None where the code is not in the repository; keywords : it takes others besides."""
-
-    name: str
-    summary: str = ""
-    parameters: tuple[str, ...] | None = None
-    keywords: bool = False
-
-    @property
-    def signature(self) -> str:
-        """The call as one would write it, 'resnet18(weights, progress, ...)'."""
-        if self.parameters is None:
-            return f"{self.name}(...)"
-        return f"{self.name}({', '.join((*self.parameters, *(['...'] if self.keywords else [])))})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,99 +45,203 @@ class Hubconf:
 
 def read_hubconf(folder: Path) -> Hubconf:
     """What the hubconf.py of a folder offers. Raises RejectedModelError if it cannot be read."""
-    reader = _Reader(folder.resolve())
-    tree = reader.tree(folder.resolve() / FILE)
-    found = (reader.entry(name, folder.resolve() / FILE, 0) for name in sorted(_names(tree)))
-    entries = tuple(entry for entry in found if entry is not None)
-    return Hubconf((*entries, *reader.starred(tree, folder.resolve() / FILE)), _dependencies(tree))
+    root = folder.resolve()
+    reader = _Reader(root)
+    dependencies = reader.texts(root / FILE, "dependencies") or ()
+    names = sorted(name for name in reader.names(root / FILE) if not name.startswith("_"))
+    found = (reader.entry(name, frozenset(dependencies)) for name in names)
+    return Hubconf(tuple(entry for entry in found if entry is not None), tuple(dependencies))
+
+
+def installed(package: str) -> list[str] | None:
+    """Folders of a package as it is installed, [] of a single file, None if there is none.
+
+    package : without dots, so that finding it imports nothing.
+    """
+    try:
+        spec = find_spec(package) if package.isidentifier() else None
+    except (ImportError, ValueError):  # '__main__' and what else has no spec
+        return None
+    return None if spec is None else list(spec.submodule_search_locations or [])
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """A module of the repository. base : its path without suffix; file : None where it is a folder
+    without __init__.py."""
+
+    base: Path
+    file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Foreign:
+    """Something of a package that is not in the repository. member : of a module, not one that is
+    imported as such."""
+
+    path: tuple[str, ...]
+    member: bool = False
+
+
+_Value = Defined | _Module | _Foreign | None
 
 
 @dataclass(slots=True)
 class _Reader:
-    """Files of one repository, each parsed once."""
+    """Files of one repository: each is parsed once, each name of each looked up once."""
 
     root: Path
-    _trees: dict[Path, ast.Module] = field(default_factory=dict)
+    _files: dict[Path, Bindings] = field(default_factory=dict)
+    _modules: dict[Path, _Module | None] = field(default_factory=dict)
+    _values: dict[tuple[Path, str], _Value] = field(default_factory=dict)
+    _exports: dict[Path, frozenset[str]] = field(default_factory=dict)
+    _open: set[object] = field(default_factory=set)  # what is being looked up: circles end here
+    _bytes: int = 0
+    _steps: int = 0
 
-    def tree(self, path: Path) -> ast.Module:
-        """The file as syntax. Raises RejectedModelError if it is none, or lies elsewhere."""
-        if path not in self._trees:
-            self._trees[path] = _parsed(path, self.root)
-        return self._trees[path]
+    def entry(self, name: str, dependencies: frozenset[str]) -> Entry | None:
+        """The callable of that name in hubconf.py; None for what is none."""
+        match self._value(self.root / FILE, name):
+            case Defined(entry=entry):
+                return replace(entry, name=name)
+            case _Foreign(path=path, member=True) if path[0] in dependencies:
+                return Entry(name) if _may_be_a_model(path) else None
+        return None
 
-    def entry(self, name: str, path: Path, depth: int) -> Entry | None:
-        """The callable of that name in a file; None for what is none, or no model's."""
-        if depth > MAX_DEPTH:
-            return None
-        for node in _statements(self.tree(path)):
-            match node:
-                case ast.FunctionDef(name=found) if found == name:
-                    return _of_function(node)
-                case ast.ClassDef(name=found) if found == name:
-                    return _of_class(node)
-                case ast.Assign(targets=[ast.Name(id=found)]) if found == name:
-                    return self._assigned(node.value, name, path, depth)
-                case ast.ImportFrom():
-                    for alias in node.names:
-                        if (alias.asname or alias.name) == name:
-                            return self._imported(node, alias.name, name, path, depth)
-        return self._starred_entry(name, path, depth)
+    def names(self, file: Path) -> frozenset[str]:
+        """Every name that a file has, also by `import *`."""
+        bindings = self._bindings(file)
+        found = set(bindings.sources)
+        for star in bindings.stars:
+            home = self._module(star, file)
+            if isinstance(home, _Module) and home.file is not None:
+                found |= self._exported(home.file)
+                self._spend(len(found))
+        return frozenset(found)
 
-    def starred(self, tree: ast.Module, path: Path) -> Iterator[Entry]:
-        """What `from module import *` brings in, of modules of the repository."""
-        own = set(_names(tree))
-        for node in _star_imports(tree):
-            home = self._home(node, path)
-            if home is None:
+    def texts(self, file: Path, name: str) -> list[str] | None:
+        """The texts of a list of the file; None if it has none, or none that can be read."""
+        stated: Texts | None = self._bindings(file).lists.get(name)
+        found: list[str] = []
+        for item in stated or ():
+            if isinstance(item, str):
+                found.append(item)
                 continue
-            for name in sorted(_exported(self.tree(home)) - own):
-                entry = self.entry(name, home, 1)
-                if entry is not None:
-                    yield entry
+            home = self._followed(item.path, file)
+            if not isinstance(home, _Module) or home.file is None:
+                return None
+            found += self._exported(home.file)
+        return None if stated is None else found
 
-    def _starred_entry(self, name: str, path: Path, depth: int) -> Entry | None:
-        for node in _star_imports(self.tree(path)):
-            home = self._home(node, path)
-            found = None if home is None else self.entry(name, home, depth + 1)
-            if found is not None:
+    def _bindings(self, file: Path) -> Bindings:
+        """What a file binds. Raises RejectedModelError if it is no Python, or lies elsewhere."""
+        if file not in self._files:
+            tree = _parsed(file, self.root)
+            self._bytes += file.stat().st_size
+            if self._bytes > MAX_SOURCES_BYTES:
+                raise RejectedModelError(f"{FILE} imports more source code than is read here")
+            self._files[file] = read_bindings(tree)
+        return self._files[file]
+
+    def _spend(self, steps: int = 1) -> None:
+        self._steps += steps
+        if self._steps > MAX_STEPS:
+            raise RejectedModelError(f"the imports of {FILE} are too entangled to be followed")
+
+    def _exported(self, file: Path) -> frozenset[str]:
+        """What `import *` brings in: __all__ where it can be read, else the public names."""
+        if file not in self._exports:
+            if file in self._open or len(self._open) > MAX_DEPTH:
+                return frozenset()
+            self._open.add(file)
+            stated = self.texts(file, "__all__")
+            public = (name for name in self.names(file) if not name.startswith("_"))
+            self._exports[file] = frozenset(public if stated is None else stated)
+            self._open.discard(file)
+        return self._exports[file]
+
+    def _value(self, file: Path, name: str) -> _Value:
+        """What a name of a file stands for; None where that is nothing to call or look into."""
+        self._spend()
+        key = (file, name)
+        if key not in self._values:
+            if key in self._open or len(self._open) > MAX_DEPTH:
+                return None
+            self._open.add(key)
+            self._values[key] = self._last(file, name)
+            self._open.discard(key)
+        return self._values[key]
+
+    def _last(self, file: Path, name: str) -> _Value:
+        """The last binding of a name that can be followed, its own before those of stars."""
+        bindings = self._bindings(file)
+        for source in reversed(bindings.sources.get(name, [])):
+            if found := self._of(source, file):
+                return found
+        for star in reversed(bindings.stars):
+            self._spend()
+            home = self._module(star, file)
+            if not isinstance(home, _Module) or home.file is None:
+                continue
+            if name in self._exported(home.file) and (found := self._member(home, name)):
                 return found
         return None
 
-    def _assigned(self, value: ast.expr, name: str, path: Path, depth: int) -> Entry | None:
-        if isinstance(value, ast.Name) and value.id != name:
-            found = self.entry(value.id, path, depth + 1)
-            return found and Entry(name, found.summary, found.parameters, found.keywords)
-        if isinstance(value, ast.Lambda):
-            return Entry(name, "", *_parameters(value.args))
-        return Entry(name) if isinstance(value, ast.Call) and _is_partial(value) else None
+    def _of(self, source: Source, file: Path) -> _Value:
+        match source:
+            case Defined():
+                return source
+            case Named(path=path, called=called):
+                found = self._followed(path, file)
+                if not called:
+                    return found
+                made = found.makes if isinstance(found, Defined) else None
+                return None if made is None else Defined(made)
+            case Imported(name=name):
+                home = self._module(source, file)
+                return home if name is None else self._member(home, name)
 
-    def _imported(
-        self, node: ast.ImportFrom, name: str, shown: str, path: Path, depth: int
-    ) -> Entry | None:
-        home = self._home(node, path)
-        if home is None:
-            outside = (node.module or "").split(".")[0]
-            return None if outside in _NOT_MODELS else Entry(shown)
-        found = self.entry(name, home, depth + 1)
-        return found and Entry(shown, found.summary, found.parameters, found.keywords)
+    def _followed(self, path: tuple[str, ...], file: Path) -> _Value:
+        """What a dotted name of a file stands for."""
+        found = self._value(file, path[0])
+        for part in path[1:]:
+            found = self._member(found, part)
+        return found
 
-    def _home(self, node: ast.ImportFrom, path: Path) -> Path | None:
-        """The file of the repository that is imported from; None for other packages."""
-        base = self.root if node.level == 0 else path.parents[node.level - 1]
-        if not base.is_relative_to(self.root):
-            return None
-        for part in (node.module or "").split("."):
-            base = base / part if part else base
-        for file in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
-            if file.is_file() and file.resolve().is_relative_to(self.root):
-                return file
+    def _member(self, home: _Value, name: str) -> _Value:
+        match home:
+            case _Module(base=base, file=file):
+                found = None if file is None else self._value(file, name)
+                return found or self._at(base / name)
+            case _Foreign(path=path):
+                return _Foreign((*path, name), member=True)
         return None
+
+    def _module(self, source: Imported, file: Path) -> _Value:
+        """The module that is imported from; None where dots lead out of the repository."""
+        if not source.level:
+            return self._at(self.root.joinpath(*source.module)) or _Foreign(source.module)
+        if source.level > len(file.relative_to(self.root).parts):
+            return None
+        base = file.parents[source.level - 1]
+        if not source.module and base != self.root:
+            return self._at(base)
+        return self._at(base.joinpath(*source.module)) if source.module else _Module(base, None)
+
+    def _at(self, base: Path) -> _Module | None:
+        """The module at a path without suffix, found as Python does: packages first."""
+        if base not in self._modules:
+            files = (base / "__init__.py", base.with_name(f"{base.name}.py"))
+            file = next((f for f in files if _lies_in(f, self.root) and f.is_file()), None)
+            there = file is not None or (_lies_in(base, self.root) and base.is_dir())
+            self._modules[base] = _Module(base, file) if there else None
+        return self._modules[base]
 
 
 def _parsed(path: Path, root: Path) -> ast.Module:
-    shown = path.relative_to(root).as_posix()
+    shown = path.relative_to(root)
     if not path.is_file():
-        raise RejectedModelError(f"there is no {shown}")
+        raise RejectedModelError(f"there is no {shown} in '{root}'")
     if not path.resolve().is_relative_to(root):
         raise RejectedModelError(f"{shown} is a link out of the repository")
     if path.stat().st_size > MAX_SOURCE_BYTES:
@@ -151,83 +252,20 @@ def _parsed(path: Path, root: Path) -> ast.Module:
         raise RejectedModelError(f"{shown} is not Python: {first_line(error)}") from error
 
 
-def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
-    """Statements of a module, also those in if, try and with; the last of a name would win."""
-    waiting: list[ast.stmt] = list(tree.body)
-    while waiting:
-        node = waiting.pop()
-        yield node
-        if isinstance(node, ast.If | ast.Try | ast.With):
-            waiting += [*node.body, *getattr(node, "orelse", []), *getattr(node, "finalbody", [])]
-            waiting += [s for handler in getattr(node, "handlers", []) for s in handler.body]
+def _lies_in(path: Path, root: Path) -> bool:
+    """Whether there is something at a path, and within the repository, wherever links lead."""
+    try:
+        return path.resolve(strict=True).is_relative_to(root)
+    except (OSError, RuntimeError):  # nothing there, a name that is too long, links in circles
+        return False
 
 
-def _names(tree: ast.Module) -> set[str]:
-    """Public names that a module defines or imports one by one."""
-    found: set[str] = set()
-    for node in _statements(tree):
-        match node:
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                found.add(name)
-            case ast.Assign(targets=[ast.Name(id=name)]):
-                found.add(name)
-            case ast.ImportFrom(names=names):
-                found |= {alias.asname or alias.name for alias in names if alias.name != "*"}
-    return {name for name in found if not name.startswith("_")}
+def _may_be_a_model(path: tuple[str, ...]) -> bool:
+    """Whether a name of another package is one as functions have, and no module's."""
+    if path[0] in _NOT_MODELS or not path[-1][0].islower():
+        return False
+    return not any(_has_module(Path(home, *path[1:])) for home in installed(path[0]) or ())
 
 
-def _exported(tree: ast.Module) -> set[str]:
-    """What a star imports: __all__ where it is a plain list, else the public names."""
-    for node in _statements(tree):
-        if isinstance(node, ast.Assign) and _targets(node, "__all__"):
-            return set(_texts(node.value))
-    return _names(tree)
-
-
-def _dependencies(tree: ast.Module) -> tuple[str, ...]:
-    for node in _statements(tree):
-        if isinstance(node, ast.Assign) and _targets(node, "dependencies"):
-            return tuple(_texts(node.value))
-    return ()
-
-
-def _star_imports(tree: ast.Module) -> list[ast.ImportFrom]:
-    nodes = [node for node in _statements(tree) if isinstance(node, ast.ImportFrom)]
-    return [node for node in nodes if any(alias.name == "*" for alias in node.names)]
-
-
-def _targets(node: ast.Assign, name: str) -> bool:
-    return any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
-
-
-def _texts(value: ast.expr) -> list[str]:
-    items = value.elts if isinstance(value, ast.List | ast.Tuple) else []
-    constants = (item.value for item in items if isinstance(item, ast.Constant))
-    return [text for text in constants if isinstance(text, str)]
-
-
-def _of_function(node: ast.FunctionDef) -> Entry:
-    return Entry(node.name, _summary(node), *_parameters(node.args))
-
-
-def _of_class(node: ast.ClassDef) -> Entry:
-    for inner in node.body:
-        if isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
-            names, keywords = _parameters(inner.args)
-            return Entry(node.name, _summary(node), names[1:], keywords)
-    return Entry(node.name, _summary(node))
-
-
-def _parameters(arguments: ast.arguments) -> tuple[tuple[str, ...], bool]:
-    plain = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
-    return tuple(one.arg for one in plain), arguments.kwarg is not None
-
-
-def _is_partial(call: ast.Call) -> bool:
-    made = call.func
-    return (made.attr if isinstance(made, ast.Attribute) else getattr(made, "id", "")) == "partial"
-
-
-def _summary(node: ast.FunctionDef | ast.ClassDef) -> str:
-    text = (ast.get_docstring(node) or "").strip()
-    return text.splitlines()[0].strip() if text else ""
+def _has_module(base: Path) -> bool:
+    return base.is_dir() or base.with_name(f"{base.name}.py").is_file()

@@ -1,26 +1,29 @@
 """Connector `torchhub`: models that a repository of PyTorch Hub makes.
 
 hubconf.py is read, not run: to list a repository needs no trust. To make a model runs the
-repository's code, in a sandbox, and only if the user says `trust = yes`.
+repository's code, in a sandbox, and only if the user says `trust = yes`. An entry that is named is
+then made even where syntax does not show it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 
 from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
+from sommelier.connectors.bindings import Entry
 from sommelier.connectors.hub_repositories import (
     GITHUB,
+    Checkout,
     Handle,
+    Server,
+    checkout,
     parse_handle,
-    repository_folder,
 )
-from sommelier.connectors.hubconf import FILE, Entry, Hubconf, read_hubconf
+from sommelier.connectors.hubconf import FILE, Hubconf, installed, read_hubconf
 from sommelier.connectors.naming import printable
+from sommelier.connectors.refusals import reason
 from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.records import Artifact, Conversion, Rejection
 
@@ -47,6 +50,7 @@ class TorchHubConnector:
         "arguments": opt.CONVERSION["arguments"],
         "trust": "whether the code of the repository may run (no)",
         "endpoint": f"address of another server that answers as GitHub does ({GITHUB})",
+        "reload": "whether to ask the server again for what has been fetched (no)",
     }
 
     def describe(self) -> str:
@@ -66,77 +70,94 @@ class TorchHubConnector:
         """An Artifact to be converted for each entry."""
         opt.check(self.name, options, self.options)
         asked = opt.conversion(options)
-        weights, endpoint = opt.text(options, "weights"), opt.text(options, "endpoint") or GITHUB
+        weights, server = opt.text(options, "weights"), _server(options)
         places = _locations(locations, opt.text(options, "repository"))
-        return self._artifacts(places, asked, weights, endpoint, progress)
+        return self._artifacts(places, asked, weights, server, progress)
 
     def list(
         self, locations: tuple[str, ...], *, options: Mapping[str, object]
     ) -> Iterator[Listing]:
-        """The entries of each repository, which is fetched if torch.hub has not kept it."""
+        """The entries of each repository, which is fetched if it has not been.
+
+        Raises RejectedModelError at the end if nothing could be listed.
+        """
         opt.check(self.name, options, self.options)
-        endpoint = opt.text(options, "endpoint") or GITHUB
+        server, refused, some = _server(options), [], False
         for place in _locations(locations, opt.text(options, "repository")):
             try:
-                folder = repository_folder(place.handle, endpoint=endpoint, progress=None)
-                offered = read_hubconf(folder)
-            except RejectedModelError:
-                continue  # fetch says why
-            for entry in _chosen(offered, place.entries):
-                if isinstance(entry, Entry):
-                    yield Listing(entry.name, _revision(place.handle, entry.name))
+                offered = read_hubconf(checkout(place.handle, server).folder)
+                chosen = _chosen(offered, place.entries)
+            except RejectedModelError as error:  # of one of several; fetch tells each
+                refused.append(error)
+                continue
+            for entry in chosen:
+                if isinstance(entry, str):
+                    refused.append(_not_offered(entry, offered))
+                    continue
+                some = True
+                yield Listing(entry.name, _revision(place.handle, entry.name))
+        if refused and not some:
+            raise refused[0]
 
     def _artifacts(
         self,
         places: tuple[_Location, ...],
         asked: Mapping[str, object],
         weights: str | None,
-        endpoint: str,
+        server: Server,
         progress: Progress | None,
     ) -> Iterator[Artifact | Rejection]:
         for done, place in enumerate(places):
             if progress:
                 progress(place.handle.text, done, len(places))
             try:
-                folder = repository_folder(place.handle, endpoint=endpoint, progress=None)
-                offered = read_hubconf(folder)
+                source = checkout(place.handle, server)
+                offered = read_hubconf(source.folder)
                 _require(offered.dependencies)
+                chosen = _chosen(offered, place.entries)
             except RejectedModelError as error:
-                yield Rejection(self.name, printable(place.handle.text), str(error.message))
+                yield Rejection(self.name, printable(place.handle.text), reason(error))
                 continue
-            for entry in _chosen(offered, place.entries):
-                if isinstance(entry, str):
-                    where = _revision(place.handle, entry)
-                    yield Rejection(self.name, where, _not_offered(entry, offered))
-                else:
-                    yield self._artifact(place.handle, folder, entry, asked, weights)
+            for entry in chosen:
+                unseen = isinstance(entry, str)
+                known = Entry(entry) if isinstance(entry, str) else entry
+                try:
+                    if unseen and not ("trust" in asked and known.name.isidentifier()):
+                        raise _not_offered(known.name, offered)
+                    yield self._artifact(place.handle, source, known, asked, weights)
+                except RejectedModelError as error:
+                    where = _revision(place.handle, known.name)
+                    yield Rejection(self.name, where, reason(error))
         if progress:
             progress("", len(places), len(places))
 
     def _artifact(
         self,
         handle: Handle,
-        folder: Path,
+        source: Checkout,
         entry: Entry,
         asked: Mapping[str, object],
         weights: str | None,
-    ) -> Artifact | Rejection:
-        revision = _revision(handle, entry.name)
-        try:
-            learned = _weights(entry, weights)
-        except RejectedModelError as error:
-            return Rejection(self.name, revision, error.message)
+    ) -> Artifact:
+        learned = _weights(entry, weights)
         settings = {**asked, "entry": entry.name, "weights": learned}
         call = ", ".join(f"{name}={value!r}" for name, value in learned.items())
         notes = [*([entry.summary] if entry.summary else []), f"made by {entry.name}({call})"]
+        if source.commit:
+            notes.append(f"commit {source.commit}")
         if not learned and "arguments" not in asked:
             notes.append("its weights are random: USING weights = 'DEFAULT' asks for learned ones")
-        family = handle.name or folder.resolve().name
+        family = handle.name or source.folder.resolve().name
         declared: dict[str, object] = {"family": family, "note": printable("; ".join(notes))}
         return Artifact(
-            entry.name, None, self.name, revision, folder / FILE, declared,
-            conversion=Conversion("torchhub", settings),
+            entry.name, None, self.name, _revision(handle, entry.name), source.folder / FILE,
+            declared, conversion=Conversion("torchhub", settings),
         )  # fmt: skip
+
+
+def _server(options: Mapping[str, object]) -> Server:
+    endpoint = opt.text(options, "endpoint") or GITHUB
+    return Server(endpoint.rstrip("/"), opt.flag(options, "reload"))
 
 
 def _locations(locations: tuple[str, ...], repository: str | None) -> tuple[_Location, ...]:
@@ -155,32 +176,35 @@ def _locations(locations: tuple[str, ...], repository: str | None) -> tuple[_Loc
     return tuple(found)
 
 
-def _chosen(offered: Hubconf, names: tuple[str, ...]) -> Iterator[Entry | str]:
-    """The entries asked for in the order asked; the name alone of one that does not exist."""
+def _chosen(offered: Hubconf, names: tuple[str, ...]) -> Sequence[Entry | str]:
+    """The entries asked for in the order asked; the name alone of one that syntax does not show.
+
+    Raises RejectedModelError if all are asked for and there are none.
+    """
     known = {entry.name: entry for entry in offered.entries}
-    yield from (known.get(name, name) for name in names) if names else offered.entries
+    if not names and not known:
+        raise RejectedModelError(
+            f"{FILE} offers nothing that can be seen without running it",
+            hint="name an entry, 'owner/name:tag#entry', and trust it: USING trust = yes",
+        )
+    return [known.get(name, name) for name in names] if names else offered.entries
 
 
-def _not_offered(name: str, offered: Hubconf) -> str:
-    names = [entry.name for entry in offered.entries]
-    close = ", ".join(opt.nearest(name, names))
-    return f"hubconf.py offers no '{printable(name)}'" + (
-        f"; did you mean {close}?" if close else ""
+def _not_offered(name: str, offered: Hubconf) -> RejectedModelError:
+    close = ", ".join(opt.nearest(name, [entry.name for entry in offered.entries]))
+    return RejectedModelError(
+        f"{FILE} offers no '{printable(name)}' that can be seen without running it",
+        hint=f"did you mean {close}?" if close else "trust = yes runs it to look",
     )
 
 
 def _require(dependencies: tuple[str, ...]) -> None:
     """Raises RejectedModelError for packages that hubconf.py needs and that are not installed."""
-    missing = [name for name in dependencies if not _installed(name)]
+    missing = [name for name in dependencies if installed(name.split(".")[0]) is None]
     if missing:
         raise RejectedModelError(
             f"its hubconf.py needs {', '.join(map(printable, missing))}, which is not installed"
         )
-
-
-def _installed(name: str) -> bool:
-    root = name.split(".")[0]
-    return root.isidentifier() and find_spec(root) is not None  # of a root: imports nothing
 
 
 def _weights(entry: Entry, weights: str | None) -> dict[str, object]:

@@ -1,21 +1,33 @@
-"""PyTorch Hub: read as syntax, fetched over HTTP once, run only when the user trusts it."""
+"""PyTorch Hub: fetched over HTTP once, from the repository itself, run only when it is trusted."""
 
 from __future__ import annotations
 
 import io
+import re
+import shutil
+import stat
+import sys
 import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sommelier.connectors.hubconf import Entry, read_hubconf
+from sommelier.connectors.bindings import Entry
+from sommelier.connectors.hub_repositories import authorization
+from sommelier.connectors.hubconf import read_hubconf
 from sommelier.connectors.torchhub import TorchHubConnector
 from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.records import Artifact, Rejection
 from tests.connectors.hub import write_repository, zipball
-from tests.connectors.loopback import Page, serving
+from tests.connectors.loopback import Page, Request, Route, serving
 
 NET = "class Net:\n    def __init__(self, width=5):\n        pass\n"
+TAG = "/owner/toy/zipball/refs/tags/v1"
+MAIN = "/owner/toy/zipball/refs/heads/main"
+API = "/api/v3/repos/owner/toy"
+SHA = "0123456789" * 4
 ENTRIES = ["alias", "old", "small", "starred", "tiny", "wide"]
 
 
@@ -74,47 +86,175 @@ def test_learned_weights_are_asked_for_as_each_entry_takes_them(repository: Path
     assert "takes no weights" in reasons[f"{repository}#tiny"]
 
 
-def test_a_repository_of_github_is_fetched_once_into_the_cache_of_torch_hub(
-    repository: Path, tmp_path: Path
-) -> None:
-    with serving({"/owner/toy/zipball/v1": Page(zipball(repository))}) as server:
+def test_a_repository_of_github_is_fetched_once(repository: Path, tmp_path: Path) -> None:
+    with serving({TAG: Page(zipball(repository))}) as server:
         first = fetch("owner/toy:v1#small", endpoint=server.url)
         again = fetch("owner/toy:v1#small", endpoint=server.url)
-        assert len(server.requests) == 1
-    offline = fetch("owner/toy:v1#small", endpoint="http://127.0.0.1:9")
+        assert [request.path for request in server.requests] == [
+            "/owner/toy/zipball/refs/heads/v1",
+            TAG,
+        ]
+    offline = fetch("owner/toy:v1#small", endpoint=server.url)
     assert first == again == offline
-    assert (tmp_path / "torch" / "hub" / "owner_toy_v1" / "hubconf.py").is_file()
     assert not (tmp_path / "executed").exists()
+
+
+def test_to_look_at_a_repository_does_not_make_torch_hub_trust_it(
+    repository: Path, tmp_path: Path
+) -> None:
+    with serving({TAG: Page(zipball(repository))}) as server:
+        list(TorchHubConnector().list(("owner/toy:v1",), options={"endpoint": server.url}))
+        fetch("owner/toy:v1", endpoint=server.url, trust=True)
+    assert not (tmp_path / "torch").exists()
+
+
+def test_what_came_from_another_server_is_not_taken_for_what_github_has(
+    repository: Path, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "torch" / "hub" / "owner_toy_v1"
+    shutil.copytree(repository, theirs)
+    (theirs / "hubconf.py").write_text("def small(): pass")
+    with serving({TAG: Page(zipball(repository))}) as server:
+        (there,) = fetch("owner/toy:v1#small", endpoint=server.url)
+    (github,) = fetch("owner/toy:v1#small")
+    with serving({TAG: Page(_archive(**{"a/hubconf.py": "def small(width): pass"}))}) as other:
+        (elsewhere,) = fetch("owner/toy:v1#small", endpoint=other.url)
+    homes = [item.path for item in (there, github, elsewhere) if isinstance(item, Artifact)]
+    assert len(set(homes)) == 3
+    assert homes[1] == theirs / "hubconf.py"
+
+
+def test_a_branch_is_asked_for_again_where_that_is_wanted(repository: Path, tmp_path: Path) -> None:
+    first = Page(zipball(repository, "owner-toy-aaaaaaa"), times=1)
+    other = zipball(write_repository(tmp_path / "b", tmp_path / "x", NET), "owner-toy-bbbbbbb")
+    with serving({MAIN: replace(first, then=Page(other))}) as server:
+        notes = [
+            str(item.declared["note"])
+            for reload in (False, False, True, False)
+            for item in fetch("owner/toy#small", endpoint=server.url, reload=reload)
+            if isinstance(item, Artifact)
+        ]
+    commits = [re.findall(r"commit (\w+)", note) for note in notes]
+    assert commits == [["aaaaaaa"], ["aaaaaaa"], ["bbbbbbb"], ["bbbbbbb"]]
+
+
+def test_the_commit_is_told_in_full_where_the_archive_says_it(repository: Path) -> None:
+    stream = io.BytesIO(zipball(repository))
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.comment = SHA.encode()
+    with serving({TAG: Page(stream.getvalue())}) as server:
+        (item,) = fetch("owner/toy:v1#small", endpoint=server.url)
+    assert isinstance(item, Artifact)
+    assert f"commit {SHA}" in str(item.declared["note"])
+
+
+def _commits(*shas: str) -> list[object]:
+    return [{"name": f"n{sha[:9]}", "commit": {"sha": sha}} for sha in shas]
+
+
+def _pages(*pages: list[object]) -> Callable[[Request], Page]:
+    return lambda request: Page.of_json(pages[int(request.query["page"][0]) - 1])
+
+
+def test_a_commit_is_fetched_if_a_branch_or_tag_of_the_repository_is_at_it(
+    repository: Path,
+) -> None:
+    others = _commits(*(f"{n:040x}" for n in range(100)))
+    routes: dict[str, Route] = {
+        f"{API}/branches": _pages(others, others[:2]),
+        f"{API}/tags": _pages(others, _commits(SHA)),
+        f"/owner/toy/zipball/{SHA}": Page(zipball(repository)),
+    }
+    with serving(routes) as server:
+        (item,) = fetch(f"owner/toy:{SHA[:9]}#small", endpoint=server.url)
+    assert isinstance(item, Artifact)
+    assert f"commit {SHA}" in str(item.declared["note"])
+
+
+def test_a_commit_of_a_fork_is_not_taken_for_the_repositorys(repository: Path) -> None:
+    routes: dict[str, Route] = {
+        f"{API}/branches": _pages(_commits("1" * 40)),
+        f"{API}/tags": _pages([]),
+        f"/owner/toy/zipball/{SHA}": Page(zipball(repository)),
+        "/owner/toy/zipball/refs/pull/1/head": Page(zipball(repository)),
+    }
+    with serving(routes) as server:
+        assert "name the fork" in reason(f"owner/toy:{SHA}", endpoint=server.url)
+        assert "no such" in reason("owner/toy:refs/pull/1/head", endpoint=server.url)
+        routes = {f"{API}/branches": Page(b"rate limit exceeded", status=403)}
+        server.routes.update(routes)
+        told = reason(f"owner/toy:{SHA}", endpoint=server.url)
+    assert "fork cannot be asked" in told
+    assert "403" in told
 
 
 def test_what_torch_hub_has_fetched_needs_no_network(repository: Path, tmp_path: Path) -> None:
     home = tmp_path / "torch" / "hub" / "owner_toy_main"
     home.parent.mkdir(parents=True)
     repository.rename(home)
-    (item,) = fetch("owner/toy#small", endpoint="http://127.0.0.1:9")
+    (item,) = fetch("owner/toy#small")
     assert isinstance(item, Artifact)
     assert item.path == home / "hubconf.py"
 
 
 def test_without_a_ref_main_is_asked_for_and_then_master(repository: Path) -> None:
-    with serving({"/owner/toy/zipball/master": Page(zipball(repository))}) as server:
+    master = "/owner/toy/zipball/refs/heads/master"
+    with serving({master: Page(zipball(repository))}) as server:
         (item,) = fetch("owner/toy#small", endpoint=server.url)
     assert isinstance(item, Artifact)
-    assert [request.path for request in server.requests] == [
-        "/owner/toy/zipball/main",
-        "/owner/toy/zipball/master",
-    ]
+    assert [request.path for request in server.requests] == [MAIN, master]
 
 
-def test_the_token_goes_to_the_server_and_an_answer_of_403_is_told(
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://github.com/owner/toy/zipball/refs/heads/v1", True),
+        ("https://api.github.com/repos/owner/toy/tags", True),
+        ("http://github.com/owner/toy", False),
+        ("https://github.com.evil.org/owner/toy", False),
+        ("https://evilgithub.com/owner/toy", False),
+        ("http://127.0.0.1:80/github.com", False),
+    ],
+)
+def test_the_token_goes_to_github_alone_and_never_in_the_open(
+    url: str, sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "secret")
+    assert authorization(url) == ({"Authorization": "token secret"} if sent else {})
+
+
+def test_an_answer_of_403_is_told_and_another_server_gets_no_token(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_TOKEN", "secret")
-    with serving({"/owner/toy/zipball/v1": Page(b"rate limit", status=403)}) as server:
+    with serving({"/": Page(b"rate limit", status=403)}) as server:
         told = reason("owner/toy:v1", endpoint=server.url)
-        assert server.requests[0].headers["authorization"] == "token secret"
+        assert "authorization" not in server.requests[0].headers
     assert "403" in told
-    assert "secret" not in told
+    assert "may need a token" in told
+
+
+def test_a_full_disk_is_not_the_repositorys_fault(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("SOMMELIER_CACHE", str(tmp_path / "file"))
+    with serving({TAG: Page(zipball(repository))}) as server, pytest.raises(ConnectorError) as told:
+        fetch("owner/toy:v1", endpoint=server.url)
+    assert not isinstance(told.value, RejectedModelError)
+
+
+def test_links_of_a_repository_are_left_out(repository: Path) -> None:
+    link = zipfile.ZipInfo("owner-toy-0123abc/docs/link.md")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    stream = io.BytesIO(zipball(repository))
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr(link, "/etc/passwd")
+    with serving({TAG: Page(stream.getvalue())}) as server:
+        (item,) = fetch("owner/toy:v1#small", endpoint=server.url)
+    assert isinstance(item, Artifact)
+    assert item.path is not None
+    assert not list(item.path.parent.rglob("*.md"))
 
 
 def _archive(**members: str) -> bytes:
@@ -136,10 +276,11 @@ def _archive(**members: str) -> bytes:
 def test_an_archive_that_is_none_or_leaves_its_folder_is_refused(
     repository: Path, tmp_path: Path, body: bytes, words: str
 ) -> None:
-    with serving({"/owner/toy/zipball/v1": Page(body)}) as server:
+    with serving({TAG: Page(body)}) as server:
         assert words in reason("owner/toy:v1", endpoint=server.url)
-    assert not list((tmp_path / "torch" / "hub").rglob("*.py"))
-    assert not list(tmp_path.glob("out.py"))
+        with pytest.raises(RejectedModelError, match=words):
+            list(TorchHubConnector().list(("owner/toy:v1",), options={"endpoint": server.url}))
+    assert not list(tmp_path.rglob("out.py"))
 
 
 @pytest.mark.parametrize(
@@ -150,25 +291,16 @@ def test_an_archive_that_is_none_or_leaves_its_folder_is_refused(
         ("x = " + "-" * 200_000 + "1", "not Python"),
         ("#" * 2_100_000, "too large"),
         ('dependencies = ["nosuchpackage_x"]\ndef a(): pass', "nosuchpackage_x"),
+        ('dependencies = ["__main__.x"]\ndef a(): pass', "__main__"),
+        ("import os\nglobals().update(os.environ)", "name an entry"),
     ],
 )
-def test_a_hubconf_that_cannot_be_used_is_refused(tmp_path: Path, source: str, words: str) -> None:
+def test_a_hubconf_that_cannot_be_used_is_refused(
+    tmp_path: Path, source: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)  # as in an interactive session
     (tmp_path / "hubconf.py").write_text(source)
     assert words in reason(str(tmp_path))
-
-
-def test_imports_do_not_lead_out_of_the_repository_or_in_circles(tmp_path: Path) -> None:
-    inside = tmp_path / "toy"
-    inside.mkdir()
-    (tmp_path / "secret.py").write_text("def leaked(): pass")
-    (inside / "linked.py").symlink_to(tmp_path / "secret.py")
-    (inside / "hubconf.py").write_text(
-        "from linked import leaked\nfrom ..secret import leaked as up\n"
-        "from hubconf import round_and_round\nfrom round import *\ndef good(): pass"
-    )
-    (inside / "round.py").write_text("from round import *\nfrom hubconf import *")
-    read = {entry.name for entry in read_hubconf(inside).entries if entry.parameters is not None}
-    assert read == {"good"}
 
 
 def test_a_link_in_place_of_hubconf_is_refused(tmp_path: Path) -> None:
@@ -182,9 +314,27 @@ def test_a_link_in_place_of_hubconf_is_refused(tmp_path: Path) -> None:
 
 def test_a_wrong_entry_is_refused_with_the_nearest_name(repository: Path) -> None:
     assert "did you mean small" in reason(f"{repository}#smal")
+    with pytest.raises(RejectedModelError, match="no 'smal'"):
+        list(TorchHubConnector().list((f"{repository}#smal",), options={}))
 
 
-@pytest.mark.parametrize("text", ["nowhere", "./nowhere", "a/b/c", "a/..", "a/b:", "-a/b"])
+def test_an_entry_that_only_running_would_show_is_passed_on_once_it_is_trusted(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "hubconf.py").write_text("globals().update(resnet18=print)")
+    assert "offers no 'resnet18'" in reason(f"{tmp_path}#resnet18")
+    (item,) = fetch(f"{tmp_path}#resnet18", trust=True, weights="DEFAULT")
+    assert isinstance(item, Artifact)
+    assert item.conversion is not None
+    assert item.conversion.options["entry"] == "resnet18"
+    assert item.conversion.options["weights"] == {"weights": "DEFAULT"}
+    assert "offers no 'a b'" in reason(f"{tmp_path}#a b", trust=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nowhere", "./nowhere", "a/b/c", "a/..", "a/b:", "-a/b", "a" * 300, "~nobody/b", "a\0b"],
+)
 def test_what_is_no_repository_is_refused_at_once(text: str) -> None:
     with pytest.raises(ConnectorError, match="there is no repository"):
         TorchHubConnector().fetch((text,), options={})
