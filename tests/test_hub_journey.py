@@ -172,6 +172,118 @@ def test_like_narrows_a_search_by_name(server: Server, db: Connection) -> None:
     assert server.requests
 
 
+def rare(n: int, **stated: object) -> Repository:
+    return Repository(f"acme/common-{n}", downloads=1000 + n, **stated)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def crowded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Thirty repositories with more downloads than the one that is looked for."""
+    monkeypatch.setenv("SOMMELIER_CACHE", str(tmp_path / "cache"))
+    many = tuple(f"tag-{n}" for n in range(80))
+    wanted = Repository(
+        "Owner/rare_bert-small", task=TASK, downloads=1, library="pytorch",
+        tags=(*many, "dataset:beans", "arxiv:1234.5678", "license:gpl-3.0"),
+    )  # fmt: skip
+    with hub(*(rare(n) for n in range(30)), wanted) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("condition", "asked"),
+    [
+        ("WHERE name = 'Owner/rare_bert-small'", None),
+        ("WHERE name LIKE 'Owner/rare%'", {"author": ["Owner"], "search": ["rare"]}),
+        ("WHERE name LIKE 'Owner/rare%' AND likes = 0", {"author": ["Owner"], "search": ["rare"]}),
+        ("WHERE name ILIKE '%RARE_bert%'", {"search": ["RARE"]}),
+        ("LIKE '%rare_bert%'", {"search": ["rare"]}),
+        ("WHERE author = 'Owner'", {"author": ["Owner"]}),
+        ("WHERE library = 'PyTorch'", {"filter": ["pytorch"]}),
+        ("WHERE tags HAS 'dataset:beans'", {"filter": ["dataset:beans"]}),
+        ("WHERE tags HAS 'arxiv:1234.5678'", {"filter": ["arxiv:1234.5678"]}),
+        ("WHERE tags HAS 'tag-79'", {"filter": ["tag-79"]}),
+        (f"WHERE tags HAS '{TASK}'", {"filter": [TASK]}),
+        ("WHERE license = 'GPL-3.0-only'", {"filter": ["license:gpl-3.0"]}),
+        ("WHERE license = 'gpl-3.0'", {"filter": ["license:gpl-3.0"]}),
+    ],
+)
+def test_the_hub_is_asked_for_what_its_pages_would_bring_last(
+    condition: str, asked: dict[str, list[str]] | None, crowded: Server, db: Connection
+) -> None:
+    table = db.execute(f"SHOW MODELS FROM huggingface {condition}")
+    assert [row["name"] for row in table.dicts()] == ["Owner/rare_bert-small"]
+    assert len(crowded.requests) == 1
+    if asked is None:
+        assert crowded.requests[0].path == "/api/models/Owner/rare_bert-small"
+    else:
+        assert query_of(crowded) == asked
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["tags HAS 'huggingface'", "license = 'GPL-3.0-or-later'", "name LIKE '%a%'",
+     "name REGEXP 'rare'", "NOT name LIKE 'Owner/rare%'", "license = 'acme-1'"],
+)  # fmt: skip
+def test_what_the_hub_does_not_know_is_not_asked_of_it(
+    condition: str, crowded: Server, db: Connection
+) -> None:
+    db.execute(f"SHOW MODELS FROM huggingface WHERE {condition} LIMIT 1")
+    assert query_of(crowded) == {}
+
+
+def test_a_tag_of_ours_holds_for_all_and_a_name_nobody_has_for_none(
+    crowded: Server, db: Connection
+) -> None:
+    found = db.execute("SHOW MODELS FROM huggingface WHERE tags HAS 'huggingface'").dicts()
+    assert len(found) == 31
+    assert db.execute("SHOW MODELS FROM huggingface WHERE name = 'no/body'").dicts() == []
+    (row,) = db.execute("SHOW MODELS FROM huggingface WHERE author IN ('OWNER', 'x')").dicts()
+    assert row["author"] == "Owner"
+
+
+def test_explain_says_how_the_hub_looks_for_a_name(crowded: Server, db: Connection) -> None:
+    statement = "IMPORT MODELS FROM huggingface WHERE name LIKE 'acme/common%' LIMIT 3"
+    text = str(db.execute(f"EXPLAIN {statement}"))
+    assert "name LIKE 'acme/common%' (author=acme&search=common)" in text
+
+
+def test_of_several_licences_a_search_states_none(db: Connection, tmp_path: Path) -> None:
+    both = Repository("acme/two", tags=("license:mit", "license:apache-2.0"))
+    with hub(both) as running:
+        options = f"USING endpoint = '{running.url}'"
+        (row,) = db.execute(f"SHOW MODELS FROM huggingface LIKE 'acme/%' {options}").dicts()
+    assert row["license"] is None
+
+
+def test_a_busy_hub_ends_an_import_that_says_so(
+    server: Server, db: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    busy = Page(b"{}", 429, {"Retry-After": "86400"})
+    for route in [r for r in server.routes if r.startswith("/api/models/beta/broken")]:
+        server.routes[route] = busy
+    outcome = db.execute(f"IMPORT MODELS FROM huggingface {SEARCH} LIMIT 9")
+    assert names(db) == ["acme/small"]
+    (given_up,) = [note for note in outcome.notes if "given up" in note]
+    assert "try again in 86400 s" in given_up
+    assert not [r for r in server.requests if r.path.startswith("/api/models/acme/tiny")]
+
+
+def test_an_import_that_is_refused_too_often_says_that_it_gave_up(
+    db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sommelier.connection.searching.REFUSED_IN_A_ROW", 3)
+    monkeypatch.setenv("SOMMELIER_CACHE", str(tmp_path / "cache"))
+    model = tiny_classifier(tmp_path / "model.onnx").read_bytes()
+    good = Repository("acme/good", {"model.onnx": model}, TASK, downloads=9999)
+    bad = [rare(n, files={"model.onnx": b"junk"}, task=TASK) for n in range(5)]
+    with hub(good, *bad) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        outcome = db.execute(f"IMPORT MODELS FROM huggingface WHERE task = '{TASK}' LIMIT 9")
+    assert "the search was given up after 4 models: 3 in a row were refused" in outcome.notes
+
+
 def test_a_value_may_be_a_parameter(server: Server, db: Connection) -> None:
     statement = "SHOW MODELS FROM huggingface WHERE task = $task AND params < $most"
     table = db.execute(statement, {"task": "fill-mask", "most": 2000})
