@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import re
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urljoin, urlsplit
 
 from sommelier.connectors.naming import printable
 from sommelier.errors import ConnectorError, first_line
@@ -230,10 +231,11 @@ def _asked(url: str, headers: Mapping[str, str], deadline: float) -> http.client
     for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler):
         opener.add_handler(handler())
     opener.add_handler(urllib.request.HTTPSHandler())
-    given = {"User-Agent": "sommelier", "Accept-Encoding": "identity", **headers}
+    bare, login = _without_login(url)
+    given = {"User-Agent": "sommelier", "Accept-Encoding": "identity", **login, **headers}
     timeout = max(0.1, min(PATIENCE_SECONDS, deadline - time.monotonic()))
     try:
-        request = urllib.request.Request(url, headers=given)
+        request = urllib.request.Request(bare, headers=given)
         response: http.client.HTTPResponse = opener.open(request, timeout=timeout)
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
@@ -243,6 +245,16 @@ def _asked(url: str, headers: Mapping[str, str], deadline: float) -> http.client
             hint="check the address, the network and the proxy settings",
         ) from error
     return response
+
+
+def _without_login(url: str) -> tuple[str, dict[str, str]]:
+    """An address without name and password, and the header that says them; {} if it has none."""
+    parts = urlsplit(url)
+    who, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, {}
+    encoded = base64.b64encode(unquote_to_bytes(who if ":" in who else f"{who}:")).decode()
+    return parts._replace(netloc=host).geturl(), {"Authorization": f"Basic {encoded}"}
 
 
 def _wait(response: http.client.HTTPResponse, attempt: int) -> float | None:

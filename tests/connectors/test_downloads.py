@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import os
@@ -225,6 +226,16 @@ def test_a_redirect_is_followed_and_secrets_stay_with_their_host(server: Server)
     download(f"{server.url}/a", headers={"Authorization": "Bearer s", "X-Kind": "k"})
     assert [r.headers.get("authorization") for r in server.requests] == ["Bearer s"] * 2 + [None]
     assert {r.headers["x-kind"] for r in server.requests} == {"k"}
+
+
+def test_a_name_and_password_in_an_address_log_in_there_and_nowhere_else(server: Server) -> None:
+    server.routes["/a"] = redirect(f"{server.url.replace('127.0.0.1', 'localhost')}/model.onnx")
+    download(f"{server.url.replace('//', '//me:p%40ss@')}/a")
+    login = f"Basic {base64.b64encode(b'me:p@ss').decode()}"
+    assert [r.headers.get("authorization") for r in server.requests] == [login, None]
+    with pytest.raises(ConnectorError) as caught:
+        download(f"{server.url.replace('//', '//me:verysecret@')}/gone")
+    assert "verysecret" not in str(caught.value)
 
 
 def test_a_redirect_loop_ends_after_five(server: Server) -> None:
