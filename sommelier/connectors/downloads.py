@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -128,7 +128,8 @@ def download(
 
 @dataclass(slots=True)
 class _Download:
-    """One address, while its folder is ours."""
+    """One address, while its folder is ours. hashed : bytes of the part that the hash has seen, so
+    that a transfer of many pieces does not read them again at each."""
 
     url: str
     path: Path
@@ -136,6 +137,7 @@ class _Download:
     sha256: str | None
     limits: DownloadLimits
     deadline: float
+    hashed: tuple[int, hashlib._Hash] = field(default_factory=lambda: (0, hashlib.sha256()))
 
     def run(self, progress: Progress | None) -> Path:
         kept = self._complete()
@@ -251,16 +253,18 @@ class _Download:
         progress: Progress | None,
     ) -> tuple[str, int]:
         """Hash and length of the part after the body was added to its first `start` bytes."""
-        digest = _hash_of(self._part, start) if start else hashlib.sha256()
-        came = start
+        came, digest = self.hashed
+        if came != start or not start:
+            came, digest = start, _hash_of(self._part, start) if start else hashlib.sha256()
         with self._part.open("r+b" if start else "wb") as file:
             file.seek(start)
             for chunk in chunks(response, before=start):
                 came += len(chunk)
                 self._check_size(came, "sends at least")
                 self._check_time(came)
-                digest.update(chunk)
                 file.write(chunk)
+                digest.update(chunk)
+                self.hashed = came, digest
                 if progress is not None:
                     progress(self.path.name, came, total)
             file.flush()
