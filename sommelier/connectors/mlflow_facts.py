@@ -11,18 +11,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sommelier import units
 from sommelier.connectors.mlflow_server import Logged, LoggedMetric, ModelVersion, RegisteredModel
 from sommelier.connectors.naming import printable
 from sommelier.connectors.table_mapping import (
     TEXT,
     NumberColumn,
+    in_base_units,
     metric_of,
     text_fact,
     unit_called,
 )
 from sommelier.metrics import METRICS
 from sommelier.records import Measurement, Provenance
+from sommelier.units import Dimension
 
 FACTS = frozenset(TEXT) - {"version", "tags", "created", "producer"}
 """Tags that state a fact; every other tag becomes a tag of ours."""
@@ -84,8 +85,9 @@ def measurements(
         if known is None:
             continue
         metric, unit = METRICS[known[0]], known[1]
-        value = units.to_base(item.value, unit, metric.dimension) if unit else item.value
-        if not metric.allows(value):
+        value = in_base_units(item.value, unit, metric.dimension)
+        fractional = metric.dimension is Dimension.COUNT and not value.is_integer()
+        if fractional or not metric.allows(value):
             what = f"{printable(item.key)[:60]} = {item.value:g}"
             left.append(f"{what} is left out, it cannot be the {metric.name}")
             continue
@@ -115,8 +117,9 @@ def declared(
             facts |= fact
         elif not key.startswith("mlflow.") and isinstance(value, str | int | float | bool):
             tags.append(printable(f"{key}:{value}" if str(value) else key)[:_TAG_LENGTH])
-    if version.created_ms is not None:
-        facts["created"] = _date(version.created_ms)
+    created = None if version.created_ms is None else _date(version.created_ms)
+    if created is not None:
+        facts["created"] = created
     if notes:
         facts["note"] = "; ".join(notes)
     return {"family": version.name, **facts, "tags": tuple(dict.fromkeys(tags))}
@@ -135,8 +138,12 @@ def _fact(key: str, value: object) -> dict[str, object]:
         return {"note": str(error)}
 
 
-def _date(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).date().isoformat()
+def _date(milliseconds: int) -> str | None:
+    """The ISO date, None for an instant that no calendar has."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).date().isoformat()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _source(metric: str, asked: str) -> NumberColumn:

@@ -1,7 +1,8 @@
 """The REST API of an MLflow tracking server, as far as reading its model registry needs it.
 
-Nothing of the mlflow package is needed: the API is HTTP and JSON. Credentials come from the
-variables the mlflow client reads, or from the address; they go to that server only.
+Nothing of the mlflow package is needed: the API is HTTP and JSON. Credentials in an address go to
+that server. Those in the variables of the mlflow client go to one server only, however many are
+named: that of $MLFLOW_TRACKING_URI, or where this is not set, the one that `tracking_uri` names.
 """
 
 from __future__ import annotations
@@ -9,14 +10,22 @@ from __future__ import annotations
 import base64
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from sommelier.connectors.downloads import DownloadLimits, download
-from sommelier.connectors.web import check_scheme, read, read_json, shown
+from sommelier.connectors.web import (
+    NothingThereError,
+    check_scheme,
+    parts_of,
+    read,
+    read_json,
+    shown,
+)
 from sommelier.errors import ConnectorError, RejectedModelError
 
 URI, TOKEN, USERNAME, PASSWORD = (
@@ -40,7 +49,8 @@ class RegisteredModel:
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A version of a registered model; run_id and model_id say what logged it, where known."""
+    """A version of a registered model, or a logged model; run_id and model_id say what logged it,
+    where known. experiment, files : of a logged model, the URI of its folder."""
 
     name: str
     version: str
@@ -51,6 +61,8 @@ class ModelVersion:
     run_id: str | None
     model_id: str | None
     tags: Mapping[str, str] = field(default_factory=dict)
+    experiment: str | None = None
+    files: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +85,17 @@ class Logged:
 class MlflowServer:
     """One server, by its tracking URI. Holds its address and credentials, nothing else."""
 
-    def __init__(self, uri: str) -> None:
-        """Raises ConnectorError unless `uri` is an http(s) address."""
+    def __init__(self, uri: str, home: str | None = None) -> None:
+        """home : the server that the credentials of the environment are for.
+
+        Raises ConnectorError unless `uri` is an http(s) address.
+        """
         check_scheme(uri, uri)
         parts = urlsplit(uri)
         host = parts.netloc.rpartition("@")[2]
         self.url = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
-        self._headers = _credentials(parts.username, parts.password)
+        at_home = home is not None and _origin(parts) == _origin(parts_of(home))
+        self._headers = _credentials(parts, os.environ if at_home else {})
 
     def models(self) -> Iterator[RegisteredModel]:
         """All registered models, in the order of their names."""
@@ -101,13 +117,35 @@ class MlflowServer:
             key=lambda version: (len(version.version), version.version),
         )
 
+    def logged_model(self, model_id: str) -> ModelVersion | None:
+        """A logged model, registered or not, by its id; None if the server has none."""
+        try:
+            answer = self._get(f"logged-models/{quote(model_id, safe='')}", {})
+        except NothingThereError:
+            return None
+        info = _object(_object(answer, "model"), "info")
+        return ModelVersion(
+            _text(info, "name") or model_id,
+            model_id,
+            _whole(info.get("creation_timestamp_ms")),
+            "",
+            None,
+            (_text(info, "status") or "READY").removeprefix("LOGGED_MODEL_"),
+            _text(info, "source_run_id"),
+            model_id,
+            experiment=_text(info, "experiment_id") or "",
+            files=_text(info, "artifact_uri") or "",
+        )
+
     def root(self, version: ModelVersion) -> str:
         """The path of a version's folder, for `small`, `file` and `names`.
 
         Raises RejectedModelError if this server does not hand out the files.
         """
-        asked = {"name": version.name, "version": version.version}
-        uri = _text(self._get("model-versions/get-download-uri", asked), "artifact_uri") or ""
+        uri = version.files
+        if uri is None:
+            asked = {"name": version.name, "version": version.version}
+            uri = _text(self._get("model-versions/get-download-uri", asked), "artifact_uri") or ""
         path = _proxied(uri, urlsplit(self.url).netloc)
         if path is None:
             raise RejectedModelError(
@@ -162,15 +200,22 @@ class MlflowServer:
         return answer
 
 
-def _credentials(username: str | None, password: str | None) -> dict[str, str]:
-    """The header that logs us in; {} where nothing is said."""
-    token = os.environ.get(TOKEN)
-    if username is None and token:
+def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port, which make two addresses the same server."""
+    scheme = parts.scheme.lower()
+    return scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(scheme)
+
+
+def _credentials(parts: SplitResult, variables: Mapping[str, str]) -> dict[str, str]:
+    """The header that logs us in: by the address, else by the variables; {} where neither does."""
+    token = variables.get(TOKEN)
+    if parts.username is None and token:
         return {"Authorization": f"Bearer {token}"}
-    user = os.environ.get(USERNAME) if username is None else unquote(username)
+    user = variables.get(USERNAME) if parts.username is None else unquote(parts.username)
     if not user:
         return {}
-    secret = os.environ.get(PASSWORD, "") if password is None else unquote(password)
+    password = parts.password
+    secret = variables.get(PASSWORD, "") if password is None else unquote(password)
     encoded = base64.b64encode(f"{user}:{secret}".encode()).decode()
     return {"Authorization": f"Basic {encoded}"}
 
@@ -207,12 +252,11 @@ def _version(item: Any) -> ModelVersion:
     name, version = _text(item, "name"), _text(item, "version")
     if name is None or version is None:
         raise ConnectorError("the server answers with a model version without name or number")
-    created, source = item.get("creation_timestamp"), _text(item, "source") or ""
-    model = re.fullmatch(r"models:/(m-\w+)/?", source)
+    model = re.fullmatch(r"models:/(m-\w+)/?", _text(item, "source") or "")
     return ModelVersion(
         name,
         version,
-        int(created) if isinstance(created, int | str) and str(created).isdigit() else None,
+        _whole(item.get("creation_timestamp")),
         _text(item, "description") or "",
         _text(item, "current_stage"),
         _text(item, "status") or "READY",
@@ -229,16 +273,18 @@ def _metrics(data: Any) -> tuple[LoggedMetric, ...]:
         key, value = _text(item, "key"), item.get("value")
         if key is None or isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        when = (_count(item, "step"), _count(item, "timestamp"))
+        when = (_whole(item.get("step")) or 0, _whole(item.get("timestamp")) or 0)
         context = (key, _text(item, "dataset_name"))
-        if abs(value) < float("inf") and (context not in last or when >= last[context][0]):
+        possible = abs(value) <= sys.float_info.max  # an integer of JSON may have any size
+        if possible and (context not in last or when >= last[context][0]):
             last[context] = (when, float(value))
     return tuple(LoggedMetric(k, value, data) for (k, data), (_, value) in last.items())
 
 
-def _count(item: Any, key: str) -> int:
-    value = item.get(key)
-    return int(value) if isinstance(value, int | str) and str(value).isdigit() else 0
+def _whole(value: Any) -> int | None:
+    """A number of at most 18 digits, which the API writes as text; None for anything else."""
+    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _tags(item: Any) -> dict[str, str]:

@@ -17,7 +17,7 @@ from sommelier.connectors.testing import Sample, check_connector
 from sommelier.errors import ConnectorError
 from sommelier.records import Artifact, Conversion, Provenance, Rejection
 from tests.asking import rows
-from tests.connectors.loopback import Page, Server
+from tests.connectors.loopback import Page, Route, Server
 from tests.connectors.mlflow_registry import (
     API,
     FILES,
@@ -118,14 +118,95 @@ def test_a_page_of_the_web_interface_is_a_location(registry: Server) -> None:
     assert [i.revision for i in found] == [pages[0], f"{pages[1]}/versions/1"]
 
 
-@pytest.mark.parametrize("location", ["digts", "digits/3", "digits@second", "dig?ts"])
+@pytest.mark.parametrize("location", ["digts", "digts/3", "dgits@second", "dig?ts"])
 def test_what_the_registry_has_not_is_refused_with_what_it_has(
     registry: Server, location: str
 ) -> None:
     with pytest.raises(ConnectorError, match="has no model") as caught:
         fetch(registry, location)
+    assert location in caught.value.message
     assert "digits" in caught.value.suggestions
     assert "letters" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("location", "words", "hint"),
+    [
+        ("digits/3", "model 'digits' has no version '3'", "its versions are 1, 2, 10"),
+        ("digits/Staging", "has no version 'Staging'", "its versions are 1, 2, 10"),
+        ("digits@frist", "model 'digits' has no alias 'frist'", "its aliases are first"),
+        ("digits@", "model 'digits' has no alias ''", "its aliases are first"),
+    ],
+)
+def test_an_alias_or_version_a_model_has_not_is_named_with_those_there_are(
+    registry: Server, location: str, words: str, hint: str
+) -> None:
+    with pytest.raises(ConnectorError, match=words) as caught:
+        fetch(registry, location)
+    assert f"'{location}'" in caught.value.message
+    assert caught.value.hint == hint
+    assert "digits" not in caught.value.suggestions
+
+
+@pytest.mark.parametrize("location", ["runs:/4f1e/model", "s3://bucket/model", "FILE:/models/a"])
+def test_places_that_are_no_models_of_a_registry_are_refused_as_such(
+    registry: Server, location: str
+) -> None:
+    with pytest.raises(ConnectorError, match="is no location of mlflow") as caught:
+        fetch(registry, location)
+    assert "models:/m-..." in str(caught.value.hint)
+    assert registry.requests == []
+
+
+def test_a_page_of_the_web_interface_that_shows_no_model_is_refused(registry: Server) -> None:
+    with pytest.raises(ConnectorError, match="shows no model"):
+        MlflowConnector().fetch((f"{registry.url}/#/experiments/1/runs/4f1e",), options={})
+
+
+# ---- logged models, registered or not
+
+LOGGED = f"m-{'0123456789abcdef' * 2}"
+
+
+def logged_model(model: bytes, **info: object) -> dict[str, Route]:
+    """Routes of a logged model that is registered nowhere."""
+    root = f"{FILES}/7/models/{LOGGED}/artifacts"
+    stated = {
+        "model_id": LOGGED, "experiment_id": "7", "name": "cnn", "status": "LOGGED_MODEL_READY",
+        "artifact_uri": f"mlflow-artifacts:/7/models/{LOGGED}/artifacts",
+        "creation_timestamp_ms": "1795309133715", "tags": [{"key": "task", "value": "digits"}],
+        **info,
+    }  # fmt: skip
+    metrics = [{"key": "accuracy", "value": 0.5, "timestamp": 1, "step": 0, "dataset_name": "d"}]
+    answer = {"model": {"info": stated, "data": {"metrics": metrics}}}
+    return {
+        f"{API}logged-models/{LOGGED}": Page.of_json(answer),
+        f"{root}/MLmodel": Page(ONNX_MLMODEL.encode()),
+        f"{root}/model.onnx": Page(model),
+    }
+
+
+@pytest.mark.parametrize("form", ["models:/{0}", "{0}", "{1}/#/experiments/7/models/{0}"])
+def test_a_logged_model_is_read_by_its_id(model: bytes, form: str) -> None:
+    with lying_server([], logged_model(model)) as server:
+        (item,) = fetch(server, form.format(LOGGED, server.url))
+    assert isinstance(item, Artifact), item
+    assert (item.name, item.version) == ("cnn", LOGGED)
+    assert item.revision == f"{server.url}/#/experiments/7/models/{LOGGED}"
+    assert item.path is not None
+    assert item.path.read_bytes() == model
+    assert (item.declared["task"], item.declared["created"]) == ("digits", "2026-11-22")
+    assert [(m.metric, m.value, m.dataset) for m in item.measurements] == [("accuracy", 0.5, "d")]
+
+
+def test_a_logged_model_that_is_not_there_or_not_ready_is_refused(model: bytes) -> None:
+    with lying_server([]) as server, pytest.raises(ConnectorError, match="no logged model 'm-0123"):
+        fetch(server, f"models:/{LOGGED}")
+    routes = logged_model(model, status="LOGGED_MODEL_UPLOAD_FAILED")
+    with lying_server([], routes) as server:
+        (item,) = fetch(server, LOGGED)
+    assert isinstance(item, Rejection)
+    assert "it is UPLOAD_FAILED" in item.reason
 
 
 def test_a_name_without_a_server_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +216,10 @@ def test_a_name_without_a_server_asks_for_one(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     with pytest.raises(ConnectorError, match="not the address of a server"):
         MlflowConnector().fetch(("digits",), options={})
+    database = "postgresql://mlflow:s3cret@db/mlflow"
+    with pytest.raises(ConnectorError, match="'postgresql://db/mlflow', not the address") as caught:
+        MlflowConnector().fetch(("digits",), options={"tracking_uri": database})
+    assert "s3cret" not in str(caught.value)
 
 
 def test_listing_asks_for_no_file(registry: Server) -> None:
@@ -257,17 +342,45 @@ def test_a_statement_imports_what_is_acceptable_and_records_the_rest(
         ({}, None),
     ],
 )
-def test_credentials_of_the_mlflow_client_are_sent(
+@pytest.mark.parametrize("configured", [False, True], ids=["by option", "by variable"])
+def test_credentials_of_the_mlflow_client_are_sent_to_the_server_it_is_told_of(
     model: bytes,
     monkeypatch: pytest.MonkeyPatch,
     variables: dict[str, str],
     expected: str | None,
+    configured: bool,
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
     with lying_server([onnx_version(model)]) as server:
-        only(server)
+        if configured:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+            only(server)
+        else:
+            (item,) = fetch(server, "digits")
+            assert isinstance(item, Artifact)
         assert {request.headers.get("authorization") for request in server.requests} == {expected}
+
+
+@pytest.mark.parametrize("home", ["https://corp.example", "http://127.0.0.1:5", "databricks", None])
+@pytest.mark.parametrize("named", [False, True], ids=["by location", "by option"])
+def test_credentials_of_the_mlflow_client_are_for_one_server_only(
+    model: bytes, monkeypatch: pytest.MonkeyPatch, home: str | None, named: bool
+) -> None:
+    """Where $MLFLOW_TRACKING_URI names none, an option does, and a location never."""
+    for name, value in {"TOKEN": "secret", "USERNAME": "u", "PASSWORD": "p"}.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+    if home is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", home)
+    with lying_server([onnx_version(model)]) as server:
+        assert fetch(server, *(["digits"] if named else []))
+        sent = {request.headers.get("authorization") for request in server.requests}
+        somebody = server.url.replace("//", "//somebody@")
+        server.requests.clear()
+        assert list(MlflowConnector().fetch((somebody,), options={}))
+        mixed = {request.headers.get("authorization") for request in server.requests}
+    assert sent == ({"Bearer secret"} if named and home is None else {None})
+    assert mixed == {"Basic " + base64.b64encode(b"somebody:").decode()}
 
 
 def test_a_password_in_the_address_is_used_and_never_shown(model: bytes) -> None:
@@ -388,7 +501,7 @@ def test_exported_programs_and_torchscript_are_left_to_a_converter(
 @pytest.mark.parametrize(
     ("page", "words"),
     [
-        (Page(b"", 403), "refuses us (403"),
+        (Page(b"", 403), "it may need a token"),
         (Page(b"", 404), "nothing at"),
         (Page(b"", 429, {"Retry-After": "9999"}), "busy (429"),
         (Page(b"x" * 100, claim=3 << 30), "the limit is"),
@@ -405,6 +518,33 @@ def test_a_file_that_does_not_come_is_a_rejection_and_the_rest_goes_on(
     assert isinstance(first, Rejection)
     assert words in first.reason or page.body == b"not a model"
     assert isinstance(second, Artifact)
+
+
+def test_the_size_limit_holds_for_what_is_in_the_cache_too(model: bytes) -> None:
+    with lying_server([onnx_version(model)]) as server:
+        only(server)
+        (item,) = fetch(server, max_size=len(model) - 1)
+    assert isinstance(item, Rejection)
+    assert "the limit is" in item.reason
+    assert "max_size" in item.reason
+
+
+def test_instants_and_numbers_that_cannot_be_are_left_out(model: bytes) -> None:
+    metrics = [
+        {"key": "accuracy", "value": 0.5, "timestamp": "²", "step": "9" * 5000},
+        {"key": "flops", "value": 10**400},
+        {"key": "params", "value": 25.6},
+        {"key": "layers", "value": 7.0},
+    ]
+    version = onnx_version(model, run={"metrics": metrics})
+    for instant in (10**17, "²", "9" * 5000):
+        stated = {**version.as_json(), "creation_timestamp": instant}
+        page = Page.of_json({"model_versions": [stated]})
+        with lying_server([version], {f"{API}model-versions/search": page}) as server:
+            item = only(server)
+        assert "created" not in item.declared
+    assert {m.metric: m.value for m in item.measurements} == {"accuracy": 0.5, "layers": 7}
+    assert "params = 25.6 is left out" in str(item.declared["note"])
 
 
 def test_a_version_whose_registration_failed_is_refused(model: bytes) -> None:
