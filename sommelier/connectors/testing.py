@@ -18,6 +18,8 @@ from itertools import pairwise, zip_longest
 from pathlib import Path
 
 from sommelier.connectors.base import DECLARED_KEYS, Connector
+from sommelier.connectors.places import Placed
+from sommelier.connectors.search import Searchable
 from sommelier.errors import ConnectorError
 from sommelier.metrics import METRICS
 from sommelier.records import Artifact, OutputKind, Provenance, Rejection, TensorSpec
@@ -53,12 +55,27 @@ def check_connector(connector: Connector, sample: Sample) -> None:
 
 
 def describes_itself(connector: Connector, _: Sample) -> None:
-    """It has the attributes of a Connector, a name and a sentence for each thing it can do."""
+    """It has the attributes of a Connector, a name and a sentence for each thing it can do.
+
+    Where it is Placed, its place is one of its options; where Searchable, its facts can be asked.
+    """
     _require(isinstance(connector, Connector), f"{type(connector).__name__} is no Connector")
     _require(connector.name.isidentifier(), f"the name {connector.name!r} is no word of a FROM")
     _require(bool(connector.describe().strip()), "describe() says nothing")
     for option, text in connector.options.items():
         _require(bool(text.strip()), f"option '{option}' is not described")
+    if isinstance(connector, Placed):
+        _require(
+            connector.place in connector.options,
+            f"its place is '{connector.place}', which is none of its options: "
+            f"{', '.join(connector.options) or 'it has none'}",
+        )
+    if isinstance(connector, Searchable):
+        for fact, kind in connector.facts.items():
+            _require(fact.isidentifier(), f"the fact {fact!r} is no word of a WHERE")
+            _require(
+                kind in (str, float, tuple), f"the fact '{fact}' is {kind}, not str, float or tuple"
+            )
 
 
 def yields_artifacts_and_rejections(connector: Connector, sample: Sample) -> None:

@@ -133,3 +133,19 @@ def test_every_card_we_ship_is_valid() -> None:
     for name in names:
         assert built_in_card(name) is not None
     assert built_in_card("no-such-package") is None
+
+
+@pytest.mark.parametrize("key", ["a.²", "a." + "9" * 5000, "a.1"])
+def test_a_key_that_leads_nowhere_is_a_problem_and_no_crash(tmp_path: Path, key: str) -> None:
+    (tmp_path / "config.json").write_text('{"a": ["x"]}')
+    reference = {"file": "config.json", "key": key}
+    (tmp_path / "card.json").write_text(json.dumps(card({"match": "*", "task": reference})))
+    facts = load_card(tmp_path / "card.json").facts(("m",))
+    assert facts.declared == {}
+    assert "has no key" in facts.problems[0]
+
+
+def test_a_number_of_5000_digits_is_no_json_for_us(tmp_path: Path) -> None:
+    (tmp_path / "card.json").write_text("9" * 5000)
+    with pytest.raises(ConnectorError, match="not JSON"):
+        load_card(tmp_path / "card.json")

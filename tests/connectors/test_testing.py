@@ -9,6 +9,7 @@ import pytest
 
 from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
+from sommelier.connectors.search import Candidate, Term
 from sommelier.connectors.testing import CHECKS, ContractError, Sample, check_connector
 from sommelier.errors import ConnectorError
 from sommelier.records import Artifact, Measurement, Provenance, Rejection
@@ -63,6 +64,36 @@ class Sound:
 class Silent(Sound):
     def describe(self) -> str:
         return ""
+
+
+class Homeless(Sound):
+    place = "server"
+
+
+class Asked(Sound):
+    """A source that can be searched."""
+
+    facts: Mapping[str, type] = {"task": str, "downloads": int}
+    order = "newest first"
+
+    def pushed(self, term: Term) -> str | None:
+        return None
+
+    def search(
+        self, terms: tuple[Term, ...], *, options: Mapping[str, object]
+    ) -> Iterator[Candidate]:
+        yield Candidate("a", "here", {"task": "t"})
+
+
+class Dashed(Asked):
+    facts: Mapping[str, type] = {"model-task": str}
+
+
+class Placeable(Asked):
+    """Sound, with all that a connector may add."""
+
+    place = "max_size"
+    facts: Mapping[str, type] = {"task": str, "downloads": float, "tags": tuple}
 
 
 class Lossy(Sound):
@@ -194,6 +225,9 @@ class Terse(Sound):
 
 BROKEN: tuple[tuple[type[Sound], str, str], ...] = (
     (Silent, "describes_itself", "says nothing"),
+    (Homeless, "describes_itself", "place is 'server', which is none of its options: max_size"),
+    (Asked, "describes_itself", "the fact 'downloads' is"),
+    (Dashed, "describes_itself", "'model-task' is no word"),
     (Lossy, "yields_artifacts_and_rejections", "yields Artifact"),
     (Foreign, "yields_artifacts_and_rejections", "is not 'sound'"),
     (Missing, "yields_artifacts_and_rejections", "no file /no/such/file.onnx"),
@@ -212,8 +246,9 @@ BROKEN: tuple[tuple[type[Sound], str, str], ...] = (
 )
 
 
-def test_a_sound_connector_passes() -> None:
-    check_connector(Sound(), SAMPLE)
+@pytest.mark.parametrize("sound", [Sound, Placeable])
+def test_a_sound_connector_passes(sound: type[Sound]) -> None:
+    check_connector(sound(), SAMPLE)
 
 
 @pytest.mark.parametrize(("broken", "promise", "words"), BROKEN, ids=lambda value: str(value)[:40])
