@@ -1,7 +1,8 @@
-"""Downloads by what is in them: a file of a known SHA-256 is not fetched again from elsewhere.
+"""Downloads by what is in them: a file of a known hash is not fetched again from elsewhere.
 
-cache_folder()/contents/<sha256> says where in the cache the content lies. What it says is compared
-with the file each time, so an index that is old or wrong costs a download, nothing else.
+cache_folder()/contents/<hash> says where in the cache the content lies; the hash is a SHA-256, or
+git's name of a blob. What it says is compared with the file each time, so an index that is old or
+wrong costs a download, nothing else.
 """
 
 from __future__ import annotations
@@ -17,34 +18,50 @@ from sommelier.storage.cache import cache_folder
 
 log = logging.getLogger(__name__)
 
+_CHUNK = 1 << 20
 
-def known(sha256: str) -> Path | None:
+
+def known(digest: str) -> Path | None:
     """The file of the cache with this content; None if there is none any more."""
+    entry = _entry(digest)
     try:
-        kept = cache_folder() / _entry(sha256).read_text(encoding="utf-8")
+        kept = cache_folder() / entry.read_text(encoding="utf-8")
         if not kept.resolve().is_relative_to(cache_folder().resolve()):
             return None
-        with kept.open("rb") as file:
-            return kept if hashlib.file_digest(file, "sha256").hexdigest() == sha256 else None
+        return kept if has(kept, digest) else None
     except (OSError, ValueError):
         return None
 
 
-def remember(sha256: str, path: Path) -> None:
-    """Notes where a file of the cache with this content lies. Without the note it is fetched again,
+def has(path: Path, digest: str) -> bool:
+    """Whether a file has the content of this hash, by the length of the hash SHA-256 or git's."""
+    if len(digest) == 40:
+        found = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    else:
+        found = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest() == digest
+
+
+def remember(digest: str, path: Path) -> None:
+    """Notes where a file of the cache with this content lies."""
+    note(_entry(digest), path.relative_to(cache_folder()).as_posix())
+
+
+def note(path: Path, text: str) -> None:
+    """Writes a small file of the cache, whole or not at all. What it says can be asked for again,
     so a disk that cannot keep it is no reason to stop."""
-    entry = _entry(sha256)
-    part = entry.with_name(f"{entry.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(path.relative_to(cache_folder()).as_posix(), encoding="utf-8")
-        part.replace(entry)
-    except (OSError, ValueError) as error:
-        log.warning("where %s lies is not noted: %s", path, first_line(error))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        log.warning("%s is not kept: %s", path, first_line(error))
 
 
-def _entry(sha256: str) -> Path:
-    """Raises ValueError for what is no SHA-256 in lower case."""
-    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        raise ValueError(f"{sha256[:80]!r} is no SHA-256")
-    return cache_folder() / "contents" / sha256
+def _entry(digest: str) -> Path:
+    name = digest if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", digest) else "none"
+    return cache_folder() / "contents" / name

@@ -172,7 +172,7 @@ class HuggingFaceConnector:
         revision = _revision(info)
         declared = stated.declared_facts(info, hub.endpoint)
         numbers, left_out = evaluations(info, revision)
-        declared = _noted(declared, *left_out)
+        declared = _noted(declared, *left_out, *hub.remarks(info))
         commit = Commit(hub, info.id, str(info.sha), files_of(info), choice.max_size)
         models = _chosen(info, place, choice)
         if not models:

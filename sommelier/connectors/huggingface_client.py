@@ -11,18 +11,19 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from sommelier import __version__
+from sommelier.connectors import huggingface_answers as answers
 from sommelier.connectors.naming import printable
 from sommelier.connectors.search import BusySourceError
-from sommelier.connectors.web import BUSY, TRIES
+from sommelier.connectors.web import BUSY, TRIES, UnreachableError
 from sommelier.errors import ConnectorError, MissingDependencyError, SommelierError, first_line
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi, ModelInfo
+    from huggingface_hub import ModelInfo
 
 ENDPOINT_VARIABLE = "HF_ENDPOINT"
 HUB = "https://huggingface.co"
@@ -45,23 +46,39 @@ class Hub:
         self.endpoint = (endpoint or os.environ.get(ENDPOINT_VARIABLE) or HUB).rstrip("/")
         if not self.endpoint.startswith(("https://", "http://")):
             raise ConnectorError(f"'{printable(self.endpoint)}' is not the address of a hub")
+        self._days: dict[str, str] = {}
 
     def info(self, repository: str, revision: str | None) -> ModelInfo:
-        """Everything the hub states of a repository, with sizes and hashes of its files.
+        """Everything the hub states of a repository, with sizes and hashes of its files; where it
+        cannot be reached, what it stated last.
 
-        Raises MissingRepositoryError, BusySourceError, or ConnectorError for any other refusal.
+        Raises MissingRepositoryError, BusySourceError, UnreachableError, or ConnectorError for any
+        other refusal.
         """
-
-        def ask() -> ModelInfo:
-            return self._api.model_info(
-                repository, revision=revision, files_metadata=True, timeout=INFO_SECONDS
-            )
-
-        with self._errors(repository if revision is None else f"{repository}@{revision}"):
-            info = self._patiently(ask)
+        asked = repository if revision is None else f"{repository}@{revision}"
+        try:
+            with self._errors(asked):
+                answer = self._patiently(partial(self._about, repository, revision)).json()
+                info = _info(answer)
+        except UnreachableError:
+            kept = answers.kept(self.endpoint, repository, revision)
+            if kept is None:
+                raise
+            answer, day = kept
+            with self._errors(asked):
+                info = _info(answer)
+            log.warning("%s is not reached: '%s' is as of %s", self.endpoint, asked, day)
+            self._days[f"{info.id}@{info.sha}"] = day
         if not _sane(info):
             raise ConnectorError(f"what {self.endpoint} says of '{repository}' makes no sense")
+        if f"{info.id}@{info.sha}" not in self._days:
+            answers.keep(self.endpoint, repository, revision, answer)
         return info
+
+    def remarks(self, info: ModelInfo) -> list[str]:
+        """Where what is stated is not of now: since when."""
+        day = self._days.get(f"{info.id}@{info.sha}")
+        return [] if day is None else [f"as {self.endpoint} said on {day}: it was not reached"]
 
     def search(self, filters: Mapping[str, Any], expand: list[str]) -> Iterator[ModelInfo]:
         """Repositories that pass the hub's own filters, most downloaded first, page by page.
@@ -70,18 +87,25 @@ class Hub:
         """
         asked: dict[str, Any] | None = {**filters, "sort": "downloads", "expand": expand}
         with self._errors("the search"):
-            from huggingface_hub import ModelInfo
-
             url = f"{self.endpoint}/api/models"
             while url:
                 page = self._patiently(partial(self._page, url, asked))
                 items = page.json()
                 for item in items:
-                    info = ModelInfo(**item)  # type: ignore[no-untyped-call]  # as the client does
+                    info = _info(item)
                     if _sane(info):
                         yield info
                 following = page.links.get("next", {}).get("url") if items else None
                 url, asked = urljoin(url, following) if following else "", None
+
+    def _about(self, repository: str, revision: str | None) -> Any:
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented, not in __all__
+            validate_repo_id,
+        )
+
+        validate_repo_id(repository)
+        at = "" if revision is None else f"/revision/{quote(revision, safe='')}"
+        return self._page(f"{self.endpoint}/api/models/{repository}{at}", {"blobs": True})
 
     def _page(self, url: str, asked: Mapping[str, Any] | None) -> Any:
         """One answer of the hub's API. A page elsewhere is not told who asks."""
@@ -114,8 +138,15 @@ class Hub:
         raise AssertionError("the last attempt returns or raises")
 
     def url(self, repository: str, commit: str, file: str) -> str:
-        """Where a file of a commit lies."""
-        from huggingface_hub import hf_hub_url
+        """Where a file of a commit lies. Raises ConnectorError where nothing may be fetched."""
+        from huggingface_hub import constants, hf_hub_url
+
+        if constants.HF_HUB_OFFLINE:
+            raise UnreachableError(
+                f"'{printable(file)}' of '{repository}' is not in the cache, and cannot be fetched "
+                "offline",
+                hint="unset HF_HUB_OFFLINE",
+            )
 
         return hf_hub_url(repository, file, revision=commit, endpoint=self.endpoint)
 
@@ -129,12 +160,6 @@ class Hub:
             library_name="sommelier", library_version=__version__
         )
         return headers
-
-    @cached_property
-    def _api(self) -> HfApi:
-        from huggingface_hub import HfApi
-
-        return HfApi(endpoint=self.endpoint, library_name="sommelier", library_version=__version__)
 
     @contextmanager
     def _errors(self, asked: str) -> Iterator[None]:
@@ -172,15 +197,32 @@ class Hub:
                 f"'{asked}' is no repository: {first_line(error)}", hint="write it as owner/name"
             )
         if isinstance(error, errors.OfflineModeIsEnabled):
-            return ConnectorError(
+            return UnreachableError(
                 f"'{asked}' cannot be looked up offline", hint="unset HF_HUB_OFFLINE"
             )
         if isinstance(error, errors.HfHubHTTPError):
             return _refused(error, asked, at)
-        return ConnectorError(
+        kind = UnreachableError if _of_network(error) else ConnectorError
+        return kind(
             f"{asked} {at} cannot be read: {first_line(error)}",
             hint=f"check the network and {ENDPOINT_VARIABLE}",
         )
+
+
+def _of_network(error: BaseException | None) -> bool:
+    """Whether no answer came: whatever library asks, an OSError is at the bottom of it."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _info(answer: Any) -> ModelInfo:
+    """As the client reads an answer. Raises whatever it raises for nonsense."""
+    from huggingface_hub import ModelInfo
+
+    return ModelInfo(**answer)  # type: ignore[no-untyped-call]
 
 
 def _check_client() -> None:

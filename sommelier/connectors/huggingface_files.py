@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 DEFAULT_VARIANT = "default"
 EVERY_VARIANT = "all"
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +145,8 @@ class Commit:
         check_member(file.path)
         if file.size is not None and file.size > limit:
             raise too_large(file.size, limit)
-        if file.sha256 is not None and (there := self._there(file, file.sha256, limit)) is not None:
+        digest = (file.sha256 or file.blob or "").lower()
+        if (there := self._there(file, digest, limit)) is not None:
             return there
         kept = download(
             self.hub.url(self.repository, self.sha, file.path),
@@ -156,29 +155,19 @@ class Commit:
             limits=DownloadLimits(bytes=limit),
             progress=progress,
         )
-        if file.sha256 is not None:
-            contents.remember(file.sha256.lower(), kept)
-        if file.blob is not None and _blob_id(kept) != file.blob:
+        if file.blob is not None and not contents.has(kept, file.blob):
             raise ConnectorError(
                 f"'{printable(file.path)}' has another content than the commit says",
                 hint="the file was changed or damaged on the way",
             )
+        contents.remember(digest, kept)
         return kept
 
-    def _there(self, file: HubFile, sha256: str, limit: int) -> Path | None:
+    def _there(self, file: HubFile, digest: str, limit: int) -> Path | None:
         """The same content where it came from another commit or repository: most commits change a
         few files only."""
-        kept = contents.known(sha256.lower())
+        kept = contents.known(digest)
         if kept is None or kept.stat().st_size > limit:
             return None
         suffix = PurePosixPath(file.path).suffix
         return kept if kept.suffix == suffix else placed(kept, self.folder / file.path)
-
-
-def _blob_id(path: Path) -> str:
-    """The name git gives a file's content: SHA-1 of its length and its bytes."""
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

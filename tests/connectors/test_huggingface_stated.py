@@ -17,6 +17,7 @@ from tests.connectors.loopback import Page, Server
 from tests.factories import external_data_model, tiny_classifier
 
 pytest.importorskip("huggingface_hub")
+from huggingface_hub import close_session
 
 TASK = "image-classification"
 
@@ -376,3 +377,47 @@ def test_nonsense_among_the_found_does_not_end_a_search() -> None:
         server.routes["/api/models"] = Page.of_json({"error": "no"})
         with pytest.raises(ConnectorError, match="the search"):
             list(searched(server))
+
+
+# ---- without the hub
+
+
+def test_what_was_imported_once_can_be_imported_without_the_hub(
+    tmp_path: Path, models: list[bytes]
+) -> None:
+    (tmp_path / "source").mkdir()
+    path = external_data_model(tmp_path / "source" / "model.onnx")
+    beside = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    config = b'{"id2label": {"0": "cat", "1": "dog"}}'
+    first = Repository("acme/a", {"model.onnx": models[0], "config.json": config}, TASK)
+    with hub(first, Repository("acme/b", beside)) as server:
+        online = artifacts(server, "acme/a", "acme/b")
+    close_session()  # it would go on over a connection that is open
+    offline = artifacts(server, f"acme/a@{first.sha}", "acme/b")
+    assert [a.path for a in offline] == [a.path for a in online]
+    for before, after in zip(online, offline, strict=True):
+        note = after.declared["note"]
+        assert "it was not reached" in str(note)
+        assert {**after.declared, "note": None} == {**before.declared, "note": None}
+    (unknown,) = fetched(server, "acme/never-seen")
+    assert isinstance(unknown, Rejection)
+    assert "check the network" in unknown.reason
+
+
+def test_the_clients_offline_mode_is_kept_to(
+    models: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = (Repository(f"acme/{n}", {"model.onnx": models[0], "b.onnx": models[1]}) for n in "ab")
+    with hub(a, b) as server:
+        artifacts(server, "acme/a:model.onnx")
+        asked = len(server.requests)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        (known,) = artifacts(server, "acme/a:model.onnx")
+        other, unknown = fetched(server, "acme/a:b.onnx", "acme/b")
+        assert len(server.requests) == asked
+    assert known.path is not None
+    assert known.path.read_bytes() == models[0]
+    for item, says in ((other, "not in the cache"), (unknown, "looked up offline")):
+        assert isinstance(item, Rejection)
+        assert says in item.reason
+        assert "unset HF_HUB_OFFLINE" in item.reason
