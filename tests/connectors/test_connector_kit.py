@@ -19,7 +19,7 @@ from tests.connectors.loopback import Page, serving
 from tests.factories import tiny_classifier
 
 PAGE = Path(__file__).parents[2] / "docs" / "connector-kit.md"
-EXAMPLE, PROOF = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+EXAMPLE, ADDED, PROOF = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )[0]
     (facts / "entry_points.txt").write_text(f"[{group}]\n{entry.replace(chr(34), '')}\n")
     monkeypatch.syspath_prepend(folder)
+    sys.modules.pop("index_connector", None)  # of another test, from another folder
     monkeypatch.setenv("SOMMELIER_CACHE", str(tmp_path / "cache"))
     return folder
 
@@ -58,6 +59,34 @@ def test_the_page_has_every_promise() -> None:
     assert re.findall(r"^\| `(\w+)` \|", PAGE.read_text().partition("| check |")[2], re.M) == [
         check.__name__ for check in CHECKS
     ]
+
+
+def test_what_a_connector_may_add_makes_it_searchable_at_a_place(
+    package: Path, tmp_path: Path
+) -> None:
+    imports = "from urllib.parse import quote, urljoin\n\n"
+    imports += "from sommelier.connectors.search import Candidate, Term\n"
+    extended = EXAMPLE.replace("from urllib.parse import urljoin\n", imports)
+    first, rest = extended.split('    options: Mapping[str, str] = {"max_size"', 1)
+    (package / "index_connector.py").write_text(first + ADDED + rest.partition("\n")[2])
+    model = tiny_classifier(tmp_path / "tiny.onnx").read_bytes()
+    with serving({"/tiny.onnx": Page(model)}) as server, sm.connect(tmp_path / "m.db") as db:
+        names = {"tiny": 2000, "rare": 3}
+        server.routes["/models"] = Page.of_json(
+            [
+                {"name": n, "task": "ner", "downloads": d, "list": f"{server.url}/{n}.json"}
+                for n, d in names.items()
+            ]
+        )
+        server.routes["/tiny.json"] = Page.of_json([{"name": "tiny", "file": "tiny.onnx"}])
+        db.execute(f"CREATE REPOSITORY zoo TYPE index AT '{server.url}' USING max_size = '50 MB'")
+        listed = rows(db, "SHOW MODELS FROM zoo WHERE task = 'ner'")
+        db.execute("IMPORT MODELS FROM zoo WHERE downloads > 1000 AND task = 'ner' LIMIT 20")
+        (found,) = rows(db, "SELECT MODELS name, source")
+    assert [row["name"] for row in listed] == ["tiny", "rare"]
+    assert found == {"name": "tiny", "source": "zoo"}
+    searched = [request for request in server.requests if request.path == "/models"]
+    assert {tuple(request.query["task"]) for request in searched} == {("ner",)}
 
 
 def test_an_installed_connector_is_a_word_after_from(package: Path, tmp_path: Path) -> None:

@@ -331,6 +331,33 @@ def test_a_statement_imports_what_is_acceptable_and_records_the_rest(
         assert "/models/bad/versions/1" in str(refusal)
 
 
+def test_a_registry_under_a_name_is_listed_and_searched_and_only_what_passes_is_fetched(
+    model: bytes, tmp_path: Path
+) -> None:
+    other = tiny_classifier(tmp_path / "other.onnx", seed=7).read_bytes()
+    versions = [
+        onnx_version(model, "digits", "1"),
+        onnx_version(other, "dials", "1", stage="Production"),
+        onnx_version(model, "letters", "2"),
+    ]
+    with lying_server(versions) as server, sm.connect(tmp_path / "models.sommelier") as db:
+        db.execute(f"CREATE REPOSITORY registry TYPE mlflow AT '{server.url}'")
+
+        def named(asked: str) -> list[object]:
+            return [row["name"] for row in rows(db, f"SHOW MODELS FROM registry {asked}")]
+
+        assert named("") == ["dials", "digits", "letters"]
+        assert named("LIKE 'di%'") == ["dials", "digits"]
+        assert named("WHERE aliases HAS 'first' AND status = 'READY'") == ["dials", "digits"]
+        db.execute("IMPORT MODELS FROM registry LIKE 'dig%' LIMIT 20")
+        db.execute("IMPORT MODELS FROM registry WHERE stage = 'Production' LIMIT 20")
+        found = rows(db, "SELECT MODELS name, source ORDER BY name")
+    assert [tuple(row.values()) for row in found] == [("dials", "registry"), ("digits", "registry")]
+    fetched = {r.path for r in server.requests if r.path.endswith("model.onnx")}
+    assert len(fetched) == 2
+    assert not any("letters" in path for path in fetched)
+
+
 # ---- credentials
 
 
