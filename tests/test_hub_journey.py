@@ -270,6 +270,18 @@ def test_a_busy_hub_ends_an_import_that_says_so(
     assert not [r for r in server.requests if r.path.startswith("/api/models/acme/tiny")]
 
 
+def test_a_hub_that_becomes_busy_between_pages_leaves_what_was_found(
+    crowded: Server, db: Connection
+) -> None:
+    pages = crowded.routes["/api/models"]
+    assert not isinstance(pages, Page)
+    answers = iter([pages, lambda _: Page(b"{}", 429, {"Retry-After": "86400"})])
+    crowded.routes["/api/models"] = lambda request: next(answers)(request)
+    table = db.execute("SHOW MODELS FROM huggingface WHERE likes >= 0")
+    assert [row["name"] for row in table.dicts()] == [f"acme/common-{n}" for n in (29, 28, 27)]
+    assert "given up after 3 models" in str(table.notes)
+
+
 def test_an_import_that_is_refused_too_often_says_that_it_gave_up(
     db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,8 @@ class Search:
         self.given_up: str | None = None
 
     def candidates(self) -> Iterator[Candidate]:
-        """What passes, in the order of the source; of the first LOOKED_AT that it comes upon."""
+        """What passes, in the order of the source; of the first LOOKED_AT that it comes upon, or of
+        those before it became too busy. Raises ConnectorError if it cannot be searched."""
         for found in islice(self._found(), LOOKED_AT):
             self.looked_at += 1
             if self._like is not None and not self._like.fullmatch(found.name):
@@ -74,7 +75,12 @@ class Search:
                 yield found
 
     def _found(self) -> Iterator[Candidate]:
-        return self.source.search(self.terms, options=self.origin.options)
+        try:
+            yield from self.source.search(self.terms, options=self.origin.options)
+        except BusySourceError as error:
+            if not self.looked_at:
+                raise
+            self.given_up = reason(error)
 
     def filtered(self) -> tuple[list[str], list[str]]:
         """The terms that the source filters by itself, with how, and those that only we do."""

@@ -160,7 +160,8 @@ class Commit:
                 f"'{printable(file.path)}' has another content than the commit says",
                 hint="the file was changed or damaged on the way",
             )
-        contents.remember(digest, kept)
+        if digest:
+            contents.remember(digest, kept)
         return kept
 
     def _there(self, file: HubFile, digest: str, limit: int) -> Path | None:
