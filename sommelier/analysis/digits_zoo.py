@@ -126,7 +126,7 @@ def _train(recipe: Recipe, images: np.ndarray, labels: np.ndarray, *, seed: int)
 def _export(module: torch.nn.Module, path: Path) -> None:
     import torch
 
-    from sommelier.analysis.conversion.torch_export import quiet_exporter
+    from sommelier.analysis.conversion.torch_writing import quiet_exporter
 
     with quiet_exporter():
         torch.onnx.export(

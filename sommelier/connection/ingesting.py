@@ -34,11 +34,8 @@ def ingest(
     name : may say a version, 'mine@2'. Raises RejectedModelError with the reason, BinderError for
     an unknown fact.
     """
-    from sommelier.analysis.conversion.torch_export import (
-        example_list,
-        export_module,
-        require_torch,
-    )
+    from sommelier.analysis.conversion.torch_export import export_module, given_examples
+    from sommelier.analysis.conversion.torch_requests import require_torch
     from sommelier.analysis.fingerprint import content_fingerprint
 
     if db.read_only:
@@ -46,14 +43,21 @@ def ingest(
     _check_facts(declared)
     require_torch()
     own, version = model_name(name)
+    from sommelier.analysis.conversion.torch_caller import unwrapped  # imports torch
+
+    module = unwrapped(module)
     kind = f"{type(module).__module__}.{type(module).__qualname__}"
-    examples, names = example_list(module, example_inputs)
+    examples = given_examples(module, example_inputs)
     with TemporaryDirectory(prefix="sommelier-ingest-") as folder:
-        made = export_module(module, examples, Path(folder) / "model.onnx", names=names)
+        made = export_module(module, examples, Path(folder) / "model.onnx")
         beside = [str(f) for f in sorted(Path(folder).iterdir()) if f != made.path]
-        facts = {"producer": made.producer, **declared, "external_data": beside}
-        if made.note:
-            facts["note"] = "; ".join(filter(None, (str(declared.get("note") or ""), made.note)))
+        note = filter(None, (str(declared.get("note") or ""), made.described("a torch module")))
+        facts = {
+            "producer": made.producer,
+            **declared,
+            "note": "; ".join(note),
+            "external_data": beside,
+        }
         register_artifact(db, Artifact(own, version, SOURCE, kind, made.path, facts))
         db.catalog.publish()
         return db.catalog.model(content_fingerprint(made.path, [*map(Path, beside)]))

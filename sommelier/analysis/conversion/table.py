@@ -10,6 +10,7 @@ from sommelier.analysis.conversion.values import ConversionRequest, ConvertedMod
 from sommelier.analysis.sandbox import MODEL_BYTES
 
 SECONDS = 900.0  # exporting a large network takes minutes on a slow machine
+FETCHING_SECONDS = 3600.0  # of one whose code fetches its weights, over a slow line
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,13 @@ class Converter:
 _TENSORFLOW = "sommelier.analysis.conversion.tensorflow"
 
 _TORCH = "sommelier.analysis.conversion.torch_files"
+_PROGRAMS = "sommelier.analysis.conversion.torch_programs"
 
 CONVERTERS: Mapping[str, Converter] = {
-    "torch_export": Converter(f"{_TORCH}:convert_program", "a program of torch.export"),
+    "torch_export": Converter(f"{_PROGRAMS}:convert_program", "a program of torch.export"),
     "torchscript": Converter(f"{_TORCH}:convert_torchscript", "TorchScript"),
     "torch_weights": Converter(f"{_TORCH}:convert_weights", "torch weights"),
-    "torchhub": Converter(f"{_TORCH}:convert_hub", "a torch module"),
+    "torchhub": Converter(f"{_TORCH}:convert_hub", "a torch module", FETCHING_SECONDS),
     "savedmodel": Converter(f"{_TENSORFLOW}:convert_saved_model", "a TensorFlow SavedModel"),
     "keras": Converter(f"{_TENSORFLOW}:convert_keras", "a Keras model"),
     "tflite": Converter(f"{_TENSORFLOW}:convert_tflite", "a TensorFlow Lite model"),

@@ -1,261 +1,161 @@
-"""A torch module as an ONNX file with an open batch, found to answer as the module does.
+"""A torch module as an ONNX file with open axes, found to answer as the module does.
 
-torch.onnx (dynamo) is tried first; a module it cannot export is traced, for any batch, as fusion
-does it; then exported for one sample at a time. What is accepted, and what was tried, is said.
+torch.onnx (dynamo) is tried first; a module it cannot export is traced, unless it decides by the
+numbers it is given; then with fewer open axes, and last for one sample at a time. What is
+accepted, and what was tried, is said.
 """
 
 from __future__ import annotations
 
-import inspect
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from sommelier.analysis.conversion import torch_inputs
 from sommelier.analysis.conversion.comparing import Feed, largest_difference
-from sommelier.analysis.conversion.torch_inputs import alike
+from sommelier.analysis.conversion.torch_inputs import BATCH_AXIS, Examples
+from sommelier.analysis.conversion.torch_requests import require_torch as require_torch
+from sommelier.analysis.conversion.torch_writing import DATA, write_exported, write_traced
 from sommelier.analysis.conversion.values import ConvertedModel
+from sommelier.analysis.torch_evaluation import evaluation
 from sommelier.errors import (
     AnalysisError,
-    MissingDependencyError,
     RejectedModelError,
     SommelierError,
     first_line,
 )
+from sommelier.records import TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from torch.onnx import ONNXProgram
 
-OPSET = 18
-EXTERNAL_BYTES = 15 * 10**8  # of weights; protobuf holds 2 GB in one message
+    from sommelier.analysis.conversion.torch_caller import Caller
+
 BATCHES = (1, 3)  # compared, beside the examples; 1 is where a fixed batch shows
+LENGTHS = (11, 7)  # of other open axes, so that one that was fixed at the examples' shows
 SEEDS = (1, 2)
 
 
-def require_torch() -> None:
-    """Raises MissingDependencyError naming the extra, where torch or its exporter is missing."""
-    try:
-        import onnxscript  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"models of torch need {error.name or 'torch'}, which is not installed",
-            hint="pip install 'sommelier-db[torch]'",
-        ) from error
+def export_module(module: nn.Module, examples: Examples, path: Path) -> ConvertedModel:
+    """The module in evaluation mode, written to `path`, large weights beside it.
 
-
-def export_module(
-    module: nn.Module, examples: Sequence[Tensor], path: Path, *, names: Sequence[str] = ()
-) -> ConvertedModel:
-    """The module in evaluation mode, written to `path` and compared with itself.
-
-    examples : its inputs in order, (n, ...) each. names : of the inputs, else those of forward.
-    Compared on the examples and on random inputs of other batches. Raises RejectedModelError with
-    what each way of exporting it said.
+    Compared with itself on the examples and on random inputs of other lengths. It is left as it
+    was found; one on a GPU is copied to the CPU. Raises RejectedModelError with what each way of
+    exporting it said.
     """
     require_torch()
-    import torch
+    from sommelier.analysis.conversion.torch_caller import on_cpu, unwrapped
 
-    inputs = tuple(names) or input_names(module, len(examples))
-    several = [torch.cat([one, one]) if len(one) == 1 else one for one in examples]
-    trains = module.training
-    module.eval()
-    reasons = []
-    try:
-        _try_out(module, examples)
-        for words, way, given in _ways(several):
+    module = on_cpu(unwrapped(module))
+    examples = replace(examples, tensors=tuple(one.detach().cpu() for one in examples.tensors))
+    _check_types(module, examples)
+    reasons: list[str] = []
+    with evaluation(module):
+        module, outputs = _callable_in_order(module, examples)
+        examples = torch_inputs.with_ranges(examples, lambda inputs: runs(module, inputs))
+        for way in _ways(module, torch_inputs.doubled(examples), outputs):
+            path.with_name(path.name + DATA).unlink(missing_ok=True)
             try:
-                way(module, given, path, inputs)
-                found = _compared(module, given, path, inputs, open_batch=given is several)
+                way.write(way.examples, path)
+                return _compared(module, way, path)
             except Exception as error:  # torch and the module raise what they like
-                reasons.append(f"{words}: {first_line(error)}")
-                continue
-            return found
-    finally:
-        module.train(trains)
+                reason = f"{way.words}: {first_line(error)}"
+                if reason not in reasons:
+                    reasons.append(reason)
     raise RejectedModelError(f"the module cannot be exported; {'; '.join(reasons)}")
 
 
-def example_list(module: nn.Module, examples: object) -> tuple[list[Tensor], tuple[str, ...]]:
-    """(tensors in the order of forward, their names) of one tensor, several, or several by name.
+def given_examples(module: nn.Module, examples: object) -> Examples:
+    """Examples of one tensor, several, or several by the names of forward.
 
     Raises RejectedModelError for anything else, and for tensors without a batch axis.
     """
     import torch
 
+    from sommelier.analysis.conversion.torch_caller import (
+        bound_by_name,
+        parameter_names,
+        unwrapped,
+    )
+
+    module = unwrapped(module)
+    named: dict[str, object] = {}
+    keywords: dict[str, object] = {}
     if isinstance(examples, torch.Tensor):
         examples = (examples,)
-    names: tuple[str, ...] = ()
     if isinstance(examples, Mapping):
-        try:
-            bound = inspect.signature(module.forward).bind(**examples)
-        except TypeError as error:
-            raise RejectedModelError(f"forward does not take these inputs: {error}") from error
-        if bound.kwargs:
-            raise RejectedModelError(f"forward takes {', '.join(bound.kwargs)} by name only")
-        names, examples = tuple(bound.arguments), bound.args
+        named, keywords = bound_by_name(module, examples)
+        examples = [*named.values(), *keywords.values()]
     given = list(examples) if isinstance(examples, Sequence) else [examples]
-    found = [one for one in given if isinstance(one, torch.Tensor) and one.ndim]
-    if not found or len(found) < len(given):
+    tensors = [one for one in given if isinstance(one, torch.Tensor) and one.ndim]
+    if not tensors or len(tensors) < len(given):
         raise RejectedModelError(
             "example inputs are tensors with a batch axis: one, a sequence, or a dict by name"
         )
-    return found, names or input_names(module, len(found))
+    names = (*named, *keywords) or parameter_names(module, len(tensors))
+    return torch_inputs.batched_examples(tensors, names, keywords=len(keywords))
 
 
-def input_names(module: nn.Module, count: int) -> tuple[str, ...]:
-    """Names of the first `count` parameters of forward; 'input0' and so on where it has fewer."""
-    with suppress(TypeError, ValueError):
-        plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        parameters = inspect.signature(module.forward).parameters.values()
-        names = tuple(one.name for one in parameters if one.kind in plain)
-        if len(names) >= count:
-            return names[:count]
-    return tuple(f"input{place}" for place in range(count))
+def stated_examples(module: nn.Module, specs: Sequence[TensorSpec]) -> Examples:
+    """Random examples of inputs that are stated; named ones go to the parameters of that name.
+
+    Raises RejectedModelError for a name that forward does not have.
+    """
+    from sommelier.analysis.conversion.torch_caller import (
+        bound_by_name,
+        parameter_names,
+        takes_any,
+        unwrapped,
+    )
+
+    module = unwrapped(module)
+    keywords: Mapping[str, TensorSpec] = {}
+    named = [spec.name != f"input{place}" for place, spec in enumerate(specs)]
+    if any(named) and not all(named):
+        raise RejectedModelError("name all inputs, or none")
+    if all(named) and not takes_any(module):
+        ordered, keywords = bound_by_name(module, {spec.name: spec for spec in specs})
+        specs = [*ordered.values(), *keywords.values()]
+        names: tuple[str, ...] = (*ordered, *keywords)
+    else:
+        names = tuple(spec.name for spec in specs)
+        names = names if all(named) else parameter_names(module, len(specs))
+    for highest in (torch_inputs.SMALL_ID, 1):  # 1 for a module with a table of two
+        found = torch_inputs.specified_examples(specs, names, highest=highest)
+        found = replace(found, keywords=len(keywords))
+        with evaluation(module):
+            if runs(_caller(module, found), found.tensors):
+                return found
+    return torch_inputs.specified_examples(specs, names)
 
 
 def answers_of(module: Callable[..., object], inputs: Sequence[Tensor]) -> list[NDArray[Any]]:
-    """What a module answers, its tensors in the order of nested containers.
+    """The tensors a module answers, in order.
 
     Raises RejectedModelError where it gives none, or something besides.
     """
     import torch
-    from torch.utils import _pytree
+
+    from sommelier.analysis.conversion.torch_caller import tensors_in
 
     with torch.no_grad():
         made = module(*inputs)
-    found = _pytree.tree_leaves(made)
-    if not found or not all(isinstance(one, torch.Tensor) for one in found):
-        kinds = sorted({type(one).__name__ for one in found})
-        raise RejectedModelError(f"it answers {', '.join(kinds) or 'nothing'} besides tensors")
-    return [one.detach().cpu().numpy() for one in found]
+    return [_array(one) for _, one in tensors_in(made)]
 
 
-def write_program(program: ONNXProgram, path: Path) -> None:
-    """The program as a file, large weights beside it, without traces of the machine it is from."""
-    for graph in (program.model.graph, *(f.graph for f in program.model.functions.values())):
-        for node in graph:
-            node.metadata_props.clear()  # stack traces: paths and lines of source code
-    constants = program.model.graph.initializers.values()
-    size = sum(one.const_value.nbytes for one in constants if one.const_value is not None)
-    program.save(str(path), external_data=size > EXTERNAL_BYTES)
-
-
-@contextmanager
-def quiet_exporter() -> Iterator[None]:
-    """Mutes what torch says of libraries it lacks and of modules it cannot export."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _try_out(module: Callable[..., object], inputs: Sequence[Tensor]) -> None:
-    """Raises RejectedModelError where the module does not take these inputs."""
+def runs(module: Callable[..., object], inputs: Sequence[Tensor]) -> bool:
+    """Whether the module takes the inputs. Raises RejectedModelError for what it answers."""
     try:
         answers_of(module, inputs)
     except SommelierError:
         raise
-    except Exception as error:  # the module's own code raises what it likes
-        kinds = "; ".join(f"{str(x.dtype)[6:]}{list(x.shape)}" for x in inputs)
-        raise RejectedModelError(
-            f"it fails on its inputs ({kinds}): {first_line(error)}",
-            hint="say what they are: USING inputs = 'float32[n,3,224,224]'",
-        ) from error
-
-
-_Way = Callable[["nn.Module", "Sequence[Tensor]", Path, tuple[str, ...]], None]
-
-
-def _ways(several: Sequence[Tensor]) -> Iterator[tuple[str, _Way, Sequence[Tensor]]]:
-    """(words, function, examples): how a module may be exported, best first."""
-    yield "for any batch", _exported_open, several
-    yield "traced", _traced, several
-    yield "for one sample", _exported_fixed, [one[:1] for one in several]
-
-
-def _exported_open(
-    module: nn.Module, examples: Sequence[Tensor], path: Path, names: tuple[str, ...]
-) -> None:
-    from torch.export import Dim
-
-    batch = Dim("batch")
-    _export(module, examples, path, names, tuple({0: batch} for _ in examples))
-
-
-def _exported_fixed(
-    module: nn.Module, examples: Sequence[Tensor], path: Path, names: tuple[str, ...]
-) -> None:
-    _export(module, examples, path, names, None)
-
-
-def _export(
-    module: nn.Module,
-    examples: Sequence[Tensor],
-    path: Path,
-    names: tuple[str, ...],
-    shapes: tuple[object, ...] | None,
-) -> None:
-    import torch
-
-    outputs = output_names(module, examples)
-    try:
-        with quiet_exporter():
-            program = torch.onnx.export(
-                module, tuple(examples), dynamo=True, verbose=False, opset_version=OPSET,
-                input_names=list(names), output_names=outputs, dynamic_shapes=shapes,
-            )  # fmt: skip
-    except Exception as error:  # torch raises what it likes
-        raise AnalysisError(_cause(error)) from error
-    assert program is not None
-    write_program(program, path)
-
-
-def _traced(
-    module: nn.Module, examples: Sequence[Tensor], path: Path, names: tuple[str, ...]
-) -> None:
-    import onnx
-
-    from sommelier.analysis.fusion.exporting import exported
-
-    onnx.save_model(exported(module, examples, names=names, opset=OPSET), str(path))
-
-
-def output_names(module: Callable[..., object], examples: Sequence[Tensor]) -> list[str]:
-    """'output', or 'output0' and so on, or the keys of a flat dict."""
-    import torch
-
-    with torch.no_grad():
-        made = module(*examples)
-    if isinstance(made, Mapping) and all(isinstance(v, torch.Tensor) for v in made.values()):
-        return [str(key) for key in made]
-    count = len(answers_of(module, examples))
-    return ["output"] if count == 1 else [f"output{place}" for place in range(count)]
-
-
-def _compared(
-    module: Callable[..., object],
-    examples: Sequence[Tensor],
-    path: Path,
-    names: tuple[str, ...],
-    *,
-    open_batch: bool,
-) -> ConvertedModel:
-    batches = BATCHES if open_batch else (1, 1)
-    batch_of = zip(batches, SEEDS, strict=True)
-    tried = [examples, *(alike(examples, batch=batch, seed=seed) for batch, seed in batch_of)]
-    note = None if open_batch else "it takes one sample at a time: its batch could not be opened"
-    return compared(module, tried, path, names, note=note)
+    except Exception:  # the module's own code raises what it likes
+        return False
+    return True
 
 
 def compared(
@@ -275,17 +175,106 @@ def compared(
     def answer(feed: Feed) -> list[NDArray[Any]]:
         return answers_of(original, [torch.from_numpy(feed[name]) for name in names])
 
-    feeds = [
-        dict(zip(names, (one.detach().cpu().numpy() for one in inputs), strict=True))
-        for inputs in tried
-    ]
+    feeds = [dict(zip(names, map(_array, inputs), strict=True)) for inputs in tried]
     worst = largest_difference(path, answer, feeds)
     samples = sum(len(inputs[0]) for inputs in tried)
     return ConvertedModel(path, f"torch {torch.__version__}", worst, samples, note)
 
 
-def _cause(error: BaseException) -> str:
-    """The first line of what the exporter met, which it wraps in advice."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return first_line(error)
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a module may be exported. lengths : of open axes, for each comparison."""
+
+    words: str
+    write: Callable[[Examples, Path], None]
+    examples: Examples
+    lengths: Sequence[Mapping[str, int]] = ({}, {})
+    note: str | None = None
+
+
+def _ways(module: nn.Module, examples: Examples, outputs: Sequence[str]) -> Iterator[_Way]:
+    """Best first: a trace keeps less of the module, and a fixed axis less of its use."""
+    from sommelier.analysis.conversion.torch_caller import looks_at, takes_any
+
+    def exported(given: Examples, path: Path) -> None:
+        write_exported(module, given, path, outputs, variadic=takes_any(module))
+
+    def traced(given: Examples, path: Path) -> None:
+        if place := looks_at(module, given.tensors):
+            raise AnalysisError(
+                f"it decides by the numbers it is given ({place}), and no graph can"
+            )
+        write_traced(module, given, path, outputs)
+
+    by_shapes = "traced: what it decides by shapes is as for its examples"
+    others = torch_inputs.other_axes(examples)
+    lengths = [
+        {BATCH_AXIS: batch, **dict.fromkeys(others, length)}
+        for batch, length in zip(BATCHES, LENGTHS, strict=True)
+    ]
+    yield _Way("for any length" if others else "for any batch", exported, examples, lengths)
+    yield _Way("traced", traced, examples, lengths, by_shapes)
+    if others:
+        fixed = torch_inputs.only_batch(examples)
+        note = f"{', '.join(others)} could not be opened: as long as in the examples"
+        yield _Way("for any batch", exported, fixed, lengths, note)
+        yield _Way("traced for any batch", traced, fixed, lengths, f"{by_shapes}; {note}")
+    note = "it takes one sample at a time: its batch could not be opened"
+    yield _Way("for one sample", exported, torch_inputs.single(examples), note=note)
+
+
+def _compared(module: nn.Module, way: _Way, path: Path) -> ConvertedModel:
+    pairs = zip(way.lengths, SEEDS, strict=True)
+    tried = [way.examples.tensors, *(torch_inputs.alike(way.examples, n, seed=s) for n, s in pairs)]
+    return compared(module, tried, path, way.examples.names, note=way.note)
+
+
+def _callable_in_order(module: nn.Module, examples: Examples) -> tuple[nn.Module, list[str]]:
+    """(a module that takes the examples in order and answers tensors only, names of these).
+
+    Raises RejectedModelError where the module does not take the examples.
+    """
+    import torch
+
+    from sommelier.analysis.conversion.torch_caller import is_plain, output_names
+
+    caller = _caller(module, examples)
+    try:
+        with torch.no_grad():
+            made = caller.answer(*examples.tensors)
+    except Exception as error:  # the module's own code raises what it likes
+        kinds = "; ".join(f"{str(x.dtype)[6:]}{list(x.shape)}" for x in examples.tensors)
+        raise RejectedModelError(
+            f"it fails on its inputs ({kinds}): {first_line(error)}",
+            hint="say what they are: USING inputs = 'float32[n,3,224,224]'",
+        ) from error
+    outputs = output_names(made, examples.names)
+    return (module if is_plain(made) and not examples.keywords else caller), outputs
+
+
+def _caller(module: nn.Module, examples: Examples) -> Caller:
+    from sommelier.analysis.conversion.torch_caller import Caller
+
+    return Caller(module, examples.names[len(examples.names) - examples.keywords :])
+
+
+def _check_types(module: nn.Module, examples: Examples) -> None:
+    """Raises RejectedModelError for numbers that ONNX Runtime has no CPU kernels for."""
+    import torch
+
+    if any(one.dtype == torch.bfloat16 for one in (*module.parameters(), *examples.tensors)):
+        raise RejectedModelError(
+            "ONNX Runtime does not run bfloat16 on a CPU", hint="give module.float() instead"
+        )
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    """As numpy's, which has bfloat16 of ml_dtypes only."""
+    import torch
+
+    tensor = tensor.detach().cpu()
+    if tensor.dtype != torch.bfloat16:
+        return np.asarray(tensor.numpy())
+    import ml_dtypes
+
+    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)

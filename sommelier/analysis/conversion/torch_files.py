@@ -1,35 +1,30 @@
-"""Converters of what torch writes: exported programs, TorchScript, weights, and hub repositories.
+"""Converters of what torch writes: TorchScript, weights, and hub repositories.
 
-These run in a sandbox. Weights are read without unpickling anything but tensors. A program's file
+These run in a sandbox. Weights are read without unpickling anything but tensors. A script's file
 is code, and so is a repository: both are loaded only if the user said `trust = yes`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sommelier.analysis.conversion.torch_export import (
-    compared,
-    export_module,
-    quiet_exporter,
+from sommelier.analysis.conversion.torch_export import export_module, stated_examples
+from sommelier.analysis.conversion.torch_inputs import assumed_inputs, parse_inputs
+from sommelier.analysis.conversion.torch_requests import (
+    FILE,
+    force_weights_only,
     require_torch,
-    write_program,
+    require_trust,
+    source_of,
 )
-from sommelier.analysis.conversion.torch_inputs import (
-    alike,
-    assumed_inputs,
-    parse_inputs,
-    random_inputs,
-)
-from sommelier.analysis.conversion.torch_weights import read_weights
+from sommelier.analysis.conversion.torch_weights import fitting, read_weights
 from sommelier.analysis.conversion.values import ConversionRequest, ConvertedModel
 from sommelier.errors import RejectedModelError, SommelierError, first_line
 from sommelier.records import TensorSpec
@@ -37,54 +32,16 @@ from sommelier.records import TensorSpec
 if TYPE_CHECKING:
     from torch import nn
 
-FILE = "model.onnx"
-BATCH = 2  # of the inputs that a module is traced with; 1 would be taken for a fixed length
-OBJECTS = ("custom_obj", "opaque_obj")  # names of such members; torch finds them by name
-
-
-def convert_program(request: ConversionRequest) -> ConvertedModel:
-    """A .pt2 file of torch.export.save. Needs trust: torch evaluates expressions it holds.
-
-    Its pickled members must hold tensors only, trusted or not.
-    """
-    _require_trust(request, "torch evaluates expressions that a .pt2 file holds")
-    require_torch()
-    import torch
-
-    source = _source(request)
-    _check_members(source)
-    _force_weights_only()
-    try:
-        with quiet_exporter():
-            program = torch.export.load(source)
-            kept = torch.onnx.export(program, dynamo=True, verbose=False)
-    except Exception as error:  # torch raises what it likes for a broken file
-        raise RejectedModelError(f"torch cannot load or export it: {first_line(error)}") from error
-    assert kept is not None
-    path = request.folder / FILE
-    write_program(kept, path)
-    if not program.example_inputs or program.example_inputs[1]:
-        raise RejectedModelError("it keeps no example inputs, or named ones; export it again")
-    examples = list(program.example_inputs[0])
-    names = [value.name for value in kept.model.graph.inputs]
-    shapes = [value.shape for value in kept.model.graph.inputs]
-    closed = all(shape is None or isinstance(shape[0], int) for shape in shapes)
-    tried = [examples]
-    for batch, seed in ((len(examples[0]), 1), (len(examples[0]) if closed else 5, 2)):
-        tried.append(alike(examples, batch=batch, seed=seed))
-    note = "it takes one batch size, which it was exported with" if closed else None
-    return compared(program.module(), tried, path, [str(name) for name in names], note=note)
-
 
 def convert_torchscript(request: ConversionRequest) -> ConvertedModel:
     """A TorchScript archive. Needs trust: loading and running it runs the program it is."""
-    _require_trust(request, "TorchScript is a program, which may also write files")
+    require_trust(request, "TorchScript is a program, which may also write files")
     specs = _stated_inputs(request)
     require_torch()
     import torch
 
     try:
-        module = torch.jit.load(str(_source(request)), map_location="cpu")  # type: ignore[no-untyped-call]  # torch ships it untyped
+        module = torch.jit.load(str(source_of(request)), map_location="cpu")  # type: ignore[no-untyped-call]  # torch ships it untyped
     except Exception as error:  # torch raises what it likes for a broken file
         raise RejectedModelError(f"torch cannot load it: {first_line(error)}") from error
     return _exported(module, specs, request)
@@ -102,16 +59,20 @@ def convert_weights(request: ConversionRequest) -> ConvertedModel:
             "it holds weights without the module they are of",
             hint="name what makes the module: USING module = 'nets.py:Net'",
         )
-    weights = read_weights(_source(request))
-    module = _made(_callable(str(named)), _arguments(request), str(named))
+    arguments = _arguments(request)
+    weights = read_weights(source_of(request))
+    module = _made(_callable(str(named)), arguments, str(named))
     try:
-        module.load_state_dict(weights)
+        module.load_state_dict(fitting(weights, module.state_dict().keys()))
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise RejectedModelError(
             f"its weights do not fit {named}: {' '.join(lines[:3])}"
         ) from error
-    return _exported(module, _inputs(request, module), request)
+    call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    return _exported_as_asked(
+        module, request, f"its module is made by {_without_folder(named)}({call})"
+    )
 
 
 def convert_hub(request: ConversionRequest) -> ConvertedModel:
@@ -120,14 +81,14 @@ def convert_hub(request: ConversionRequest) -> ConvertedModel:
     options : entry, weights (arguments that ask for them), arguments, inputs, trust. What the
     repository itself downloads is read with weights_only, whatever it asks for.
     """
-    _require_trust(request, "making this model runs the code of its repository")
+    require_trust(request, "making this model runs the code of its repository")
     require_torch()
     import torch
 
-    _force_weights_only()
+    force_weights_only()
     entry = str(request.options.get("entry"))
     torch.manual_seed(0)  # a model without learned weights is the same one every time
-    folder = str(_source(request).parent)
+    folder = str(source_of(request).parent)
 
     def load(**arguments: object) -> object:
         return torch.hub.load(folder, entry, source="local", verbose=False, **arguments)  # type: ignore[no-untyped-call]  # torch ships it untyped
@@ -135,39 +96,25 @@ def convert_hub(request: ConversionRequest) -> ConvertedModel:
     learned = request.options.get("weights") or {}
     assert isinstance(learned, Mapping)
     module = _made(load, {**learned, **_arguments(request)}, entry)
-    return _exported(module, _inputs(request, module), request)
-
-
-def _require_trust(request: ConversionRequest, why: str) -> None:
-    if request.options.get("trust") is not True:
-        raise RejectedModelError(
-            f"{why}; it was not touched", hint="if you trust where it is from: USING trust = yes"
-        )
-
-
-def _force_weights_only() -> None:
-    """From now on torch.load unpickles tensors only, whatever its caller asks for."""
-    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # torch refuses to have both
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-
-
-def _source(request: ConversionRequest) -> Path:
-    if request.source is None:
-        raise RejectedModelError("there is no file to convert")
-    return request.source
+    return _exported_as_asked(module, request)
 
 
 def _exported(
-    module: nn.Module, specs: Sequence[TensorSpec], request: ConversionRequest
+    module: nn.Module, specs: Sequence[TensorSpec], request: ConversionRequest, note: str = ""
 ) -> ConvertedModel:
-    examples = random_inputs(specs, batch=BATCH)
-    named = all(spec.name != f"input{place}" for place, spec in enumerate(specs))
-    names = [spec.name for spec in specs] if named else []
-    return export_module(module, examples, request.folder / FILE, names=names)
+    made = export_module(module, stated_examples(module, specs), request.folder / FILE)
+    return replace(made, note="; ".join(filter(None, (note, made.note)))) if note else made
 
 
-def _inputs(request: ConversionRequest, module: nn.Module) -> tuple[TensorSpec, ...]:
-    return assumed_inputs(module) if "inputs" not in request.options else _stated_inputs(request)
+def _exported_as_asked(
+    module: nn.Module, request: ConversionRequest, note: str = ""
+) -> ConvertedModel:
+    """The module with the inputs that are stated, else those its first layer takes."""
+    if "inputs" in request.options:
+        return _exported(module, _stated_inputs(request), request, note)
+    specs = assumed_inputs(module)
+    said = f"its input was taken to be {str(specs[0]).partition(':')[2]}"
+    return _exported(module, specs, request, "; ".join(filter(None, (note, said))))
 
 
 def _stated_inputs(request: ConversionRequest) -> tuple[TensorSpec, ...]:
@@ -228,6 +175,11 @@ def _callable(named: str) -> Any:
     return found
 
 
+def _without_folder(named: object) -> str:
+    """What the user named, without the path of this machine's files."""
+    return str(named).replace("\\", "/").rpartition("/")[2]
+
+
 def _of_file(spec: Any) -> Any:
     """The module of a file, imported with its folder on the path as a script's would be."""
     home = module_from_spec(spec)
@@ -235,15 +187,3 @@ def _of_file(spec: Any) -> Any:
     sys.modules[spec.name] = home
     spec.loader.exec_module(home)
     return home
-
-
-def _check_members(source: Path) -> None:
-    """Raises RejectedModelError for an archive with objects that torch would unpickle in full."""
-    try:
-        with zipfile.ZipFile(source) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise RejectedModelError(f"not a file of torch.export.save: {error}") from error
-    found = [name for name in names if any(kind in name for kind in OBJECTS)]
-    if found:
-        raise RejectedModelError(f"it pickles an object that is no tensor, '{found[0]}'")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sommelier.analysis.execution import open_session
+from sommelier.analysis.torch_evaluation import evaluation
 from sommelier.analysis.torch_graph import require_torch
 from sommelier.errors import AnalysisError, first_line
 
@@ -37,14 +38,11 @@ def exported(
     if not examples or any(len(example) < 2 for example in examples):
         raise AnalysisError("a module is exported with examples of at least two samples each")
     inputs = tuple(names) or tuple(f"input{i}" for i in range(len(examples)))
-    trains, stream = module.training, io.BytesIO()
-    module.eval()
-    try:
+    stream = io.BytesIO()
+    with evaluation(module):
         truths = [_answers(module, given) for given in (examples, [e[:1] for e in examples])]
         outputs = tuple(f"output{i}" for i in range(len(truths[0])))
         _export(module, examples, stream, inputs, outputs, opset)
-    finally:
-        module.train(trains)
     model = onnx.load_model_from_string(stream.getvalue())
     for count, truth in zip((len(examples[0]), 1), truths, strict=True):
         _compare(model, dict(zip(inputs, (e[:count] for e in examples), strict=True)), truth)

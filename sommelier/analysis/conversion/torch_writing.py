@@ -1,0 +1,118 @@
+"""ONNX files that torch's exporters write, without traces of where they were written."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from sommelier.analysis.conversion.torch_inputs import Examples
+from sommelier.errors import AnalysisError, first_line
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
+    from torch import nn
+    from torch.onnx import ONNXProgram
+
+OPSET = 18
+EXTERNAL_BYTES = 15 * 10**8  # of weights; protobuf holds 2 GB in one message
+DATA = ".data"  # what the file beside is called more, which has large weights
+
+
+@contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Mutes what torch says, to stdout too, of libraries it lacks and of what it cannot export."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def write_exported(
+    module: nn.Module, examples: Examples, path: Path, outputs: Sequence[str], *, variadic: bool
+) -> None:
+    """The module as torch.export sees it. variadic : forward is forward(*inputs).
+
+    Raises AnalysisError with torch's reason.
+    """
+    import torch
+    from torch.export import Dim
+
+    dims = {name: Dim(name) for axes in examples.axes for name in axes.values()}
+    shapes = tuple({axis: dims[name] for axis, name in axes.items()} for axes in examples.axes)
+    given = ((shapes,) if variadic else shapes) if dims else None
+    try:
+        with quiet_exporter():
+            program = torch.onnx.export(
+                module, examples.tensors, dynamo=True, verbose=False, opset_version=OPSET,
+                input_names=list(examples.names), output_names=list(outputs), dynamic_shapes=given,
+            )  # fmt: skip
+    except Exception as error:  # torch raises what it likes
+        raise AnalysisError(_cause(error)) from error
+    assert program is not None
+    write_program(program, path)
+
+
+def write_program(program: ONNXProgram, path: Path) -> None:
+    """The program as a file, large weights beside it."""
+    from onnx_ir.traversal import RecursiveGraphIterator
+
+    for graph in (program.model.graph, *(f.graph for f in program.model.functions.values())):
+        for node in RecursiveGraphIterator(graph):
+            node.metadata_props.clear()  # stack traces: paths and lines of source code
+    constants = program.model.graph.initializers.values()
+    size = sum(one.const_value.nbytes for one in constants if one.const_value is not None)
+    program.save(str(path), external_data=size > EXTERNAL_BYTES)
+
+
+def write_traced(module: nn.Module, examples: Examples, path: Path, outputs: Sequence[str]) -> None:
+    """The module as one run of it goes. Raises AnalysisError with torch's reason."""
+    import onnx
+    import torch
+
+    axes: dict[str, Mapping[int, str]] = dict(zip(examples.names, examples.axes, strict=True))
+    axes |= {name: {0: "batch"} for name in outputs}
+    try:
+        # of a large model it writes each weight as a file
+        with quiet_exporter(), TemporaryDirectory(dir=path.parent, prefix="traced-") as folder:
+            made = Path(folder) / path.name
+            torch.onnx.export(
+                module, examples.tensors, str(made), dynamo=False, opset_version=OPSET,
+                input_names=list(examples.names), output_names=list(outputs), dynamic_axes=axes,
+            )  # fmt: skip
+            model = onnx.load(made)
+    except Exception as error:  # torch raises what it likes
+        raise AnalysisError(_cause(error)) from error
+    _strip(model.graph)
+    if any(len(opened) > (0 in opened) for opened in examples.axes):
+        for value in model.graph.output:  # lengths that the trace takes for fixed
+            for dim in value.type.tensor_type.shape.dim[1:]:
+                dim.Clear()
+    large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > EXTERNAL_BYTES
+    onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}{DATA}")
+
+
+def _strip(graph: GraphProto) -> None:
+    for node in graph.node:
+        node.doc_string = ""
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _strip(inner)
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what the exporter met, which it wraps in advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error)
