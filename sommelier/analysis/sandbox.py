@@ -7,6 +7,9 @@ Memory is limited twice. RLIMIT_DATA makes an allocation beyond the limit fail i
 where it becomes a clean error; RLIMIT_AS is not used, because thread stacks, arenas and mapped
 libraries reserve address space they never touch, and ONNX Runtime fails to start under it. Where
 the system has no such limit, the parent watches the resident memory and kills the child.
+
+The child leads a process group: what it starts ends with it. The parent holds the one end of a pipe
+for writing; the kernel closes it when the parent dies, however that happens, and the child ends.
 """
 
 from __future__ import annotations
@@ -34,19 +37,22 @@ R = TypeVar("R")
 
 MODEL_SECONDS = 600.0  # of ANALYZE, COMPARE and CREATE MODEL for one model, unless USING says more
 MODEL_BYTES = 8 * 10**9
+FILE_BYTES = 8 * 10**9  # largest file that a child may write
+ANSWER_BYTES = 2 * 10**9  # 50 000 answers of 10 000 classes in float32
 POLL_S = 0.02  # how often limits are checked while a call runs
 STDERR_TAIL = 2000  # bytes of the child's complaints that a message quotes
 _FOREIGN = """\
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
-home, limit = sys.argv[1:]
+home, *numbers = sys.argv[1:]
 init = home + "/__init__.py"
 spec = spec_from_file_location("sommelier", init, submodule_search_locations=[home])
 sys.modules["sommelier"] = package = module_from_spec(spec)
 spec.loader.exec_module(package)
 from sommelier.analysis.sandbox_worker import main
-main(int(limit))
+main(*map(int, numbers))
 """  # a Python of another environment finds our package, and nothing else of our environment
+_CHUNK = 1 << 24
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
@@ -67,20 +73,24 @@ class Sandbox:
         threads: int = 1,
         cancelled: Callable[[], bool] = bool,
         python: Path | None = None,
+        scratch: Path | None = None,
     ) -> None:
         """cancelled : asked many times a second while a call runs, which then ends.
 
         python : of another environment, 3.11 or newer, to run the child; it needs no more than
-        what the function imports.
+        what the function imports. scratch : a folder for the child's temporary files, which the
+        caller removes; a child that is killed removes nothing.
         """
         self._cancelled = cancelled
         self.time_limit_s = time_limit_s
         self.memory_limit_bytes = memory_limit_bytes
         self.threads = threads
         self._python = python
+        self._scratch = scratch
         self._process: subprocess.Popen[bytes] | None = None
-        self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[bytes | WorkerCrashedError | None] = queue.SimpleQueue()
         self._complaints: IO[bytes] | None = None
+        self._lifeline: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -117,33 +127,41 @@ class Sandbox:
         return result
 
     def close(self) -> None:
-        """Kill the child, if there is one."""
+        """Kill the child and what it started, if there is one."""
         process, self._process = self._process, None
+        files = [self._complaints, self._lifeline]
+        self._complaints = self._lifeline = None
         if process is not None:
-            with contextlib.suppress(OSError):
-                process.kill()
+            _kill(process)
             process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
-        if self._complaints is not None:
-            self._complaints.close()
-            self._complaints = None
+            files += [process.stdin, process.stdout]
+        for file in files:
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self.close()
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
-        self._process = subprocess.Popen(
-            [*self._command(), str(self.memory_limit_bytes or 0)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._complaints,
-            env=self._environment(),
-            start_new_session=True,  # Ctrl-C in the terminal reaches us, and we end the child
-        )
+        numbers = [self.memory_limit_bytes or 0, FILE_BYTES]
+        with contextlib.ExitStack() as stack:
+            ends: list[int] = []
+            if os.name == "posix":  # elsewhere a child inherits nothing else
+                reading, writing = os.pipe()
+                stack.callback(os.close, reading)
+                self._lifeline = os.fdopen(writing, "wb", 0)
+                ends = [reading]
+            self._process = subprocess.Popen(
+                [*self._command(), *map(str, numbers + ends)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._complaints,
+                env=self._environment(),
+                pass_fds=ends,
+                start_new_session=True,  # Ctrl-C in the terminal reaches us, and we end the child
+            )
         self._answers = queue.SimpleQueue()
         threading.Thread(
             target=_read_answers, args=(self._process.stdout, self._answers), daemon=True
@@ -161,6 +179,8 @@ class Sandbox:
         environment["PYTHONPATH"] = os.pathsep.join(
             [str(Path(__file__).parents[2]), *(p for p in sys.path if p)]
         )
+        if self._scratch is not None:
+            environment.update(dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._scratch)))
         return environment
 
     def _wait(self, process: subprocess.Popen[bytes]) -> bytes:
@@ -176,7 +196,11 @@ class Sandbox:
                         f"no answer within {format_value(self.time_limit_s * 1e3, Dimension.TIME)}"
                     ) from None
                 self._check_memory(process)
+                if process.poll() is not None:
+                    _kill(process)  # what it started may hold its end of the pipe open
                 continue
+            if isinstance(answer, WorkerCrashedError):
+                raise answer
             if answer is None:
                 raise self._crashed(process)
             return answer
@@ -204,6 +228,8 @@ class Sandbox:
                 how = f"died of {signal.Signals(-code).name}"
             except ValueError:
                 how = f"died of signal {-code}"
+        elif code is None:
+            how = "closed the pipe that its answers come through"
         else:
             how = f"exited with code {code}"
         said = self._last_words()
@@ -237,13 +263,45 @@ def _send(pipe: IO[bytes], request: bytes) -> None:
         pipe.flush()
 
 
-def _read_answers(pipe: IO[bytes], answers: queue.SimpleQueue[bytes | None]) -> None:
-    """Whole answers, then None when the child has closed its end."""
-    with contextlib.suppress(OSError, ValueError):
-        while len(head := pipe.read(8)) == 8:
-            (size,) = struct.unpack("<Q", head)
-            body = pipe.read(size)
-            if len(body) < size:
-                break
-            answers.put(body)
-    answers.put(None)
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End the child and what it started, also where the child is gone already."""
+    with contextlib.suppress(OSError):
+        if os.name == "posix":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+
+
+def _read_answers(
+    pipe: IO[bytes], answers: queue.SimpleQueue[bytes | WorkerCrashedError | None]
+) -> None:
+    """Whole answers, then None when there will be no more."""
+    try:
+        with contextlib.suppress(OSError, ValueError):  # the pipe was closed at our end
+            while (answer := _read_answer(pipe)) is not None:
+                answers.put(answer)
+    except WorkerCrashedError as error:
+        answers.put(error)
+    finally:
+        answers.put(None)
+
+
+def _read_answer(pipe: IO[bytes]) -> bytes | None:
+    """The next answer, None where the child closed its end. It takes the memory of what has come of
+    it: how long it is, only the child says. Raises WorkerCrashedError for one above ANSWER_BYTES.
+    """
+    head = pipe.read(8)
+    if len(head) < 8:
+        return None
+    (left,) = struct.unpack("<Q", head)
+    if left > ANSWER_BYTES:
+        most = format_value(ANSWER_BYTES, Dimension.BYTES)
+        raise WorkerCrashedError(f"the worker announced an answer of more than {most}")
+    parts = []
+    while left:
+        part = pipe.read(min(left, _CHUNK))
+        if not part:
+            return None
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)

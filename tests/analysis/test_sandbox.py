@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import pickle
 import signal
+import struct
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+import tracemalloc
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +25,7 @@ import psutil
 import pytest
 
 from sommelier.analysis import sandbox_messages as messages
-from sommelier.analysis.sandbox import Sandbox
+from sommelier.analysis.sandbox import ANSWER_BYTES, FILE_BYTES, Sandbox
 from sommelier.errors import (
     AnalysisError,
     CancelledError,
@@ -26,7 +33,7 @@ from sommelier.errors import (
     WorkerCrashedError,
     WorkerTimeoutError,
 )
-from sommelier.records import OutputKind
+from sommelier.records import OutputKind, Rejection
 
 
 def double(value: int) -> int:
@@ -242,6 +249,131 @@ def test_a_child_outlives_a_killed_parent_by_seconds_only(tmp_path: Path) -> Non
     assert gone
 
 
+def start_another(seconds: float) -> int:
+    """The id of a process that this one starts, which holds the pipes it has."""
+    started = os.fork()
+    if started == 0:
+        time.sleep(seconds)
+        os._exit(0)
+    return started
+
+
+def start_another_and(how: str, note: str) -> None:
+    Path(note).write_text(str(start_another(60)))
+    if how == "hang":
+        time.sleep(60)
+    os._exit(3)
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone, or is there in name only, within seconds."""
+    try:
+        return bool(psutil.wait_procs([psutil.Process(pid)], timeout=5)[0])
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_what_a_child_started_ends_with_it(sandbox: Sandbox) -> None:
+    started = sandbox.call(start_another, 60)
+    assert psutil.pid_exists(started)
+    sandbox.close()
+    assert ended(started)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("hang", "no answer within"), ("leave", "exited with code 3")]
+)
+def test_what_a_child_started_ends_when_the_child_hangs_or_leaves(
+    tmp_path: Path, how: str, said: str
+) -> None:
+    with Sandbox(time_limit_s=20) as box:
+        box.call(double, 1)
+        box.time_limit_s = 3
+        with pytest.raises(AnalysisError, match=said):
+            box.call(start_another_and, how, str(tmp_path / "note"))
+        assert ended(int((tmp_path / "note").read_text()))
+
+
+def hold_the_lock(seconds: int) -> None:
+    """Sleeps in C code with the interpreter locked, as a model's native code may."""
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others end at the time limit")
+def test_a_child_that_holds_the_interpreter_lock_does_not_outlive_its_parent(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "from sommelier.analysis.sandbox import Sandbox\n"
+        "from tests.analysis.test_sandbox import double, hold_the_lock\n"
+        "box = Sandbox()\nbox.call(double, 1)\nprint(box.pid, flush=True)\n"
+        "box.call(hold_the_lock, 60)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    time.sleep(2)  # until it sleeps
+    parent.kill()
+    parent.wait(timeout=10)
+    assert ended(child)
+
+
+def test_a_child_serves_on_when_the_thread_that_started_it_is_gone(sandbox: Sandbox) -> None:
+    thread = threading.Thread(target=sandbox.call, args=(double, 1))
+    thread.start()
+    thread.join()
+    child = sandbox.pid
+    time.sleep(0.5)
+    assert sandbox.call(double, 2) == 4
+    assert sandbox.pid == child
+
+
+def announce(size: int) -> None:
+    """Writes the head of an answer to every pipe there is, past the worker."""
+    for number in range(3, 20):
+        with contextlib.suppress(OSError):
+            os.write(number, struct.pack("<Q", size))
+    time.sleep(60)
+
+
+def test_the_length_a_child_announces_allocates_nothing() -> None:
+    with Sandbox(time_limit_s=20) as box:
+        box.call(double, 1)
+        start = time.monotonic()
+        with pytest.raises(WorkerCrashedError, match="announced an answer of more than 2 GB"):
+            box.call(announce, 2**62)
+        assert time.monotonic() - start < 10
+        box.call(double, 1)
+        box.time_limit_s = 3
+        tracemalloc.start()
+        with pytest.raises(WorkerTimeoutError):
+            box.call(announce, ANSWER_BYTES)
+        assert tracemalloc.get_traced_memory()[1] < 10**8
+        tracemalloc.stop()
+
+
+def write(path: str, nbytes: int) -> None:
+    with Path(path).open("wb") as file:
+        file.truncate(nbytes)
+
+
+def test_no_file_above_the_limit_is_written(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.call(write, str(tmp_path / "small"), 1000)
+    with pytest.raises(AnalysisError, match="File too large"):
+        sandbox.call(write, str(tmp_path / "large"), FILE_BYTES + 1)
+    assert (tmp_path / "large").stat().st_size == 0
+
+
+def test_temporary_files_go_where_the_caller_says(tmp_path: Path) -> None:
+    with Sandbox(time_limit_s=20, scratch=tmp_path) as box:
+        assert box.call(tempfile.gettempdir) == str(tmp_path)
+
+
 class _Exploit:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("true",)
@@ -251,6 +383,89 @@ class _Exploit:
 def test_an_answer_that_names_code_is_not_unpickled(value: object) -> None:
     with pytest.raises(WorkerCrashedError, match="is not a value"):
         messages.decode_answer(pickle.dumps(("result", value)))
+
+
+class _Call:
+    """Pickled as a call of a function."""
+
+    def __init__(self, called: Callable[..., object], *arguments: object) -> None:
+        self.called, self.arguments = called, arguments
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return self.called, self.arguments
+
+
+RECONSTRUCT = np.zeros(1).__reduce__()[0]
+SCALAR = np.float32(1).__reduce__()[0]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        _Call(bytearray, 3 * 10**9),
+        _Call(set, range(10**12)),
+        _Call(frozenset, range(10**12)),
+        _Call(Counter, range(10**12)),
+        _Call(OrderedDict, range(10**12)),
+        _Call(np.ndarray, (3 * 10**9,)),
+        _Call(RECONSTRUCT, np.ndarray, (3 * 10**9,), b"b"),
+        _Call(SCALAR, np.dtype("S1000000000")),
+        _Call(np.dtype, "f4," * 10**6),
+        _Call(OutputKind, "many", range(10**12)),
+    ],
+    ids=lambda call: call.called.__name__,
+)
+def test_an_answer_that_would_allocate_or_never_end_is_refused_at_once(call: _Call) -> None:
+    answer = pickle.dumps(("result", call), protocol=5)
+    tracemalloc.start()
+    started = time.monotonic()
+    with pytest.raises(WorkerCrashedError, match="not acceptable"):
+        messages.decode_answer(answer)
+    assert time.monotonic() - started < 5
+    assert tracemalloc.get_traced_memory()[1] < 10**8
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_the_old_ways_to_make_an_object_are_refused(protocol: int) -> None:
+    module, name = "sommelier.records", "Rejection"
+    made = (
+        pickle.MARK + pickle.INST + f"{module}\n{name}\n".encode()
+        if protocol == 0
+        else pickle.MARK + _named(module, name) + pickle.OBJ
+    )
+    with pytest.raises(WorkerCrashedError, match="makes no value"):
+        messages.decode_answer(_answer(made))
+
+
+def test_an_answer_does_not_make_the_parent_import_the_rooms_above() -> None:
+    program = (
+        "import sys\n"
+        "from sommelier.analysis import sandbox_messages as messages\n"
+        f"try: messages.decode_answer({_answer(_named('sommelier.shell.cli', 'main'))!r})\n"
+        "except Exception as error: assert 'is not a value' in str(error), error\n"
+        "sys.exit('sommelier.shell.cli' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def _values() -> list[object]:
+    now = datetime.now(UTC)
+    arrays = [np.arange(6.0).reshape(2, 3).T, np.array(["a", "bb"]), np.zeros((2, 0)), np.array(3)]
+    plain = [{1}, frozenset({2}), bytearray(b"x"), range(3), slice(1, 2), 2j, now, Path("/a")]
+    kept = [Counter("aab"), OrderedDict(a=1), np.float32(2), np.bool_(True), np.datetime64(1, "s")]
+    return [*arrays, *plain, *kept, OutputKind.CLASSIFICATION, Rejection("a", "b", "c")]
+
+
+@pytest.mark.parametrize("value", _values(), ids=lambda value: type(value).__name__)
+def test_values_arrive_as_they_are(value: object) -> None:
+    kind, found = messages.decode_answer(messages.encode_result(value))
+    assert (kind, type(found)) == ("result", type(value))
+    assert np.array_equal(found, value) if isinstance(value, np.ndarray) else found == value
+
+
+def _answer(value: bytes) -> bytes:
+    return pickle.PROTO + b"\x04" + _text("result") + value + pickle.TUPLE2 + pickle.STOP
 
 
 def _named(module: str, name: str) -> bytes:
