@@ -63,7 +63,41 @@ def main(folder: Path) -> None:
     sly.save(folder / "lambda.keras")
     sly.save(folder / "lambda.h5")
     model.save_weights(folder / "bare.weights.h5")
+    _astray(folder)
     _modules(folder)
+    _hostile(folder)
+    _hostile_v1(folder / "v1")
+    _with_table(folder / "table")
+
+
+def _astray(folder: Path) -> None:
+    """Keras files that are not what they seem: both.h5 is a zip archive too; of the weights of
+    outside.h5 and outside.keras some are in another file, of linked.h5 one is a link."""
+    import shutil
+    import zipfile
+
+    import h5py
+
+    shutil.copy(folder / "lambda.h5", folder / "both.h5")
+    with zipfile.ZipFile(folder / "both.h5", "a") as archive:
+        archive.writestr("config.json", "{}")
+
+    def outside(path: Path) -> None:
+        with h5py.File(path, "a") as content:
+            storage = [(str(folder / "weights.npz"), 0, 64)]
+            content.create_dataset("more", (16,), "f4", external=storage)
+
+    shutil.copy(folder / "classifier.h5", folder / "outside.h5")
+    outside(folder / "outside.h5")
+    with zipfile.ZipFile(folder / "classifier.keras") as archive:
+        archive.extractall(folder / "parts")
+    outside(folder / "parts" / "model.weights.h5")
+    with zipfile.ZipFile(folder / "outside.keras", "w") as archive:
+        for part in (folder / "parts").iterdir():
+            archive.write(part, part.name)
+    shutil.copy(folder / "classifier.h5", folder / "linked.h5")
+    with h5py.File(folder / "linked.h5", "a") as content:
+        content["more"] = h5py.ExternalLink(str(folder / "classifier.h5"), "/model_weights")
 
 
 def _modules(folder: Path) -> None:
@@ -104,6 +138,133 @@ def _modules(folder: Path) -> None:
 
     text = Text()
     save(text, str(folder / "text"), {"serving_default": text.lengths})
+
+
+def _hostile(folder: Path) -> None:
+    """SavedModels that write files: saver/ when called, loader/ when loaded, private/ through a
+    method of its object graph; inner/ calls a function that calls another."""
+    import tensorflow as tf
+
+    spec = [tf.TensorSpec([None, 4], tf.float32, name="x")]
+
+    def write(path: Path) -> tf.Operation:
+        text = tf.constant(str(path))
+        return tf.raw_ops.SaveV2(
+            prefix=text, tensor_names=["a"], shape_and_slices=[""], tensors=[tf.ones([1])]
+        )
+
+    class Saver(tf.Module):
+        @tf.function(input_signature=spec)
+        def run(self, x):
+            with tf.control_dependencies([write(folder / MARK)]):
+                return {"y": x + 1.0}
+
+    class Inner(tf.Module):
+        @tf.function(input_signature=spec)
+        def write(self, x):
+            with tf.control_dependencies([write(folder / MARK)]):
+                return tf.identity(x)
+
+        @tf.function(input_signature=spec)
+        def run(self, x):
+            steps = tf.while_loop(lambda i: i < 1.0, lambda i: i + self.write(x)[0, 0], [0.0])
+            return {"y": x + steps[0]}
+
+    class Private(tf.Module):
+        @tf.function(input_signature=[])
+        def _gather_saveables_for_checkpoint(self):
+            with tf.control_dependencies([write(folder / MARK)]):
+                return tf.constant(1.0)
+
+        @tf.function(input_signature=spec)
+        def run(self, x):
+            return {"y": x + 1.0}
+
+    class Resource(tf.saved_model.experimental.TrackableResource):
+        def _create_resource(self):
+            return tf.raw_ops.MutableHashTableV2(key_dtype=tf.int64, value_dtype=tf.int64)
+
+        def _initialize(self):
+            tf.io.write_file(str(folder / "made" / MARK), "I ran")
+
+    class Loader(tf.Module):
+        def __init__(self):
+            self.resource = Resource()
+
+        @tf.function(input_signature=spec)
+        def run(self, x):
+            size = tf.raw_ops.LookupTableSizeV2(table_handle=self.resource.resource_handle)
+            return {"y": x + tf.cast(size, tf.float32)}
+
+    for name, module in (("saver", Saver()), ("inner", Inner()), ("loader", Loader())):
+        tf.saved_model.save(module, str(folder / name), {"serving_default": module.run})
+    private = Private()
+    method = private._gather_saveables_for_checkpoint
+    del Private._gather_saveables_for_checkpoint  # saving would call it
+    private.harmless_name_000000000000000 = method
+    tf.saved_model.save(private, str(folder / "private"), {"serving_default": private.run})
+    _rename(folder / "private" / "saved_model.pb", "harmless_name_000000000000000")
+
+
+def _rename(path: Path, name: str) -> None:
+    """Gives the child of that name of the root a name that the loader calls."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    content = saved_model_pb2.SavedModel()
+    content.ParseFromString(path.read_bytes())
+    (edge,) = (
+        edge
+        for edge in content.meta_graphs[0].object_graph_def.nodes[0].children
+        if edge.local_name == name
+    )
+    edge.local_name = "_gather_saveables_for_checkpoint"
+    path.write_bytes(content.SerializeToString())
+
+
+def _hostile_v1(folder: Path) -> None:
+    """SavedModels of TensorFlow 1: fine/ computes, with a variable; init/ and table/ write a file
+    when they are loaded, called/ when it is called."""
+    import tensorflow.compat.v1 as tf1
+
+    for name in ("fine", "init", "table", "called"):
+        mark = str(folder / MARK)
+        with tf1.Graph().as_default(), tf1.Session() as session:
+            x = tf1.placeholder(tf1.float32, [None, 4], name="x")
+            weight = tf1.get_variable("w", initializer=2.0)
+            write = tf1.io.write_file(mark, "I ran")
+            with tf1.control_dependencies([write] if name == "called" else []):
+                y = x * weight
+            if name == "table":
+                tf1.add_to_collection(tf1.GraphKeys.TABLE_INITIALIZERS, write)
+            session.run(weight.initializer)
+            builder = tf1.saved_model.Builder(str(folder / name))
+            signature = tf1.saved_model.predict_signature_def({"x": x}, {"y": y})
+            builder.add_meta_graph_and_variables(
+                session,
+                ["serve"],
+                {"serving_default": signature},
+                main_op=write if name == "init" else None,
+            )
+            builder.save()
+    (folder / MARK).unlink(missing_ok=True)
+
+
+def _with_table(folder: Path) -> None:
+    """A SavedModel that looks ids up in a table, whose keys are in the graph."""
+    import tensorflow as tf
+
+    class Table(tf.Module):
+        def __init__(self):
+            keys, values = tf.constant([1, 2, 3], tf.int64), tf.constant([10, 20, 30], tf.int64)
+            content = tf.lookup.KeyValueTensorInitializer(keys, values)
+            self.table = tf.lookup.StaticHashTable(content, -1)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, name="x")])
+        def run(self, x):
+            return {"y": self.table.lookup(x)}
+
+    table = Table()
+    tf.saved_model.save(table, str(folder), {"serving_default": table.run})
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,8 +21,14 @@ import pytest
 
 from sommelier.analysis.conversion import CONVERTERS, converted
 from sommelier.analysis.conversion import tensorflow_environment as environment
+from sommelier.analysis.conversion import tensorflow_worker as worker
 from sommelier.analysis.sandbox import Sandbox
-from sommelier.errors import AnalysisError, CancelledError, MissingDependencyError
+from sommelier.errors import (
+    AnalysisError,
+    CancelledError,
+    MissingDependencyError,
+    RejectedModelError,
+)
 from sommelier.records import Artifact, Conversion, Rejection
 from tests import tensorflow_models as toys
 
@@ -151,6 +159,10 @@ def test_an_unknown_signature_is_refused_with_those_that_exist(
         ("lambda.keras", "keras", "Lambda"),
         ("lambda.h5", "keras", "Lambda"),
         ("bare.weights.h5", "keras", "no architecture"),
+        ("both.h5", "keras", "and a zip archive in one"),
+        ("outside.h5", "keras", "'more' is kept in another file"),
+        ("outside.keras", "keras", "'more' is kept in another file"),
+        ("linked.h5", "keras", "'more' is a link"),
     ],
 )
 def test_what_cannot_be_accepted_is_refused_with_the_reason(
@@ -159,6 +171,52 @@ def test_what_cannot_be_accepted_is_refused_with_the_reason(
     reason = refused(convert(models / file, format, tmp_path))
     assert said in reason
     assert not (models / toys.MARK).exists()
+
+
+HOSTILE = {
+    "saver": "SaveV2",
+    "inner": "SaveV2",
+    "loader": "WriteFile",
+    "private": "SaveV2",
+    "v1/init": "WriteFile",
+    "v1/table": "WriteFile",
+    "v1/called": "WriteFile",
+}
+"""Models that write a file when they are loaded or called, by the operator they do it with."""
+
+
+def written(models: Path) -> set[Path]:
+    return set(models.rglob(f"{toys.MARK}*"))
+
+
+@needs_tensorflow
+def test_a_graph_that_writes_files_wherever_it_does_runs_only_once_it_is_trusted(
+    models: Path, tmp_path: Path
+) -> None:
+    (models / "made").mkdir()
+    target = tmp_path / "model.onnx"
+    for name, operator in HOSTILE.items():
+        with Sandbox(python=PYTHON, time_limit_s=120) as sandbox:
+            ask = partial(sandbox.call, worker.convert, "savedmodel", models / name, target)
+            with pytest.raises(RejectedModelError, match=f"beyond the model: {operator}$") as told:
+                ask(signature=None, trusted=False)
+            assert "trust = yes" in str(told.value.hint)
+            assert not written(models)
+            with suppress(RejectedModelError):
+                ask(signature=None, trusted=True)
+        assert written(models)  # or the test says nothing
+        for file in written(models):
+            file.unlink()
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("name", ["table", "v1/fine"])
+def test_tables_and_variables_are_no_reason_to_refuse_a_graph(
+    models: Path, tmp_path: Path, name: str
+) -> None:
+    made = convert(models / name, "savedmodel", tmp_path)
+    if isinstance(made, Rejection):
+        assert "beyond the model" not in made.reason
 
 
 @needs_tensorflow

@@ -17,7 +17,7 @@ from sommelier.storage.cache import cache_folder
 
 VARIABLE = "SOMMELIER_TF_PYTHON"
 _NAME = "tensorflow-cpu" if sys.platform == "linux" else "tensorflow"  # others have no CUDA in it
-PACKAGES = (f"{_NAME}==2.21.0", "tf2onnx==1.17.0")  # proved together
+PACKAGES = (f"{_NAME}==2.21.0", "tf2onnx==1.17.0", "keras==3.15.1")  # proved together
 PIP_SECONDS = 1800
 
 
@@ -48,12 +48,12 @@ def make_environment() -> Path:
     MissingDependencyError with pip's last words if that fails.
     """
     folder = _folder()
-    _run([sys.executable, "-m", "venv", str(folder)])
+    _run([sys.executable, "-P", "-m", "venv", str(folder)])  # -P: no module of where we are
     python = _python_of(folder)
     if python is None:
         raise MissingDependencyError(f"{sys.executable} -m venv made no Python in {folder}")
     try:
-        _run([str(python), "-m", "pip", "install", "--disable-pip-version-check", *PACKAGES])
+        _run([str(python), "-P", "-m", "pip", "install", "--disable-pip-version-check", *PACKAGES])
     except MissingDependencyError:
         python.unlink()  # half an environment must not be found by the next import
         raise

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sommelier.analysis.conversion.tensorflow_safety import check_keras, served_tags
+from sommelier.analysis.conversion.tensorflow_keras import check_keras
+from sommelier.analysis.conversion.tensorflow_safety import check_signature, served_tags
 from sommelier.errors import RejectedModelError
 
 OPSET = 18  # the newest that tf2onnx 1.17 writes
@@ -54,6 +55,7 @@ def _load_saved_model(source: Path, signature: str | None, trusted: bool) -> Loa
     home = TemporaryDirectory(prefix="sommelier-saved-model-")
     model = tf.saved_model.load(str(_without_slots(folder, Path(home.name))), tags=tags)
     function = _signature(model.signatures, signature)
+    check_signature(function, trusted=trusted)
     arguments = function.structured_input_signature[1]
     names = sorted(arguments)
     outputs = tuple(sorted(function.structured_outputs))

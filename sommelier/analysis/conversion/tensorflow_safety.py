@@ -1,97 +1,129 @@
-"""What a model of TensorFlow would do beyond computing, read before it is loaded.
+"""What a SavedModel would do beyond computing, read before anything of it runs.
 
-Runs in TensorFlow's environment. A graph may read and write files, a Keras model may carry Python
-code; both are refused unless the user trusts where the model comes from.
+Runs in TensorFlow's environment. A graph may read and write files: one with operators that are not
+known to only compute is refused unless the user trusts where the model comes from.
 """
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sommelier.analysis.conversion.tensorflow_operators import beyond_computing
 from sommelier.errors import RejectedModelError
 
-KERAS = (3, 11, 3)  # older ones execute Lambda layers of .h5 files in spite of safe_mode
-CONFIG_BYTES = 64 * 10**6
-CODE = frozenset({"Lambda", "__lambda__"})  # of Keras: layers and functions kept as bytecode
-_TRUST = "if you trust where it is from: USING trust = yes"
-UNSAFE = frozenset(
-    {
-        "ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc",
-        "PrintV2", "FixedLengthRecordReaderV2", "TextLineReaderV2", "TFRecordReaderV2",
-        "WholeFileReaderV2", "DebugIdentityV2", "DebugIdentityV3", "WriteGraphSummary",
-        "CreateSummaryFileWriter",
-    }
-)  # fmt: skip
-"""Operators with which a graph reads, writes or runs what lies outside of it."""
+TRUST = "if you trust where it is from: USING trust = yes"
+_RUN_AT_LOADING = ("saved_model_main_op", "legacy_init_op", "table_initializer")
+_INIT_SIGNATURE = "__saved_model_init_op"
 
 
 def served_tags(folder: Path, *, trusted: bool) -> list[str]:
-    """The tags of a SavedModel's graph that serves. Raises RejectedModelError for unsafe operators,
-    in whichever of its graphs, unless trusted."""
+    """The tags of a SavedModel's graph that serves.
+
+    Raises RejectedModelError, unless trusted, if loading any of its graphs would run more than
+    computations. What a signature runs is `check_signature`'s to judge.
+    """
     from tensorflow.core.protobuf import saved_model_pb2
 
     content = saved_model_pb2.SavedModel()
     content.ParseFromString((folder / "saved_model.pb").read_bytes())
     if not content.meta_graphs:
         raise RejectedModelError("saved_model.pb holds no graph")
-    found = set()
-    for graph in content.meta_graphs:
-        functions = graph.graph_def.library.function
-        nodes = [*graph.graph_def.node, *(n for f in functions for n in f.node_def)]
-        found |= {node.op for node in nodes} & UNSAFE
-    if found and not trusted:
-        raise RejectedModelError(
-            f"its graph would reach beyond the model: {', '.join(sorted(found))}", hint=_TRUST
-        )
+    if not trusted:
+        for graph in content.meta_graphs:
+            _check_loading(graph)
     choices = [list(graph.meta_info_def.tags) for graph in content.meta_graphs]
     return min(choices, key=lambda tags: ("serve" not in tags, len(tags)))
 
 
-def check_keras(source: Path, *, trusted: bool) -> None:
-    """Raises RejectedModelError for a Keras file with code in it, unless trusted; for one without
-    an architecture; and for a Keras that would run such code unasked."""
-    import keras
+def check_signature(function: Any, *, trusted: bool) -> None:
+    """Raises RejectedModelError, unless trusted, if the function would run more than computations.
 
-    if tuple(int(part) for part in keras.__version__.split(".")[:3]) < KERAS:
-        raise RejectedModelError(
-            f"Keras {keras.__version__} runs code of .h5 files unasked",
-            hint=f"keras>={'.'.join(map(str, KERAS))} in TensorFlow's environment",
-        )
-    code = sorted(CODE & set(_class_names(_config(source))))
-    if code and not trusted:
-        raise RejectedModelError(f"it carries Python code ({', '.join(code)})", hint=_TRUST)
+    function : a concrete one, as it was loaded.
+    """
+    if not trusted:
+        graph = function.graph.as_graph_def()
+        _refuse(beyond_computing(graph.node, _by_name(graph.library.function)))
 
 
-def _config(source: Path) -> Any:
-    """The architecture in a .keras or .h5 file, as JSON."""
-    if zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive, archive.open("config.json") as file:
-            text = file.read(CONFIG_BYTES + 1)
-    else:
-        import h5py
-
-        with h5py.File(source, "r") as weights:
-            text = weights.attrs.get("model_config", "")
-    if len(text) > CONFIG_BYTES:
-        raise RejectedModelError("its architecture is described by more than 64 MB")
-    if not text:
-        raise RejectedModelError(
-            "it holds weights and no architecture", hint="save the model, not its weights"
-        )
-    return json.loads(text)
+def _check_loading(graph: Any) -> None:
+    """Raises RejectedModelError if TensorFlow would run more than computations to load the graph,
+    and to restore its variables, which it does by itself in TensorFlow 2."""
+    functions = _by_name(graph.graph_def.library.function)
+    called = set(_called_by_the_loader(graph.object_graph_def.nodes))
+    # when a function runs, TensorFlow may put another one of the same interface in its place
+    called |= {name for name, function in functions.items() if "api_implements" in function.attr}
+    found = {name for name in called if name not in functions}
+    for name in called & functions.keys():
+        found |= beyond_computing(functions[name].node_def, functions)
+    if not graph.HasField("object_graph_def"):
+        nodes = _needed(graph.graph_def.node, _run_by_the_loader(graph))
+        found |= beyond_computing(nodes, functions) - {"RestoreV2", "Restore", "RestoreSlice"}
+    _refuse(found)
 
 
-def _class_names(value: Any) -> Iterator[str]:
-    """Every class the configuration names; without recursion, for it may be as deep as it likes."""
-    waiting = [value]
+def _called_by_the_loader(nodes: Any) -> Iterator[str]:
+    """Functions of TensorFlow 2's object graph that run when it is loaded.
+
+    Objects get their functions as attributes. The loader calls those of variables and resources,
+    and of others the ones that start with '_', whatever a hostile graph made of them.
+    """
+    for node in nodes:
+        for edge in node.children:
+            if not _left_alone(node, edge.local_name):
+                yield from _functions_of(nodes[edge.node_id])
+        for saver in node.saveable_objects.values():
+            yield from _functions_of(nodes[saver.save_function])
+            yield from _functions_of(nodes[saver.restore_function])
+
+
+def _left_alone(node: Any, attribute: str) -> bool:
+    """Whether the loader does not call what such an object has under that name."""
+    kind = node.WhichOneof("kind")
+    if kind == "function":
+        return attribute.startswith("trace_")  # its own forms, one for each kind of argument
+    private = attribute.startswith("_") and attribute != "__call__"
+    return kind == "user_object" and not node.registered_name and not private
+
+
+def _functions_of(node: Any) -> Iterator[str]:
+    yield from node.function.concrete_functions
+    if node.HasField("bare_concrete_function"):
+        yield node.bare_concrete_function.concrete_function_name
+
+
+def _run_by_the_loader(graph: Any) -> Iterator[str]:
+    """Names of the nodes of TensorFlow 1's graph that run when it is loaded."""
+    from tensorflow.core.framework import variable_pb2
+
+    yield graph.saver_def.restore_op_name
+    yield from (tensor.name for tensor in graph.signature_def[_INIT_SIGNATURE].outputs.values())
+    for key in _RUN_AT_LOADING:
+        yield from graph.collection_def[key].node_list.value
+    for value in graph.collection_def["local_variables"].bytes_list.value:
+        yield variable_pb2.VariableDef.FromString(value).initializer_name
+
+
+def _needed(nodes: Iterable[Any], names: Iterable[str]) -> list[Any]:
+    """The nodes of these names and all whose results they use or wait for."""
+    known = {node.name: node for node in nodes}
+    needed: dict[str, Any] = {}
+    waiting = list(names)
     while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict):
-            yield str(item.get("class_name"))
-            waiting += item.values()
-        elif isinstance(item, list):
-            waiting += item
+        name = waiting.pop().removeprefix("^").partition(":")[0]
+        if name in known and name not in needed:
+            needed[name] = known[name]
+            waiting += known[name].input
+    return list(needed.values())
+
+
+def _by_name(functions: Iterable[Any]) -> Mapping[str, Any]:
+    return {function.signature.name: function for function in functions}
+
+
+def _refuse(found: set[str]) -> None:
+    if found:
+        raise RejectedModelError(
+            f"its graph has what may reach beyond the model: {', '.join(sorted(found))}", hint=TRUST
+        )

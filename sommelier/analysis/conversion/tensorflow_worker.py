@@ -1,8 +1,8 @@
 """What TensorFlow's own environment does of a conversion: the ONNX file and the original's answers.
 
 Runs in the Python that tensorflow_environment.py found, in a sandbox of its own. It has TensorFlow,
-tf2onnx, onnx and numpy; nothing else of what Sommelier needs may be imported here or in
-tensorflow_models.py and tensorflow_safety.py.
+tf2onnx, onnx and numpy; nothing else of what Sommelier needs may be imported here, nor in the
+modules named tensorflow_* that are imported here.
 """
 
 from __future__ import annotations
