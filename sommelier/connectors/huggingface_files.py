@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sommelier.connectors import contents
 from sommelier.connectors.archives import check_member
+from sommelier.connectors.assembling import assembled
 from sommelier.connectors.base import Progress
 from sommelier.connectors.downloads import DownloadLimits, download, placed
 from sommelier.connectors.huggingface_client import Hub
@@ -17,7 +18,7 @@ from sommelier.connectors.huggingface_variants import Role, is_variant, roles
 from sommelier.connectors.naming import distinct_names, printable
 from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.storage.cache import cache_folder
-from sommelier.storage.external_data import extents, external_files, read_model, too_large
+from sommelier.storage.external_data import too_large
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -126,19 +127,16 @@ class Commit:
 
         Raises ConnectorError if one cannot be had, is not what the hub says, or may not be taken.
         """
-        kept, left = self.fetched(file, self.max_size, progress), self.max_size
-        left -= kept.stat().st_size
-        locations = dict.fromkeys(e.location for e in extents(read_model(kept)))
-        if not locations:
-            return kept, []
-        path = placed(kept, self.folder / file.path)
-        for location in locations:
-            beside = self.files.get(str(PurePosixPath(file.path).parent / location))
-            if beside is None:
+
+        def beside(location: str, left: int) -> Path:
+            data = self.files.get(str(PurePosixPath(file.path).parent / location))
+            if data is None:
                 raise RejectedModelError(f"external data file {location!r} is missing")
-            data = placed(self.fetched(beside, left, progress), self.folder / beside.path)
-            left -= data.stat().st_size
-        return path, external_files(path, max_size=self.max_size)
+            return self.fetched(data, left, progress)
+
+        kept = self.fetched(file, self.max_size, progress)
+        target = self.folder / file.path
+        return assembled(kept, target, fetch=beside, max_size=self.max_size)
 
     def fetched(self, file: HubFile, limit: int, progress: Progress | None = None) -> Path:
         """One file, in the cache, fetched unless its content is there, as the hub states it."""

@@ -8,13 +8,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sommelier.connectors.downloads import placed
+from sommelier.connectors.assembling import assembled
 from sommelier.connectors.formats import format_of
 from sommelier.connectors.mlflow_server import MlflowServer
 from sommelier.connectors.naming import printable
 from sommelier.errors import MissingDependencyError, RejectedModelError, first_line
 from sommelier.storage.cache import cache_folder
-from sommelier.storage.external_data import check_location, extents, external_files, read_model
+from sommelier.storage.external_data import check_location
 
 MLMODEL = "MLmodel"
 MAX_MLMODEL_BYTES = 1 << 20
@@ -77,20 +77,15 @@ def mapping(value: object) -> dict[str, Any]:
 
 def _onnx(server: MlflowServer, file: str, limit: int) -> ModelFiles:
     """An ONNX file; with external data, it and its files lie together in a folder of their own."""
-    path = server.file(file, limit)
-    locations = dict.fromkeys(extent.location for extent in extents(read_model(path)))
-    if not locations:
-        return ModelFiles(path)
-    origin = f"{server.url}/{file}"
-    folder = cache_folder() / "mlflow" / sha256(origin.encode()).hexdigest()[:32]
-    model = placed(path, folder / path.name)
-    left = limit - path.stat().st_size
-    for location in locations:
-        check_location(location)
-        part = server.file(f"{file.rpartition('/')[0]}/{location}", left)
-        left -= part.stat().st_size
-        placed(part, folder / location)
-    return ModelFiles(model, tuple(external_files(model, max_size=limit)))
+
+    def beside(location: str, left: int) -> Path:
+        return server.file(f"{file.rpartition('/')[0]}/{location}", left)
+
+    kept = server.file(file, limit)
+    origin = sha256(f"{server.url}/{file}".encode()).hexdigest()[:32]
+    target = cache_folder() / "mlflow" / origin / kept.name
+    path, external = assembled(kept, target, fetch=beside, max_size=limit)
+    return ModelFiles(path, tuple(external))
 
 
 def _pytorch(server: MlflowServer, folder: str, limit: int) -> ModelFiles:
