@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sommelier.engine.options import Many
@@ -221,7 +220,7 @@ def _read(
     """What is to be stored of an artifact, or why nothing is. What nobody foresaw in a model is a
     reason too, so that it does not stop the others; errors of this database are raised."""
     try:
-        with _as_onnx(item, cancelled) as ready:
+        with _as_onnx(db, item, cancelled) as ready:
             found = _accepted(db, inspector, ready, copy=copy or ready is not item)
         return replace(found, original=_original(item)) if isinstance(found, Found) else found
     except SommelierError:
@@ -242,15 +241,17 @@ def _original(item: Artifact) -> Original | None:
 
 
 @contextmanager
-def _as_onnx(item: Artifact, cancelled: Callable[[], bool]) -> Iterator[Artifact | Rejection]:
+def _as_onnx(
+    db: Connection, item: Artifact, cancelled: Callable[[], bool]
+) -> Iterator[Artifact | Rejection]:
     """The artifact itself, or converted to a file that is there as long as the context."""
     if item.conversion is None:
         yield item
         return
     from sommelier.analysis.conversion import converted
 
-    with TemporaryDirectory(prefix="sommelier-conversion-") as folder:
-        yield converted(item, Path(folder), cancelled=cancelled)
+    with db.artifacts.workplace() as folder:
+        yield converted(item, folder, cancelled=cancelled)
 
 
 def _accepted(

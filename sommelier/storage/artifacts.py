@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,8 +145,19 @@ class ArtifactStore:
                 hint="import it again; it will be a new version",
             )
 
+    @contextlib.contextmanager
+    def workplace(self) -> Iterator[Path]:
+        """An empty folder on the disk of the models, to make one in; it goes with the context, or
+        with `sweep`."""
+        folder = self._root / f"{_INCOMING}{os.getpid()}-{os.urandom(4).hex()}"
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def sweep(self) -> int:
-        """Remove what killed processes left half-copied; how many folders there were.
+        """Remove what killed processes left half-made; how many folders there were.
 
         Only for the process that writes the database, and while it puts nothing.
         """
@@ -193,10 +204,7 @@ class ArtifactStore:
         return False
 
     def _place(self, files: Sequence[Path], names: Sequence[str], *, in_place: bool) -> str:
-        self._root.mkdir(parents=True, exist_ok=True)
-        staging = self._root / f"{_INCOMING}{os.getpid()}-{os.urandom(4).hex()}"
-        staging.mkdir()
-        try:
+        with self.workplace() as staging:
             found = [file.stat() for file in files]  # before they are read: a later change shows
             if in_place:
                 key = fingerprint(files)
@@ -214,8 +222,6 @@ class ArtifactStore:
             _write(staging / MANIFEST, manifest.to_json().encode())
             _sync_tree(staging)
             self._move(staging, key, in_place=in_place)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
         self._read_again.pop(key, None)
         return key
 

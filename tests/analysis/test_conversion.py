@@ -14,6 +14,7 @@ from sommelier.analysis.conversion import CONVERTERS, converted
 from sommelier.analysis.conversion.comparing import TOLERANCE, Feed, largest_difference
 from sommelier.analysis.conversion.converting import files_beside
 from sommelier.analysis.conversion.torch_inputs import parse_inputs
+from sommelier.analysis.sandbox import FILE_BYTES
 from sommelier.errors import RejectedModelError
 from sommelier.records import Artifact, Conversion, Rejection
 from tests.factories import nan_model, tiny_classifier
@@ -147,6 +148,17 @@ def test_what_a_converter_leaves_outside_its_folder_is_not_taken(tmp_path: Path)
     (folder / "link").symlink_to(outside)
     with pytest.raises(RejectedModelError, match="no file in the folder"):
         files_beside(folder / "model.onnx", folder)
+
+
+def test_more_than_may_be_on_the_disk_is_refused_however_many_files_it_is_in(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"model")
+    for name in "ab":
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(FILE_BYTES // 2)  # holes: nothing is written
+    with pytest.raises(RejectedModelError, match="more than 8 GB"):
+        files_beside(tmp_path / "model.onnx", tmp_path)
 
 
 def test_a_format_without_a_converter_is_refused_with_those_that_exist(tmp_path: Path) -> None:

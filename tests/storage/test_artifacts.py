@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,26 @@ def test_sweeping_leaves_what_is_whole(store: ArtifactStore, model: Path, tmp_pa
     assert store.sweep() == 1
     store.verify(key)
     assert len(files(tmp_path / "artifacts")) == 2
+
+
+def test_a_place_to_work_in_goes_with_the_work_and_with_a_sweep_where_that_was_killed(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    with store.workplace() as folder:
+        (folder / "half").write_bytes(b"gr")
+    assert not folder.exists()
+    program = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from sommelier.storage.artifacts import ArtifactStore\n"
+        "with ArtifactStore(Path(sys.argv[1])).workplace() as folder:\n"
+        "    (folder / 'half').write_bytes(b'gr')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    root = tmp_path / "artifacts"
+    subprocess.run([sys.executable, "-c", program, str(root)], check=False)
+    assert len(list(root.rglob("half"))) == 1
+    assert store.sweep() == 1
+    assert not list(root.rglob("half"))
 
 
 def test_a_file_named_like_the_manifest_is_refused(store: ArtifactStore, model: Path) -> None:
