@@ -41,7 +41,9 @@ FACT_OPTIONS: dict[str, Any] = {
     "output_kind": str,
     "note": str,
 }
-CONVERSION_OPTIONS: dict[str, Any] = {"inputs": str, "module": str, "arguments": str, "trust": bool}
+CONVERSION_OPTIONS: dict[str, Any] = {
+    "inputs": str, "module": str, "arguments": str, "signature": str, "trust": bool
+}  # fmt: skip
 REGISTER_OPTIONS: dict[str, Any] = {**FACT_OPTIONS, "copy": bool, **CONVERSION_OPTIONS}
 REASONS_SHOWN = 8
 ROWS_PER_TRANSACTION = 500  # of declared metadata; a model file has a transaction of its own

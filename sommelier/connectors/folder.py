@@ -84,6 +84,7 @@ class FolderConnector:
                 progress(name, done, len(paths))
             try:
                 format = _checked(path, limit)
+                wanted = opt.of_format(asked, format, alone=len(paths) == 1) if format else {}
                 files = [] if format else external_files(path, max_size=limit)
             except RejectedModelError as error:
                 yield Rejection(self.name, printable(str(path)), reason(error))
@@ -93,7 +94,7 @@ class FolderConnector:
                 yield Rejection(self.name, printable(str(card)), why)
             if files:
                 declared["external_data"] = [str(file) for file in files]
-            conversion = Conversion(format, asked) if format else None
+            conversion = Conversion(format, wanted) if format else None
             yield Artifact(name, None, self.name, str(path), path, declared, conversion=conversion)
         if progress:
             progress("", len(paths), len(paths))

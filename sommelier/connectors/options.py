@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sommelier import units
-from sommelier.errors import ConnectorError
+from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.units import Dimension, UnitError
 
 MAX_MODEL_BYTES = 2 * 10**9  # protobuf cannot hold more in one message
@@ -16,9 +16,17 @@ CONVERSION: Mapping[str, str] = {
     "inputs": "types and shapes of a model that is not ONNX: 'float32[n,3,32,32]; mask: bool[n,5]'",
     "module": "what makes the module of bare weights: 'nets.py:Net' or 'package.module:function'",
     "arguments": "arguments of the module, or of the entry of a repository, as a JSON object",
+    "signature": "which function of a SavedModel to take (serving_default)",
     "trust": "whether code that comes with a model may run (no)",
 }
 """Options of what is converted to ONNX; see `conversion`."""
+
+_TENSORFLOW: Mapping[str, frozenset[str]] = {
+    "savedmodel": frozenset({"signature", "trust"}),
+    "keras": frozenset({"trust"}),
+    "tflite": frozenset({"trust"}),
+}
+_TORCH = frozenset(CONVERSION) - {"signature"}
 
 
 def check(connector: str, options: Mapping[str, object], known: Mapping[str, str]) -> None:
@@ -77,9 +85,24 @@ def flag(options: Mapping[str, object], name: str) -> bool:
 def conversion(options: Mapping[str, object]) -> dict[str, object]:
     """What the options say to a converter: those of CONVERSION that are given, trust as a bool."""
     given: dict[str, object] = {
-        name: text(options, name) for name in ("inputs", "module", "arguments") if name in options
+        name: text(options, name) for name in CONVERSION if name in options and name != "trust"
     }
     return {**given, "trust": True} if flag(options, "trust") else given
+
+
+def of_format(given: Mapping[str, object], format: str, *, alone: bool) -> dict[str, object]:
+    """Those of `conversion` that a model of this format is converted with.
+
+    alone : whether no other model is imported with it. Then one that it has no use for is a
+    mistake, and RejectedModelError says so; else it is meant for the others.
+    """
+    known = _TENSORFLOW.get(format, _TORCH)
+    unknown = [name for name in given if name not in known]
+    if unknown and alone:
+        raise RejectedModelError(
+            f"the option '{unknown[0]}' is not for {format}; what is: {', '.join(sorted(known))}"
+        )
+    return {name: value for name, value in given.items() if name in known}
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:

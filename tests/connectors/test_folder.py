@@ -329,3 +329,28 @@ def test_byte_counts_of_the_zoo_card_fit_the_magika_inputs(zoo: Path) -> None:
         width = model.graph.input[0].type.tensor_type.shape.dim[-1].dim_value
         assert name == "file_bytes"
         assert arguments["begin"] + arguments["middle"] + arguments["end"] == width
+
+
+def test_each_of_several_models_gets_the_options_of_its_format(tmp_path: Path) -> None:
+    for name in ("a.pt2", "b.keras", "c.tflite", "saved_model.pb"):
+        (tmp_path / name).write_bytes(b"model")
+    tiny_classifier(tmp_path / "d.onnx")
+    found = fetch(tmp_path / "*", inputs="float32[n,3]", signature="serve", trust=True)
+    options = {
+        item.conversion.format: set(item.conversion.options)
+        for item in found
+        if isinstance(item, Artifact) and item.conversion
+    }
+    assert len(found) == 5
+    assert options == {
+        "torch_export": {"inputs", "trust"},
+        "keras": {"trust"},
+        "tflite": {"trust"},
+        "savedmodel": {"signature", "trust"},
+    }
+
+
+def test_an_option_that_the_only_model_has_no_use_for_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "b.keras").write_bytes(b"model")
+    reason = refused(tmp_path / "b.keras", inputs="float32[n,3]")
+    assert reason == "the option 'inputs' is not for keras; what is: trust"

@@ -29,7 +29,7 @@ def convert_keras(request: ConversionRequest) -> ConvertedModel:
 
 
 def convert_tflite(request: ConversionRequest) -> ConvertedModel:
-    """A .tflite file."""
+    """A .tflite file. options : trust."""
     return _converted("tflite", request)
 
 
