@@ -26,6 +26,9 @@ FORMATS: Mapping[str, str] = {
 }
 """Format by suffix."""
 
+SHARDS = ".safetensors.index.json"
+"""How the list of a model's several files ends; it stands for them all."""
+
 TENSORFLOW: Mapping[str, str] = {
     suffix: format for suffix, format in FORMATS.items() if format in ("keras", "tflite")
 }
@@ -45,7 +48,8 @@ REFUSED: Mapping[str, str] = {
 def is_model(path: Path) -> bool:
     """Whether a file's name is that of a model, acceptable or not."""
     suffix = path.suffix.lower()
-    return suffix == ONNX or suffix in FORMATS or suffix in REFUSED or path.name == saved_model.FILE
+    known = suffix == ONNX or suffix in FORMATS or suffix in REFUSED
+    return known or path.name == saved_model.FILE or path.name.endswith(SHARDS)
 
 
 def format_of(path: Path) -> str | None:
@@ -55,6 +59,8 @@ def format_of(path: Path) -> str | None:
         return None
     if path.name == saved_model.FILE:
         return "savedmodel"
+    if path.name.endswith(SHARDS):
+        return FORMATS[".safetensors"]
     if suffix in REFUSED:
         raise RejectedModelError(REFUSED[suffix])
     if suffix not in FORMATS:

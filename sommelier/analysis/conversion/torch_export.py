@@ -19,7 +19,12 @@ from sommelier.analysis.conversion import torch_inputs
 from sommelier.analysis.conversion.comparing import Feed, largest_difference
 from sommelier.analysis.conversion.torch_inputs import BATCH_AXIS, Examples
 from sommelier.analysis.conversion.torch_requests import require_torch as require_torch
-from sommelier.analysis.conversion.torch_writing import DATA, write_exported, write_traced
+from sommelier.analysis.conversion.torch_writing import (
+    DATA,
+    state_shapes,
+    write_exported,
+    write_traced,
+)
 from sommelier.analysis.conversion.values import ConvertedModel
 from sommelier.analysis.torch_evaluation import evaluation
 from sommelier.errors import (
@@ -172,11 +177,16 @@ def compared(
     """
     import torch
 
+    shapes = []
+
     def answer(feed: Feed) -> list[NDArray[Any]]:
-        return answers_of(original, [torch.from_numpy(feed[name]) for name in names])
+        found = answers_of(original, [torch.from_numpy(feed[name]) for name in names])
+        shapes.append([one.shape for one in found])
+        return found
 
     feeds = [dict(zip(names, map(_array, inputs), strict=True)) for inputs in tried]
     worst = largest_difference(path, answer, feeds)
+    state_shapes(path, shapes)
     samples = sum(len(inputs[0]) for inputs in tried)
     return ConvertedModel(path, f"torch {torch.__version__}", worst, samples, note)
 

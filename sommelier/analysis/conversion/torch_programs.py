@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,9 +105,8 @@ def _examples(program: ExportedProgram) -> Examples:
     for spec in inputs:
         if not _is_tensor(spec) and not hasattr(spec.arg, "value"):
             raise RejectedModelError(f"its input '{spec.arg.name}' is not a tensor")
-    nodes = {node.name: node for node in program.graph.nodes}
     names = tuple(str(spec.arg.name) for spec in inputs if _is_tensor(spec))
-    fakes = [nodes[name].meta["val"] for name in names]
+    fakes = _fakes(program)
     axes = tuple(
         {axis: str(size) for axis, size in enumerate(fake.shape) if not isinstance(size, int)}
         for fake in fakes
@@ -118,7 +117,7 @@ def _examples(program: ExportedProgram) -> Examples:
     else:
         import torch
 
-        lengths = _lengths(program, axes, torch_inputs.BATCH, torch_inputs.FREE_LENGTH)
+        lengths = _lengths(program, torch_inputs.BATCH, torch_inputs.FREE_LENGTH)
         tensors = [
             torch.zeros([lengths.get(str(size), size) for size in fake.shape], dtype=fake.dtype)
             for fake in fakes
@@ -135,7 +134,7 @@ def _others(
     """Random inputs of other lengths within the ranges the program states, where it takes them."""
     made = []
     for batch, length, seed in zip(BATCHES, LENGTHS, SEEDS, strict=True):
-        lengths = _lengths(program, examples.axes, batch, length)
+        lengths = _lengths(program, batch, length)
         inputs = torch_inputs.alike(examples, lengths, seed=seed)
         if not runs(caller, inputs):  # a length that only its guards exclude
             inputs = torch_inputs.alike(examples, {}, seed=seed)
@@ -143,27 +142,27 @@ def _others(
     return made
 
 
-def _lengths(
-    program: ExportedProgram, axes: Sequence[Mapping[int, str]], batch: int, length: int
-) -> Lengths:
+def _lengths(program: ExportedProgram, batch: int, length: int) -> Lengths:
     """A length of each open axis: `batch` of first ones, `length` of others, moved into range."""
-    import sympy  # type: ignore[import-untyped]  # it ships none
-
-    first = {name for opened in axes for axis, name in opened.items() if axis == 0}
+    sizes = [
+        (axis, size)
+        for fake in _fakes(program)
+        for axis, size in enumerate(fake.shape)
+        if not isinstance(size, int)
+    ]
+    first = {str(size) for axis, size in sizes if axis == 0}
     chosen = {}
     for symbol, limits in program.range_constraints.items():
-        low, high = (
-            int(end) if sympy.sympify(end).is_finite and abs(int(end)) < 2**31 else None
-            for end in (limits.lower, limits.upper)
-        )
-        wanted = max(batch if str(symbol) in first else length, low or 0)
-        chosen[symbol] = wanted if high is None else min(wanted, high)
-    names = {str(symbol): symbol for symbol in chosen}
-    return {
-        name: int(sympy.sympify(name, locals=names).subs(chosen))
-        for opened in axes
-        for name in opened.values()
-    }
+        wanted = batch if str(symbol) in first else length
+        low = int(limits.lower) if wanted < limits.lower else wanted
+        chosen[symbol] = int(limits.upper) if low > limits.upper else low
+    return {str(size): int(size.node.expr.subs(chosen)) for _, size in sizes}
+
+
+def _fakes(program: ExportedProgram) -> list[Any]:
+    """Of each tensor that is an input: a tensor without numbers, its open lengths as symbols."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    return [nodes[spec.arg.name].meta["val"] for spec in _inputs(program) if _is_tensor(spec)]
 
 
 def _inputs(program: ExportedProgram) -> list[Any]:

@@ -95,12 +95,29 @@ def write_traced(module: nn.Module, examples: Examples, path: Path, outputs: Seq
     except Exception as error:  # torch raises what it likes
         raise AnalysisError(_cause(error)) from error
     _strip(model.graph)
-    if any(len(opened) > (0 in opened) for opened in examples.axes):
-        for value in model.graph.output:  # lengths that the trace takes for fixed
-            for dim in value.type.tensor_type.shape.dim[1:]:
-                dim.Clear()
     large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > EXTERNAL_BYTES
     onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}{DATA}")
+
+
+def state_shapes(path: Path, seen: Sequence[Sequence[tuple[int, ...]]]) -> None:
+    """Opens the axes of outputs that the file states a length of, and that had another.
+
+    seen : shapes of the outputs, one list a comparison. Exporters take the length that an axis
+    had for fixed where they cannot follow it, as in the sequence of an LSTM.
+    """
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    wrong = [
+        dim
+        for value, shapes in zip(model.graph.output, zip(*seen, strict=True), strict=True)
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim)
+        if dim.HasField("dim_value") and any(shape[axis] != dim.dim_value for shape in shapes)
+    ]
+    for dim in wrong:
+        dim.Clear()
+    if wrong:
+        onnx.save_model(model, path)
 
 
 def _strip(graph: GraphProto) -> None:
