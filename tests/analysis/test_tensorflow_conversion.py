@@ -104,13 +104,19 @@ def test_a_converted_classifier_answers_as_its_weights_do_by_hand(
 
 
 @needs_tensorflow
-def test_the_same_model_is_converted_to_the_same_bytes(models: Path, tmp_path: Path) -> None:
+def test_the_same_model_is_converted_to_the_same_bytes_and_nothing_is_written_elsewhere(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("TMPDIR", str(elsewhere))
     contents = []
     for name in "ab":
         (tmp_path / name).mkdir()
         made = convert(models / "classifier", "savedmodel", tmp_path / name)
         contents.append(accepted(made).read_bytes())
     assert contents[0] == contents[1]
+    assert not list(elsewhere.iterdir())
 
 
 @needs_tensorflow
