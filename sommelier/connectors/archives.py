@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from sommelier.connectors.downloads import disk_error
+from sommelier.connectors.zips import opened_zip
 from sommelier.errors import RejectedModelError, first_line
 from sommelier.units import Dimension, format_value
 
@@ -206,7 +207,7 @@ def _entries(
     archive: Path, limits: ArchiveLimits, skip_links: bool, stack: ExitStack
 ) -> Iterator[_Entry]:
     if zipfile.is_zipfile(archive):
-        opened = stack.enter_context(zipfile.ZipFile(archive))
+        opened = stack.enter_context(opened_zip(archive))
         if len(opened.infolist()) > limits.entries:
             raise RejectedModelError(f"the archive has more than {limits.entries} entries")
         return _zip_entries(opened, limits, skip_links)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sommelier.connectors import saved_model
+from sommelier.connectors.zips import opened_zip
 from sommelier.errors import RejectedModelError
 
 ONNX = ".onnx"
@@ -71,7 +72,7 @@ def format_of(path: Path) -> str | None:
 def _is_script(path: Path) -> bool:
     """Whether a torch archive holds code. Weights have none, and older files are no archives."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened_zip(path) as archive:
             return any("/code/" in name for name in archive.namelist())
     except (zipfile.BadZipFile, OSError):
         return False

@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import Parser
@@ -34,6 +34,7 @@ from sommelier.connectors.cards import MAX_CARD_BYTES, parse_json
 from sommelier.connectors.downloads import disk_error
 from sommelier.connectors.licenses import spdx
 from sommelier.connectors.naming import kinds_of
+from sommelier.connectors.zips import opened_zip
 from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.storage.external_data import extents, external_files, read_model, too_large
 from sommelier.units import Dimension, format_value
@@ -60,11 +61,11 @@ def opened(path: Path, *, limits: ArchiveLimits = DEFAULT_LIMITS) -> Iterator[Wh
     """
     if not path.is_file():
         raise RejectedModelError("not a wheel: not a regular file")
-    try:
-        archive = zipfile.ZipFile(path)
-    except UNREADABLE as error:
-        raise RejectedModelError(f"not a wheel: {error}") from error
-    with archive:
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(opened_zip(path))
+        except UNREADABLE as error:
+            raise RejectedModelError(f"not a wheel: {error}") from error
         members = archive.infolist()
         if len(members) > limits.entries:
             raise RejectedModelError(f"not read: the wheel has more than {limits.entries} members")

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from sommelier.connectors.archives import MAX_MEMBERS, ArchiveLimits, unpacked
+from sommelier.connectors.formats import format_of
+from sommelier.connectors.zips import LIST_BYTES
 from sommelier.errors import ConnectorError, RejectedModelError
 
 FILES = {"model.pb": b"graph", "variables/data": b"\0" * 3000, "assets/a.txt": b"a"}
@@ -287,3 +289,24 @@ def test_links_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
 
 def _archives(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("a.*")}
+
+
+def test_a_zip_whose_list_of_members_is_long_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "many.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(80_000):
+            archive.writestr(f"{i:060}", b"")
+    tracemalloc.start()
+    with pytest.raises(RejectedModelError, match="lists its members in"):
+        unpacked(path, tmp_path / "out")
+    with pytest.raises(RejectedModelError, match="lists its members in"):
+        format_of(path.rename(tmp_path / "many.pt"))
+    assert tracemalloc.get_traced_memory()[1] < 10**7  # the list alone would take 40 MB
+    tracemalloc.stop()
+
+
+def test_a_large_member_of_a_short_list_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("weights", bytes(LIST_BYTES + 1))
+    assert (unpacked(path, tmp_path / "out") / "weights").stat().st_size == LIST_BYTES + 1
