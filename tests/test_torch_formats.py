@@ -95,6 +95,21 @@ def test_weights_become_a_model_with_the_module_that_is_named(
     module = f"module = '{tmp_path}/nets.py:Net', arguments = '{{\"width\": 5}}'"
     db.execute(f"IMPORT MODELS FROM folder '{path}' USING {module}, {INPUTS}")
     answers_as(db, "toy", made.net())
+    note = str(db.model("toy").record.note)
+    assert "its module is made by nets.py:Net(width=5)" in note
+    assert str(tmp_path) not in note
+
+
+def test_the_input_that_was_taken_for_granted_is_in_the_note(
+    db: sm.Connection, tmp_path: Path
+) -> None:
+    (tmp_path / "nets.py").write_text(made.NET)
+    torch.save(made.net().state_dict(), tmp_path / "toy.pt")
+    module = f"module = '{tmp_path}/nets.py:Net'"
+    db.execute(f"IMPORT MODELS FROM folder '{tmp_path}/toy.pt' USING {module}")
+    record = db.model("toy").record
+    assert "its input was taken to be float32[n,3,224,224]" in str(record.note)
+    assert record.inputs[0].name == "image"
 
 
 def test_a_program_or_script_is_not_loaded_unless_the_user_trusts_it(

@@ -175,3 +175,8 @@ def test_a_signature_that_cannot_be_read_is_refused_with_an_example(text: str) -
     with pytest.raises(RejectedModelError) as caught:
         parse_inputs(text)
     assert "float32[n,3,224,224]" in str(caught.value.hint)
+
+
+def test_a_length_is_a_number_in_plain_digits() -> None:
+    assert parse_inputs("float32[n,12]")[0].shape == ("n", 12)
+    assert parse_inputs("float32[n,\u00b2]")[0].shape == ("n", "\u00b2")
