@@ -195,8 +195,10 @@ def refuses_a_location_that_leads_nowhere(connector: Connector, sample: Sample) 
 
 
 def refuses_to_start_without_a_location(connector: Connector, sample: Sample) -> None:
-    """No location at all is refused with an example of one."""
-    error = _refusal(connector, (), sample.options, "no location")
+    """No location at all is refused with an example of one; a place may stand for all it has."""
+    place = connector.place if isinstance(connector, Placed) else None
+    options = {name: value for name, value in sample.options.items() if name != place}
+    error = _refusal(connector, (), options, "no location")
     _require(
         f"FROM {connector.name}" in str(error.hint),
         f"the hint shows no example such as \"FROM {connector.name} '...'\", it is {error.hint!r}",

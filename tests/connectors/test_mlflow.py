@@ -8,12 +8,14 @@ import pickle
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 import sommelier as sm
 from sommelier.connectors.mlflow import MlflowConnector
 from sommelier.connectors.testing import Sample, check_connector
+from sommelier.connectors.web import read_json
 from sommelier.errors import ConnectorError
 from sommelier.records import Artifact, Conversion, Provenance, Rejection
 from tests.asking import rows
@@ -683,3 +685,26 @@ def test_aliases_and_metadata_of_a_real_server_are_read(real: str) -> None:
     assert item.version == "1"
     assert item.declared["labels"] == ("zero", "one", "two")
     assert set(item.declared["tags"]) == {"mlflow", "alias:champion", "team:vision"}  # type: ignore[call-overload]  # object
+
+
+@pytest.mark.slow
+def test_a_logged_model_of_a_real_server_is_what_was_registered_of_it(real: str) -> None:
+    condition = quote("name = 'digits'")
+    asked = f"{real}{API}model-versions/search?filter={condition}"
+    versions = read_json(asked)["model_versions"]  # type: ignore[index]  # object
+    (source,) = (v["source"] for v in versions if v["version"] == "1")
+    assert source.startswith("models:/m-")
+    options = {"tracking_uri": real}
+    (logged,) = MlflowConnector().fetch((source,), options=options)
+    (registered,) = MlflowConnector().fetch(("digits/1",), options=options)
+    assert isinstance(logged, Artifact), logged
+    assert isinstance(registered, Artifact)
+    assert (logged.name, logged.version) == ("model", source.removeprefix("models:/"))
+    assert logged.path is not None
+    assert registered.path is not None
+    assert logged.path.read_bytes() == registered.path.read_bytes()
+    assert logged.declared["labels"] == registered.declared["labels"]
+    assert [(m.metric, m.value) for m in logged.measurements] == [("accuracy", 0.91)]
+    gone = f"m-{'0' * 32}"
+    with pytest.raises(ConnectorError, match=f"no logged model '{gone}'"):
+        MlflowConnector().fetch((gone,), options=options)

@@ -90,10 +90,21 @@ class Dashed(Asked):
 
 
 class Placeable(Asked):
-    """Sound, with all that a connector may add."""
+    """Sound, with all that a connector may add; a place alone stands for all that is there."""
 
-    place = "max_size"
+    place = "server"
+    options: Mapping[str, str] = {"server": "where locations are looked up"}
     facts: Mapping[str, type] = {"task": str, "downloads": float, "tags": tuple}
+
+    def fetch(
+        self,
+        locations: tuple[str, ...],
+        *,
+        options: Mapping[str, object],
+        progress: Progress | None = None,
+    ) -> Iterator[Artifact | Rejection]:
+        everything = ("here",) if "server" in options else ()
+        return super().fetch(locations or everything, options=options, progress=progress)
 
 
 class Lossy(Sound):
@@ -246,9 +257,11 @@ BROKEN: tuple[tuple[type[Sound], str, str], ...] = (
 )
 
 
-@pytest.mark.parametrize("sound", [Sound, Placeable])
-def test_a_sound_connector_passes(sound: type[Sound]) -> None:
-    check_connector(sound(), SAMPLE)
+@pytest.mark.parametrize(
+    ("sound", "options"), [(Sound, {}), (Placeable, {}), (Placeable, {"server": "there"})]
+)
+def test_a_sound_connector_passes(sound: type[Sound], options: Mapping[str, object]) -> None:
+    check_connector(sound(), Sample(("here",), "nowhere", options))
 
 
 @pytest.mark.parametrize(("broken", "promise", "words"), BROKEN, ids=lambda value: str(value)[:40])
