@@ -382,3 +382,33 @@ def test_an_import_that_finds_nothing_says_where_it_looked(server: Server, db: C
     with pytest.raises(ConnectorError, match="found no model at huggingface WHERE"):
         db.execute("IMPORT MODELS FROM huggingface WHERE task = 'nothing' LIMIT 3")
     assert query_of(server) == {"pipeline_tag": ["nothing"]}
+
+
+def test_a_model_of_transformers_is_exported_where_that_is_asked_for(
+    db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From config.json and safetensors over HTTP to rows of the database; unasked it is a row."""
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.setenv("SOMMELIER_CACHE", str(tmp_path / "cache"))
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        image_size=16, patch_size=4, num_labels=4,
+    )  # fmt: skip
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "saved")
+    files = {file.name: file.read_bytes() for file in (tmp_path / "saved").iterdir()}
+    pickled = {"config.json": files["config.json"], "pytorch_model.bin": b"x"}
+    with hub(Repository("acme/vit", files, TASK), Repository("acme/old", pickled, TASK)) as running:
+        db.execute(f"CREATE REPOSITORY ours TYPE huggingface AT '{running.url}'")
+        table = db.execute("IMPORT MODELS FROM ours 'acme/vit', 'acme/old' USING export = yes")
+    assert "no safetensors files to export it from" in " ".join(table.notes)
+    record = db.model("acme/vit").record
+    assert [str(spec) for spec in record.inputs] == ["pixel_values:float32[batch,3,16,16]"]
+    assert record.task == TASK
+    assert "converted from a model of transformers" in str(record.note)
+    assert rows_named(db, "converted from")[0].startswith("transformers ")
+
+
+def rows_named(db: Connection, name: str) -> list[str]:
+    """Values of a property of the first model."""
+    found = db.execute('DESCRIBE MODEL "acme/vit"').dicts()
+    return [str(row["value"]) for row in found if row["property"] == name]

@@ -1,18 +1,17 @@
 """Connector `huggingface`: models of the Hugging Face Hub, by repository or by what they are.
 
 ONNX files are taken as they are. A repository without any is a row of what its hub states, with
-parameters and bytes from the headers of its safetensors files: pickles are never even fetched.
+parameters and bytes from the headers of its safetensors files; or transformers exports it, where
+the user asks for that. Pickles are never even fetched.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -38,13 +37,16 @@ from sommelier.connectors.huggingface_files import (
     models_of,
 )
 from sommelier.connectors.huggingface_results import evaluations
+from sommelier.connectors.huggingface_weights import (
+    configuration_with_weights,
+    parameters,
+    read_json,
+)
 from sommelier.connectors.naming import printable
 from sommelier.connectors.refusals import reason
-from sommelier.connectors.safetensors import parameter_counts
 from sommelier.connectors.search import BusySourceError, Candidate, Term
-from sommelier.connectors.web import read_range
 from sommelier.errors import ConnectorError, first_line
-from sommelier.records import Artifact, Measurement, Rejection
+from sommelier.records import Artifact, Conversion, Measurement, Rejection
 from sommelier.units import Dimension, format_value
 
 if TYPE_CHECKING:
@@ -61,10 +63,6 @@ _PAGE = re.compile(
     r"(?:/tree/(?P<tree>[^/]+)|/(?:blob|resolve)/(?P<blob>[^/]+)/(?P<file>.+))?/?"
 )
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
-_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-MAX_SHARDS = 200
-MAX_INDEX_BYTES = 32 << 20  # of the names of all weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +83,7 @@ class _Choice:
     pattern: str | None
     max_size: int
     revision: str | None
+    export: bool
 
 
 class HuggingFaceConnector:
@@ -97,6 +96,7 @@ class HuggingFaceConnector:
         "variant": f"'{DEFAULT_VARIANT}', '{EVERY_VARIANT}', or one such as 'fp16', 'quantized'",
         "file": "a pattern on the paths of ONNX files, such as 'onnx/*.onnx'; instead of variant",
         "revision": "branch, tag or commit, for locations that name none (main)",
+        "export": "whether transformers makes ONNX of a model that has none, in a sandbox (no)",
         "endpoint": f"the hub's address (${ENDPOINT_VARIABLE}, else {HUB})",
     }
 
@@ -175,10 +175,13 @@ class HuggingFaceConnector:
         declared = _noted(declared, *left_out, *hub.remarks(info))
         commit = Commit(hub, info.id, str(info.sha), files_of(info), choice.max_size)
         models = _chosen(info, place, choice)
-        if not models:
+        if not models and not choice.export:
             yield self._row(commit, info, declared, numbers)
             return
         declared |= _configured(commit)
+        if not models:
+            yield self._exported(commit, info, declared, numbers, note)
+            return
         for model in models:
             where = printable(f"{revision}:{model.file.path}")
             try:
@@ -192,6 +195,25 @@ class HuggingFaceConnector:
             # Results are of the model as published, not of its parts or quantised copies.
             of_it = tuple(numbers) if model.role.plain else ()
             yield Artifact(printable(model.name), None, self.name, where, path, said, of_it)
+
+    def _exported(
+        self,
+        commit: Commit,
+        info: ModelInfo,
+        declared: dict[str, object],
+        numbers: Sequence[Measurement],
+        note: Progress | None,
+    ) -> Artifact | Rejection:
+        """A model of transformers, to be converted; without weights we read, why it cannot be."""
+        revision, name = _revision(info), printable(info.id)
+        try:
+            path = configuration_with_weights(commit, note)
+        except ConnectorError as error:
+            return Rejection(self.name, revision, reason(error))
+        return Artifact(
+            name, None, self.name, revision, path, declared, tuple(numbers),
+            Conversion("transformers"),
+        )  # fmt: skip
 
     def _row(
         self,
@@ -207,7 +229,7 @@ class HuggingFaceConnector:
         notes = [f"no ONNX file in the repository, which holds {printable(held)}"]
         revision = _revision(info)
         try:
-            numbers = [*numbers, *stated.weights(*_parameters(commit, info), revision)]
+            numbers = [*numbers, *stated.weights(*parameters(commit, info), revision)]
         except ConnectorError as error:
             notes.append(f"parameters unknown: {error.message}")
         declared = _noted(declared, *notes)
@@ -222,6 +244,7 @@ def _choice(connector: HuggingFaceConnector, options: Mapping[str, object]) -> _
         opt.text(options, "file"),
         opt.size(options, "max_size", opt.MAX_MODEL_BYTES),
         opt.text(options, "revision"),
+        opt.flag(options, "export"),
     )
 
 
@@ -328,55 +351,12 @@ def _configured(commit: Commit) -> dict[str, object]:
 
     def read(file: str) -> object | None:
         try:
-            return _json(commit, file, MAX_CARD_BYTES)
+            return read_json(commit, file, MAX_CARD_BYTES)
         except ConnectorError as error:
             log.warning("%s of %s is not read: %s", file, commit.repository, first_line(error))
             return None
 
     return stated.described(read, commit.files)
-
-
-def _parameters(commit: Commit, info: ModelInfo) -> tuple[int | None, Mapping[str, int]]:
-    """How many parameters there are, and elements by dtype: as the hub states them, else from the
-    headers of the safetensors files. Raises ConnectorError."""
-    if (total := stated.params_of(info)) is not None and info.safetensors is not None:
-        return total, dict(info.safetensors.parameters)
-    counts: Counter[str] = Counter()
-    for path in _weight_files(commit):
-        url = commit.hub.url(commit.repository, commit.sha, path)
-        read = partial(read_range, url, headers=commit.hub.headers())
-        counts.update(parameter_counts(read, printable(path)))
-    config = info.config if isinstance(info.config, dict) else {}
-    if counts and config.get("quantization_config"):
-        raise ConnectorError("weights are packed several to an element")
-    return sum(counts.values()) or None, counts
-
-
-def _weight_files(commit: Commit) -> list[str]:
-    """The safetensors files that together are the model: those its index names, else the one that
-    holds all, else its parts."""
-    if _INDEX in commit.files:
-        index = _json(commit, _INDEX, MAX_INDEX_BYTES)
-        named = index.get("weight_map") if isinstance(index, dict) else None
-        files = sorted({str(file) for file in named.values()}) if isinstance(named, dict) else []
-        if not files or not commit.files.keys() >= set(files):
-            raise ConnectorError(f"{_INDEX} names files that are not there, or none")
-    elif _SINGLE in commit.files:
-        files = [_SINGLE]
-    else:
-        files = [path for path in commit.files if _SHARD.fullmatch(path)]
-    if len(files) > MAX_SHARDS:
-        raise ConnectorError(f"more than {MAX_SHARDS} safetensors files")
-    return files
-
-
-def _json(commit: Commit, file: str, limit: int) -> object:
-    """What a file says. Raises ConnectorError if it cannot be had or read."""
-    try:
-        value: object = json.loads(commit.fetched(commit.files[file], limit).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ConnectorError(f"{file} is no JSON: {first_line(error)}") from error
-    return value
 
 
 def _counting(progress: Progress | None, done: int, total: int) -> Progress | None:

@@ -38,6 +38,10 @@ CONVERTERS: Mapping[str, Converter] = {
     "torchscript": Converter(f"{_TORCH}:convert_torchscript", "TorchScript"),
     "torch_weights": Converter(f"{_TORCH}:convert_weights", "torch weights"),
     "torchhub": Converter(f"{_TORCH}:convert_hub", "a torch module", FETCHING_SECONDS),
+    "transformers": Converter(
+        "sommelier.analysis.conversion.transformers_models:convert_transformers",
+        "a model of transformers",
+    ),
     "savedmodel": Converter(f"{_TENSORFLOW}:convert_saved_model", "a TensorFlow SavedModel"),
     "keras": Converter(f"{_TENSORFLOW}:convert_keras", "a Keras model"),
     "tflite": Converter(f"{_TENSORFLOW}:convert_tflite", "a TensorFlow Lite model"),

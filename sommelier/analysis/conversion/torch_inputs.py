@@ -185,13 +185,13 @@ def with_ranges(examples: Examples, accepts: Callable[[Sequence[Tensor]], bool])
 
     Up to 15, or what the example has, if that is more; 0 and 1, for tables of two; the example's
     own. An example of zeros only says nothing of what a module does with ids. accepts : whether
-    the module runs; a table may be shorter than we hope.
+    the module runs; a table may be shorter than we hope. Ranges that are known already stay.
     """
     import torch
 
-    tensors, ranges = list(examples.tensors), {}
+    tensors, ranges = list(examples.tensors), dict(examples.ranges)
     for place, one in enumerate(tensors):
-        if one.is_floating_point() or one.dtype == torch.bool:
+        if one.is_floating_point() or one.dtype == torch.bool or place in examples.ranges:
             continue
         low, high = _own_range(one)
         zero, most = min(low, 0), max(high, SMALL_ID)
