@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 FEATURES, HIDDEN, CLASSES = 8, 16, 3
 LOCAL = Path("/tmp/tfvenv/bin/python")  # where no variable names one
@@ -65,7 +66,8 @@ def main(folder: Path) -> None:
     model.save_weights(folder / "bare.weights.h5")
     _astray(folder)
     _modules(folder)
-    _hostile(folder)
+    _hostile_calls(folder)
+    _hostile_loading(folder)
     _hostile_v1(folder / "v1")
     _with_table(folder / "table")
 
@@ -140,29 +142,35 @@ def _modules(folder: Path) -> None:
     save(text, str(folder / "text"), {"serving_default": text.lengths})
 
 
-def _hostile(folder: Path) -> None:
-    """SavedModels that write files: saver/ when called, loader/ when loaded, private/ through a
-    method of its object graph; inner/ calls a function that calls another."""
+def _writing(path: Path) -> Any:
+    """Writes a checkpoint, where it is called in a graph."""
+    import tensorflow as tf
+
+    return tf.raw_ops.SaveV2(
+        prefix=tf.constant(str(path)),
+        tensor_names=["a"],
+        shape_and_slices=[""],
+        tensors=[tf.ones([1])],
+    )
+
+
+def _hostile_calls(folder: Path) -> None:
+    """Models that write files when they are called: the SavedModels saver/, and inner/ in a
+    function that a loop calls; flex.tflite by an operator of TensorFlow."""
     import tensorflow as tf
 
     spec = [tf.TensorSpec([None, 4], tf.float32, name="x")]
 
-    def write(path: Path) -> tf.Operation:
-        text = tf.constant(str(path))
-        return tf.raw_ops.SaveV2(
-            prefix=text, tensor_names=["a"], shape_and_slices=[""], tensors=[tf.ones([1])]
-        )
-
     class Saver(tf.Module):
         @tf.function(input_signature=spec)
         def run(self, x):
-            with tf.control_dependencies([write(folder / MARK)]):
+            with tf.control_dependencies([_writing(folder / MARK)]):
                 return {"y": x + 1.0}
 
     class Inner(tf.Module):
         @tf.function(input_signature=spec)
         def write(self, x):
-            with tf.control_dependencies([write(folder / MARK)]):
+            with tf.control_dependencies([_writing(folder / MARK)]):
                 return tf.identity(x)
 
         @tf.function(input_signature=spec)
@@ -170,10 +178,30 @@ def _hostile(folder: Path) -> None:
             steps = tf.while_loop(lambda i: i < 1.0, lambda i: i + self.write(x)[0, 0], [0.0])
             return {"y": x + steps[0]}
 
+    for name, module in (("saver", Saver()), ("inner", Inner())):
+        tf.saved_model.save(module, str(folder / name), {"serving_default": module.run})
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 4], tf.float32, name="x")])
+    def lite(x):
+        tf.io.write_file(str(folder / MARK), "I ran")
+        return {"y": x + 1.0}
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([lite.get_concrete_function()])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.SELECT_TF_OPS]
+    (folder / "flex.tflite").write_bytes(converter.convert())
+
+
+def _hostile_loading(folder: Path) -> None:
+    """SavedModels that write files when they are loaded: loader/ to initialise a table, private/
+    through a method of its object graph."""
+    import tensorflow as tf
+
+    spec = [tf.TensorSpec([None, 4], tf.float32, name="x")]
+
     class Private(tf.Module):
         @tf.function(input_signature=[])
-        def _gather_saveables_for_checkpoint(self):
-            with tf.control_dependencies([write(folder / MARK)]):
+        def harmless(self):
+            with tf.control_dependencies([_writing(folder / MARK)]):
                 return tf.constant(1.0)
 
         @tf.function(input_signature=spec)
@@ -196,14 +224,9 @@ def _hostile(folder: Path) -> None:
             size = tf.raw_ops.LookupTableSizeV2(table_handle=self.resource.resource_handle)
             return {"y": x + tf.cast(size, tf.float32)}
 
-    for name, module in (("saver", Saver()), ("inner", Inner()), ("loader", Loader())):
+    for name, module in (("loader", Loader()), ("private", Private())):
         tf.saved_model.save(module, str(folder / name), {"serving_default": module.run})
-    private = Private()
-    method = private._gather_saveables_for_checkpoint
-    del Private._gather_saveables_for_checkpoint  # saving would call it
-    private.harmless_name_000000000000000 = method
-    tf.saved_model.save(private, str(folder / "private"), {"serving_default": private.run})
-    _rename(folder / "private" / "saved_model.pb", "harmless_name_000000000000000")
+    _rename(folder / "private" / "saved_model.pb", "harmless")
 
 
 def _rename(path: Path, name: str) -> None:

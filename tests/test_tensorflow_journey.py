@@ -157,3 +157,16 @@ def test_an_import_of_a_dead_link_alone_fails_with_the_reason(tmp_path: Path) ->
         pytest.raises(ConnectorError, match="a dead link"),
     ):
         db.execute(f"IMPORT MODELS FROM tfhub '{HANDLE}' USING endpoint = '{server.url}'")
+
+
+def test_a_signature_is_chosen_wherever_a_saved_model_is_named(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(PYTHON))
+    path = models / "several" / "saved_model.pb"
+    with sm.connect(tmp_path / "m.sommelier") as db:
+        db.execute(f"IMPORT MODELS FROM folder '{path}' USING signature = 'doubled'")
+        db.execute(f"REGISTER MODEL sizes FROM '{path}' USING signature = 'sizes'")
+        outputs = {name: db.model(name).record.outputs for name in ("several/saved_model", "sizes")}
+    found = {name: [spec.name for spec in specs] for name, specs in outputs.items()}
+    assert found == {"several/saved_model": ["double", "root"], "sizes": ["mean"]}

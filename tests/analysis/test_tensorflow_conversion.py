@@ -164,6 +164,7 @@ def test_an_unknown_signature_is_refused_with_those_that_exist(
         ("text", "savedmodel", ""),
         ("lambda.keras", "keras", "Lambda"),
         ("lambda.h5", "keras", "Lambda"),
+        ("flex.tflite", "tflite", "beyond the model: WriteFile"),
         ("bare.weights.h5", "keras", "no architecture"),
         ("both.h5", "keras", "and a zip archive in one"),
         ("outside.h5", "keras", "'more' is kept in another file"),

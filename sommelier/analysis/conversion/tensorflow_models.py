@@ -15,7 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.analysis.conversion.tensorflow_keras import check_keras
-from sommelier.analysis.conversion.tensorflow_safety import check_signature, served_tags
+from sommelier.analysis.conversion.tensorflow_safety import (
+    check_signature,
+    check_tflite,
+    served_tags,
+)
 from sommelier.errors import RejectedModelError
 
 OPSET = 18  # the newest that tf2onnx 1.17 writes
@@ -179,11 +183,12 @@ def _lengths(shape: Any) -> tuple[int | None, ...]:
 # ---- TensorFlow Lite
 
 
-def _load_tflite(source: Path, signature: str | None, _trusted: bool) -> Loaded:
-    """A .tflite file; its operators reach nothing beyond it."""
+def _load_tflite(source: Path, signature: str | None, trusted: bool) -> Loaded:
+    """A .tflite file."""
     import tensorflow as tf
 
     _without_signature("a TensorFlow Lite model", signature)
+    check_tflite(source, trusted=trusted)
     interpreter = tf.lite.Interpreter(str(source))
     details, results = interpreter.get_input_details(), interpreter.get_output_details()
     known = _names_by_tensor(interpreter)

@@ -1,6 +1,6 @@
-"""What a SavedModel would do beyond computing, read before anything of it runs.
+"""What a graph would do beyond computing, read before anything of it runs.
 
-Runs in TensorFlow's environment. A graph may read and write files: one with operators that are not
+Runs in TensorFlow's environment. Graphs may read and write files: one with operators that are not
 known to only compute is refused unless the user trusts where the model comes from.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sommelier.analysis.conversion.tensorflow_operators import beyond_computing
+from sommelier.analysis.conversion.tensorflow_operators import beyond_computing, unknown
 from sommelier.errors import RejectedModelError
 
 TRUST = "if you trust where it is from: USING trust = yes"
@@ -45,6 +45,18 @@ def check_signature(function: Any, *, trusted: bool) -> None:
     if not trusted:
         graph = function.graph.as_graph_def()
         _refuse(beyond_computing(graph.node, _by_name(graph.library.function)))
+
+
+def check_tflite(source: Path, *, trusted: bool) -> None:
+    """Raises RejectedModelError, unless trusted, for operators of TensorFlow, which a TensorFlow
+    Lite model may have beside its own, that are not known to only compute."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(source.read_bytes())
+    codes = [model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength())]
+    names = [code.decode("utf-8", "replace") for code in codes if code]
+    if not trusted:
+        _refuse(unknown(n.removeprefix("Flex") for n in names if n.startswith("Flex")))
 
 
 def _check_loading(graph: Any) -> None:
