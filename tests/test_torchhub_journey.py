@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import sommelier as sm
-from sommelier.errors import ConnectorError
+from sommelier.errors import ConnectorError, RejectedModelError
 from tests import torch_models as made
 from tests.asking import rows
 from tests.connectors.hub import write_repository, zipball
@@ -50,6 +51,14 @@ def test_a_model_of_the_hub_is_made_only_once_its_repository_is_trusted(
     assert "A small classifier of 3x8x8 images." in str(record.note)
     assert "commit 0123abc" in str(record.note)  # as the folder in the archive is named
     _answers_as(db, "small", made.net(3))
+    with pytest.raises(RejectedModelError, match="runs the code of its repository"):
+        db.model("small").original()
+    environment = dict(os.environ)
+    module = db.model("small").original(trust=True)
+    assert dict(os.environ) == environment
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(module.eval()(x), made.net(3).eval()(x))
+    assert db.catalog.original(record.id).format == "torchhub"
 
 
 BOMBED = """

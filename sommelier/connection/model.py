@@ -9,6 +9,8 @@ from sommelier.errors import MissingDependencyError, SommelierError
 from sommelier.records import Measurement, ModelRecord
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sommelier.connection.connection import Connection
 
 
@@ -54,6 +56,17 @@ class Model:
         _ = self.onnx_path  # says why, where there is no file
         target = target_of(path, self.record.name)
         return export_model(self._connection, self.record, target, overwrite=overwrite, card=card)
+
+    def original(self, *, trust: bool = False) -> nn.Module:
+        """The torch module that this model was converted from, made again in this process.
+
+        trust : that code which came with it may run, as an import says it (TorchScript, .pt2,
+        PyTorch Hub). Raises SommelierError for a model that came as ONNX or from a running program,
+        or whose files have gone; RejectedModelError with what an import would say.
+        """
+        from sommelier.connection.originals import original_module
+
+        return original_module(self._connection, self.record, trust=trust)
 
     def load(self, *, provider: str = "CPUExecutionProvider") -> Any:
         """An onnxruntime.InferenceSession of the model.

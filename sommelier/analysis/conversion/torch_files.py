@@ -33,18 +33,27 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_PROGRAM = "TorchScript is a program, which may also write files"
+
+
 def convert_torchscript(request: ConversionRequest) -> ConvertedModel:
     """A TorchScript archive. Needs trust: loading and running it runs the program it is."""
-    require_trust(request, "TorchScript is a program, which may also write files")
+    require_trust(request, _PROGRAM)
     specs = _stated_inputs(request)
+    return _exported(load_torchscript(request), specs, request)
+
+
+def load_torchscript(request: ConversionRequest) -> nn.Module:
+    """The program, which runs from here on."""
+    require_trust(request, _PROGRAM)
     require_torch()
     import torch
 
     try:
-        module = torch.jit.load(str(source_of(request)), map_location="cpu")  # type: ignore[no-untyped-call]  # torch ships it untyped
+        module: nn.Module = torch.jit.load(str(source_of(request)), map_location="cpu")  # type: ignore[no-untyped-call]  # torch ships it untyped
     except Exception as error:  # torch raises what it likes for a broken file
         raise RejectedModelError(f"torch cannot load it: {first_line(error)}") from error
-    return _exported(module, specs, request)
+    return module
 
 
 def convert_weights(request: ConversionRequest) -> ConvertedModel:
@@ -53,6 +62,14 @@ def convert_weights(request: ConversionRequest) -> ConvertedModel:
     options : module 'file.py:callable' or 'package.module:callable', which the user named, so it
     runs; arguments, a JSON object; inputs.
     """
+    module = load_weights(request)
+    call = ", ".join(f"{name}={value!r}" for name, value in _arguments(request).items())
+    made_by = _without_folder(request.options["module"])
+    return _exported_as_asked(module, request, f"its module is made by {made_by}({call})")
+
+
+def load_weights(request: ConversionRequest) -> nn.Module:
+    """The module that `module` makes, with the weights of the file."""
     named = request.options.get("module")
     if not named:
         raise RejectedModelError(
@@ -69,10 +86,7 @@ def convert_weights(request: ConversionRequest) -> ConvertedModel:
         raise RejectedModelError(
             f"its weights do not fit {named}: {' '.join(lines[:3])}"
         ) from error
-    call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    return _exported_as_asked(
-        module, request, f"its module is made by {_without_folder(named)}({call})"
-    )
+    return module
 
 
 def convert_hub(request: ConversionRequest) -> ConvertedModel:
@@ -81,6 +95,11 @@ def convert_hub(request: ConversionRequest) -> ConvertedModel:
     options : entry, weights (arguments that ask for them), arguments, inputs, trust. What the
     repository itself downloads is read with weights_only, whatever it asks for.
     """
+    return _exported_as_asked(load_hub(request), request)
+
+
+def load_hub(request: ConversionRequest) -> nn.Module:
+    """The module that the entry makes."""
     require_trust(request, "making this model runs the code of its repository")
     require_torch()
     import torch
@@ -95,8 +114,7 @@ def convert_hub(request: ConversionRequest) -> ConvertedModel:
 
     learned = request.options.get("weights") or {}
     assert isinstance(learned, Mapping)
-    module = _made(load, {**learned, **_arguments(request)}, entry)
-    return _exported_as_asked(module, request)
+    return _made(load, {**learned, **_arguments(request)}, entry)
 
 
 def _exported(

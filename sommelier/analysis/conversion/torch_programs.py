@@ -22,7 +22,7 @@ from sommelier.analysis.conversion.values import ConversionRequest, ConvertedMod
 from sommelier.errors import RejectedModelError, first_line
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from torch.export import ExportedProgram
 
 OBJECTS = ("custom_obj", "opaque_obj")  # names of such members; torch finds them by name
@@ -36,20 +36,11 @@ def convert_program(request: ConversionRequest) -> ConvertedModel:
 
     Its pickled members must hold tensors only, trusted or not.
     """
-    require_trust(request, "torch evaluates expressions that a .pt2 file holds")
-    require_torch()
+    program, path = _loaded(request), request.folder / FILE
     import torch
 
     from sommelier.analysis.conversion.torch_caller import output_names
 
-    source, path = source_of(request), request.folder / FILE
-    _check_members(source)
-    force_weights_only()
-    try:
-        with quiet_exporter():
-            program = torch.export.load(source)
-    except Exception as error:  # torch raises what it likes for a broken file
-        raise RejectedModelError(f"torch cannot load it: {first_line(error)}") from error
     caller = _Caller(program)
     examples = _examples(program)
     outputs = output_names(caller.answer(*examples.tensors), examples.names)
@@ -68,6 +59,26 @@ def convert_program(request: ConversionRequest) -> ConvertedModel:
     closed = not any(0 in axes for axes in examples.axes)
     note = "it takes one batch size, which it was exported with" if closed else None
     return compared(caller, tried, path, examples.names, note=note)
+
+
+def load_program(request: ConversionRequest) -> nn.Module:
+    """The program as a module."""
+    return _loaded(request).module()
+
+
+def _loaded(request: ConversionRequest) -> ExportedProgram:
+    require_trust(request, "torch evaluates expressions that a .pt2 file holds")
+    require_torch()
+    import torch
+
+    source = source_of(request)
+    _check_members(source)
+    force_weights_only()
+    try:
+        with quiet_exporter():
+            return torch.export.load(source)
+    except Exception as error:  # torch raises what it likes for a broken file
+        raise RejectedModelError(f"torch cannot load it: {first_line(error)}") from error
 
 
 class _Caller:

@@ -33,19 +33,19 @@ LENGTH = "length"  # the open axis of a text
 
 def convert_transformers(request: ConversionRequest) -> ConvertedModel:
     """A model whose config.json is the source, its safetensors files beside it."""
-    model = loaded(source_of(request).parent)
+    model = load_transformers(request)
     return export_module(model, examples_of(model), request.folder / FILE)
 
 
-def loaded(folder: Path) -> nn.Module:
-    """The network of a folder, in evaluation mode, in single precision.
+def load_transformers(request: ConversionRequest) -> nn.Module:
+    """The network, in evaluation mode, in single precision.
 
     Raises RejectedModelError for one that needs code of its repository, of an architecture that
     transformers does not have, without safetensors, or whose weights are not all there;
     MissingDependencyError without transformers.
     """
     require_torch()
-    transformers = _library()
+    transformers, folder = _library(), source_of(request).parent
     configuration = _configuration(folder)
     names = configuration.get("architectures") or []
     if not names:
