@@ -15,22 +15,23 @@ chosen by.
 What a search costs is compared at a threshold of 1 % with plain annealing as the paper does it
 (Algorithm 1): 200 iterations, random maps, the released code's probability of elites, at most eight
 epochs in batches of 64 a candidate, no early termination, no rules, and no other budget. saving =
-annealing's time / gain first's, both from beginning to end and before anything is certified, where
-gain first ends with a fusion that is as fast or faster, as predicted; 0 where annealing has a
-faster one. `until` asks how soon: annealing's time until its best fusion (all its time where it
-finds nothing) / gain first's until one as good. Time is that of the processor, of one thread. 200
-iterations may take hours: `--patience 6` stops annealing after six times gain first's time. What
-is 6 then says that six times the time is not enough for annealing, not what would be. Two searches
-run at a time, each in a process of its own: with two cores both suffer from that alike, and the
-sides of a pair do.
+annealing's time / gain first's, both from beginning to end of the search, where a fusion of gain
+first counts and is as fast as annealing's or faster; 0 where not. `predicted` holds what the
+searches end with against each other before anything is certified. `until` asks how soon:
+annealing's time until its best fusion (all its time where it finds nothing) / gain first's until
+one as good. Time is that of the processor, of one thread. 200 iterations may take hours:
+`--patience 6` stops annealing after six times gain first's time. What is 6 then says that six times
+the time is not enough for annealing, not what would be. Two searches run at a time, each in a
+process of its own: with two cores both suffer from that alike, and the sides of a pair do. With
+`--cache DIR` a run that was stopped goes on where it was, if the code is the same.
 
 `--suite small` is for two cores, `--suite full` (VGG-13 x 3, ResNet-34 + ResNet-18, two ViT-Base)
 for a GPU, on which models are trained; its latency is that of ONNX Runtime on the CPU all the same.
 
 Figures: median_speedup_drop0, _drop1, _drop2 (over suites), all_shared_..., random_...;
-search_saving, _until, _until_epochs (median); over_threshold (fusions that count and lose
-significantly more than the threshold on test samples); resumed_same (1: a search that was killed
-twice wrote the model of an undisturbed one, bit by bit); and a suite's own speed-ups.
+search_saving, _predicted, _until, _until_epochs (median); over_threshold (fusions that count and
+lose significantly more than the threshold on test samples); resumed_same (1: a search that was
+killed twice wrote the model of an undisturbed one, bit by bit); and a suite's own speed-ups.
 
 Expectations are printed with what was found, and the exit code is 1 if one is not met.
 """
@@ -46,14 +47,17 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import torch
 
+from benchmarks.fusion_kept import kept
 from benchmarks.fusion_resume import same_after_kills
 from benchmarks.fusion_runs import (
+    ANNEALING,
     ITERATIONS,
     PLAIN,
     PRODUCT,
@@ -61,8 +65,9 @@ from benchmarks.fusion_runs import (
     Run,
     original_latencies,
     plain_annealing,
-    runs,
+    searches,
 )
+from benchmarks.fusion_runs import run as one_search
 from benchmarks.fusion_suites import FULL, QUICK, SMALL, Recipe, Suite, made
 from benchmarks.report import Cell, Verdict, arguments, expectations, finish, table
 
@@ -90,26 +95,29 @@ class Findings:
 
 
 class Saving(NamedTuple):
-    """How many times cheaper gain first is; 0 where it finds less. whole : both searches from
-    beginning to end. until, epochs : until it has what annealing ends with, in processor time and
-    in epochs."""
+    """How many times cheaper gain first is, both searches from beginning to end; 0 where it finds
+    less. whole : for what counts in the end. predicted : for what the searches end with. until,
+    epochs : until it has what annealing ends with, in processor time and in epochs."""
 
     whole: float
+    predicted: float
     until: float
     epochs: float
 
 
 def saving(ours: Run, annealing: Run) -> Saving:
     """What the search saves for a fusion as good as annealing's best, or better."""
-    if not ours.points:
-        return Saving(0.0, 0.0, 0.0)
+    ratio = annealing.seconds / ours.seconds
+    whole = ratio if ours.found and ours.speedup >= annealing.speedup else 0.0
     best = annealing.best
-    point = ours.reaching(best.share) if annealing.points else ours.points[0]
+    point = None
+    if ours.points:
+        point = ours.reaching(best.share) if annealing.points else ours.points[0]
     if point is None:
-        return Saving(0.0, 0.0, 0.0)
+        return Saving(whole, 0.0, 0.0, 0.0)
     # a first child may need no epoch at all
     epochs = best.epochs / max(point.epochs, 1)
-    return Saving(annealing.seconds / ours.seconds, best.seconds / point.seconds, epochs)
+    return Saving(whole, ratio, best.seconds / point.seconds, epochs)
 
 
 def measured(
@@ -167,10 +175,21 @@ def _searched(
     found = []
     lessons = len(suite.lessons.splits.fine_tune)
     budget = replace(effort, epochs=budget_of(effort.epochs, lessons))
-    for run in runs(suite, latencies, budget, seed=seed):
-        found.append(run)
-        print(_progress(recipe, run), file=sys.stderr, flush=True)
+    for asked in searches(budget, seed=seed):
+        one = kept(
+            _finished(cache),
+            (recipe.name, suite.data, asked),
+            partial(one_search, suite, latencies, asked),
+        )
+        found.append(one)
+        print(_progress(recipe, one), file=sys.stderr, flush=True)
     return lessons, tuple(found)
+
+
+def _finished(cache: Path) -> Path | None:
+    """Where finished searches are kept: nowhere, unless the user named a cache."""
+    folder = cache / "finished"
+    return folder if folder.is_dir() else None
 
 
 def budget_of(epochs: int, lessons: int) -> int:
@@ -187,7 +206,8 @@ def _annealed(
     most_s: float | None,
 ) -> Run:
     suite = made(recipe, seed, device=effort.training.device, cache=cache)
-    found = plain_annealing(suite, latencies, effort, ANNEALED, seed=seed, most_s=most_s)
+    anneal = partial(plain_annealing, suite, latencies, effort, ANNEALED, seed=seed, most_s=most_s)
+    found = kept(_finished(cache), (recipe.name, suite.data, effort, seed, ANNEALING), anneal)
     print(_progress(recipe, found), file=sys.stderr, flush=True)
     return found
 
@@ -253,10 +273,11 @@ def costs_table(found: Sequence[Findings]) -> str:
             (one.suite, _faster(theirs), f"{theirs.best.epochs}, {theirs.best.seconds:.0f} s",
              f"{theirs.epochs}, {theirs.seconds:.0f} s{', cut' if theirs.cut else ''}",
              f"{theirs.speedup:.2f}", reached, _faster(ours),
-             f"{ours.epochs}, {ours.seconds:.0f} s", *times)
+             f"{ours.epochs}, {ours.seconds:.0f} s", f"{ours.speedup:.2f}", *times)
         )  # fmt: skip
     header = ("suite", "annealing", "until then", "in all", "certified", "gain first as good after",
-              "its best", "in all", "saving", "until as good", "in epochs")  # fmt: skip
+              "its best", "in all", "certified", "saving", "predicted", "until as good",
+              "in epochs")  # fmt: skip
     title = f"cost at {100 * ANNEALED:g} %: predicted speed-up, epochs, seconds of the processor"
     return table(title, header, rows)
 
@@ -274,6 +295,7 @@ def figures_of(found: Sequence[Findings]) -> dict[str, float]:
             figures[name] = median(one.run(method, tolerance).speedup for one in found)
     pairs = [saving(one.run(GAIN_FIRST, ANNEALED), one.annealing) for one in found]
     figures["search_saving"] = median(pair.whole for pair in pairs)
+    figures["search_saving_predicted"] = median(pair.predicted for pair in pairs)
     figures["search_saving_until"] = median(pair.until for pair in pairs)
     figures["search_saving_until_epochs"] = median(pair.epochs for pair in pairs)
     ours = [run for one in found for run in one.runs if run.found and run.method == GAIN_FIRST]
@@ -312,7 +334,12 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--patience", type=float, help="stop plain annealing after so many times gain first's time"
     )
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep trained originals in DIR")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="keep trained originals and finished searches in DIR; a run that was stopped goes on",
+    )
     return parser
 
 
@@ -341,6 +368,8 @@ def main() -> None:
     options, recipes, effort = _asked()
     _alone()
     with tempfile.TemporaryDirectory() as temporary:
+        if options.cache is not None:
+            (options.cache / "finished").mkdir(parents=True, exist_ok=True)
         found = measured(recipes, effort, options, options.cache or Path(temporary) / "originals")
         print(costs_table(found))
         figures = figures_of(found)

@@ -106,17 +106,14 @@ class Run:
         return next((point for point in self.points if point.share <= share), None)
 
 
-def runs(
-    suite: Suite, latencies_ms: Mapping[str, float], effort: Effort, *, seed: int
-) -> Iterator[Run]:
+def searches(effort: Effort, *, seed: int) -> Iterator[SearchOptions]:
     """Every method at every tolerance, with the same epochs."""
     for tolerance in effort.tolerances:
         for method in ("gain first", "all shared", "random"):
-            asked = SearchOptions(
+            yield SearchOptions(
                 method=method, tolerance=tolerance, epochs=effort.epochs, seed=seed,
                 training=effort.training, runs=effort.runs,
             )  # fmt: skip
-            yield run(suite, latencies_ms, asked)
 
 
 def plain_annealing(

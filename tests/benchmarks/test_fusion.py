@@ -23,6 +23,7 @@ from benchmarks.fusion import (
     saving,
     verdicts,
 )
+from benchmarks.fusion_kept import kept
 from benchmarks.fusion_networks import POOL, Resnet, Vgg, Vit
 from benchmarks.fusion_resume import same_after_kills
 from benchmarks.fusion_runs import (
@@ -184,19 +185,36 @@ def test_a_search_that_is_killed_twice_ends_as_an_undisturbed_one(
 def test_a_saving_compares_whole_searches_and_the_times_to_fusions_as_good() -> None:
     theirs = _run("plain annealing", Point(0.8, 100, 90.0), Point(0.5, 300, 200.0))
     ours = _run("gain first", Point(0.6, 4, 5.0), Point(0.45, 20, 25.0), Point(0.3, 50, 50.0))
-    assert saving(ours, theirs) == (theirs.seconds / ours.seconds, 200 / 25, 300 / 20)
+    ratio = theirs.seconds / ours.seconds
+    assert saving(ours, theirs) == (0, ratio, 200 / 25, 300 / 20)  # none of ours counts
+    assert saving(replace(ours, found=True, speedup=2.0), theirs).whole == ratio
 
 
 def test_a_saving_is_0_where_the_search_finds_less() -> None:
     theirs = _run("plain annealing", Point(0.5, 300, 200.0))
-    assert saving(_run("gain first", Point(0.6, 4, 5.0)), theirs) == (0, 0, 0)
-    assert saving(_run("gain first"), _run("plain annealing")) == (0, 0, 0)
+    assert saving(_run("gain first", Point(0.6, 4, 5.0)), theirs) == (0, 0, 0, 0)
+    assert saving(_run("gain first"), _run("plain annealing")) == (0, 0, 0, 0)
+    ours = _run("gain first", Point(0.6, 4, 5.0), speedup=1.5)
+    assert saving(ours, replace(theirs, speedup=1.6)).whole == 0
+    assert saving(ours, theirs).whole > 0  # annealing's best was not certified
 
 
 def test_all_of_annealing_counts_where_it_finds_nothing() -> None:
     theirs = replace(_run("plain annealing"), epochs=1_600, seconds=900.0)
     ours = _run("gain first", Point(0.6, 0, 5.0))
-    assert saving(ours, theirs) == (900 / ours.seconds, 900 / 5, 1_600)
+    assert saving(ours, theirs) == (0, 900 / ours.seconds, 900 / 5, 1_600)
+
+
+def test_what_was_finished_is_not_done_again_by_the_same_code(tmp_path: Path) -> None:
+    done: list[int] = []
+
+    def make() -> int:
+        done.append(1)
+        return len(done)
+
+    assert [kept(None, "a", make), kept(None, "a", make)] == [1, 2]
+    assert [kept(tmp_path, "a", make), kept(tmp_path, "a", make)] == [3, 3]
+    assert kept(tmp_path, "b", make) == 4
 
 
 def test_figures_are_medians_of_the_suites() -> None:
