@@ -315,7 +315,7 @@ def test_accounts_are_exact_while_many_threads_load_run_and_unload(
 
     def work(seed: int) -> None:
         rng = np.random.default_rng(seed)
-        for _ in range(60):
+        for _ in range(150):
             name = f"m{rng.integers(4)}"
             action = rng.random()
             if action < 0.1:
