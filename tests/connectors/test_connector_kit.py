@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -68,7 +69,9 @@ def test_what_a_connector_may_add_makes_it_searchable_at_a_place(
     imports += "from sommelier.connectors.search import Candidate, Term\n"
     extended = EXAMPLE.replace("from urllib.parse import urljoin\n", imports)
     first, rest = extended.split('    options: Mapping[str, str] = {"max_size"', 1)
-    (package / "index_connector.py").write_text(first + ADDED + rest.partition("\n")[2])
+    (package / "index_connector.py").write_text(
+        first + indent(ADDED, "    ") + rest.partition("\n")[2]
+    )
     model = tiny_classifier(tmp_path / "tiny.onnx").read_bytes()
     with serving({"/tiny.onnx": Page(model)}) as server, sm.connect(tmp_path / "m.db") as db:
         names = {"tiny": 2000, "rare": 3}

@@ -461,7 +461,9 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
         st.builds(nodes.AlterTask, TEXTS, options()),
         st.builds(
             nodes.Drop,
-            st.sampled_from("model pool view dataset device link plan repository".split()),
+            st.sampled_from(
+                ["model", "pool", "view", "dataset", "device", "link", "plan", "repository"]
+            ),
             model_refs(),
             st.booleans(),
         ),
