@@ -263,6 +263,17 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
+def reason(error: SommelierError) -> str:
+    """What a Rejection says of an error: its message, and its hint in parentheses if it has one.
+
+    >>> reason(SommelierError("'o/n' is gated"))
+    "'o/n' is gated"
+    >>> reason(SommelierError("'o/n' is gated", hint="accept its terms"))
+    "'o/n' is gated (accept its terms)"
+    """
+    return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
 def _either(names: tuple[str, ...]) -> str:
     # Keywords stand bare, names in quotes.
     quoted = [name if name.isupper() else f"'{name}'" for name in names]

@@ -117,11 +117,11 @@ def origin(
     source = connector(kept[0].connector)
     told = {**kept[0].options, **options}
     place = kept[0].place
-    if place is not None and not isinstance(source, Placed):
-        return Origin(name, source, (place,), told, locations, place)
-    if place is not None and isinstance(source, Placed):
-        told = {source.place: place, **told}
-    return Origin(name, source, locations, told, at=place)
+    if place is None:
+        return Origin(name, source, locations, told)
+    if isinstance(source, Placed):
+        return Origin(name, source, locations, {source.place: place, **told}, at=place)
+    return Origin(name, source, (place,), told, locations, place)
 
 
 def create_repository(statement: nodes.CreateRepository, call: Call) -> str:
@@ -154,12 +154,13 @@ def create_repository(statement: nodes.CreateRepository, call: Call) -> str:
             hint=f"IMPORT MODELS FROM {statement.name} ... USING trust = yes",
         )
     check(source.name, options, source.options)
-    if statement.place is None and not isinstance(source, Placed):
-        raise BinderError(
-            f"where is it? AT says it: {source.describe()}", span=statement.connector.span
-        )
     place = statement.place
-    if place is not None and not isinstance(source, Placed) and Path(place).expanduser().exists():
-        place = str(Path(place).expanduser().absolute())  # means the same in every folder
+    if not isinstance(source, Placed):
+        if place is None:
+            raise BinderError(
+                f"where is it? AT says it: {source.describe()}", span=statement.connector.span
+            )
+        path = Path(place).expanduser()
+        place = str(path.absolute()) if path.exists() else place  # the same in every folder
     call.db.catalog.save_repository(Repository(statement.name, source.name, place, options))
     return "replaced" if statement.name in known else "created"

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from sommelier.connection.plain import plain_options
 from sommelier.connection.repositories import Origin, origin
 from sommelier.connection.stated import bind, terms
-from sommelier.connectors.refusals import reason
 from sommelier.connectors.search import BusySourceError, Candidate, Searchable, Term
 from sommelier.engine.options import EXPLAIN_OPTIONS, bind_options
 from sommelier.engine.parameters import Parameters, as_parameters
 from sommelier.engine.result import ColumnInfo, Report, Table
 from sommelier.engine.show import like_pattern
-from sommelier.errors import BinderError, ConnectorError
+from sommelier.errors import BinderError, ConnectorError, reason
 from sommelier.grammar import nodes
 from sommelier.records import Artifact, Rejection
 from sommelier.units import Dimension

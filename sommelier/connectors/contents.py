@@ -18,8 +18,6 @@ from sommelier.storage.cache import cache_folder
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 1 << 20
-
 
 def known(digest: str) -> Path | None:
     """The file of the cache with this content; None if there is none any more."""
@@ -40,9 +38,7 @@ def has(path: Path, digest: str) -> bool:
     else:
         found = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest() == digest
+        return hashlib.file_digest(file, lambda: found).hexdigest() == digest
 
 
 def remember(digest: str, path: Path) -> None:

@@ -19,8 +19,7 @@ from sommelier.connectors.cards import (
 )
 from sommelier.connectors.formats import COMPLETE, FORMATS, ONNX, REFUSED, format_of, is_model
 from sommelier.connectors.naming import distinct_names, printable
-from sommelier.connectors.refusals import reason
-from sommelier.errors import ConnectorError, RejectedModelError
+from sommelier.errors import ConnectorError, RejectedModelError, reason
 from sommelier.records import Artifact, Conversion, Rejection
 from sommelier.storage.external_data import external_files, too_large
 from sommelier.storage.snapshots import directory_of

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 from sommelier.connectors.archives import ArchiveLimits, unpacked
 from sommelier.connectors.downloads import DownloadLimits, disk_error, download
-from sommelier.connectors.refusals import reason
 from sommelier.connectors.web import NothingThereError, UnreachableError, read_json
-from sommelier.errors import ConnectorError, RejectedModelError
+from sommelier.connectors.zips import opened_zip
+from sommelier.errors import ConnectorError, RejectedModelError, reason
 from sommelier.storage.cache import cache_folder
 
 GITHUB = "https://github.com"
@@ -247,7 +247,7 @@ def _commit(archive: Path, folder: Path, full: str) -> str | None:
         return full
     comment = ""
     if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as opened:
+        with opened_zip(archive) as opened:
             comment = opened.comment.decode("ascii", "replace")
     named = folder.name.rpartition("-")[2]
     return next((text for text in (comment, named) if _COMMIT.fullmatch(text)), None)

@@ -43,9 +43,8 @@ from sommelier.connectors.huggingface_weights import (
     read_json,
 )
 from sommelier.connectors.naming import printable
-from sommelier.connectors.refusals import reason
 from sommelier.connectors.search import BusySourceError, Candidate, Term
-from sommelier.errors import ConnectorError, first_line
+from sommelier.errors import ConnectorError, first_line, reason
 from sommelier.records import Artifact, Conversion, Measurement, Rejection
 from sommelier.units import Dimension, format_value
 

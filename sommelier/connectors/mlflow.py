@@ -24,9 +24,8 @@ from sommelier.connectors.mlflow_files import (
 )
 from sommelier.connectors.mlflow_locations import Found, find, registered
 from sommelier.connectors.mlflow_server import URI, Logged, MlflowServer, ModelVersion
-from sommelier.connectors.refusals import reason
 from sommelier.connectors.search import Candidate, Term
-from sommelier.errors import ConnectorError, RejectedModelError
+from sommelier.errors import ConnectorError, RejectedModelError, reason
 from sommelier.records import Artifact, Conversion, Rejection
 
 

@@ -17,10 +17,9 @@ from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
 from sommelier.connectors.downloads import DownloadLimits, download
 from sommelier.connectors.naming import printable
-from sommelier.connectors.refusals import reason
 from sommelier.connectors.table_rows import BadRow, Row, TableFile, read_table, table_suffix
 from sommelier.connectors.timm import TimmTables
-from sommelier.errors import ConnectorError, RejectedModelError
+from sommelier.errors import ConnectorError, RejectedModelError, reason
 from sommelier.records import Artifact, Measurement, Rejection
 
 MAX_TABLE_BYTES = 500 * 10**6

@@ -17,11 +17,10 @@ from sommelier.connectors.base import Listing, Progress
 from sommelier.connectors.cards import Card, load_card
 from sommelier.connectors.formats import ONNX, TENSORFLOW
 from sommelier.connectors.naming import distinct_names, kinds_of, printable
-from sommelier.connectors.refusals import reason
 from sommelier.connectors.saved_model import DEFAULTS, FILE, SavedModelFacts, Signature, read_facts
 from sommelier.connectors.tfhub_handles import ENDPOINT, Handle, fetched, parsed
 from sommelier.connectors.web import shown
-from sommelier.errors import ConnectorError, RejectedModelError, SommelierError
+from sommelier.errors import ConnectorError, RejectedModelError, SommelierError, reason
 from sommelier.records import Artifact, Conversion, Rejection
 from sommelier.storage.external_data import external_files, too_large
 

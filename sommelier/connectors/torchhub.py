@@ -23,8 +23,7 @@ from sommelier.connectors.hub_repositories import (
 )
 from sommelier.connectors.hubconf import FILE, Hubconf, installed, read_hubconf
 from sommelier.connectors.naming import printable
-from sommelier.connectors.refusals import reason
-from sommelier.errors import ConnectorError, RejectedModelError
+from sommelier.errors import ConnectorError, RejectedModelError, reason
 from sommelier.records import Artifact, Conversion, Rejection
 
 UNTRAINED = ("no", "none", "false", "")

@@ -16,11 +16,10 @@ from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
 from sommelier.connectors.dataset_names import dataset_name
 from sommelier.connectors.naming import printable
-from sommelier.connectors.refusals import reason
 from sommelier.connectors.torchvision_weights import ENUM, Constants, WeightsEntry, entries
 from sommelier.connectors.wheel import WheelSource, wheel_file, wheels_at
 from sommelier.connectors.wheel_archive import opened
-from sommelier.errors import ConnectorError, RejectedModelError
+from sommelier.errors import ConnectorError, RejectedModelError, reason
 from sommelier.records import Artifact, Measurement, Provenance, Rejection
 from sommelier.storage.cache import cache_folder
 from sommelier.units import Dimension, format_value

@@ -23,10 +23,9 @@ from sommelier.connectors.cards import Card, load_card, member_path, parse_card
 from sommelier.connectors.downloads import disk_error
 from sommelier.connectors.licenses import spdx
 from sommelier.connectors.naming import distinct_names, printable
-from sommelier.connectors.refusals import reason
 from sommelier.connectors.web import without_secrets
 from sommelier.connectors.wheel_archive import WheelArchive, WheelFacts, normalized, opened
-from sommelier.errors import ConnectorError, MissingDependencyError, RejectedModelError
+from sommelier.errors import ConnectorError, MissingDependencyError, RejectedModelError, reason
 from sommelier.records import Artifact, Rejection
 from sommelier.storage.cache import cache_folder
 

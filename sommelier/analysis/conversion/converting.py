@@ -9,7 +9,7 @@ from pathlib import Path
 from sommelier.analysis.conversion.table import CONVERTERS, Converter, convert
 from sommelier.analysis.conversion.values import ConversionRequest, ConvertedModel
 from sommelier.analysis.sandbox import FILE_BYTES, Sandbox
-from sommelier.errors import CancelledError, RejectedModelError, SommelierError
+from sommelier.errors import CancelledError, RejectedModelError, SommelierError, reason
 from sommelier.records import Artifact, Conversion, Rejection
 from sommelier.units import Dimension, format_value
 
@@ -29,7 +29,7 @@ def converted(
     except CancelledError:
         raise
     except SommelierError as error:
-        return Rejection(artifact.source, artifact.revision or artifact.name, _reason(error))
+        return Rejection(artifact.source, artifact.revision or artifact.name, reason(error))
     words = CONVERTERS[artifact.conversion.format].words
     said = (str(artifact.declared.get("note") or ""), made.described(words))
     declared = {
@@ -81,7 +81,3 @@ def files_beside(path: Path, folder: Path) -> list[Path]:
             f"converted, it has more than {format_value(FILE_BYTES, Dimension.BYTES)}"
         )
     return [file for file in files if file.resolve() != path.resolve()]
-
-
-def _reason(error: SommelierError) -> str:
-    return error.message if error.hint is None else f"{error.message} ({error.hint})"
