@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-WORTH = 0.8  # of the time that samples take alone; what saves less is not worth the waiting
+WORTH = 0.8  # of the time that requests take alone; what saves less is not worth the waiting
+DISPATCH_MS = 0.1  # of a request besides the run of its model, behind a socket; ADR 9
 SLOWEST_MS = 1.0  # models that take longer are not run in the event loop, where requests meet
 TOLERANCE = 1e-4  # of the largest number in an answer: kernels of several samples round otherwise
 TIMING = RunSettings(runs=20, warmup=3, budget_s=0.1)
@@ -50,6 +51,16 @@ def cost_together(session: InferenceSession, feed: Mapping[str, Array]) -> float
     except (AnalysisError, RuntimeError, ValueError):  # it takes one sample at a time
         return None
     return float(together_ms.min() / (count * alone_ms.min()))  # whatever else the machine does
+
+
+def worthwhile(cost: float | None, run_ms: float | None) -> bool:
+    """Whether requests that meet are better answered in one run.
+
+    cost : of `cost_together`. run_ms : of one sample alone.
+    """
+    if cost is None or run_ms is None:
+        return False
+    return cost * run_ms <= WORTH * (run_ms + DISPATCH_MS)
 
 
 def _independent(

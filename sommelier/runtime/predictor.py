@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sommelier.analysis.model_inputs import FeedPlan, item_feed, plan_feeds, tensor_spec
 from sommelier.errors import AnalysisError, CancelledError, InputError, first_line
-from sommelier.runtime.batching import WORTH
+from sommelier.runtime.batching import worthwhile
 from sommelier.runtime.feeds import Feed, InputCheck
 from sommelier.runtime.preparation import warm_up_inputs
 from sommelier.runtime.session_cache import PreparedModel, ServedModel, SessionCache
@@ -78,8 +78,8 @@ class Predictor:
     @property
     def most_together(self) -> int:
         """Samples of several requests that are better answered in one run; 1: none are."""
-        cost = self.prepared.preparation.together
-        return self.settings.batch if cost is not None and cost <= WORTH else 1
+        found = self.prepared.preparation
+        return self.settings.batch if worthwhile(found.together, found.run_ms) else 1
 
     def check(self, inputs: Mapping[str, Any]) -> Feed:
         """The inputs of a request, by name, ready for `run`: to be called once a request.

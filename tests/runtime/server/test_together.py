@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from sommelier.deployment_records import DeploymentOptions
-from sommelier.runtime.batching import cost_together
+from sommelier.runtime.batching import DISPATCH_MS, cost_together, worthwhile
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.server.http_messages import HttpRequest, HttpResponse, Limits
 from sommelier.runtime.server.protocol import InferRequest
@@ -120,6 +120,24 @@ def test_a_model_of_one_sample_has_none(tmp_path: Path) -> None:
     given_ = session.get_inputs()[0]
     x = np.ones([n if isinstance(n, int) else 1 for n in given_.shape], np.float32)
     assert cost_together(session, {given_.name: x}) is None
+
+
+@pytest.mark.parametrize(
+    ("cost", "run_ms", "joined"),
+    [
+        (0.5, 0.9, True),  # dense layers read their weights once for all
+        (1.0, 0.9, False),  # convolutions only wait for each other
+        (1.0, 3 * DISPATCH_MS, True),  # but what a request costs besides its run is paid once
+        (1.0, 5 * DISPATCH_MS, False),
+        (1.5, 0.001, True),
+        (None, 0.1, False),  # samples mix
+        (0.5, None, False),  # nobody knows how long it takes
+    ],
+)
+def test_a_run_is_shared_where_it_saves_a_fifth(
+    cost: float | None, run_ms: float | None, joined: bool
+) -> None:
+    assert worthwhile(cost, run_ms) is joined
 
 
 # ---- behind the server
