@@ -1,0 +1,32 @@
+"""Which repositories of a catalog a search need not look into, by the conditions on their names."""
+
+from __future__ import annotations
+
+import re
+
+from sommelier.connectors.search import Term
+
+
+def wanted(name: str, terms: tuple[Term, ...]) -> bool:
+    """Whether a model of this name may pass; the case of a pattern is not minded.
+
+    >>> wanted("resnet18", (Term("name", "like", "RES%"),))
+    True
+    >>> wanted("resnet18", (Term("name", "=", "resnet50"),))
+    False
+    """
+    for term in terms:
+        if term.fact != "name" or not isinstance(term.value, str):
+            continue
+        if term.operator == "=" and term.value != name:
+            return False
+        if term.operator == "like" and not _pattern(term.value).fullmatch(name):
+            return False
+    return True
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """A pattern of LIKE: % for any letters, _ for one."""
+    words = {"%": ".*", "_": "."}
+    found = "".join(words.get(letter) or re.escape(letter) for letter in text)
+    return re.compile(found, re.IGNORECASE | re.DOTALL)
