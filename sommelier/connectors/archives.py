@@ -12,21 +12,24 @@ import lzma
 import os
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain, takewhile
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from sommelier.connectors.downloads import disk_error
-from sommelier.connectors.zips import opened_zip
+from sommelier.connectors.naming import printable
+from sommelier.connectors.parts import part_folder
 from sommelier.errors import RejectedModelError, first_line
+from sommelier.storage.zips import opened_zip
 from sommelier.units import Dimension, format_value
 
 MAX_MEMBERS = 50_000
+MAX_DEPTH = 100  # folders that a member lies in
 BOMB_BYTES = 64 * 10**6  # below this, no ratio is dangerous
 BOMB_RATIO = 200  # weights compress by less than 2; deflate's most is 1032
 UNREADABLE = (
@@ -53,7 +56,8 @@ DISK_ERRORS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """What an archive may unpack to. bytes : of all files together; entries : files and folders."""
+    """What an archive may unpack to. bytes : of all files together; entries : files and folders,
+    also those folders that it does not list itself."""
 
     bytes: int = 8 << 30
     entries: int = MAX_MEMBERS
@@ -128,9 +132,8 @@ def unpacked(
     if into.is_dir():
         return into
     try:
-        into.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=into.parent) as part:
-            folder = Path(part, "all")
+        with part_folder(into.parent) as part:
+            folder = part / "all"
             folder.mkdir()
             _fill(folder, archive, limits, skip_links)
             _move(folder, into)
@@ -140,7 +143,8 @@ def unpacked(
 
 
 def check_member(name: str) -> PurePosixPath:
-    """The path of a member, relative to the archive. RejectedModelError if it leads elsewhere.
+    """The path of a member, relative to the archive. RejectedModelError if it leads elsewhere, or
+    too deep.
 
     >>> check_member("a/./b")
     PurePosixPath('a/b')
@@ -149,6 +153,8 @@ def check_member(name: str) -> PurePosixPath:
     inside = not path.is_absolute() and ".." not in path.parts
     if not inside or any(sign in name for sign in "\\:\0"):
         raise RejectedModelError(f"the archive names a file outside of itself: {name[:100]!r}")
+    if len(path.parts) > MAX_DEPTH:
+        raise RejectedModelError(f"{name[:100]!r} lies more than {MAX_DEPTH} folders deep")
     return path
 
 
@@ -188,14 +194,18 @@ def _move(folder: Path, into: Path) -> None:
 def _copy_all(entries: Iterator[_Entry], folder: Path, limits: ArchiveLimits) -> None:
     left = limits.bytes
     seen: set[PurePosixPath] = set()
-    for count, entry in enumerate(entries):
-        if count == limits.entries:
+    folders: set[PurePosixPath] = set()
+    for count, entry in enumerate(entries, start=1):
+        own = () if entry.source else (entry.path,)
+        folders.update([*takewhile(lambda p: p not in folders, chain(own, entry.path.parents))])
+        made = len(seen) + len(folders) - 1 + bool(entry.source)  # without the topmost
+        if max(count, made) > limits.entries:
             raise RejectedModelError(f"the archive has more than {limits.entries} entries")
         if entry.source is None:
             (folder / entry.path).mkdir(parents=True, exist_ok=True)
             continue
         if entry.path in seen:
-            raise RejectedModelError(f"the archive has '{entry.path}' twice")
+            raise RejectedModelError(f"the archive has '{printable(str(entry.path))}' twice")
         seen.add(entry.path)
         if entry.size > left:
             raise _too_large("the archive", limits.bytes)

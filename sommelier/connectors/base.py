@@ -71,5 +71,6 @@ class Connector(Protocol):
 
     def list(
         self, locations: tuple[str, ...], *, options: Mapping[str, object]
-    ) -> Iterator[Listing]:
-        """What `fetch` would look at, without reading the models themselves."""
+    ) -> Iterator[Listing | Rejection]:
+        """What `fetch` would look at, without reading the models themselves. A Rejection is of one
+        of several locations that cannot be read."""

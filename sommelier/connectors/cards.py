@@ -15,8 +15,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,7 +28,9 @@ from sommelier.connectors.options import nearest
 from sommelier.errors import ConnectorError, first_line
 from sommelier.records import OutputKind
 
-MAX_CARD_BYTES = 16 * 10**6
+MAX_CARD_BYTES = 16 * 10**6  # and again of all files that it refers to
+MAX_DEPTH = 50  # lists and objects in one another
+MAX_VALUES = 10**6  # of one fact, with what it refers to
 
 WELL_KNOWN_LABELS: dict[str, tuple[str, ...]] = {
     "cifar10": (
@@ -53,18 +58,18 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A validated card. `where` names it in messages, `folder` is where its references lead."""
+    """A validated card. `where` names it in messages, `beside` is where its references lead."""
 
     where: str
     entries: tuple[Mapping[str, Any], ...]
-    folder: Path | None = None
+    beside: Beside | None = None
 
     def facts(self, names: tuple[str, ...], read_json: ReadJson | None = None) -> Facts:
         """What the entries matching one of `names` declare, references followed.
 
         A reference that leads nowhere leaves its fact out and is told in `problems`.
         """
-        read = read_json or self._read_beside
+        read = cache(read_json) if read_json else self._read_beside
         declared: dict[str, object] = {}
         problems: list[str] = []
         for entry in self.entries:
@@ -74,15 +79,48 @@ class Card:
                 if key == "match":
                     continue
                 try:
-                    declared.update(_fact(key, _followed(value, read)))
+                    followed = _followed(value, read)
+                    _check_extent(followed)
+                    declared.update(_fact(key, followed))
                 except ConnectorError as error:
                     problems.append(f"{self.where}: {key}: {error.message}")
         return Facts(declared, tuple(problems))
 
     def _read_beside(self, reference: str) -> object:
-        if self.folder is None:
+        if self.beside is None:
             raise ConnectorError(f"cannot look up {reference!r}: the card is not in a folder")
-        return read_json_inside(self.folder, reference)
+        return self.beside.read(reference)
+
+
+@dataclass(slots=True)
+class Beside:
+    """The JSON files beside a card: each is read once, however often the card refers to it, and
+    they have `left` bytes at most."""
+
+    folder: Path
+    left: int = MAX_CARD_BYTES
+    _seen: dict[str, object] = field(default_factory=dict)
+
+    def read(self, reference: str) -> object:
+        """The value in a file. Raises ConnectorError if it cannot be had."""
+        if reference not in self._seen:
+            try:
+                self._seen[reference] = self._new(reference)
+            except ConnectorError as error:
+                self._seen[reference] = error
+        found = self._seen[reference]
+        if isinstance(found, ConnectorError):
+            raise ConnectorError(found.message)
+        return found
+
+    def _new(self, reference: str) -> object:
+        path = _inside(self.folder, reference)
+        with suppress(OSError):  # which reading it tells
+            self.left -= path.stat().st_size
+        if self.left < 0:
+            most = MAX_CARD_BYTES // 10**6
+            raise ConnectorError(f"{reference!r}: the card refers to more than {most} MB of files")
+        return _read_json(path)
 
 
 def load_card(path: Path) -> Card:
@@ -99,7 +137,7 @@ def parse_card(content: object, where: str, *, folder: Path | None = None) -> Ca
             hint='{"models": [{"match": "resnet*", "task": "image-classification"}]}',
         )
     entries = [_entry(model, f"{where}: models[{i}]") for i, model in enumerate(models)]
-    return Card(where, tuple(entries), folder)
+    return Card(where, tuple(entries), None if folder is None else Beside(folder))
 
 
 def looks_like_card(content: object) -> bool:
@@ -110,11 +148,7 @@ def looks_like_card(content: object) -> bool:
 
 def read_json_inside(folder: Path, reference: str) -> object:
     """The JSON file at `reference`, which must not lead out of `folder`."""
-    root = folder.resolve()
-    target = (root / reference).resolve()
-    if not target.is_relative_to(root):
-        raise ConnectorError(f"{reference!r} leads out of the folder {folder}")
-    return _read_json(target)
+    return _read_json(_inside(folder, reference))
 
 
 def parse_json(content: bytes, where: str) -> object:
@@ -141,6 +175,17 @@ def member_path(folder: str, reference: str) -> str:
     return str(path)[1:] if path.is_absolute() else str(PurePosixPath(folder) / path)
 
 
+def _inside(folder: Path, reference: str) -> Path:
+    root = folder.resolve()
+    try:
+        target = (root / reference).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in circles, a null character
+        raise ConnectorError(f"{reference[:200]!r} is no file: {first_line(error)}") from error
+    if not target.is_relative_to(root):
+        raise ConnectorError(f"{reference!r} leads out of the folder {folder}")
+    return target
+
+
 def _read_json(path: Path) -> object:
     try:
         if path.exists() and not path.is_file():
@@ -156,6 +201,10 @@ def _read_json(path: Path) -> object:
 def _entry(entry: object, where: str) -> Mapping[str, Any]:
     if not isinstance(entry, dict):
         raise ConnectorError(f"{where} is not an object")
+    try:
+        _check_extent(entry)
+    except ConnectorError as error:
+        raise ConnectorError(f"{where} {error.message}") from None
     for key in entry:
         if key not in _KEYS:
             raise ConnectorError(
@@ -246,6 +295,23 @@ def _texts(value: object, wanted: str) -> tuple[str, ...]:
     if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in value):
         raise ConnectorError(f"must be {wanted}")
     return tuple(str(item) for item in value)
+
+
+def _check_extent(value: object) -> None:
+    """Raises ConnectorError for what is nested too deeply, or has too many values or letters."""
+    level: list[Any] = [value]
+    values = letters = 0
+    for _ in range(MAX_DEPTH):
+        letters += sum(len(part) for part in level if isinstance(part, str))
+        nested = (part for part in level if isinstance(part, dict | list))
+        inner = (part.values() if isinstance(part, dict) else part for part in nested)
+        level = [*islice(chain.from_iterable(inner), MAX_VALUES + 1 - values)]
+        values += len(level)
+        if values > MAX_VALUES or letters > MAX_CARD_BYTES:
+            raise ConnectorError(f"has more than {MAX_VALUES} values, or {MAX_CARD_BYTES} letters")
+        if not level:
+            return
+    raise ConnectorError(f"is nested more than {MAX_DEPTH} deep")
 
 
 def _is_reference(value: object) -> bool:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 from pathlib import Path
 
+from sommelier.connectors.parts import part_folder
 from sommelier.errors import first_line
 from sommelier.storage.cache import cache_folder
 
@@ -49,11 +49,11 @@ def remember(digest: str, path: Path) -> None:
 def note(path: Path, text: str) -> None:
     """Writes a small file of the cache, whole or not at all. What it says can be asked for again,
     so a disk that cannot keep it is no reason to stop."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        with part_folder(path.parent) as folder:
+            part = folder / path.name
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
     except OSError as error:
         log.warning("%s is not kept: %s", path, first_line(error))
 

@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sommelier.connectors.base import Progress
+from sommelier.connectors.parts import part_folder
 from sommelier.connectors.web import (
     NO_HEADERS,
     REDIRECTS,
@@ -95,9 +95,8 @@ def placed(kept: Path, target: Path) -> Path:
             known = target.stat()
             if (known.st_size, known.st_mtime_ns) == (state.st_size, state.st_mtime_ns):
                 return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as folder:
-            return Path(shutil.copy2(kept, Path(folder, target.name))).replace(target)
+        with part_folder(target.parent) as folder:
+            return Path(shutil.copy2(kept, folder / target.name)).replace(target)
     except OSError as error:
         raise disk_error(error, target.parent) from error
 
@@ -123,7 +122,15 @@ def download(
     folder = cache_folder() / "downloads" / _address(url)[:32]
     with _alone(folder, url, deadline):
         job = _Download(url, folder / _file_name(url), dict(headers), expected, limits, deadline)
-        return job.run(progress)
+        try:
+            return job.run(progress)
+        except _ProgressError as error:
+            raised: OSError = error.args[0]
+    raise raised
+
+
+class _ProgressError(Exception):
+    """What the caller's `progress` raised: an OSError of it is none of our disk."""
 
 
 @dataclass(slots=True)
@@ -226,14 +233,17 @@ class _Download:
         self, response: http.client.HTTPResponse, done: int, progress: Progress | None
     ) -> None:
         """Writes the body to the part, checks it, and makes it the file."""
-        start = _start(response, done)
-        total = None if response.length is None else start + response.length
+        start, total = self._extent(response, done)
+        # without an end that is told, a body that was cut off looks whole: it is asked for again
+        etag = response.headers.get("ETag") if total is not None or response.chunked else None
         if total is not None:
             self._check_size(total, "says it has")
         if not start:
             _remove(self._part)
-            _save(self._part, _State(self.address, response.headers.get("ETag"), None, total))
+            _save(self._part, _State(self.address, etag, None, total))
         digest, came = self._written(response, start, total, progress)
+        if total is not None and came != total:  # one range of it
+            raise BrokenOffError(f"{came} of {total} bytes came")
         if self.sha256 is not None and digest != self.sha256:
             _remove(self._part)
             raise ConnectorError(
@@ -241,9 +251,26 @@ class _Download:
                 f"sha256 {digest}, expected {self.sha256}",
                 hint="the file was changed or damaged on the way; nothing of it is kept",
             )
-        _save(self.path, _State(self.address, response.headers.get("ETag"), digest, came))
+        _save(self.path, _State(self.address, etag, digest, came))
         self._part.replace(self.path)
         _remove(self._part)
+
+    def _extent(self, response: http.client.HTTPResponse, done: int) -> tuple[int, int | None]:
+        """Where the body belongs, and the bytes of the whole file, None where that is not said."""
+        if response.status != 206:
+            return 0, response.length
+        said = response.headers.get("Content-Range") or ""
+        match = re.match(r"bytes (\d{1,18})-\d{1,18}/(?:(\d{1,18})|\*)", said)
+        if match is None or int(match[1]) != done:
+            raise ConnectorError("the server answered with another part of the file than asked for")
+        left = None if response.length is None else done + response.length
+        total, (_, part) = int(match[2]) if match[2] else left, self._begun()
+        etag = response.headers.get("ETag") or part.etag  # which some servers do not look at
+        resized = total is not None and part.bytes not in (None, total)
+        if done and (etag != part.etag or resized):
+            _remove(self._part)
+            raise BrokenOffError("the file was changed meanwhile")
+        return done, total
 
     def _written(
         self,
@@ -256,6 +283,7 @@ class _Download:
         came, digest = self.hashed
         if came != start or not start:
             came, digest = start, _hash_of(self._part, start) if start else hashlib.sha256()
+        self._part.touch(mode=0o600)  # what is fetched with a token is nobody else's
         with self._part.open("r+b" if start else "wb") as file:
             file.seek(start)
             for chunk in chunks(response, before=start):
@@ -266,10 +294,16 @@ class _Download:
                 digest.update(chunk)
                 self.hashed = came, digest
                 if progress is not None:
-                    progress(self.path.name, came, total)
+                    self._tell(progress, came, total)
             file.flush()
             os.fsync(file.fileno())
         return digest.hexdigest(), came
+
+    def _tell(self, progress: Progress, came: int, total: int | None) -> None:
+        try:
+            progress(self.path.name, came, total)
+        except OSError as error:
+            raise _ProgressError(error) from error
 
     def _check_size(self, size: int, verb: str) -> None:
         if size > self.limits.bytes:
@@ -301,16 +335,6 @@ def _alone(folder: Path, url: str, deadline: float) -> Iterator[None]:
         raise disk_error(error, folder) from error
     finally:
         lock.release()
-
-
-def _start(response: http.client.HTTPResponse, done: int) -> int:
-    """Where the body belongs: behind what we have, if the server goes on there, else at 0."""
-    if response.status != 206:
-        return 0
-    match = re.match(r"bytes (\d{1,18})-", response.headers.get("Content-Range") or "")
-    if match is None or int(match[1]) != done:
-        raise ConnectorError("the server answered with another part of the file than was asked for")
-    return done
 
 
 def _file_name(url: str) -> str:
@@ -361,7 +385,7 @@ def _load(path: Path, address: str) -> _State | None:
 def _save(path: Path, state: _State) -> None:
     """Whole or not at all: a reader never sees half of it."""
     beside = _state_path(path).with_suffix(".new")
-    beside.touch(mode=0o600)  # what is fetched with a token is nobody else's
+    beside.touch(mode=0o600)
     beside.write_text(json.dumps(asdict(state)), encoding="utf-8")
     beside.replace(_state_path(path))
 

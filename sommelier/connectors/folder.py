@@ -19,7 +19,9 @@ from sommelier.connectors.cards import (
 )
 from sommelier.connectors.formats import COMPLETE, FORMATS, ONNX, REFUSED, format_of, is_model
 from sommelier.connectors.naming import distinct_names, printable
+from sommelier.connectors.patterns import matches
 from sommelier.errors import ConnectorError, RejectedModelError, reason
+from sommelier.notes import joined
 from sommelier.records import Artifact, Conversion, Rejection
 from sommelier.storage.external_data import external_files, too_large
 from sommelier.storage.snapshots import directory_of
@@ -131,8 +133,8 @@ def _add(facts: dict[str, object], card: Card, names: tuple[str, ...]) -> tuple[
     found = card.facts(names)
     facts.update(found.declared)
     if found.problems:
-        note = "; ".join((*([str(facts["note"])] if "note" in facts else []), *found.problems))
-        facts["note"] = note
+        known = [str(facts["note"])] if "note" in facts else []
+        facts["note"] = joined((*known, *found.problems))
     return found.problems
 
 
@@ -155,7 +157,7 @@ def _find(locations: tuple[str, ...]) -> list[Path]:
     Raises ConnectorError if a location leads to none.
     """
     if not locations:
-        raise ConnectorError("IMPORT FROM folder needs a path", hint="FROM folder './zoo/*.onnx'")
+        raise ConnectorError("folder needs a path", hint="FROM folder './zoo/*.onnx'")
     found: dict[Path, None] = {}
     for location in locations:
         paths = _expand(location)
@@ -173,8 +175,7 @@ def _expand(location: str) -> list[Path]:
         return [_absolute(path)]
     if not glob.has_magic(location):
         return []
-    matches = glob.iglob(str(path), recursive=True)  # noqa: PTH207  (patterns may be absolute)
-    found = (_absolute(Path(match)) for match in matches if is_model(Path(match)))
+    found = (_absolute(Path(match)) for match in matches(str(path)) if is_model(Path(match)))
     return sorted(path for path in found if not any(map(_is_store, path.parents)))
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sommelier.connectors import saved_model
-from sommelier.connectors.zips import opened_zip
 from sommelier.errors import RejectedModelError
+from sommelier.storage.zips import opened_zip
 
 ONNX = ".onnx"
 FORMATS: Mapping[str, str] = {

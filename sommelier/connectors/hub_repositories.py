@@ -20,10 +20,11 @@ from urllib.parse import urlsplit
 
 from sommelier.connectors.archives import ArchiveLimits, unpacked
 from sommelier.connectors.downloads import DownloadLimits, disk_error, download
-from sommelier.connectors.web import NothingThereError, UnreachableError, read_json
-from sommelier.connectors.zips import opened_zip
+from sommelier.connectors.parts import part_folder
+from sommelier.connectors.web import NothingThereError, UnreachableError, read_json, shown
 from sommelier.errors import ConnectorError, RejectedModelError, reason
 from sommelier.storage.cache import cache_folder
+from sommelier.storage.zips import opened_zip
 
 GITHUB = "https://github.com"
 TOKEN_VARIABLE = "GITHUB_TOKEN"  # torch.hub reads the same one
@@ -177,14 +178,14 @@ def _commits(address: str) -> Iterator[str]:
         url = f"{address}?per_page={PAGE}&page={page}"
         items = read_json(url, headers=authorization(url))
         if not isinstance(items, list):
-            raise ConnectorError(f"{address} does not answer with a list")
+            raise ConnectorError(f"{shown(address)} does not answer with a list")
         for item in items:
             match item:
                 case {"commit": {"sha": str() as commit}}:
                     yield commit
         if len(items) < PAGE:
             return
-    raise ConnectorError(f"{address} has more than {MAX_PAGES * PAGE} items")
+    raise ConnectorError(f"{shown(address)} has more than {MAX_PAGES * PAGE} items")
 
 
 def _home(handle: Handle, ref: str, server: Server) -> Path:
@@ -201,8 +202,11 @@ def _kept(handle: Handle, ref: str, server: Server) -> Checkout | None:
         kept = _Kept(**json.loads((home / "current.json").read_text(encoding="utf-8")))
         if (folder := _root(home / kept.tree)) is not None:
             return Checkout(folder, kept.commit)
-    theirs = hub_cache() / f"{handle.owner}_{handle.name}_{ref.replace('/', '_')}"
-    return Checkout(theirs) if server.endpoint == GITHUB and theirs.is_dir() else None
+    theirs = hub_cache() / f"{handle.owner}_{handle.name}_{ref}"
+    if server.endpoint != GITHUB or not theirs.is_dir():
+        return None
+    # torch.hub has own/a:b_c and own/a_b:c in one folder, and either would run as the other
+    return None if "_" in handle.name or re.search("[_/]", ref) else Checkout(theirs)
 
 
 def _fetched(handle: Handle, ref: str, full: str, server: Server) -> Checkout:
@@ -227,9 +231,9 @@ def _fetched(handle: Handle, ref: str, full: str, server: Server) -> Checkout:
         if folder is None:
             raise RejectedModelError("its archive is not one folder, as those of GitHub are")
         kept = _Kept(tree, _commit(archive, folder, full))
-        part = home / f"current.{os.getpid()}.part"
-        part.write_text(json.dumps(asdict(kept)), encoding="utf-8")
-        part.replace(home / "current.json")
+        with part_folder(home) as part:
+            (part / "kept").write_text(json.dumps(asdict(kept)), encoding="utf-8")
+            (part / "kept").replace(home / "current.json")
     except OSError as error:
         raise disk_error(error, home) from error
     return Checkout(folder, kept.commit)

@@ -28,8 +28,8 @@ from sommelier.connectors.bindings import (
 from sommelier.errors import RejectedModelError, first_line
 
 FILE = "hubconf.py"
-MAX_SOURCE_BYTES = 2 * 10**6  # of one file
-MAX_SOURCES_BYTES = 20 * 10**6  # of all files that are read
+MAX_SOURCE_BYTES = 200_000  # of one file, whose syntax takes up to a thousand times as much memory
+MAX_SOURCES_BYTES = 4 * 10**6  # of all files that are read
 MAX_STEPS = 5 * 10**5  # names looked up, a few seconds
 MAX_DEPTH = 50  # names that are followed from one to the next
 _NOT_MODELS = frozenset(sys.stdlib_module_names) | {"torch", "numpy"}

@@ -44,7 +44,9 @@ from sommelier.connectors.huggingface_weights import (
 )
 from sommelier.connectors.naming import printable
 from sommelier.connectors.search import BusySourceError, Candidate, Term
+from sommelier.connectors.web import without_secrets
 from sommelier.errors import ConnectorError, first_line, reason
+from sommelier.notes import joined
 from sommelier.records import Artifact, Conversion, Measurement, Rejection
 from sommelier.units import Dimension, format_value
 
@@ -53,12 +55,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_NAME = r"(?!\.{1,2}(?:[/@:]|$))[\w.-]+"  # neither . nor .., which lead elsewhere
 _LOCATION = re.compile(
-    r"(?:hf://)?(?P<repository>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[^:@\s]+))?"
+    rf"(?:hf://)?(?P<repository>{_NAME}(?:/{_NAME})?)(?:@(?P<revision>[^:@\s]+))?"
     r"(?::(?P<file>[^\s/].*))?"
 )
 _PAGE = re.compile(
-    r"/(?!datasets/|spaces/)(?P<repository>[\w.-]+(?:/[\w.-]+)??)"
+    rf"/(?!datasets/|spaces/)(?P<repository>{_NAME}(?:/{_NAME})??)"
     r"(?:/tree/(?P<tree>[^/]+)|/(?:blob|resolve)/(?P<blob>[^/]+)/(?P<file>.+))?/?"
 )
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
@@ -251,7 +254,7 @@ def _locations(locations: tuple[str, ...], endpoint: str) -> tuple[_Location, ..
     """The locations, understood. Raises ConnectorError before anything is asked."""
     if not locations:
         raise ConnectorError(
-            "IMPORT FROM huggingface needs a repository",
+            "huggingface needs a repository",
             hint="FROM huggingface 'owner/name', or FROM huggingface WHERE task = '...' LIMIT 10",
         )
     return tuple(_location(text, endpoint) for text in locations)
@@ -259,25 +262,35 @@ def _locations(locations: tuple[str, ...], endpoint: str) -> tuple[_Location, ..
 
 def _location(text: str, endpoint: str) -> _Location:
     """What a text, or the address of a page of the hub, names."""
-    asked = text.strip()
+    asked = _without_login(text.strip())
     if asked.startswith(f"{endpoint}/"):
         path = urlsplit(asked.removeprefix(endpoint)).path
         match = _PAGE.fullmatch(path)
         if match is not None:
             revision = match["tree"] or match["blob"]
             revision, file = (part and unquote(part) for part in (revision, match["file"]))
-            return _Location(text, match["repository"], revision, file)
+            return _Location(asked, match["repository"], revision, file)
     elif (match := _LOCATION.fullmatch(asked)) is not None:
-        return _Location(text, match["repository"], match["revision"], match["file"])
+        return _Location(asked, match["repository"], match["revision"], match["file"])
+    if asked.startswith(("https://", "http://")) and not f"{asked}/".startswith(f"{endpoint}/"):
+        raise ConnectorError(
+            f"'{printable(asked)}' is no repository of the hub at {endpoint}, which is asked here",
+            hint="write owner/name for one of this hub; USING endpoint = '...' asks another",
+        )
     raise ConnectorError(
-        f"'{printable(text)}' is no repository of the Hugging Face Hub",
+        f"'{printable(asked)}' is no repository of the Hugging Face Hub",
         hint="write owner/name, owner/name@revision, owner/name@revision:file.onnx, or the address "
         f"of its page at {endpoint}",
     )
 
 
+def _without_login(text: str) -> str:
+    """A location; of an address nothing that may be a secret, for it is told and kept."""
+    return without_secrets(text) if text.startswith(("https://", "http://")) else text
+
+
 def _hub(options: Mapping[str, object]) -> Hub:
-    return Hub(opt.text(options, "endpoint"))
+    return Hub(opt.address(options, "endpoint"))
 
 
 def _told(
@@ -338,7 +351,7 @@ def _tags(declared: Mapping[str, object]) -> tuple[str, ...]:
 def _noted(declared: Mapping[str, object], *notes: str) -> dict[str, object]:
     """The same with more notes."""
     known = [str(declared["note"])] if "note" in declared else []
-    return {**declared, "note": "; ".join([*known, *notes])} if notes else dict(declared)
+    return {**declared, "note": joined([*known, *notes])} if notes else dict(declared)
 
 
 def _revision(info: ModelInfo) -> str:

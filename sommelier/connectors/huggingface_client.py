@@ -1,6 +1,7 @@
 """The Hugging Face Hub through its own client, whose errors become ours.
 
-HF_ENDPOINT names another hub, HF_TOKEN or `hf auth login` says who is asking.
+HF_ENDPOINT names another hub, HF_TOKEN or `hf auth login` says who is asking: that hub, else
+huggingface.co, and nobody else is told. An address that a statement names may be anybody's.
 """
 
 from __future__ import annotations
@@ -13,13 +14,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin
 
 from sommelier import __version__
 from sommelier.connectors import huggingface_answers as answers
+from sommelier.connectors.huggingface_transport import answered
 from sommelier.connectors.naming import printable
 from sommelier.connectors.search import BusySourceError
-from sommelier.connectors.web import BUSY, TRIES, UnreachableError
+from sommelier.connectors.web import (
+    BUSY,
+    TRIES,
+    UnreachableError,
+    parts_of,
+    retry_after,
+    shown,
+    without_login,
+    without_secrets,
+)
 from sommelier.errors import ConnectorError, MissingDependencyError, SommelierError, first_line
 
 if TYPE_CHECKING:
@@ -27,7 +38,6 @@ if TYPE_CHECKING:
 
 ENDPOINT_VARIABLE = "HF_ENDPOINT"
 HUB = "https://huggingface.co"
-INFO_SECONDS = 30.0
 PATIENCE_SECONDS = 300.0  # for one answer; the hub counts requests in windows of five minutes
 MOST = 1 << 63  # of anything that is counted
 
@@ -40,12 +50,18 @@ class MissingRepositoryError(ConnectorError):
 
 
 class Hub:
-    """One endpoint; nothing is asked before a method is called."""
+    """One endpoint; nothing is asked before a method is called.
+
+    endpoint : its address as it may be shown; a name and password in it go to the hub only.
+    """
 
     def __init__(self, endpoint: str | None = None) -> None:
-        self.endpoint = (endpoint or os.environ.get(ENDPOINT_VARIABLE) or HUB).rstrip("/")
-        if not self.endpoint.startswith(("https://", "http://")):
-            raise ConnectorError(f"'{printable(self.endpoint)}' is not the address of a hub")
+        own = os.environ.get(ENDPOINT_VARIABLE) or HUB
+        address = (endpoint or own).rstrip("/")
+        if not address.startswith(("https://", "http://")) or not parts_of(address).hostname:
+            raise ConnectorError(f"'{shown(address)}' is not the address of a hub")
+        self.endpoint, self._login = without_login(address)
+        self._ours = _origin(address) == _origin(own)
         self._days: dict[str, str] = {}
 
     def info(self, repository: str, revision: str | None) -> ModelInfo:
@@ -110,13 +126,10 @@ class Hub:
     def _page(self, url: str, asked: Mapping[str, Any] | None) -> Any:
         """One answer of the hub's API. A page elsewhere is not told who asks."""
         from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented, not in __all__
-            get_session,
             hf_raise_for_status,
         )
 
-        ours = urlsplit(url)[:2] == urlsplit(self.endpoint)[:2]
-        headers = self.headers() if ours else {}
-        response = get_session().get(url, params=asked, headers=headers, timeout=INFO_SECONDS)
+        response = answered(url, asked, self._told)
         hf_raise_for_status(response)
         return response
 
@@ -151,15 +164,27 @@ class Hub:
         return hf_hub_url(repository, file, revision=commit, endpoint=self.endpoint)
 
     def headers(self) -> dict[str, str]:
-        """Who asks, with the user's token if there is one."""
+        """Who asks: as the address of the hub says, else with the user's token if it is for it."""
         from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented, not in __all__
             build_hf_headers,
         )
 
         headers: dict[str, str] = build_hf_headers(
-            library_name="sommelier", library_version=__version__
+            token=None if self._ours and not self._login else False,
+            library_name="sommelier",
+            library_version=__version__,
         )
-        return headers
+        return {**headers, **self._login}
+
+    def _told(self, url: str) -> dict[str, str]:
+        """What an address is told of who asks: the hub everything, others nothing."""
+        return self.headers() if _origin(url) == _origin(self.endpoint) else {}
+
+    def _login_hint(self) -> str:
+        """What to do where a hub wants to know who asks."""
+        if self._ours:
+            return "hf auth login, with a token that may read it"
+        return f"a token goes only to where {ENDPOINT_VARIABLE} leads: set it to {self.endpoint}"
 
     @contextmanager
     def _errors(self, asked: str) -> Iterator[None]:
@@ -170,22 +195,22 @@ class Hub:
         except SommelierError:
             raise
         except Exception as error:
-            raise self._told(error, printable(asked)) from error
+            raise self._as_ours(error, printable(asked)) from error
 
-    def _told(self, error: Exception, asked: str) -> ConnectorError:
+    def _as_ours(self, error: Exception, asked: str) -> ConnectorError:
         from huggingface_hub import errors
 
         at = f"at {self.endpoint}"
         if isinstance(error, errors.GatedRepoError):
             return ConnectorError(
                 f"'{asked}' is gated {at}",
-                hint=f"accept its terms at {self.endpoint}/{asked.partition('@')[0]}, then "
-                "hf auth login",
+                hint=f"accept its terms at {self.endpoint}/{asked.partition('@')[0]}, then: "
+                f"{self._login_hint()}",
             )
         if isinstance(error, errors.RepositoryNotFoundError):
             return MissingRepositoryError(
                 f"there is no model repository '{asked}' {at} (or it is private)",
-                hint="write it as owner/name; for a private one: hf auth login",
+                hint=f"write it as owner/name; for a private one: {self._login_hint()}",
             )
         if isinstance(error, errors.RevisionNotFoundError):
             return MissingRepositoryError(
@@ -201,12 +226,30 @@ class Hub:
                 f"'{asked}' cannot be looked up offline", hint="unset HF_HUB_OFFLINE"
             )
         if isinstance(error, errors.HfHubHTTPError):
-            return _refused(error, asked, at)
+            return self._refused(error, asked)
         kind = UnreachableError if _of_network(error) else ConnectorError
         return kind(
-            f"{asked} {at} cannot be read: {first_line(error)}",
+            f"{asked} {at} cannot be read: {without_secrets(first_line(error))}",
             hint=f"check the network and {ENDPOINT_VARIABLE}",
         )
+
+    def _refused(self, error: Any, asked: str) -> ConnectorError:
+        status = error.response.status_code
+        message = f"'{asked}' at {self.endpoint}: {without_secrets(first_line(error))}"
+        if status == 429:
+            wait = _wait(error.response, TRIES)
+            return BusySourceError(
+                message, hint=f"too many requests: try again in {wait:.0f} s; a token helps"
+            )
+        if status in (401, 403):
+            return ConnectorError(message, hint=self._login_hint())
+        return ConnectorError(message, hint="try again later")
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port of an address: who gets what is sent there."""
+    parts = parts_of(url)
+    return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
 def _of_network(error: BaseException | None) -> bool:
@@ -265,18 +308,6 @@ def _wait(response: Any, attempt: int) -> float | None:
     if response.status_code not in BUSY:
         return None
     used_up = re.search(r";\s*r=0\s*;\s*t=(\d{1,9})", response.headers.get("RateLimit", ""))
-    told = used_up or re.fullmatch(r"(\d{1,9})", response.headers.get("Retry-After", "").strip())
-    return 2.0 ** (attempt - 1) if told is None else float(told[1])
-
-
-def _refused(error: Any, asked: str, at: str) -> ConnectorError:
-    status = error.response.status_code
-    message = f"'{asked}' {at}: {first_line(error)}"
-    if status == 429:
-        wait = _wait(error.response, TRIES)
-        return BusySourceError(
-            message, hint=f"too many requests: try again in {wait:.0f} s; a token helps"
-        )
-    if status in (401, 403):
-        return ConnectorError(message, hint="hf auth login, with a token that may read it")
-    return ConnectorError(message, hint="try again later")
+    text = used_up[1] if used_up else response.headers.get("Retry-After")
+    told = retry_after(text)
+    return 2.0 ** (attempt - 1) if told is None else told

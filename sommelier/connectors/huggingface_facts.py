@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from sommelier.connectors.huggingface_preprocessing import preprocessing
 from sommelier.connectors.licenses import spdx
 from sommelier.connectors.naming import printable
-from sommelier.connectors.safetensors import size_bytes
+from sommelier.notes import joined
 from sommelier.records import Measurement, Provenance
+from sommelier.storage.safetensors import size_bytes
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -46,7 +47,7 @@ def declared_facts(info: ModelInfo, endpoint: str) -> dict[str, object]:
         for relation, base in model_tree(info)
     ]
     if notes:
-        declared["note"] = "; ".join(notes)
+        declared["note"] = joined(notes)
     return declared
 
 

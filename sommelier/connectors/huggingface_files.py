@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -36,6 +38,11 @@ class HubFile:
     size: int | None
     sha256: str | None
     blob: str | None
+
+    @property
+    def digest(self) -> str:
+        """The hash that is stated of its content; '' where none is."""
+        return (self.sha256 or self.blob or "").lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +126,19 @@ class Commit:
     @property
     def folder(self) -> Path:
         """Where its files are put, under the paths they have in the repository."""
-        return cache_folder() / "huggingface" / self.repository.replace("/", "--") / self.sha
+        return self._repository_folder / self.sha
+
+    def weights_folder(self, names: Iterable[str]) -> Path:
+        """A folder for these files and no others: a library takes what it finds beside them."""
+        held = sorted((name, self.files[name].digest) for name in names)
+        return self._repository_folder / f"weights-{_short_hash(held)}"
+
+    @property
+    def _repository_folder(self) -> Path:
+        """Of this repository of this hub: another hub may say anything of the same names."""
+        name = self.repository.replace("/", "--")[:80]
+        whose = _short_hash([self.hub.endpoint, self.repository])
+        return cache_folder() / "huggingface" / f"{name}-{whose}"
 
     def model(self, file: HubFile, progress: Progress | None = None) -> tuple[Path, list[Path]]:
         """An ONNX file with the external data it names, verified; beside that data if it has any,
@@ -143,8 +162,7 @@ class Commit:
         check_member(file.path)
         if file.size is not None and file.size > limit:
             raise too_large(file.size, limit)
-        digest = (file.sha256 or file.blob or "").lower()
-        if (there := self._there(file, digest, limit)) is not None:
+        if (there := self._there(file, limit)) is not None:
             return there
         kept = download(
             self.hub.url(self.repository, self.sha, file.path),
@@ -158,15 +176,19 @@ class Commit:
                 f"'{printable(file.path)}' has another content than the commit says",
                 hint="the file was changed or damaged on the way",
             )
-        if digest:
-            contents.remember(digest, kept)
+        if file.digest:
+            contents.remember(file.digest, kept)
         return kept
 
-    def _there(self, file: HubFile, digest: str, limit: int) -> Path | None:
+    def _there(self, file: HubFile, limit: int) -> Path | None:
         """The same content where it came from another commit or repository: most commits change a
         few files only."""
-        kept = contents.known(digest)
+        kept = contents.known(file.digest)
         if kept is None or kept.stat().st_size > limit:
             return None
         suffix = PurePosixPath(file.path).suffix
         return kept if kept.suffix == suffix else placed(kept, self.folder / file.path)
+
+
+def _short_hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _CONFIGURATION = "config.json"
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_SUFFIX = ".safetensors"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_SHARDS = 200
 MAX_INDEX_BYTES = 32 << 20  # of the names of all weights
@@ -43,12 +44,14 @@ def configuration_with_weights(commit: Commit, progress: Progress | None) -> Pat
         missing = "safetensors files" if _CONFIGURATION in commit.files else _CONFIGURATION
         raise RejectedModelError(f"it has no ONNX file, and no {missing} to export it from")
     left = commit.max_size
-    for name in (*weights, *([_INDEX] if _INDEX in commit.files else [])):
+    names = (*weights, *([_INDEX] if _INDEX in commit.files else []))
+    folder = commit.weights_folder((*names, _CONFIGURATION))
+    for name in names:
         kept = commit.fetched(commit.files[name], left, progress)
         left -= kept.stat().st_size
-        placed(kept, commit.folder / name)
+        placed(kept, folder / name)
     kept = commit.fetched(commit.files[_CONFIGURATION], MAX_CARD_BYTES)
-    return placed(kept, commit.folder / _CONFIGURATION)
+    return placed(kept, folder / _CONFIGURATION)
 
 
 def parameters(commit: Commit, info: ModelInfo) -> tuple[int | None, Mapping[str, int]]:
@@ -76,6 +79,11 @@ def _weight_files(commit: Commit) -> list[str]:
         files = sorted({str(file) for file in named.values()}) if isinstance(named, dict) else []
         if not files or not commit.files.keys() >= set(files):
             raise ConnectorError(f"{_INDEX} names files that are not there, or none")
+        other = [file for file in files if not file.endswith(_SUFFIX)]
+        if other:  # a library would unpickle it
+            raise RejectedModelError(
+                f"{_INDEX} names '{printable(other[0])}', which is no {_SUFFIX} file"
+            )
     elif _SINGLE in commit.files:
         files = [_SINGLE]
     else:

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 
 from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
-from sommelier.connectors.mlflow_facts import METRIC_OPTIONS, MetricNames, declared, measurements
+from sommelier.connectors.mlflow_facts import (
+    METRIC_OPTIONS,
+    MetricNames,
+    declared,
+    measurements,
+    registry_tags,
+)
 from sommelier.connectors.mlflow_files import (
     MAX_MLMODEL_BYTES,
     MLMODEL,
@@ -26,6 +32,7 @@ from sommelier.connectors.mlflow_locations import Found, find, registered
 from sommelier.connectors.mlflow_server import URI, Logged, MlflowServer, ModelVersion
 from sommelier.connectors.search import Candidate, Term
 from sommelier.errors import ConnectorError, RejectedModelError, reason
+from sommelier.notes import joined
 from sommelier.records import Artifact, Conversion, Rejection
 
 
@@ -107,7 +114,7 @@ class MlflowConnector:
                 "stage": version.stage,
                 "status": version.status,
                 "aliases": aliases,
-                "tags": tuple(version.tags),
+                "tags": registry_tags(found.model, version),
             }
             yield Candidate(version.name, found.label, facts)
 
@@ -138,7 +145,7 @@ def _artifact(found: Found, wishes: _Wishes) -> Artifact:
     numbers, unused = measurements(logged.metrics, wishes.metrics, found.revision)
     notes = [*([str(facts["note"])] if "note" in facts else []), *left, *unused]
     if notes:
-        facts["note"] = "; ".join(notes)
+        facts["note"] = joined(notes)
     if files.external:
         facts["external_data"] = [str(file) for file in files.external]
     conversion = None if files.format is None else Conversion(files.format, wishes.conversion)

@@ -22,6 +22,7 @@ from sommelier.connectors.table_mapping import (
     unit_called,
 )
 from sommelier.metrics import METRICS
+from sommelier.notes import joined
 from sommelier.records import Measurement, Provenance
 from sommelier.units import Dimension
 
@@ -107,22 +108,38 @@ def declared(
     stated: dict[str, object] = {**metadata, **logged.tags, **model.tags, **version.tags}
     facts: dict[str, object] = {}
     notes = [text for text in (version.description or model.description,) if text]
-    tags = ["mlflow", *(f"alias:{a}" for a, v in model.aliases.items() if v == version.version)]
-    if version.stage not in (None, "None"):
-        tags.append(f"stage:{version.stage}")
     for key, value in stated.items():
         if key in FACTS:
             fact = _fact(key, value)
             notes += [str(fact.pop("note"))] if "note" in fact else []
             facts |= fact
-        elif not key.startswith("mlflow.") and isinstance(value, str | int | float | bool):
-            tags.append(printable(f"{key}:{value}" if str(value) else key)[:_TAG_LENGTH])
     created = None if version.created_ms is None else _date(version.created_ms)
     if created is not None:
         facts["created"] = created
     if notes:
-        facts["note"] = "; ".join(notes)
-    return {"family": version.name, **facts, "tags": tuple(dict.fromkeys(tags))}
+        facts["note"] = joined(notes)
+    return {"family": version.name, **facts, "tags": _tags(model, version, stated)}
+
+
+def registry_tags(model: RegisteredModel, version: ModelVersion) -> tuple[str, ...]:
+    """The tags of a version as far as the registry says them; its run and its files may have more.
+
+    They are written as `declared` has them.
+    """
+    return _tags(model, version, {**model.tags, **version.tags})
+
+
+def _tags(
+    model: RegisteredModel, version: ModelVersion, stated: Mapping[str, object]
+) -> tuple[str, ...]:
+    tags = ["mlflow", *(f"alias:{a}" for a, v in model.aliases.items() if v == version.version)]
+    if version.stage not in (None, "None"):
+        tags.append(f"stage:{version.stage}")
+    for key, value in stated.items():
+        ours = key in FACTS or key.startswith("mlflow.")
+        if not ours and isinstance(value, str | int | float | bool):
+            tags.append(printable(f"{key}:{value}" if str(value) else key)[:_TAG_LENGTH])
+    return tuple(dict.fromkeys(tags))
 
 
 def _fact(key: str, value: object) -> dict[str, object]:

@@ -18,6 +18,10 @@ from sommelier.storage.external_data import check_location
 
 MLMODEL = "MLmodel"
 MAX_MLMODEL_BYTES = 1 << 20
+_YAML_FAILS = (
+    ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError,
+)  # fmt: skip
+"""What PyYAML raises besides its own: !!bool x, !!timestamp x and !!int '' fail inside of it."""
 EXPORTED, SAVED = "model.pt2", "model.pth"  # as torch.export and torch.save write it
 
 
@@ -63,7 +67,7 @@ def description(content: bytes) -> Mapping[str, Any]:
     loader.flatten_mapping = lambda _: None  # merges (<<) double in size at each nested level
     try:
         found = loader.get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, *_YAML_FAILS) as error:
         raise RejectedModelError(f"{MLMODEL} is no YAML: {first_line(error)}") from error
     if not isinstance(found, dict):
         raise RejectedModelError(f"{MLMODEL} is no mapping")

@@ -48,7 +48,7 @@ def find(locations: tuple[str, ...], options: Mapping[str, object]) -> list[Foun
     """What is at all locations, each once. Raises ConnectorError if a location has nothing."""
     if not locations and not _uri(options):
         raise ConnectorError(
-            "IMPORT FROM mlflow needs a server or a model",
+            "mlflow needs a server or a model",
             hint="FROM mlflow 'http://127.0.0.1:5000', or FROM mlflow 'digits@champion' "
             "USING tracking_uri = 'http://127.0.0.1:5000'",
         )
@@ -106,7 +106,7 @@ def _understood(location: str, options: Mapping[str, object]) -> tuple[MlflowSer
 
 
 def _uri(options: Mapping[str, object]) -> str | None:
-    return opt.text(options, "tracking_uri") or os.environ.get(URI)
+    return opt.address(options, "tracking_uri") or os.environ.get(URI)
 
 
 def _on_page(fragment: str) -> str:

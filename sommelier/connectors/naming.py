@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise, takewhile
 from pathlib import PurePath
 
 _GENERIC = frozenset({"model", "network", "net", "weights", "saved_model"})
@@ -28,17 +29,9 @@ def distinct_names(paths: Sequence[PurePath], *, folders: Collection[PurePath] =
     stems = {path: path if path in folders else path.with_suffix("") for path in paths}
     sharing = Counter(stems.values())
     depths = [2 if stems[path].name.lower() in _GENERIC else 1 for path in paths]
-    bare = [path if sharing[stems[path]] > 1 else stems[path] for path in paths]
-    while True:
-        names = [_name(path, depth) for path, depth in zip(bare, depths, strict=True)]
-        counts = Counter(names)
-        deeper = [
-            depth + 1 if counts[name] > 1 and depth < len(_parts(path)) else depth
-            for path, depth, name in zip(bare, depths, names, strict=True)
-        ]
-        if deeper == depths:
-            return names
-        depths = deeper
+    bare = [_parts(path if sharing[stems[path]] > 1 else stems[path]) for path in paths]
+    needed = map(max, depths, _distinct(bare))
+    return ["/".join(parts[-depth:]) for parts, depth in zip(bare, needed, strict=True)]
 
 
 def kinds_of(files: Iterable[PurePath]) -> str:
@@ -62,8 +55,18 @@ def printable(text: str) -> str:
 
 
 def _parts(path: PurePath) -> list[str]:
-    return [part for part in path.parts if part not in ("/", ".", "..")]
+    parts = (part for part in path.parts if part not in ("/", ".", ".."))
+    return printable("/".join(parts)).split("/")
 
 
-def _name(path: PurePath, depth: int) -> str:
-    return printable("/".join(_parts(path)[-depth:]))
+def _distinct(paths: Sequence[list[str]]) -> list[int]:
+    """How many of the last parts of each path tell it from all others: one more than it shares with
+    the one beside it, where they are sorted by their last parts."""
+    ends = [parts[::-1] for parts in paths]
+    needed = [1] * len(ends)
+    for one, other in pairwise(sorted(range(len(ends)), key=ends.__getitem__)):
+        same = zip(ends[one], ends[other], strict=False)
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], same))
+        needed[one] = max(needed[one], shared + 1)
+        needed[other] = max(needed[other], shared + 1)
+    return needed

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from sommelier import units
 from sommelier.errors import ConnectorError, RejectedModelError
+from sommelier.storage.naming import nearest as nearest
 from sommelier.units import Dimension, UnitError
 
 MAX_MODEL_BYTES = 2 * 10**9  # protobuf cannot hold more in one message
@@ -65,6 +66,16 @@ def text(options: Mapping[str, object], name: str) -> str | None:
     raise ConnectorError(f"option {name} must be text, not {value!r}")
 
 
+def address(options: Mapping[str, object], name: str) -> str | None:
+    """A text option that says where something is, or None when it is not given; never empty."""
+    value = text(options, name)
+    if value is None or value.strip():
+        return value
+    raise ConnectorError(
+        f"option {name} is empty", hint=f"say an address, or leave {name} out for the usual one"
+    )
+
+
 def path(options: Mapping[str, object], name: str) -> Path | None:
     """A path option with '~' expanded, or None when it is not given."""
     value = text(options, name)
@@ -103,14 +114,6 @@ def of_format(given: Mapping[str, object], format: str, *, alone: bool) -> dict[
             f"the option '{unknown[0]}' is not for {format}; what is: {', '.join(sorted(known))}"
         )
     return {name: value for name, value in given.items() if name in known}
-
-
-def nearest(name: str, known: Iterable[str], limit: int = 3) -> tuple[str, ...]:
-    """The known names that look most like `name`, best first; may be empty."""
-    from rapidfuzz import process  # slow to import, needed only for a mistake
-
-    found = process.extract(name, list(known), limit=limit, score_cutoff=60)
-    return tuple(match for match, *_ in found)
 
 
 def _is_number(value: str) -> bool:

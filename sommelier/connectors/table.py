@@ -7,7 +7,6 @@ are known by their header, unless options say which column means what.
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
 from sommelier.connectors.downloads import DownloadLimits, download
 from sommelier.connectors.naming import printable
+from sommelier.connectors.patterns import matches
 from sommelier.connectors.table_rows import BadRow, Row, TableFile, read_table, table_suffix
 from sommelier.connectors.timm import TimmTables
 from sommelier.errors import ConnectorError, RejectedModelError, reason
@@ -185,7 +185,7 @@ def _find(locations: tuple[str, ...], limit: int) -> list[Path]:
     Raises ConnectorError if a location has none.
     """
     if not locations:
-        raise ConnectorError("IMPORT FROM table needs a file", hint="FROM table './results/*.csv'")
+        raise ConnectorError("table needs a file", hint="FROM table './results/*.csv'")
     found: dict[Path, None] = {}
     for location in locations:
         path = Path(location).expanduser()
@@ -196,8 +196,7 @@ def _find(locations: tuple[str, ...], limit: int) -> list[Path]:
         elif path.exists():
             paths = [path]
         else:
-            matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
-            paths = [p for p in map(Path, matches) if p.is_file()]
+            paths = sorted({p for p in map(Path, matches(str(path))) if p.is_file()})
         if not paths:
             beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
             close = opt.nearest(path.name, beside)

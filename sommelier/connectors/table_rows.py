@@ -7,6 +7,7 @@ read: its bytes against the limit, and its cells, each of which is an object in 
 from __future__ import annotations
 
 import csv
+import glob
 import gzip
 import io
 import json
@@ -219,18 +220,18 @@ def _parquet(path: Path, max_size: int) -> TableFile:
 
     try:
         with duckdb.connect(":memory:", config={"memory_limit": _PARQUET_MEMORY}) as connection:
-            _check_stated_size(connection, path, max_size)
+            _check_stated_size(connection, glob.escape(str(path)), max_size)  # or it is a pattern
             return _parquet_rows(connection, path, max_size)
     except duckdb.Error as error:
         raise RejectedModelError(f"cannot be read as Parquet: {first_line(error)}") from error
 
 
-def _check_stated_size(connection: DuckDBPyConnection, path: Path, max_size: int) -> None:
+def _check_stated_size(connection: DuckDBPyConnection, file: str, max_size: int) -> None:
     """Raises RejectedModelError if the file itself says that it is too large."""
     found = connection.execute(
         "SELECT coalesce(sum(total_uncompressed_size), 0), coalesce(sum(num_values), 0) "
         "FROM parquet_metadata(?)",
-        [str(path)],
+        [file],
     ).fetchone()
     size, cells = map(int, found or (0, 0))
     if size > max_size:
@@ -244,16 +245,17 @@ def _parquet_rows(connection: DuckDBPyConnection, path: Path, max_size: int) -> 
     Columns go by their position, their names are anybody's. What they take as text is asked before
     any of it is fetched: a text that occurs a million times is stored once.
     """
-    table = connection.read_parquet(str(path))
+    file = glob.escape(str(path))
+    table = connection.read_parquet(file)
     source = f"FROM read_parquet(?) AS t({', '.join(f'c{i}' for i in range(len(table.types)))})"
     sizes = {f"c{i}": size for i, kind in enumerate(table.types) if (size := _size(f"c{i}", kind))}
     if not sizes:
         raise RejectedModelError("holds no columns of numbers or texts")
     total = " + ".join(f"coalesce(sum({size}), 0)" for size in sizes.values())
-    found = connection.execute(f"SELECT {total} {source}", [str(path)]).fetchone()
+    found = connection.execute(f"SELECT {total} {source}", [file]).fetchone()
     if found and int(found[0]) > max_size:
         raise too_large(int(found[0]), max_size)
-    rows = connection.execute(f"SELECT {', '.join(sizes)} {source}", [str(path)]).fetchall()
+    rows = connection.execute(f"SELECT {', '.join(sizes)} {source}", [file]).fetchall()
     names = tuple(table.columns[int(column[1:])] for column in sizes)
     cells = (dict(zip(names, row, strict=True)) for row in rows)
     return TableFile(path, names, tuple(Row(i, c) for i, c in enumerate(cells, start=1)))

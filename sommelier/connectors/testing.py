@@ -11,13 +11,13 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import pairwise, zip_longest
 from pathlib import Path
 
-from sommelier.connectors.base import DECLARED_KEYS, Connector
+from sommelier.connectors.base import DECLARED_KEYS, Connector, Listing
 from sommelier.connectors.places import Placed
 from sommelier.connectors.search import Searchable
 from sommelier.errors import ConnectorError
@@ -150,13 +150,19 @@ def stops_when_enough_is_found(connector: Connector, sample: Sample) -> None:
     """LIMIT stops after some models: what is not asked for any more is dropped without an error."""
     found = connector.fetch(sample.locations, options=sample.options, progress=None)
     next(found, None)
+    try:
+        if isinstance(found, Generator):
+            found.close()  # what is raised when one is only dropped, Python prints and forgets
+    except Exception as error:
+        raise ContractError(f"dropped after its first model, fetch fails: {error!r}") from error
     del found
     _fetch(connector, sample)
 
 
 def lists_what_it_fetches(connector: Connector, sample: Sample) -> None:
     """Every accepted model is in the listing, under its name and with its size where known."""
-    listed = list(connector.list(sample.locations, options=sample.options))
+    found = connector.list(sample.locations, options=sample.options)
+    listed = [item for item in found if isinstance(item, Listing)]
     missing = {item.name for item in _artifacts(connector, sample)} - {i.name for i in listed}
     _require(not missing, f"fetched but not listed: {', '.join(sorted(missing))}")
     for item in listed:

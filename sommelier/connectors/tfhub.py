@@ -21,6 +21,7 @@ from sommelier.connectors.saved_model import DEFAULTS, FILE, SavedModelFacts, Si
 from sommelier.connectors.tfhub_handles import ENDPOINT, Handle, fetched, parsed
 from sommelier.connectors.web import shown
 from sommelier.errors import ConnectorError, RejectedModelError, SommelierError, reason
+from sommelier.notes import joined
 from sommelier.records import Artifact, Conversion, Rejection
 from sommelier.storage.external_data import external_files, too_large
 
@@ -91,10 +92,10 @@ class TfHubConnector:
 
     def list(
         self, locations: tuple[str, ...], *, options: Mapping[str, object]
-    ) -> Iterator[Listing]:
+    ) -> Iterator[Listing | Rejection]:
         """Each signature of each SavedModel, and each file; a handle is fetched for that.
 
-        A dead link is left out; where nothing else is left, it is raised.
+        A dead link is a Rejection; where nothing is left, it is raised at the end.
         """
         wishes = self._wishes(locations, options)
         listed, errors = False, []
@@ -103,6 +104,7 @@ class TfHubConnector:
                 models = _models(handle, wishes.max_size)
             except ConnectorError as error:
                 errors.append(error)
+                yield Rejection(self.name, printable(handle.text), reason(error))
                 continue
             for found in models:
                 for listing in _listings(found):
@@ -115,11 +117,11 @@ class TfHubConnector:
         opt.check(self.name, options, self.options)
         if not locations:
             raise ConnectorError(
-                "IMPORT FROM tfhub needs a handle or a folder",
+                "tfhub needs a handle or a folder",
                 hint="FROM tfhub 'google/imagenet/mobilenet_v2_100_224/classification/5'",
             )
         card = opt.path(options, "card")
-        endpoint = opt.text(options, "endpoint") or ENDPOINT
+        endpoint = opt.address(options, "endpoint") or ENDPOINT
         return _Wishes(
             opt.text(options, "signature"),
             opt.flag(options, "trust"),
@@ -165,7 +167,7 @@ class TfHubConnector:
         if wishes.card is not None:
             said = wishes.card.facts((name, model.path.stem, model.path.name))
             notes = (*filter(None, [declared.get("note")]), *said.problems)
-            declared |= {**said.declared, **({"note": "; ".join(map(str, notes))} if notes else {})}
+            declared |= {**said.declared, **({"note": joined(map(str, notes))} if notes else {})}
         conversion = Conversion(model.format, options) if model.format else None
         if model.format is None:
             beside = external_files(model.path, max_size=wishes.max_size)

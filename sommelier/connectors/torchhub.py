@@ -8,7 +8,7 @@ then made even where syntax does not show it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sommelier.connectors import options as opt
 from sommelier.connectors.base import Listing, Progress
@@ -23,7 +23,9 @@ from sommelier.connectors.hub_repositories import (
 )
 from sommelier.connectors.hubconf import FILE, Hubconf, installed, read_hubconf
 from sommelier.connectors.naming import printable
+from sommelier.connectors.web import check_scheme
 from sommelier.errors import ConnectorError, RejectedModelError, reason
+from sommelier.notes import joined
 from sommelier.records import Artifact, Conversion, Rejection
 
 UNTRAINED = ("no", "none", "false", "")
@@ -75,10 +77,11 @@ class TorchHubConnector:
 
     def list(
         self, locations: tuple[str, ...], *, options: Mapping[str, object]
-    ) -> Iterator[Listing]:
+    ) -> Iterator[Listing | Rejection]:
         """The entries of each repository, which is fetched if it has not been.
 
-        Raises RejectedModelError at the end if nothing could be listed.
+        What cannot be read is a Rejection. Raises RejectedModelError at the end if nothing could be
+        listed.
         """
         opt.check(self.name, options, self.options)
         server, refused, some = _server(options), [], False
@@ -86,12 +89,14 @@ class TorchHubConnector:
             try:
                 offered = read_hubconf(checkout(place.handle, server).folder)
                 chosen = _chosen(offered, place.entries)
-            except RejectedModelError as error:  # of one of several; fetch tells each
+            except RejectedModelError as error:
                 refused.append(error)
+                yield Rejection(self.name, printable(place.handle.text), reason(error))
                 continue
             for entry in chosen:
                 if isinstance(entry, str):
                     refused.append(_not_offered(entry, offered))
+                    yield Rejection(self.name, _revision(place.handle, entry), reason(refused[-1]))
                     continue
                 some = True
                 yield Listing(entry.name, _revision(place.handle, entry.name))
@@ -123,7 +128,8 @@ class TorchHubConnector:
                 try:
                     if unseen and not ("trust" in asked and known.name.isidentifier()):
                         raise _not_offered(known.name, offered)
-                    yield self._artifact(place.handle, source, known, asked, weights)
+                    made = self._artifact(place.handle, source, known, asked, weights)
+                    yield _hinted(made, _near(known.name, offered)) if unseen else made
                 except RejectedModelError as error:
                     where = _revision(place.handle, known.name)
                     yield Rejection(self.name, where, reason(error))
@@ -146,8 +152,7 @@ class TorchHubConnector:
             notes.append(f"commit {source.commit}")
         if not learned and "arguments" not in asked:
             notes.append("its weights are random: USING weights = 'DEFAULT' asks for learned ones")
-        family = handle.name or source.folder.resolve().name
-        declared: dict[str, object] = {"family": family, "note": printable("; ".join(notes))}
+        declared: dict[str, object] = {"note": printable(joined(notes))}
         return Artifact(
             entry.name, None, self.name, _revision(handle, entry.name), source.folder / FILE,
             declared, conversion=Conversion("torchhub", settings),
@@ -155,7 +160,8 @@ class TorchHubConnector:
 
 
 def _server(options: Mapping[str, object]) -> Server:
-    endpoint = opt.text(options, "endpoint") or GITHUB
+    endpoint = opt.address(options, "endpoint") or GITHUB
+    check_scheme(endpoint, endpoint)
     return Server(endpoint.rstrip("/"), opt.flag(options, "reload"))
 
 
@@ -165,7 +171,7 @@ def _locations(locations: tuple[str, ...], repository: str | None) -> tuple[_Loc
         return (_Location(parse_handle(repository), locations),)
     if not locations:
         raise ConnectorError(
-            "IMPORT FROM torchhub needs a repository",
+            "torchhub needs a repository",
             hint="FROM torchhub 'pytorch/vision:v0.27' LIKE 'resnet%'",
         )
     found = []
@@ -190,11 +196,21 @@ def _chosen(offered: Hubconf, names: tuple[str, ...]) -> Sequence[Entry | str]:
 
 
 def _not_offered(name: str, offered: Hubconf) -> RejectedModelError:
-    close = ", ".join(opt.nearest(name, [entry.name for entry in offered.entries]))
     return RejectedModelError(
         f"{FILE} offers no '{printable(name)}' that can be seen without running it",
-        hint=f"did you mean {close}?" if close else "trust = yes runs it to look",
+        hint=_near(name, offered) or "trust = yes runs it to look",
     )
+
+
+def _near(name: str, offered: Hubconf) -> str | None:
+    close = ", ".join(opt.nearest(name, [entry.name for entry in offered.entries]))
+    return f"did you mean {close}?" if close else None
+
+
+def _hinted(made: Artifact, hint: str | None) -> Artifact:
+    """The same; what is said if running the repository does not show the entry either."""
+    assert made.conversion is not None, "it is made by running the repository"
+    return replace(made, conversion=replace(made.conversion, hint=hint))
 
 
 def _require(dependencies: tuple[str, ...]) -> None:

@@ -20,12 +20,13 @@ from sommelier.connectors.torchvision_weights import ENUM, Constants, WeightsEnt
 from sommelier.connectors.wheel import WheelSource, wheel_file, wheels_at
 from sommelier.connectors.wheel_archive import opened
 from sommelier.errors import ConnectorError, RejectedModelError, reason
+from sommelier.notes import joined
 from sommelier.records import Artifact, Measurement, Provenance, Rejection
 from sommelier.storage.cache import cache_folder
 from sommelier.units import Dimension, format_value
 
 MODELS = ("torchvision", "models")  # the package that states the weights
-MAX_SOURCE_BYTES = 4 * 10**6  # of all its modules; in torchvision 0.28 they have 1.2 MB
+MAX_SOURCE_BYTES = 2 * 10**6  # of all its modules; in torchvision 0.28 they have 1.2 MB
 HALF_DIGIT = 0.0005  # a printed 4.089 may be anything from 4.0885 to 4.0895
 
 _TASKS = {
@@ -69,7 +70,7 @@ class TorchvisionConnector:
         opt.check(self.name, options, self.options)
         if not locations:
             raise ConnectorError(
-                "IMPORT FROM torchvision needs its source",
+                "torchvision needs its source",
                 hint="FROM torchvision 'torchvision==0.28.0'",
             )
         cache = opt.path(options, "cache") or cache_folder()
@@ -185,7 +186,7 @@ def _artifact(module: str, entry: WeightsEntry, revision: str) -> Artifact:
         "output_kind": "classification" if task.endswith("classification") else None,
         "labels": labels if task.endswith("classification") else None,
         "homepage": entry.url,
-        "note": "; ".join(_notes(entry)),
+        "note": joined(_notes(entry)),
     }
     name = f"{entry.builder}.{entry.entry}"
     declared = {k: v for k, v in facts.items() if isinstance(v, str | tuple) and v}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from sommelier.errors import RejectedModelError, first_line
 
 ENUM, ENTRY, DEFAULT = "WeightsEnum", "Weights", "DEFAULT"
+MAX_MODULE_BYTES = 200_000  # its syntax may take a thousand times as much; the largest has 64 kB
 MAX_VALUES = 10**6  # read of one release, some 30 000 in torchvision 0.28
 
 
@@ -132,7 +133,9 @@ class Module:
 
     @classmethod
     def of(cls, source: bytes) -> Module:
-        """Raises RejectedModelError if the source is no Python."""
+        """Raises RejectedModelError if the source is no Python, or too large."""
+        if len(source) > MAX_MODULE_BYTES:
+            raise RejectedModelError(f"too large: {len(source)} bytes, limit {MAX_MODULE_BYTES}")
         try:
             tree = ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -6,13 +6,16 @@ import base64
 import http.client
 import json
 import re
+import socket
+import string
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 from types import MappingProxyType
-from urllib.parse import SplitResult, unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote_to_bytes, urljoin, urlsplit
 
 from sommelier.connectors.naming import printable
 from sommelier.errors import ConnectorError, first_line
@@ -68,6 +71,7 @@ def opened(
             target = _target(where, response.headers.get("Location") or "")
         check_scheme(target, asked)
         if urlsplit(target).netloc != urlsplit(where).netloc:
+            check_redirect(where, target)
             sent = {name: v for name, v in sent.items() if name.lower() not in _SECRET}
         if (urlsplit(where).scheme, urlsplit(target).scheme) == ("https", "http"):
             raise ConnectorError(
@@ -173,6 +177,19 @@ def check_scheme(url: str, asked: str) -> None:
         )
 
 
+def check_redirect(where: str, target: str) -> None:
+    """Raises ConnectorError where an address of the internet leads to this machine or its network.
+
+    What is asked for there would be asked by us, for whoever wrote the address. A name that cannot
+    be resolved here, as behind a proxy, counts as one of the internet.
+    """
+    if _is_near(target) and not _is_near(where):
+        raise ConnectorError(
+            f"{shown(where)} leads into a private network: {shown(target)}",
+            hint="what is there is not asked for by others; name that address if you mean it",
+        )
+
+
 def parts_of(url: str) -> SplitResult:
     """An address, taken apart; all parts are empty if it is none.
 
@@ -203,12 +220,46 @@ def without_secrets(text: str) -> str:
     return re.sub(r"//[^/\s@]*@", "//", without_queries)
 
 
+def without_login(url: str) -> tuple[str, dict[str, str]]:
+    """An address without name and password, and the header that says them; {} if it has none."""
+    parts = urlsplit(url)
+    who, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, {}
+    encoded = base64.b64encode(unquote_to_bytes(who if ":" in who else f"{who}:")).decode()
+    return parts._replace(netloc=host).geturl(), {"Authorization": f"Basic {encoded}"}
+
+
+def retry_after(text: str | None) -> float | None:
+    """Seconds that a Retry-After asks for, as a number or a date of HTTP; None if it is neither.
+
+    >>> retry_after("120"), retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), retry_after("soon")
+    (120.0, 0.0, None)
+    """
+    seconds = _count(text)
+    return _until(text or "") if seconds is None else float(seconds)
+
+
 def _target(where: str, location: str) -> str:
-    """Where an answer of `where` leads to; the location itself if that is no address at all."""
+    """Where an answer of `where` leads to; the location itself if that is no address at all.
+
+    Headers are read as Latin-1, so that the bytes of others come back, as urllib has it.
+    """
     try:
-        return urljoin(where, location)
+        return urljoin(where, quote(location, safe=string.punctuation, encoding="latin-1"))
     except ValueError:
         return location
+
+
+def _is_near(url: str) -> bool:
+    """Whether a host is this machine, or of a network that is not the internet."""
+    host = parts_of(url).hostname or ""
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+        known = [ip_address(address.partition("%")[0]) for address in found]
+    except (OSError, ValueError):
+        return False
+    return any(not (getattr(one, "ipv4_mapped", None) or one).is_global for one in known)
 
 
 def _answer(url: str, headers: Mapping[str, str], deadline: float) -> http.client.HTTPResponse:
@@ -226,17 +277,23 @@ def _answer(url: str, headers: Mapping[str, str], deadline: float) -> http.clien
 
 
 def _asked(url: str, headers: Mapping[str, str], deadline: float) -> http.client.HTTPResponse:
-    """One answer, of whatever status. Raises UnreachableError if none comes."""
+    """One answer, of whatever status. Raises UnreachableError if none comes, ConnectorError for an
+    address that cannot be sent."""
     opener = urllib.request.OpenerDirector()  # without the handlers of files, ftp and redirects
     for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler):
         opener.add_handler(handler())
     opener.add_handler(urllib.request.HTTPSHandler())
-    bare, login = _without_login(url)
+    bare, login = without_login(url)
     given = {"User-Agent": "sommelier", "Accept-Encoding": "identity", **login, **headers}
     timeout = max(0.1, min(PATIENCE_SECONDS, deadline - time.monotonic()))
     try:
         request = urllib.request.Request(bare, headers=given)
         response: http.client.HTTPResponse = opener.open(request, timeout=timeout)
+    except (http.client.InvalidURL, UnicodeError) as error:  # nobody was asked
+        raise ConnectorError(
+            f"{shown(url)} is no address that can be asked: {without_secrets(first_line(error))}",
+            hint="write what is no plain letter of it as %XX",
+        ) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         why = first_line(reason) if isinstance(reason, BaseException) else str(reason)
@@ -245,16 +302,6 @@ def _asked(url: str, headers: Mapping[str, str], deadline: float) -> http.client
             hint="check the address, the network and the proxy settings",
         ) from error
     return response
-
-
-def _without_login(url: str) -> tuple[str, dict[str, str]]:
-    """An address without name and password, and the header that says them; {} if it has none."""
-    parts = urlsplit(url)
-    who, at, host = parts.netloc.rpartition("@")
-    if not at:
-        return url, {}
-    encoded = base64.b64encode(unquote_to_bytes(who if ":" in who else f"{who}:")).decode()
-    return parts._replace(netloc=host).geturl(), {"Authorization": f"Basic {encoded}"}
 
 
 def _wait(response: http.client.HTTPResponse, attempt: int) -> float | None:
@@ -272,8 +319,7 @@ def _asked_to_wait(response: http.client.HTTPResponse) -> float | None:
     counted and none is left. None where it says neither."""
     text = (response.headers.get("Retry-After") or "").strip()
     if text:
-        count = _count(text)
-        return _until(text) if count is None else float(count)
+        return retry_after(text)
     reset = _count(response.headers.get("X-RateLimit-Reset")) if _used_up(response) else None
     return None if reset is None else max(0.0, reset - time.time())  # seconds since 1970
 

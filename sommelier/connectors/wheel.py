@@ -12,7 +12,6 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,9 +22,11 @@ from sommelier.connectors.cards import Card, load_card, member_path, parse_card
 from sommelier.connectors.downloads import disk_error
 from sommelier.connectors.licenses import spdx
 from sommelier.connectors.naming import distinct_names, printable
+from sommelier.connectors.parts import part_folder
 from sommelier.connectors.web import without_secrets
 from sommelier.connectors.wheel_archive import WheelArchive, WheelFacts, normalized, opened
 from sommelier.errors import ConnectorError, MissingDependencyError, RejectedModelError, reason
+from sommelier.notes import joined
 from sommelier.records import Artifact, Rejection
 from sommelier.storage.cache import cache_folder
 
@@ -169,7 +170,7 @@ def _declared(
             declared.update(found.declared)
     if notes:
         stated = [str(declared["note"])] if "note" in declared else []
-        declared["note"] = "; ".join((*stated, *notes))
+        declared["note"] = joined((*stated, *notes))
     return declared
 
 
@@ -185,7 +186,7 @@ def _sources(locations: tuple[str, ...]) -> tuple[WheelSource, ...]:
     """The locations, understood. Raises ConnectorError before anything is fetched."""
     if not locations:
         raise ConnectorError(
-            "IMPORT FROM wheel needs a package", hint="FROM wheel 'magika==1.0.3', './dist/x.whl'"
+            "wheel needs a package", hint="FROM wheel 'magika==1.0.3', './dist/x.whl'"
         )
     return tuple(source for location in locations for source in wheels_at(location.strip()))
 
@@ -234,10 +235,9 @@ def wheel_file(source: WheelSource, cache: Path) -> Path:
         if f"{normalized(parts[0])}-{parts[1]}".replace("-", "_") == stem:
             return kept
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
-            _download(source, Path(part))
-            (fetched,) = Path(part).glob("*.whl")
+        with part_folder(folder) as part:
+            _download(source, part)
+            (fetched,) = part.glob("*.whl")
             return fetched.replace(folder / fetched.name)
     except OSError as error:
         raise disk_error(error, folder) from error

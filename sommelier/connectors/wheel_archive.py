@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -33,10 +31,11 @@ from sommelier.connectors.archives import (
 from sommelier.connectors.cards import MAX_CARD_BYTES, parse_json
 from sommelier.connectors.downloads import disk_error
 from sommelier.connectors.licenses import spdx
-from sommelier.connectors.naming import kinds_of
-from sommelier.connectors.zips import opened_zip
+from sommelier.connectors.naming import kinds_of, printable
+from sommelier.connectors.parts import part_folder
 from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.storage.external_data import extents, external_files, read_model, too_large
+from sommelier.storage.zips import opened_zip
 from sommelier.units import Dimension, format_value
 
 _CHUNK = 1 << 20
@@ -65,7 +64,7 @@ def opened(path: Path, *, limits: ArchiveLimits = DEFAULT_LIMITS) -> Iterator[Wh
         try:
             archive = stack.enter_context(opened_zip(path))
         except UNREADABLE as error:
-            raise RejectedModelError(f"not a wheel: {error}") from error
+            raise RejectedModelError(f"not a wheel: {printable(str(error))}") from error
         members = archive.infolist()
         if len(members) > limits.entries:
             raise RejectedModelError(f"not read: the wheel has more than {limits.entries} members")
@@ -110,11 +109,11 @@ class WheelArchive:
             text = self.read(found[0], MAX_CARD_BYTES).decode("utf-8", "replace")
             metadata = Parser().parsestr(text, headersonly=True)
         return WheelFacts(
-            normalized(metadata.get("Name") or name),
-            metadata.get("Version") or version,
-            _license(metadata),
-            _homepage(metadata),
-            metadata.get("Summary"),
+            normalized(printable(metadata.get("Name") or name)),
+            _plain(metadata.get("Version") or version),
+            _plain(_license(metadata)),
+            _plain(_homepage(metadata)),
+            _plain(metadata.get("Summary")),
         )
 
     def read(self, member: str, limit: int) -> bytes:
@@ -124,12 +123,12 @@ class WheelArchive:
             with self._zip.open(info) as file:
                 return file.read(limit + 1)
         except UNREADABLE as error:
-            raise RejectedModelError(f"'{member}' is damaged: {error}") from error
+            raise RejectedModelError(_damaged(member, error)) from error
 
     def read_json(self, member: str) -> object:
         """The JSON value in a member. Raises ConnectorError if there is none."""
         if member not in self._count:
-            raise ConnectorError(f"the wheel has no file '{member}'")
+            raise ConnectorError(f"the wheel has no file {_shown(member)}")
         return parse_json(self.read(member, MAX_CARD_BYTES), member)
 
     def extract(self, member: PurePosixPath, store: Path, *, max_size: int) -> Path:
@@ -140,26 +139,24 @@ class WheelArchive:
         does not take it.
         """
         try:
-            store.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=".part-", dir=store))
+            with part_folder(store) as folder:
+                return self._extracted(member, folder, store, max_size)
         except OSError as error:
             raise disk_error(error, store) from error
-        try:
-            digest = hashlib.sha256(member.name.encode() + b"\0")
-            left = max_size - self._copy(str(member), folder / member.name, max_size, digest)
-            locations = dict.fromkeys(e.location for e in extents(read_model(folder / member.name)))
-            for location in locations:
-                beside = str(member.parent / location)
-                if beside not in self._count:
-                    raise RejectedModelError(f"external data file {location!r} is missing")
-                digest.update(location.encode() + b"\0")
-                left -= self._copy(beside, folder / location, left, digest)
-            external_files(folder / member.name, max_size=max_size)
-            return _kept(folder, store / digest.hexdigest()[:32]) / member.name
-        except OSError as error:
-            raise disk_error(error, store) from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+
+    def _extracted(self, member: PurePosixPath, folder: Path, store: Path, max_size: int) -> Path:
+        """The model, copied to a new folder, which is then moved to where it is kept."""
+        digest = hashlib.sha256(member.name.encode() + b"\0")
+        left = max_size - self._copy(str(member), folder / member.name, max_size, digest)
+        locations = dict.fromkeys(e.location for e in extents(read_model(folder / member.name)))
+        for location in locations:
+            beside = str(member.parent / location)
+            if beside not in self._count:
+                raise RejectedModelError(f"external data file {location!r} is missing")
+            digest.update(location.encode() + b"\0")
+            left -= self._copy(beside, folder / location, left, digest)
+        external_files(folder / member.name, max_size=max_size)
+        return _kept(folder, store / digest.hexdigest()[:32]) / member.name
 
     def _copy(self, member: str, target: Path, limit: int, digest: hashlib._Hash) -> int:
         """Bytes copied. Never more than the member states, and that is checked first."""
@@ -175,11 +172,12 @@ class WheelArchive:
                     digest.update(chunk)
                     file.write(chunk)
         except (FileExistsError, NotADirectoryError) as error:
-            raise RejectedModelError(f"'{member}' overlaps another file of the model") from error
+            text = f"{_shown(member)} overlaps another file of the model"
+            raise RejectedModelError(text) from error
         except UNREADABLE as error:
             if isinstance(error, OSError) and error.errno in DISK_ERRORS:
                 raise
-            raise RejectedModelError(f"'{member}' is damaged: {error}") from error
+            raise RejectedModelError(_damaged(member, error)) from error
         if info.file_size == 0:
             raise RejectedModelError("the file is empty")
         return info.file_size
@@ -187,7 +185,7 @@ class WheelArchive:
     def _safe(self, member: str, limit: int) -> zipfile.ZipInfo:
         check_member(member)
         if self._count[member] > 1:
-            raise RejectedModelError(f"the wheel has '{member}' twice")
+            raise RejectedModelError(f"the wheel has {_shown(member)} twice")
         info = self._zip.getinfo(member)
         if info.file_size > limit:
             raise too_large(info.file_size, limit)
@@ -202,6 +200,18 @@ def normalized(name: str) -> str:
     'silero-vad'
     """
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _plain(text: str | None) -> str | None:
+    return None if text is None else printable(str(text))
+
+
+def _shown(member: str) -> str:
+    return f"'{printable(member)[:200]}'"
+
+
+def _damaged(member: str, error: Exception) -> str:
+    return f"{_shown(member)} is damaged: {printable(str(error))}"
 
 
 def _kept(folder: Path, target: Path) -> Path:

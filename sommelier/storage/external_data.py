@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
 MAX_EXTERNAL_FILES = 10_000
+MAX_PARTS = 1_000_000  # nodes, attributes and tensors of a model: to look at each takes 10 us
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +179,10 @@ def _count(entries: dict[str, str], key: str) -> int | None:
 def tensors(model: ModelProto) -> Iterator[TensorProto]:
     """All tensors of a model, subgraphs and functions included, as they lie in it.
 
-    An explicit stack: a hostile file may nest its subgraphs deeply.
+    An explicit stack: a hostile file may nest its subgraphs deeply. Raises RejectedModelError for
+    more than MAX_PARTS of them before they are looked at: a node may take two bytes of a file.
     """
+    left = MAX_PARTS
     stack: list[Any] = [model.graph]
     stack.extend(
         step for info in model.training_info for step in (info.initialization, info.algorithm)
@@ -187,19 +190,33 @@ def tensors(model: ModelProto) -> Iterator[TensorProto]:
     stack.extend(model.functions)
     while stack:
         part = stack.pop()
+        left = _counted(left, part.node)
         if hasattr(part, "initializer"):  # a graph; functions have nodes only
+            left = _counted(left, part.initializer, part.sparse_initializer)
             yield from part.initializer
             yield from _sparse(part.sparse_initializer)
         for node in part.node:
+            left = _counted(left, node.attribute)
             for attribute in node.attribute:
                 if attribute.HasField("t"):
                     yield attribute.t
+                left = _counted(left, attribute.tensors, attribute.sparse_tensors, attribute.graphs)
                 yield from attribute.tensors
                 sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
                 yield from _sparse((*sparse, *attribute.sparse_tensors))
                 if attribute.HasField("g"):
                     stack.append(attribute.g)
                 stack.extend(attribute.graphs)
+
+
+def _counted(left: int, *parts: Sized) -> int:
+    """What of MAX_PARTS is left after these."""
+    left -= sum(map(len, parts))
+    if left < 0:
+        raise RejectedModelError(
+            f"its graph has more than {MAX_PARTS} nodes, attributes and weights"
+        )
+    return left
 
 
 def _sparse(tensors: Iterable[Any]) -> Iterator[TensorProto]:

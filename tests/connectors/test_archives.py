@@ -18,8 +18,8 @@ import pytest
 
 from sommelier.connectors.archives import MAX_MEMBERS, ArchiveLimits, unpacked
 from sommelier.connectors.formats import format_of
-from sommelier.connectors.zips import LIST_BYTES
 from sommelier.errors import ConnectorError, RejectedModelError
+from sommelier.storage.zips import LIST_BYTES
 
 FILES = {"model.pb": b"graph", "variables/data": b"\0" * 3000, "assets/a.txt": b"a"}
 LINKS = [tarfile.SYMTYPE, tarfile.LNKTYPE]
@@ -310,3 +310,25 @@ def test_a_large_member_of_a_short_list_is_read(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("weights", bytes(LIST_BYTES + 1))
     assert (unpacked(path, tmp_path / "out") / "weights").stat().st_size == LIST_BYTES + 1
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_folders_count_that_the_archive_does_not_list(write: Writer, tmp_path: Path) -> None:
+    deep = {f"{i}/{'d/' * 20}f": b"x" for i in range(5)}
+    limits = ArchiveLimits(entries=50)
+    assert "more than 50 entries" in refused(write(tmp_path, deep), tmp_path / "out", limits)
+    shared = {f"{'d/' * 20}{i}": b"x" for i in range(5)}  # 20 folders and 5 files
+    archive = write(tmp_path, shared)
+    assert "more than 24 entries" in refused(archive, tmp_path / "out", ArchiveLimits(entries=24))
+    assert len(contents(unpacked(archive, tmp_path / "out", limits=ArchiveLimits(entries=25)))) == 5
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_a_member_that_lies_very_deep_is_refused(write: Writer, tmp_path: Path) -> None:
+    archive = write(tmp_path, {"d/" * 900 + "f": b"x"})
+    assert "more than 100 folders deep" in refused(archive, tmp_path / "out")
+
+
+def test_names_are_shown_without_signs_that_speak_to_a_terminal(tmp_path: Path) -> None:
+    twice = [(entry("\x1b]0;a", 1), b"x"), (entry("\x1b]0;a", 1), b"x")]
+    assert "'_]0;a' twice" in refused(write_entries(tmp_path, twice), tmp_path / "out")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sommelier.connectors.cards import load_card, member_path, parse_card
+from sommelier.connectors.cards import MAX_CARD_BYTES, load_card, member_path, parse_card
 from sommelier.connectors.wheel import built_in_card
 from sommelier.errors import ConnectorError
 
@@ -149,3 +149,51 @@ def test_a_number_of_5000_digits_is_no_json_for_us(tmp_path: Path) -> None:
     (tmp_path / "card.json").write_text("9" * 5000)
     with pytest.raises(ConnectorError, match="not JSON"):
         load_card(tmp_path / "card.json")
+
+
+def deep(levels: int) -> object:
+    return json.loads("[" * levels + "]" * levels)
+
+
+@pytest.mark.parametrize("levels", [60, 900])
+def test_what_is_nested_very_deep_is_no_card(tmp_path: Path, levels: int) -> None:
+    steps = [["resize", {"size": deep(levels)}]]
+    with pytest.raises(ConnectorError, match=r"c: models\[0\] is nested more than 50 deep"):
+        parse_card(card({"match": "*", "preprocessing": steps}), "c")
+    (tmp_path / "deep.json").write_text(json.dumps(deep(levels)))
+    referring = {"match": "*", "preprocessing": [["x", {"a": {"file": "deep.json", "key": ""}}]]}
+    found = parse_card(card(referring), "c", folder=tmp_path).facts(("a",))
+    assert found.problems == ("c: preprocessing: is nested more than 50 deep",)
+
+
+def test_a_file_is_read_once_however_often_a_card_refers_to_it(tmp_path: Path) -> None:
+    (tmp_path / "l.json").write_text('["x", "y"]')
+    parsed = parse_card(card({"match": "*", "tags": {"file": "l.json", "key": ""}}), "c",
+                        folder=tmp_path)  # fmt: skip
+    assert parsed.facts(("a",)).declared == {"tags": ("x", "y")}
+    (tmp_path / "l.json").unlink()
+    assert parsed.facts(("b",)).declared == {"tags": ("x", "y")}
+    asked: list[str] = []
+    steps = [["x", {"a": [{"file": "f", "key": ""}] * 40}]]
+    again = parse_card(card({"match": "*", "preprocessing": steps}), "c")
+    again.facts(("a",), lambda name: asked.append(name) or 1)  # type: ignore[func-returns-value]
+    assert asked == ["f"]
+
+
+def test_all_that_a_card_refers_to_has_a_limit_together(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.json").write_text(json.dumps("x" * (MAX_CARD_BYTES // 2 + 10)))
+    entry = {"match": "*", "task": {"file": "a.json", "key": ""},
+             "family": {"file": "b.json", "key": ""}}  # fmt: skip
+    found = parse_card(card(entry), "c", folder=tmp_path).facts(("m",))
+    assert list(found.declared) == ["task"]
+    assert "'b.json': the card refers to more than 16 MB of files" in found.problems[0]
+
+
+def test_a_fact_that_references_blow_up_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "l.json").write_text(json.dumps(list(range(10_000))))
+    reference = {"file": "l.json", "key": ""}
+    entry = {"match": "*", "task": "t", "preprocessing": [["x", {"a": [reference] * 200}]]}
+    found = parse_card(card(entry), "c", folder=tmp_path).facts(("m",))
+    assert found.declared == {"task": "t"}
+    assert "more than 1000000 values" in found.problems[0]

@@ -6,18 +6,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 from sommelier.connectors.base import Connector
-from sommelier.connectors.registry import connector, connector_names
+from sommelier.connectors.registry import GROUP, connector, connector_names
 from sommelier.connectors.testing import CHECKS, HEAVY, Check, Sample
 from sommelier.errors import ConnectorError
 from tests.connectors.hub import write_repository
 from tests.connectors.hub_server import Repository, hub
 from tests.connectors.loopback import Page, serving
 from tests.connectors.mlflow_registry import ONNX_MLMODEL, FakeVersion, lying_server
+from tests.connectors.oci_registry import push, registry
 from tests.connectors.saved_models import classifier, tar_of
 from tests.connectors.wheels import write_wheel
 from tests.factories import tiny_classifier
@@ -84,6 +86,16 @@ def _huggingface(tmp_path: Path) -> Iterator[Sample]:
 
 
 @contextmanager
+def _oci(tmp_path: Path) -> Iterator[Sample]:
+    pytest.importorskip("oras")
+    model = tiny_classifier(tmp_path / "source.onnx").read_bytes()
+    with registry() as server:
+        push(server, "models/good:v1", {"model.onnx": model})
+        push(server, "models/bad:v1", {"model.gguf": b"GGUF"})
+        yield Sample(("good:v1", "bad"), "nowhere:v1", {"registry": f"{server.host}/models"})
+
+
+@contextmanager
 def _torchvision(tmp_path: Path) -> Iterator[Sample]:
     models = tmp_path / "vision" / "torchvision" / "models"
     models.mkdir(parents=True)
@@ -100,6 +112,7 @@ SAMPLES: dict[str, Callable[[Path], AbstractContextManager[Sample]]] = {
     "folder": _folder,
     "huggingface": _huggingface,
     "mlflow": _mlflow,
+    "oci": _oci,
     "torchvision": _torchvision,
     "wheel": _wheel,
     "table": _table,
@@ -128,8 +141,9 @@ def sample(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         yield sample
 
 
-def test_our_connectors_are_installed() -> None:
-    assert set(SAMPLES) <= set(connector_names())
+def test_each_of_our_connectors_has_a_sample() -> None:
+    installed = entry_points(group=GROUP)
+    assert set(SAMPLES) == {e.name for e in installed if e.value.startswith("sommelier.")}
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

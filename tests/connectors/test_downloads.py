@@ -19,11 +19,13 @@ from pathlib import Path
 
 import pytest
 
+from sommelier.connectors.contents import note
 from sommelier.connectors.downloads import DownloadLimits, disk_error, download, placed
-from sommelier.connectors.web import read, read_json, read_range, shown
+from sommelier.connectors.parts import LEFT_SECONDS
+from sommelier.connectors.web import UnreachableError, read, read_json, read_range, shown
 from sommelier.errors import ConnectorError
 from sommelier.storage.cache import cache_folder
-from tests.connectors.loopback import Page, Server, redirect, serving
+from tests.connectors.loopback import Page, Request, Server, redirect, serving
 
 BODY = bytes(range(256)) * 8192  # 2 MiB: two chunks
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -104,6 +106,57 @@ def test_a_part_of_another_revision_is_not_gone_on_with(server: Server, cache: P
     server.routes["/model.onnx"] = Page(BODY, etag='"1"')
     assert download(url).read_bytes() == BODY
     assert files(cache) == ["model.onnx", "model.onnx.json"]
+
+
+@pytest.mark.parametrize("answer", ["another ETag", "another length"])
+def test_a_server_that_goes_on_with_another_revision_is_asked_for_all_of_it(
+    server: Server, answer: str
+) -> None:
+    new = b"n" * (len(BODY) + (answer == "another length"))
+
+    def changed(request: Request) -> Page:
+        if "range" not in request.headers:
+            return Page(new, etag='"2"')
+        start = int(request.headers["range"].removeprefix("bytes=").removesuffix("-"))
+        extent = {"Content-Range": f"bytes {start}-{len(new) - 1}/{len(new)}"}
+        return Page(new[start:], 206, extent, '"2"' if answer == "another ETag" else None)
+
+    pages = iter([Page(BODY, etag='"1"', cut=1_500_000)])
+    server.routes["/model.onnx"] = lambda request: next(pages, None) or changed(request)
+    assert download(f"{server.url}/model.onnx").read_bytes() == new
+
+
+def test_a_server_that_sends_less_than_the_rest_is_asked_for_what_is_missing(
+    server: Server,
+) -> None:
+    def slice_of(request: Request) -> Page:
+        start = int(request.headers["range"].removeprefix("bytes=").removesuffix("-"))
+        end = min(start + 300_000, len(BODY))
+        extent = {"Content-Range": f"bytes {start}-{end - 1}/{len(BODY)}"}
+        return Page(BODY[start:end], 206, extent, '"1"')
+
+    pages = iter([Page(BODY, etag='"1"', cut=1_500_000)])
+    server.routes["/model.onnx"] = lambda request: next(pages, None) or slice_of(request)
+    assert download(f"{server.url}/model.onnx").read_bytes() == BODY
+
+
+def test_a_body_whose_end_nobody_tells_is_asked_for_again(server: Server) -> None:
+    endless = Page(BODY, etag='"1"', claim="unknown")
+    server.routes["/model.onnx"] = Page(
+        BODY, etag='"1"', claim="unknown", cut=7, times=1, then=endless
+    )
+    url = f"{server.url}/model.onnx"
+    assert download(url).read_bytes() == BODY[:7]  # which looks whole
+    assert download(url).read_bytes() == BODY
+
+
+def test_what_a_listener_to_progress_raises_is_no_fault_of_the_disk(server: Server) -> None:
+    def closed(what: str, done: int, total: int | None) -> None:
+        raise BrokenPipeError(errno.EPIPE, "nobody listens")
+
+    with pytest.raises(BrokenPipeError, match="nobody listens"):
+        download(f"{server.url}/model.onnx", progress=closed)
+    assert download(f"{server.url}/model.onnx").read_bytes() == BODY
 
 
 def test_a_newer_revision_goes_on_where_it_was_although_an_older_one_is_kept(
@@ -238,6 +291,39 @@ def test_a_name_and_password_in_an_address_log_in_there_and_nowhere_else(server:
     assert "verysecret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "near", ["127.0.0.1", "[::ffff:10.0.0.1]", "169.254.169.254", "2130706433"]
+)
+def test_the_internet_leads_to_nothing_of_our_own_network(
+    server: Server, monkeypatch: pytest.MonkeyPatch, near: str
+) -> None:
+    monkeypatch.setenv("http_proxy", server.url)  # asked for any host, on loopback itself
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server.routes["/far"] = redirect(f"http://{near}/model.onnx")
+    with pytest.raises(ConnectorError, match=r"http://1\.1\.1\.1/far leads into a private network"):
+        download("http://1.1.1.1/far")
+    assert len(server.requests) == 1
+    server.routes["/far"] = redirect("http://8.8.8.8/model.onnx")
+    assert download("http://1.1.1.1/far").read_bytes() == BODY
+    server.routes["/near"] = redirect(f"http://{near}/model.onnx")
+    assert download("http://127.0.0.2/near").read_bytes() == BODY
+
+
+def test_a_redirect_to_other_letters_than_ascii_is_followed(server: Server) -> None:
+    server.routes["/moved"] = redirect("/mod\xe8le")
+    server.routes["/mod%E8le"] = Page(BODY)
+    assert download(f"{server.url}/moved").read_bytes() == BODY
+
+
+def test_an_address_that_cannot_be_sent_is_not_taken_for_a_server_that_is_gone(
+    server: Server,
+) -> None:
+    with pytest.raises(ConnectorError, match="no address that can be asked") as caught:
+        download(f"{server.url}/mod\xe8le")
+    assert not isinstance(caught.value, UnreachableError)
+
+
 def test_a_redirect_loop_ends_after_five(server: Server) -> None:
     server.routes |= {"/a": redirect("/b"), "/b": redirect("/a")}
     with pytest.raises(ConnectorError, match="more than 5 times"):
@@ -348,8 +434,9 @@ def test_secrets_of_an_address_are_kept_nowhere_and_facts_are_for_the_user_alone
     for path in cache.rglob("*"):
         assert "verysecret" not in path.name
         assert path.is_dir() or b"verysecret" not in path.read_bytes()
-    (facts,) = cache.rglob("*.json")
-    assert stat.S_IMODE(facts.stat().st_mode) == 0o600
+    kept = [path for path in cache.rglob("model.onnx*") if path.is_file()]
+    assert len(kept) == 2
+    assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
 
 
 @pytest.mark.parametrize(
@@ -422,3 +509,31 @@ def test_threads_may_place_the_same_file_at_once(tmp_path: Path) -> None:
             assert set(pool.map(place, range(8))) == {target}
     assert list(target.parent.iterdir()) == [target]
     assert target.read_bytes() == BODY
+
+
+def test_what_killed_processes_left_is_swept_after_a_day_and_nothing_else(tmp_path: Path) -> None:
+    old, new, other = (tmp_path / name for name in (".part-old", ".part-new", "models"))
+    for folder in (old, new, other):
+        (folder / "all").mkdir(parents=True)
+    for folder in (old, other):
+        os.utime(folder, (time.time() - 2 * LEFT_SECONDS,) * 2)
+    (tmp_path / "kept").write_bytes(b"x")
+    placed(tmp_path / "kept", tmp_path / "there")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".part-new", "kept", "models", "there",
+    ]  # fmt: skip
+
+
+def test_threads_may_note_the_same_at_once(tmp_path: Path) -> None:
+    together = threading.Barrier(8)
+    target = tmp_path / "notes" / "one"
+
+    def write(_: int) -> None:
+        together.wait()
+        note(target, "said")
+
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(write, range(8)))
+    assert list(target.parent.iterdir()) == [target]
+    assert target.read_text() == "said"

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import glob
 import json
 import os
-from pathlib import Path
+import time
+from pathlib import Path, PurePosixPath
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from sommelier.connectors.folder import FolderConnector
+from sommelier.connectors.naming import distinct_names
 from sommelier.errors import ConnectorError
 from sommelier.records import Artifact, Rejection
 from tests.factories import external_data_model, if_subgraph_model, tiny_classifier
@@ -354,3 +357,38 @@ def test_an_option_that_the_only_model_has_no_use_for_is_a_mistake(tmp_path: Pat
     (tmp_path / "b.keras").write_bytes(b"model")
     reason = refused(tmp_path / "b.keras", inputs="float32[n,3]")
     assert reason == "the option 'inputs' is not for keras; what is: trust"
+
+
+def test_a_pattern_is_not_trapped_by_links_and_finds_what_glob_finds(tmp_path: Path) -> None:
+    for name in ("a", "sub/b", "sub/deep/c", ".hidden/d", "su[b]/e"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        tiny_classifier(tmp_path / f"{name}.onnx")
+    for pattern in ("**/*.onnx", "**/deep/*.onnx", "**/**/*", "s*/**/*.onnx", "su[[]b]/**", "**"):
+        there = sorted({*glob.glob(f"{tmp_path}/{pattern}", recursive=True)})  # noqa: PTH207
+        models = [path for path in there if path.endswith(".onnx")]
+        assert [item.revision for item in fetch(f"{tmp_path}/{pattern}")] == models, pattern
+    for link in ("loop", "loop2"):
+        (tmp_path / "sub" / link).symlink_to(".")
+    assert names(fetch(tmp_path / "**" / "*.onnx")) == ["a", "e", "b", "c"]
+    assert names(fetch(tmp_path / "sub" / "loop" / "**" / "c.onnx")) == ["c"]
+
+
+def test_a_card_that_is_nested_very_deep_stops_no_other_model(tmp_path: Path) -> None:
+    tiny_classifier(tmp_path / "a.onnx")
+    nested = "[" * 900 + "]" * 900
+    steps = f'[["x", {{"a": {nested}}}]]'
+    (tmp_path / "card.json").write_text(
+        f'{{"models": [{{"match": "*", "preprocessing": {steps}}}]}}'
+    )
+    refused_card, model = fetch(tmp_path)
+    assert isinstance(refused_card, Rejection)
+    assert "nested more than 50 deep" in refused_card.reason
+    assert isinstance(model, Artifact)
+
+
+def test_names_that_differ_only_in_the_first_of_many_folders_are_told_apart_soon() -> None:
+    deep = "a/" * 2000 + "m.onnx"
+    before = time.monotonic()
+    one, other = distinct_names([PurePosixPath("x", deep), PurePosixPath("y", deep)])
+    assert time.monotonic() - before < 2
+    assert (one[:4], other[:4], one[-4:]) == ("x/a/", "y/a/", "/a/m")

@@ -136,8 +136,8 @@ def test_imports_that_nobody_could_follow_are_refused(tmp_path: Path) -> None:
 
 
 def test_source_code_beyond_all_measure_is_not_read(tmp_path: Path) -> None:
-    files = {f"m{n}.py": "#" * 1_990_000 for n in range(11)}
-    source = "\n".join(f"from m{n} import *" for n in range(11))
+    files = {f"m{n}.py": "#" * 199_000 for n in range(21)}
+    source = "\n".join(f"from m{n} import *" for n in range(21))
     with pytest.raises(RejectedModelError, match="more source code"):
         found(write(tmp_path, {**files, "hubconf.py": source}))
 
@@ -147,3 +147,9 @@ def test_a_long_chain_of_names_is_left_where_it_is(tmp_path: Path) -> None:
     dotted = "b = c" + ".d" * 2000
     names = found(write(tmp_path, {"hubconf.py": f"{chain}\n{dotted}\ndef good(): pass"}))
     assert names == ["good"]
+
+
+def test_a_file_too_large_for_source_code_is_refused_unread(tmp_path: Path) -> None:
+    write(tmp_path, {"hubconf.py": "a\n" * 150_000 + "def net(): pass\n"})
+    with pytest.raises(RejectedModelError, match=r"hubconf\.py is too large for source code"):
+        read_hubconf(tmp_path)

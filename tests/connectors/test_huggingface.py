@@ -475,6 +475,13 @@ def test_what_is_no_repository_is_refused_with_how_one_is_written(location: str)
     assert "owner/name" in str(caught.value.hint)
 
 
+def test_the_page_of_another_hub_is_refused_with_the_hub_that_is_asked() -> None:
+    asked = {"endpoint": "http://127.0.0.1:9"}
+    with pytest.raises(ConnectorError, match=r"hub at http://127\.0\.0\.1:9, which") as caught:
+        HuggingFaceConnector().fetch(("https://huggingface.co/acme/small",), options=asked)
+    assert "endpoint" in str(caught.value.hint)
+
+
 def test_a_token_goes_to_the_hub_only(model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     repository = Repository("acme/a", {"model.onnx": model})

@@ -25,6 +25,7 @@ TASK = "image-classification"
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOMMELIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +300,7 @@ def busy(page: Page, times: int, **headers: str) -> Page:
     [
         ({"Retry_After": "7"}, [7.0, 7.0]),
         ({"RateLimit": '"api";r=0;t=55', "Retry_After": "7"}, [55.0, 55.0]),
+        ({"Retry_After": "Thu, 01 Jan 1970 00:00:00 GMT"}, []),
         ({}, [1.0, 2.0]),
     ],
 )
@@ -347,6 +349,7 @@ def test_a_hub_that_wants_more_patience_than_we_have_is_not_asked_on(
 def test_a_next_page_elsewhere_is_not_told_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     with hub(Repository("acme/a")) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
         elsewhere = server.url.replace("127.0.0.1", "localhost")
         link = {"Link": f'<{elsewhere}/more>; rel="next"'}
         server.routes["/api/models"] = Page(b'[{"id": "acme/a", "sha": "1234567"}]', headers=link)

@@ -294,6 +294,17 @@ def test_tags_that_state_a_fact_are_facts_and_the_versions_tags_win(model: bytes
     assert "output_kind is 'poem'" in str(item.declared["note"])
 
 
+def test_a_search_sees_the_tags_that_an_import_keeps(model: bytes) -> None:
+    tags = {"team": "vision", "task": "ocr", "mlflow.source": "x"}
+    with lying_server([onnx_version(model, tags=tags, stage="Production")]) as server:
+        (found,) = MlflowConnector().search((), options={"tracking_uri": server.url})
+        asked = [request.path for request in server.requests]
+        item = only(server)
+    assert found.facts["tags"] == item.declared["tags"]
+    assert item.declared["tags"] == ("mlflow", "alias:first", "stage:Production", "team:vision")
+    assert not [path for path in asked if "runs/get" in path or FILES in path]
+
+
 def test_a_deleted_run_costs_the_metrics_and_not_the_model(model: bytes) -> None:
     with lying_server([onnx_version(model, run=None)]) as server:
         item = only(server)
@@ -462,6 +473,10 @@ def test_files_the_server_does_not_hand_out_itself_are_refused(model: bytes, roo
         ("flavors: [onnx]\n", "flavors are none"),
         ("- a\n- b\n", "no mapping"),
         ("a: [", "no YAML"),
+        ("a: !!bool x", "no YAML"),
+        ("a: !!timestamp x", "no YAML"),
+        ("a: !!int ''", "no YAML"),
+        ("a: !!float ''", "no YAML"),
         ("[" * 100_000, "no YAML"),
         ("!!python/object/apply:os.system ['touch /tmp/sommelier-was-here']", "no YAML"),
         ("".join(f"a{i}: &a{i}\n  <<: [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60)), "no YAML"),

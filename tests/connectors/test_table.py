@@ -10,6 +10,7 @@ import duckdb
 import pytest
 
 from sommelier.connectors.table import TableConnector
+from sommelier.connectors.table_rows import Row, read_table
 from sommelier.errors import ConnectorError
 from sommelier.records import Artifact, Measurement, Provenance, Rejection
 from tests.connectors.loopback import Page, serving
@@ -510,3 +511,15 @@ def test_many_rows_of_one_model_are_merged_in_linear_time(tmp_path: Path) -> Non
     (item,) = fetch(write(tmp_path / "m.csv", f"name,latency_ms,device\n{lines}"))
     assert isinstance(item, Artifact)
     assert len(item.measurements) == 20_000
+
+
+@pytest.mark.parametrize("name", ["r[1].parquet", "s?.parquet", "s*.parquet"])
+def test_a_name_of_parquet_is_no_pattern(tmp_path: Path, name: str) -> None:
+    parquet(tmp_path / "other.parquet", "SELECT 'wanted' AS name, 1 AS params").rename(
+        tmp_path / name
+    )
+    for other in ("s1.parquet", "r1.parquet"):
+        parquet(tmp_path / other, "SELECT 'other' AS name, 2 AS params")
+    (row,) = read_table(tmp_path / name, max_size=10**6).rows
+    assert isinstance(row, Row)
+    assert row.cells["name"] == "wanted"

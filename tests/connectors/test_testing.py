@@ -182,6 +182,14 @@ class Once(Sound):
             yield self.waiting.pop(0)
 
 
+class Clinging(Sound):
+    def _items(self, progress: Progress | None) -> Iterator[Artifact | Rejection]:
+        try:
+            yield from super()._items(progress)
+        except GeneratorExit:
+            raise OSError("cannot be closed") from None
+
+
 class Unlisted(Sound):
     def list(
         self, locations: tuple[str, ...], *, options: Mapping[str, object]
@@ -249,6 +257,7 @@ BROKEN: tuple[tuple[type[Sound], str, str], ...] = (
     (Unsendable, "sends_artifacts_to_workers", "changed by pickling"),
     (Counting, "finds_the_same_twice", "something else"),
     (Once, "finds_the_same_twice", "disturb each other"),
+    (Clinging, "stops_when_enough_is_found", "dropped after its first.*cannot be closed"),
     (Unlisted, "lists_what_it_fetches", "not listed: a"),
     (Unfinished, "reports_progress_to_its_end", "not at its total"),
     (Lenient, "refuses_an_unknown_option", "max_sizes = 'x' is not refused"),

@@ -237,18 +237,41 @@ def test_a_folder_is_searched_and_names_stay_apart(tmp_path: Path) -> None:
 
 def test_every_signature_is_listed_with_what_it_takes_and_gives(server: Server) -> None:
     server.routes[f"/{HANDLE}"] = packed(saved_model(TWO))
-    listed = list(TfHubConnector().list((HANDLE,), options={"endpoint": server.url}))
+    found = list(TfHubConnector().list((HANDLE,), options={"endpoint": server.url}))
+    listed = [item for item in found if isinstance(item, Listing)]
     assert [item.name for item in listed] == [
         "google/toys/classifier/features",
         "google/toys/classifier",
     ]
     assert listed[0].revision.endswith("#features(x:float32[?,8]) -> vector:float32[?,16]")
-    assert all(isinstance(item, Listing) and item.size_bytes for item in listed)
+    assert all(item.size_bytes for item in listed)
+    assert listed == found
 
 
 def test_a_listing_tells_a_dead_link_where_it_has_nothing_else(server: Server) -> None:
     with pytest.raises(ConnectorError, match="a dead link"):
         list(TfHubConnector().list((HANDLE,), options={"endpoint": server.url}))
+
+
+def test_a_dead_link_among_others_is_told_where_they_are_listed(server: Server) -> None:
+    server.routes[f"/{HANDLE}"] = packed()
+    asked = ("acme/dead/1", HANDLE)
+    dead, good = TfHubConnector().list(asked, options={"endpoint": server.url})
+    assert isinstance(dead, Rejection)
+    assert dead.revision == f"{server.url}/acme/dead/1"
+    assert "a dead link" in dead.reason
+    assert isinstance(good, Listing)
+
+
+def test_without_a_location_the_message_is_of_no_statement() -> None:
+    for asked in (TfHubConnector().fetch, TfHubConnector().list):
+        with pytest.raises(ConnectorError, match=r"^tfhub needs a handle"):
+            list(asked((), options={}))
+
+
+def test_nothing_is_asked_of_an_endpoint_that_is_empty() -> None:
+    with pytest.raises(ConnectorError, match="option endpoint is empty"):
+        TfHubConnector().fetch((HANDLE,), options={"endpoint": ""})
 
 
 def test_a_signature_is_chosen_and_names_the_model(server: Server) -> None:

@@ -7,17 +7,22 @@ import re
 import shutil
 import stat
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sommelier.connectors import hub_repositories
+from sommelier.connectors.base import Listing
 from sommelier.connectors.bindings import Entry
 from sommelier.connectors.hub_repositories import authorization
 from sommelier.connectors.hubconf import read_hubconf
 from sommelier.connectors.torchhub import TorchHubConnector
+from sommelier.connectors.web import NothingThereError
 from sommelier.errors import ConnectorError, RejectedModelError
 from sommelier.records import Artifact, Rejection
 from tests.connectors.hub import write_repository, zipball
@@ -52,7 +57,8 @@ def reason(*locations: str, **options: object) -> str:
 def test_a_repository_is_listed_and_catalogued_without_running_it(
     repository: Path, tmp_path: Path
 ) -> None:
-    listed = [item.name for item in TorchHubConnector().list((str(repository),), options={})]
+    offered = TorchHubConnector().list((str(repository),), options={})
+    listed = [item.name for item in offered if isinstance(item, Listing)]
     found = fetch(str(repository), weights="DEFAULT", trust=True)
     assert sorted(listed) == ENTRIES
     assert [i.revision for i in found if isinstance(i, Artifact)]
@@ -288,7 +294,7 @@ def test_an_archive_that_is_none_or_leaves_its_folder_is_refused(
     [
         ("def broken(:", "not Python"),
         ("x = " + "(" * 10_000, "not Python"),
-        ("x = " + "-" * 200_000 + "1", "not Python"),
+        ("x = " + "-" * 190_000 + "1", "not Python"),
         ("#" * 2_100_000, "too large"),
         ('dependencies = ["nosuchpackage_x"]\ndef a(): pass', "nosuchpackage_x"),
         ('dependencies = ["__main__.x"]\ndef a(): pass', "__main__"),
@@ -318,6 +324,37 @@ def test_a_wrong_entry_is_refused_with_the_nearest_name(repository: Path) -> Non
         list(TorchHubConnector().list((f"{repository}#smal",), options={}))
 
 
+def test_what_cannot_be_listed_is_told_beside_what_can(repository: Path) -> None:
+    asked = (f"{repository}#smal", "owner/nope", f"{repository}#small")
+    with serving({}) as server:
+        wrong, gone, good = TorchHubConnector().list(asked, options={"endpoint": server.url})
+    assert isinstance(wrong, Rejection)
+    assert "did you mean small" in wrong.reason
+    assert isinstance(gone, Rejection)
+    assert (gone.revision, "no such repository" in gone.reason) == ("owner/nope", True)
+    assert isinstance(good, Listing)
+
+
+def test_the_nearest_name_goes_along_where_running_decides(repository: Path) -> None:
+    (item,) = fetch(f"{repository}#smal", trust=True)
+    assert isinstance(item, Artifact)
+    assert item.conversion is not None
+    assert item.conversion.hint == "did you mean small?"
+
+
+def test_nothing_is_declared_that_the_repository_does_not_say(repository: Path) -> None:
+    (item,) = fetch(f"{repository}#small")
+    assert isinstance(item, Artifact)
+    assert set(item.declared) == {"note"}
+    assert "A small classifier of 3x8x8 images; made by small()" in str(item.declared["note"])
+
+
+@pytest.mark.parametrize("endpoint", ["", " ", "github.example"])
+def test_a_server_that_is_no_address_is_refused(repository: Path, endpoint: str) -> None:
+    with pytest.raises(ConnectorError, match=r"endpoint is empty|no http or https address"):
+        fetch("owner/toy:v1", endpoint=endpoint)
+
+
 def test_an_entry_that_only_running_would_show_is_passed_on_once_it_is_trusted(
     tmp_path: Path,
 ) -> None:
@@ -338,3 +375,42 @@ def test_an_entry_that_only_running_would_show_is_passed_on_once_it_is_trusted(
 def test_what_is_no_repository_is_refused_at_once(text: str) -> None:
     with pytest.raises(ConnectorError, match="there is no repository"):
         TorchHubConnector().fetch((text,), options={})
+
+
+@pytest.mark.parametrize("location", ["owner/a:b_c", "owner/a_b:c", "owner/a:b/c"])
+def test_what_torch_hub_keeps_under_an_ambiguous_name_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str
+) -> None:
+    home = tmp_path / "torch" / "hub" / "owner_a_b_c"
+    home.mkdir(parents=True)
+    (home / "hubconf.py").write_text("def other(): pass")
+    monkeypatch.setattr(hub_repositories, "download", _nothing_there)
+    with pytest.raises(RejectedModelError, match="no such repository"):
+        hub_repositories.checkout(
+            hub_repositories.parse_handle(location), hub_repositories.Server()
+        )
+
+
+def _nothing_there(*_: object, **__: object) -> Path:
+    raise NothingThereError("nothing there")
+
+
+def test_a_server_that_answers_nonsense_is_named_without_its_password() -> None:
+    with serving({f"{API}/branches": Page.of_json({}), f"{API}/tags": Page.of_json({})}) as server:
+        endpoint = server.url.replace("//", "//me:verysecret@")
+        told = reason(f"owner/toy:{SHA}", endpoint=endpoint)
+    assert "does not answer with a list" in told
+    assert "verysecret" not in told
+
+
+def test_threads_may_fetch_the_same_repository_at_once(repository: Path) -> None:
+    together = threading.Barrier(4)
+    with serving({TAG: Page(zipball(repository))}) as server:
+
+        def go(_: int) -> list[Artifact | Rejection]:
+            together.wait()
+            return [fetch("owner/toy:v1#small", endpoint=server.url, reload=True)[0] for _ in "123"]
+
+        with ThreadPoolExecutor(4) as pool:
+            found = [item for items in pool.map(go, range(4)) for item in items]
+    assert all(isinstance(item, Artifact) for item in found), found

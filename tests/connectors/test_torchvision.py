@@ -8,6 +8,7 @@ import pytest
 
 import sommelier as sm
 from sommelier.connectors.torchvision import MAX_SOURCE_BYTES, TorchvisionConnector
+from sommelier.connectors.torchvision_weights import MAX_MODULE_BYTES
 from sommelier.errors import ConnectorError
 from sommelier.records import Artifact, Provenance, Rejection
 from tests.asking import rows
@@ -254,8 +255,18 @@ def test_a_source_of_many_modules_is_refused_before_any_is_read(
         for path, content in members.items():
             (location / path).parent.mkdir(parents=True, exist_ok=True)
             (location / path).write_bytes(content)
-    with pytest.raises(ConnectorError, match="the limit is 4 MB"):
+    with pytest.raises(ConnectorError, match="the limit is 2 MB"):
         fetch(location)
+
+
+def test_a_module_too_large_for_source_code_is_refused_alone(tmp_path: Path) -> None:
+    dense = enum('{"num_params": 5}') + "a\n" * (MAX_MODULE_BYTES // 2)
+    members = {"a.py": dense.encode(), "b.py": enum('{"num_params": 5}').encode()}
+    wheel = write_wheel(tmp_path, {f"torchvision/models/{k}": v for k, v in members.items()})
+    refused, good = fetch(wheel)
+    assert isinstance(refused, Rejection)
+    assert "too large" in refused.reason
+    assert isinstance(good, Artifact)
 
 
 def test_only_modules_that_speak_of_weights_are_parsed(tmp_path: Path) -> None:

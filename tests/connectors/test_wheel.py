@@ -412,3 +412,15 @@ def test_other_real_wheels_come_with_task_and_licence() -> None:
     assert facts["swift-f0"]["license"] == facts["silero-vad/silero_vad"]["license"] == "MIT"
     assert facts["text2tashkeel/rawi_v2.int8"]["task"] == "arabic-diacritization"
     assert len(facts["text2tashkeel/rawi_v2.int8"]["labels"]) == 75  # type: ignore[arg-type]  # object
+
+
+def test_names_are_shown_without_signs_that_speak_to_a_terminal(
+    tmp_path: Path, model: bytes
+) -> None:
+    metadata = METADATA.replace("MIT", "\x1b[31mmine")
+    wheel = write_wheel(tmp_path, {"ok.onnx": model, "\x1b[2J.onnx": b""}, metadata=metadata)
+    with zipfile.ZipFile(wheel, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("\x1b[2J.onnx", b"")
+    found = fetch(wheel)
+    assert "the wheel has '_[2J.onnx' twice" in [getattr(item, "reason", "") for item in found]
+    assert "\\x1b" not in repr(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import onnx
@@ -11,8 +12,9 @@ from sommelier.analysis.inspection import inspect
 from sommelier.connectors.registry import connector
 from sommelier.errors import RejectedModelError
 from sommelier.records import Artifact, Rejection
+from sommelier.storage import external_data
 from sommelier.storage.artifacts import ArtifactStore
-from sommelier.storage.external_data import external_files, files_of
+from sommelier.storage.external_data import MAX_PARTS, external_files, files_of
 from tests.factories import external_data_model
 
 
@@ -84,3 +86,31 @@ def test_a_model_in_a_folder_behind_a_link_can_be_kept(tmp_path: Path) -> None:
     assert files == [tmp_path / "link" / "m.onnx.data"]
     store = ArtifactStore(tmp_path / "store")
     store.verify(store.put(path, external=files))
+
+
+def test_a_graph_of_too_many_parts_is_refused_before_they_are_looked_at(tmp_path: Path) -> None:
+    model = onnx.ModelProto(ir_version=8)
+    model.graph.ParseFromString(b"\x0a\x00" * (MAX_PARTS + 1))  # empty nodes
+    assert len(model.graph.node) > MAX_PARTS
+    before = time.monotonic()
+    with pytest.raises(RejectedModelError, match="more than 1000000 nodes"):
+        files_of(model, tmp_path)
+    assert time.monotonic() - before < 1
+
+
+@pytest.mark.parametrize("where", ["initializer", "attribute", "tensors", "graphs"])
+def test_all_parts_of_a_graph_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(external_data, "MAX_PARTS", 10)
+    model = onnx.ModelProto(ir_version=8)
+    node = model.graph.node.add()
+    many = {"initializer": model.graph.initializer, "attribute": node.attribute}
+    if where not in many:
+        many[where] = getattr(node.attribute.add(), where)
+    for _ in range(10):
+        many[where].add()
+    with pytest.raises(RejectedModelError, match="nodes, attributes and weights"):
+        files_of(model, tmp_path)
+    del many[where][-3:]
+    assert files_of(model, tmp_path) == []
