@@ -156,7 +156,8 @@ def _writing(path: Path) -> Any:
 
 def _hostile_calls(folder: Path) -> None:
     """Models that write files when they are called: the SavedModels saver/, and inner/ in a
-    function that a loop calls; flex.tflite by an operator of TensorFlow."""
+    function that a loop calls; flex.tflite by an operator of TensorFlow, hidden.tflite by one that
+    is labelled as another."""
     import tensorflow as tf
 
     spec = [tf.TensorSpec([None, 4], tf.float32, name="x")]
@@ -188,7 +189,11 @@ def _hostile_calls(folder: Path) -> None:
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([lite.get_concrete_function()])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.SELECT_TF_OPS]
-    (folder / "flex.tflite").write_bytes(converter.convert())
+    content = converter.convert()
+    (folder / "flex.tflite").write_bytes(content)
+    label, other = b"FlexWriteFile", b"FlexZerosLike"  # the options name what runs
+    assert content.count(label) == 1
+    (folder / "hidden.tflite").write_bytes(content.replace(label, other))
 
 
 def _hostile_loading(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -10,9 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from sommelier.analysis.conversion import CONVERTERS, converted
+from sommelier.analysis.conversion import CONVERTERS, comparing, converted
 from sommelier.analysis.conversion.comparing import TOLERANCE, Feed, largest_difference
 from sommelier.analysis.conversion.converting import files_beside
+from sommelier.analysis.conversion.tolerance import scales
 from sommelier.analysis.conversion.torch_inputs import parse_inputs
 from sommelier.analysis.sandbox import FILE_BYTES
 from sommelier.errors import RejectedModelError
@@ -33,12 +35,12 @@ def _product(feed: Feed) -> NDArray[np.floating]:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5 * TOLERANCE])
-def test_the_largest_difference_is_relative_to_an_element_and_its_outputs_scale(
+def test_the_largest_difference_is_relative_to_an_element_and_its_channels_scale(
     model: Path, share: float
 ) -> None:
     def original(feed: Feed) -> list[NDArray[np.floating]]:
         truth = _product(feed)
-        truth[0, 0] += share * (abs(truth[0, 0]) + np.abs(truth).max() / 10)
+        truth[0, 0] += share * (abs(truth[0, 0]) + np.abs(truth[:, 0]).max() / 10)
         return [truth]
 
     found = largest_difference(model, original, [FEED])
@@ -74,9 +76,12 @@ F32, MOST = np.float32, np.finfo(np.float32).max
         (np.array([-MOST, -MOST, 9], F32), np.array([-MOST, -MOST, 1], F32)),
         (np.array([-1e4, 9.01, 9, 8], F32), np.array([-1e4, 9, 9, 8], F32)),
         (np.array([640, 0.55], F32), np.array([640, 0.50], F32)),
+        (np.array([[640, 320, 0.056]], F32), np.array([[640, 320, 0.05]], F32)),
+        (np.array([[9000, 10, 0.095]], F32), np.array([[9000, 10, 0.01]], F32)),
+        (np.array([[[[640.0]], [[0.056]]]], F32), np.array([[[[640.0]], [[0.05]]]], F32)),
+        (np.zeros((0, 3), F32), np.zeros((0, 3), F32)),
         (np.array([40000, 3, 7]), np.array([40000, 6, 4])),
         (np.array([True, False]), np.array([True, True])),
-        (np.array([1, 3], F32), np.array([1 + 1j, 3], np.complex64)),
         (np.array(["cat", "dog"], object), np.array(["cat", "cow"], object)),
         (np.array([np.inf, 1], F32), np.array([-np.inf, 1], F32)),
         (np.array([np.inf, 1], F32), np.array([np.nan, 1], F32)),
@@ -101,7 +106,7 @@ def test_numbers_that_differ_are_told_apart_whatever_lies_beside_them(
         (np.array([2e9, 3e9], F32), np.array([2.00001e9, 3e9], F32)),
         (np.array(["cat", "dog"], object), np.array([b"cat", b"dog"], object)),
         (np.array([1.0, 3.0], np.float16), np.array([1.0, 3.01], np.float16)),
-        (np.zeros((0, 3), F32), np.zeros((0, 3), F32)),
+        (np.array([[0.0, -20.0]], F32), np.array([[-2e-6, -20.0]], F32)),  # logarithms
     ],
 )
 def test_what_floats_lose_in_another_order_is_no_difference(
@@ -122,6 +127,53 @@ def _identity(folder: Path, array: NDArray[np.generic]) -> Path:
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path
     )
     return path
+
+
+class Echo:
+    """A session that answers what it is given: also what ONNX Runtime cannot."""
+
+    def get_outputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="y")]
+
+    def run(self, _: None, feed: Feed) -> list[NDArray[np.generic]]:
+        return [feed["x"]]
+
+
+@pytest.fixture
+def echo(monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(comparing, "open_session", lambda *_: Echo())
+    return Path("echo.onnx")
+
+
+def test_an_output_has_to_say_something_for_one_input_and_not_for_each(echo: Path) -> None:
+    some, none, nan = (np.array(x, np.float32) for x in ([1.0, 2.0], [], [np.nan]))
+
+    def differ(*feeds: NDArray[np.generic]) -> float:
+        return largest_difference(echo, lambda feed: [feed["x"]], [{"x": x} for x in feeds])
+
+    assert differ(none, some, nan) == 0
+    for feeds in ((none, none), (nan,), (none, nan), ()):
+        with pytest.raises(RejectedModelError, match=r"'y' has no finite element .* to compare"):
+            differ(*feeds)
+
+
+@pytest.mark.parametrize("truth", [1 + 9j, 9 + 1j])
+def test_complex_numbers_are_compared_in_both_parts(echo: Path, truth: complex) -> None:
+    feed = {"x": np.array([[1 + 1j, 3]], np.complex64)}
+    assert largest_difference(echo, lambda feed: [feed["x"]], [feed]) == 0
+    with pytest.raises(RejectedModelError, match=r"it has 1 for 9"):
+        largest_difference(echo, lambda _: [np.array([[truth, 3]], np.complex64)], [feed])
+
+
+def test_a_channel_of_small_numbers_has_a_scale_of_its_own() -> None:
+    boxes = np.array([[640.0, 0.5], [320.0, 0.01], [np.inf, -1e38]])
+    np.testing.assert_allclose(scales(boxes, floor=0.0), [[640, 0.5]] * 3)
+    np.testing.assert_allclose(scales(boxes, floor=0.1), [[640, 64]] * 3)
+    pictures = np.array([[[[640.0, 2.0]], [[0.5, 0.25]]]])  # (1, 2 channels, 1, 2 columns)
+    np.testing.assert_allclose(scales(pictures, floor=0.0), [[[[640, 2]], [[0.5, 0.5]]]])
+    np.testing.assert_array_equal(scales(np.array([3.0, 0.1])), [3, 3])  # samples, no channels
+    assert scales(np.array(-3.0)) == 3
+    np.testing.assert_array_equal(scales(np.zeros((2, 0))), np.zeros((2, 0)))
 
 
 def test_an_input_that_the_converted_model_fails_on_is_named(model: Path) -> None:

@@ -19,7 +19,7 @@ import onnxruntime
 import psutil
 import pytest
 
-from sommelier.analysis.conversion import CONVERTERS, converted
+from sommelier.analysis.conversion import CONVERTERS, ConversionRequest, converted, tensorflow
 from sommelier.analysis.conversion import tensorflow_environment as environment
 from sommelier.analysis.conversion import tensorflow_worker as worker
 from sommelier.analysis.sandbox import Sandbox
@@ -31,6 +31,7 @@ from sommelier.errors import (
 )
 from sommelier.records import Artifact, Conversion, Rejection
 from tests import tensorflow_models as toys
+from tests.onnx_writer import FLOAT, save_model
 
 PYTHON = toys.tensorflow_python()
 
@@ -164,7 +165,8 @@ def test_an_unknown_signature_is_refused_with_those_that_exist(
         ("text", "savedmodel", ""),
         ("lambda.keras", "keras", "Lambda"),
         ("lambda.h5", "keras", "Lambda"),
-        ("flex.tflite", "tflite", "beyond the model: WriteFile"),
+        ("flex.tflite", "tflite", "beyond the model: FlexAddV2, FlexIdentity, FlexWriteFile"),
+        ("hidden.tflite", "tflite", "beyond the model: FlexAddV2, FlexIdentity, FlexZerosLike"),
         ("bare.weights.h5", "keras", "no architecture"),
         ("both.h5", "keras", "and a zip archive in one"),
         ("outside.h5", "keras", "'more' is kept in another file"),
@@ -297,6 +299,45 @@ def test_a_variable_that_names_no_python_is_refused(
     monkeypatch.setenv(environment.VARIABLE, str(tmp_path))
     with pytest.raises(MissingDependencyError, match="neither a Python nor"):
         environment.tensorflow_python()
+
+
+@pytest.mark.parametrize("step", ["venv", "pip"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MissingDependencyError])
+def test_an_environment_that_was_interrupted_is_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: type[BaseException]
+) -> None:
+    monkeypatch.delenv(environment.VARIABLE, raising=False)
+    monkeypatch.setenv("SOMMELIER_CACHE", str(tmp_path))
+
+    def run(command: list[str]) -> None:
+        if "venv" in command:
+            python = Path(command[-1]) / "bin" / "python"
+            python.parent.mkdir(parents=True)
+            python.symlink_to(sys.executable)
+        if step in command:
+            raise error("stopped")
+
+    monkeypatch.setattr(environment, "_run", run)
+    with pytest.raises(error):
+        environment.make_environment()
+    with pytest.raises(MissingDependencyError, match="no environment yet"):
+        environment.tensorflow_python()
+
+
+def test_a_scalar_is_no_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scale, x = np.array(2, np.float32), np.ones((2, 3), np.float32)
+
+    def in_tensorflow(_: str, source: Path, target: Path, *__: object) -> worker.OriginalAnswers:
+        shutil.copy(source, target)
+        feeds = ({"scale": scale, "x": x},)
+        return worker.OriginalAnswers(feeds, ((2 * x,),), "tensorflow")
+
+    monkeypatch.setattr(tensorflow, "_in_tensorflow", in_tensorflow)
+    node = onnx.helper.make_node("Mul", ["scale", "x"], ["y"])
+    inputs = {"scale": (FLOAT, []), "x": (FLOAT, ["N", 3])}
+    save_model(tmp_path / "given.onnx", [node], inputs, {"y": (FLOAT, ["N", 3])}, {})
+    request = ConversionRequest(tmp_path / "given.onnx", tmp_path, {})
+    assert tensorflow.convert_saved_model(request).samples == 2
 
 
 def test_a_python_without_tensorflow_is_said_to_be_incomplete(

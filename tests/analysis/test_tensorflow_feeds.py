@@ -34,6 +34,13 @@ def test_batches_differ_and_floats_are_signed_small_and_large() -> None:
         np.testing.assert_array_equal(truth, 2 * feed["x"])
 
 
+def test_an_input_without_axes_is_an_array_too() -> None:
+    ports = [port("scale", "float32"), port("flag", "bool"), port("x", "float32", None, 2)]
+    feeds, _ = answers(loaded(ports, lambda scale, flag, x: scale * flag * x))
+    assert all(isinstance(value, np.ndarray) for feed in feeds for value in feed.values())
+    assert [feed["scale"].shape for feed in feeds] == [(), (), ()]
+
+
 def test_ids_reach_as_far_as_each_input_accepts() -> None:
     words, kinds = np.arange(150.0), np.arange(2.0)
     ports = [port("words", "int32", None, 40), port("kinds", "int64", None, 40)]

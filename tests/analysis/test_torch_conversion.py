@@ -117,6 +117,21 @@ class Traced(nn.Module):
         return found
 
 
+class InPlace(nn.Module):
+    """Changes what it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.sub_(1.0)
+        return 2 * x
+
+
+class Scaled(nn.Module):
+    """Its first input is one number."""
+
+    def forward(self, scale: Tensor, x: Tensor) -> Tensor:
+        return scale * x
+
+
 class Counting(nn.Module):
     """Counts its calls in a buffer."""
 
@@ -254,6 +269,16 @@ def test_a_module_is_left_as_it_was_found(tmp_path: Path) -> None:
     assert module[0].calls.item() == 0
 
 
+def test_a_module_that_works_in_place_is_exported_and_leaves_the_example_alone(
+    tmp_path: Path,
+) -> None:
+    x = torch.ones(2, 3)
+    made = export(InPlace(), x, tmp_path)
+    assert torch.equal(x, torch.ones(2, 3))
+    np.testing.assert_array_equal(answers(made, x=torch.ones(4, 3))["output"], np.zeros((4, 3)))
+    assert made.note is None
+
+
 def test_paths_of_source_files_are_not_in_the_file_nor_in_its_branches(tmp_path: Path) -> None:
     made = export(Conditional(), torch.ones(2, 3), tmp_path)
     assert any(node.op_type == "If" for node in onnx.load(made.path).graph.node)
@@ -346,6 +371,20 @@ def test_a_program_with_inputs_by_name_and_a_dataclass_is_taken(tmp_path: Path) 
     assert made.note is None
     fixed = program(tmp_path, Named(), (x,), kwargs={"scale": x})
     assert fixed.note == "it takes one batch size, which it was exported with"
+
+
+@pytest.mark.usefixtures("weights_only")
+@pytest.mark.parametrize("module", [Scaled(), InPlace()])
+def test_a_program_may_take_a_number_and_may_work_in_place(
+    tmp_path: Path, module: nn.Module
+) -> None:
+    batch, x = torch.export.Dim("batch"), torch.ones(2, 3)
+    scalar = (torch.tensor(3.0),) if isinstance(module, Scaled) else ()
+    made = program(tmp_path, module, (*scalar, x),
+                   dynamic_shapes=(*({} for _ in scalar), {0: batch}))  # fmt: skip
+    assert made.samples == 2 + 1 + 3  # of the example, and of the batches that are tried besides
+    given = {"scale": scalar[0], "x": x} if scalar else {"x": x}
+    np.testing.assert_array_equal(answers(made, **given)["output"], (3 if scalar else 0) * x)
 
 
 def test_the_data_dependent_module_is_refused_by_every_way(tmp_path: Path) -> None:

@@ -9,18 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sommelier.analysis.conversion.tolerance import FLOOR, allowance
 from sommelier.analysis.execution import open_session
 from sommelier.errors import RejectedModelError, first_line
 
 TOLERANCE = 1e-4
-"""Of an element plus a tenth of its output's scale; float32 sums in another order give 1e-6 of
-both. A class that leads by more than four times that of the scale stays the likeliest."""
+"""Of an element plus a tenth of its channel's scale (tolerance.py); float32 sums in another order
+give 1e-6 of both. A class that leads by more than four times that of the scale stays the
+likeliest."""
 HALF_TOLERANCE = 1e-2  # float16 keeps three digits
-SHARE = 0.1  # of the scale, that an element's own magnitude is raised by: one near zero is a sum
-#              of larger numbers, and is as exact as they are
-MASKS = (1e4, 1e6)
-"""What masks are filled with says nothing of an output's scale. Magnitudes from the first on are
-left out where they are a hundred times the median, from the second on always."""
+HALF_FLOOR = 1.0  # and where large numbers cancelled, what is left is as inexact as they were
 
 Feed = Mapping[str, NDArray[np.generic]]
 Original = Callable[[Feed], Sequence[NDArray[np.generic]]]
@@ -29,15 +27,15 @@ Original = Callable[[Feed], Sequence[NDArray[np.generic]]]
 def largest_difference(model: Path, original: Original, feeds: Sequence[Feed]) -> float:
     """Largest |ours - theirs| / (|theirs| + scale / 10) of an element of any output; 0 if exact.
 
-    scale : an output's largest magnitude but those of masks. original : the outputs for one feed
-    (name of an ONNX input -> array), in the order of the model's. Integers, booleans and texts
-    must be equal, and what is not finite the same.
+    scale : of the element's channel (tolerance.py). original : the outputs for one feed (name of
+    an ONNX input -> array), in the order of the model's. Integers, booleans and texts must be
+    equal, and what is not finite the same.
     Raises RejectedModelError with the figures where types, shapes or numbers differ by more than
-    1e-4 (float16: 1e-2), and where an output has no finite element to compare.
+    1e-4 (float16: 1e-2), and where an output has no finite element to compare in all feeds.
     """
     session = open_session(model, 1)
     names = [node.name for node in session.get_outputs()]
-    worst = 0.0
+    worst, elements = 0.0, dict.fromkeys(names, 0)
     for feed in feeds:
         truths = [np.asarray(truth) for truth in original(feed)]
         try:
@@ -52,7 +50,19 @@ def largest_difference(model: Path, original: Original, feeds: Sequence[Feed]) -
             )
         for name, answer, truth in zip(names, answers, truths, strict=True):
             worst = max(worst, _difference(name, np.asarray(answer), truth, feed))
+            elements[name] += _comparable(truth)
+    _require_compared(elements)
     return worst
+
+
+def _require_compared(elements: Mapping[str, int]) -> None:
+    """elements : how many were compared of each output."""
+    for name, count in elements.items():
+        if not count:
+            raise RejectedModelError(
+                f"output '{name}' has no finite element for any input that was tried, so there is "
+                "nothing to compare"
+            )
 
 
 def _difference(
@@ -70,43 +80,52 @@ def _difference(
         raise RejectedModelError(
             f"converted, output '{name}' is {answer.dtype}, but the original's is {truth.dtype}"
         )
-    if np.issubdtype(truth.dtype, np.integer) or truth.dtype == np.bool_:
+    if not _is_rounded(truth):
         _require_equal(name, answer, truth)
         return 0.0
-    ours, theirs = answer.astype(np.float64), truth.astype(np.float64)
-    return _relative(name, ours, theirs, HALF_TOLERANCE if truth.itemsize == 2 else TOLERANCE)
+    ours, theirs = _reals(answer), _reals(truth)
+    if truth.itemsize == 2:
+        return _relative(name, ours, theirs, HALF_TOLERANCE, HALF_FLOOR)
+    return _relative(name, ours, theirs, TOLERANCE, FLOOR)
 
 
-def _relative(name: str, ours: NDArray[Any], theirs: NDArray[Any], tolerance: float) -> float:
+def _relative(
+    name: str, ours: NDArray[Any], theirs: NDArray[Any], tolerance: float, floor: float
+) -> float:
     for kind in (np.isnan, np.isposinf, np.isneginf):
         if not np.array_equal(kind(ours), kind(theirs)):
             raise RejectedModelError(f"converted, output '{name}' is finite elsewhere than before")
     finite = np.isfinite(theirs)
     if not finite.any():
-        if theirs.size == 0:
-            return 0.0
+        return 0.0
+    found, truth = ours[finite], theirs[finite]
+    away = np.abs(found - truth) / allowance(theirs, floor=floor)[finite]
+    place = int(away.argmax())
+    if away[place] > tolerance:
         raise RejectedModelError(
-            f"no element of output '{name}' is finite, so there is nothing to compare"
+            f"converted, output '{name}' differs from the original's by {away[place]:.2g}: it has "
+            f"{found[place]:.6g} for {truth[place]:.6g}; at most {tolerance:g} of an "
+            "element and a tenth of its channel's scale is accepted"
         )
-    truth = theirs[finite]
-    away = np.abs(ours[finite] - truth)
-    allowed = np.abs(truth) + SHARE * _scale(truth)
-    found = float((away / allowed).max())
-    if found > tolerance:
-        place = int((away / allowed).argmax())
-        raise RejectedModelError(
-            f"converted, output '{name}' differs from the original's by {found:.2g}: it has "
-            f"{ours[finite][place]:.6g} for {truth[place]:.6g}; at most {tolerance:g} of an "
-            "element and a tenth of its output's scale is accepted"
-        )
-    return found
+    return float(away[place])
 
 
-def _scale(values: NDArray[Any]) -> float:
-    """The largest magnitude that is no mask's; 1 where there is none but zero."""
-    magnitudes = np.abs(values)
-    limit = np.clip(100 * np.median(magnitudes), *MASKS)
-    return float(magnitudes[magnitudes < limit].max(initial=0.0)) or 1.0
+def _comparable(truth: NDArray[np.generic]) -> int:
+    """How many elements say anything of whether another answer is the same."""
+    return int(np.isfinite(_reals(truth)).sum()) if _is_rounded(truth) else truth.size
+
+
+def _is_rounded(truth: NDArray[np.generic]) -> bool:
+    """Whether its numbers may differ by rounding: integers, booleans and texts may not."""
+    exact = np.issubdtype(truth.dtype, np.integer) or truth.dtype == np.bool_
+    return not (exact or _is_text(truth))
+
+
+def _reals(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """In double precision; of complex numbers both parts, as two channels."""
+    if np.iscomplexobj(values):
+        return np.stack([values.real, values.imag], axis=-1).astype(np.float64)
+    return values.astype(np.float64)
 
 
 def _require_equal(name: str, answer: NDArray[Any], truth: NDArray[Any]) -> None:

@@ -10,6 +10,7 @@ from sommelier.analysis.conversion.table import CONVERTERS, Converter, convert
 from sommelier.analysis.conversion.values import ConversionRequest, ConvertedModel
 from sommelier.analysis.sandbox import FILE_BYTES, Sandbox
 from sommelier.errors import CancelledError, RejectedModelError, SommelierError, reason
+from sommelier.notes import joined
 from sommelier.records import Artifact, Conversion, Rejection
 from sommelier.units import Dimension, format_value
 
@@ -35,7 +36,7 @@ def converted(
     declared = {
         "producer": made.producer,
         **artifact.declared,
-        "note": "; ".join(part for part in said if part),
+        "note": joined(said),
         "external_data": [str(path) for path in external],
     }
     return replace(artifact, path=made.path, declared=declared, conversion=None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sommelier.analysis.conversion.torch_requests import VARIABLES
 from sommelier.analysis.conversion.values import ConversionRequest, ConvertedModel
 from sommelier.analysis.sandbox import MODEL_BYTES
 from sommelier.errors import RejectedModelError
@@ -76,19 +77,23 @@ def convert(format: str, request: ConversionRequest) -> ConvertedModel:
 
 
 def original(format: str, request: ConversionRequest) -> nn.Module:
-    """The module of a format of torch, made in this process, whose environment stays as it is.
+    """The module of a format of torch, made in this process; the variables that converters set in
+    theirs are as before, and what others set meanwhile stays.
 
     Raises RejectedModelError for a format whose framework does not run here, and as converters do.
     """
     converter = CONVERTERS[format]
     if converter.original is None:
         raise RejectedModelError(f"{converter.words} runs in an environment of its own, not here")
-    before = dict(os.environ)
+    before = {name: os.environ.get(name) for name in VARIABLES}
     try:
         module: nn.Module = _function(converter.original)(request)
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
     return module
 
 

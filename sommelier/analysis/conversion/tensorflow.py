@@ -45,8 +45,13 @@ def _converted(format: str, request: ConversionRequest) -> ConvertedModel:
         return next(truths)
 
     difference = largest_difference(target, original, found.feeds)
-    samples = sum(len(next(iter(feed.values()))) for feed in found.feeds)
+    samples = sum(map(_samples, found.feeds))
     return ConvertedModel(target, found.producer, difference, samples)
+
+
+def _samples(feed: Feed) -> int:
+    """How many an input has of the batch, which is the first axis of those that have one."""
+    return next((len(array) for array in feed.values() if array.ndim), 1)
 
 
 def _options(options: Mapping[str, object]) -> tuple[str | None, bool]:

@@ -48,14 +48,16 @@ def make_environment() -> Path:
     MissingDependencyError with pip's last words if that fails.
     """
     folder = _folder()
-    _run([sys.executable, "-P", "-m", "venv", str(folder)])  # -P: no module of where we are
-    python = _python_of(folder)
-    if python is None:
-        raise MissingDependencyError(f"{sys.executable} -m venv made no Python in {folder}")
     try:
+        _run([sys.executable, "-P", "-m", "venv", str(folder)])  # -P: no module of where we are
+        python = _python_of(folder)
+        if python is None:
+            raise MissingDependencyError(f"{sys.executable} -m venv made no Python in {folder}")
         _run([str(python), "-P", "-m", "pip", "install", "--disable-pip-version-check", *PACKAGES])
-    except MissingDependencyError:
-        python.unlink()  # half an environment must not be found by the next import
+    except BaseException:  # Ctrl-C too
+        half = _python_of(folder)
+        if half is not None:
+            half.unlink()  # half an environment must not be found by the next import
         raise
     return python
 

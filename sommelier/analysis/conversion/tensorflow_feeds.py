@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.analysis.conversion.tensorflow_models import Array, Loaded, Port
+from sommelier.analysis.conversion.tolerance import allowance
 from sommelier.errors import RejectedModelError, first_line
 
 SEED = 20221
@@ -88,7 +89,7 @@ def _ranges(loaded: Loaded, length: int) -> dict[str, int]:
 def _is_steady(loaded: Loaded, feed: Feed, truth: Sequence[Array]) -> bool:
     """Whether inputs that differ by rounding get the same answers, which are finite."""
     near = [
-        (value.astype(float) * (1 + ROUNDING)).astype(value.dtype)
+        np.asarray(value.astype(float) * (1 + ROUNDING), value.dtype)
         if value.dtype.kind == "f"
         else value
         for value in feed.values()
@@ -102,8 +103,7 @@ def _alike(ours: Array, theirs: Array) -> bool:
     found, wanted = ours.astype(float), theirs.astype(float)
     if not (np.isfinite(found).all() and np.isfinite(wanted).all()):
         return False
-    size = np.abs(wanted)
-    return bool((np.abs(found - wanted) <= STEADY * (size + size.max(initial=0.0) / 10)).all())
+    return bool((np.abs(found - wanted) <= STEADY * allowance(wanted)).all())
 
 
 def _feed(
@@ -118,7 +118,8 @@ def _feed(
     feed = {}
     for port in inputs:
         shape = [lengths[axis > 0] if n is None else n for axis, n in enumerate(port.shape)]
-        feed[port.name] = _random(port, shape, floats, ids.get(port.name, MIN_IDS), rng)
+        found = _random(port, shape, floats, ids.get(port.name, MIN_IDS), rng)
+        feed[port.name] = np.asarray(found)  # of no axes numpy makes a number, not an array
     return feed
 
 

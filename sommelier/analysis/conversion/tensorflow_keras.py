@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from sommelier.analysis.conversion.tensorflow_safety import TRUST
 from sommelier.errors import RejectedModelError
+from sommelier.storage.zips import opened_zip
 
 KERAS = (
     "3.13.2"  # mends CVE-2026-1669 and CVE-2026-0897; before 3.11.3 code in .h5 files ran unasked
@@ -64,7 +65,7 @@ def _check_h5(source: Path, *, trusted: bool) -> None:
 def _check_archive(source: Path, *, trusted: bool) -> None:
     if not zipfile.is_zipfile(source):
         raise RejectedModelError("a .keras file is a zip archive, which this is not")
-    with zipfile.ZipFile(source) as archive:
+    with opened_zip(source) as archive:
         with archive.open("config.json") as file:
             text = file.read(CONFIG_BYTES + 1)
         _check_code(text, trusted=trusted)

@@ -205,7 +205,8 @@ def _load_tflite(source: Path, signature: str | None, trusted: bool) -> Loaded:
         )
 
     def answer(values: Sequence[Array]) -> list[Array]:
-        for detail, value in zip(details, values, strict=True):
+        now = interpreter.get_input_details()  # the shapes may be those of the last answer
+        for detail, value in zip(now, values, strict=True):
             if list(value.shape) != list(detail["shape"]):
                 interpreter.resize_tensor_input(detail["index"], value.shape)
         interpreter.allocate_tensors()

@@ -56,12 +56,7 @@ def beyond_computing(nodes: Iterable[Any], functions: Mapping[str, Any]) -> set[
 
     nodes : NodeDefs; functions : FunctionDefs by name.
     """
-    return unknown(_operators(nodes, functions))
-
-
-def unknown(operators: Iterable[str]) -> set[str]:
-    """Those of the operators that are not known to only compute."""
-    return set(operators) - BESIDE - _convertible()
+    return set(_operators(nodes, functions)) - BESIDE - _convertible()
 
 
 def _convertible() -> set[str]:

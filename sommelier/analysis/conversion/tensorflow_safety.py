@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sommelier.analysis.conversion.tensorflow_operators import beyond_computing, unknown
+from sommelier.analysis.conversion.tensorflow_operators import beyond_computing
 from sommelier.errors import RejectedModelError
 
 TRUST = "if you trust where it is from: USING trust = yes"
 _RUN_AT_LOADING = ("saved_model_main_op", "legacy_init_op", "table_initializer")
+FLEX = "Flex"  # how TensorFlow's operators begin in a TensorFlow Lite model
 _INIT_SIGNATURE = "__saved_model_init_op"
 
 
@@ -49,14 +50,15 @@ def check_signature(function: Any, *, trusted: bool) -> None:
 
 def check_tflite(source: Path, *, trusted: bool) -> None:
     """Raises RejectedModelError, unless trusted, for operators of TensorFlow, which a TensorFlow
-    Lite model may have beside its own, that are not known to only compute."""
+    Lite model may have beside its own: what they are called says nothing, for what runs is what
+    their options name, in a format that readers may understand differently."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(source.read_bytes())
     codes = [model.OperatorCodes(i).CustomCode() for i in range(model.OperatorCodesLength())]
     names = [code.decode("utf-8", "replace") for code in codes if code]
     if not trusted:
-        _refuse(unknown(n.removeprefix("Flex") for n in names if n.startswith("Flex")))
+        _refuse({name for name in names if name.startswith(FLEX)})
 
 
 def _check_loading(graph: Any) -> None:

@@ -173,6 +173,7 @@ def looks_at(module: Callable[..., object], inputs: Sequence[Tensor]) -> str | N
     Runs the module once. A trace holds for these numbers only, then. TorchScript decides in its
     graph, and so is never found here.
     """
+    inputs = [one.clone() for one in inputs]  # the module may change them
     watch = _Watch(inputs)
     with watch, torch.no_grad():
         module(*inputs)

@@ -57,6 +57,7 @@ def export_module(module: nn.Module, examples: Examples, path: Path) -> Converte
 
     module = on_cpu(unwrapped(module))
     examples = replace(examples, tensors=tuple(one.detach().cpu() for one in examples.tensors))
+    examples = torch_inputs.copied(examples)
     _check_types(module, examples)
     reasons: list[str] = []
     with evaluation(module):
@@ -65,7 +66,7 @@ def export_module(module: nn.Module, examples: Examples, path: Path) -> Converte
         for way in _ways(module, torch_inputs.doubled(examples), outputs):
             path.with_name(path.name + DATA).unlink(missing_ok=True)
             try:
-                way.write(way.examples, path)
+                way.write(torch_inputs.copied(way.examples), path)
                 return _compared(module, way, path)
             except Exception as error:  # torch and the module raise what they like
                 reason = f"{way.words}: {first_line(error)}"
@@ -139,7 +140,7 @@ def stated_examples(module: nn.Module, specs: Sequence[TensorSpec]) -> Examples:
 
 
 def answers_of(module: Callable[..., object], inputs: Sequence[Tensor]) -> list[NDArray[Any]]:
-    """The tensors a module answers, in order.
+    """The tensors a module answers, in order. The inputs stay as they are, whatever it does.
 
     Raises RejectedModelError where it gives none, or something besides.
     """
@@ -148,7 +149,7 @@ def answers_of(module: Callable[..., object], inputs: Sequence[Tensor]) -> list[
     from sommelier.analysis.conversion.torch_caller import tensors_in
 
     with torch.no_grad():
-        made = module(*inputs)
+        made = module(*(one.clone() for one in inputs))
     return [_array(one) for _, one in tensors_in(made)]
 
 
@@ -167,17 +168,17 @@ def compared(
     original: Callable[..., object],
     tried: Sequence[Sequence[Tensor]],
     path: Path,
-    names: Sequence[str],
+    examples: Examples,
     *,
     note: str | None = None,
 ) -> ConvertedModel:
     """The file as a converted model, if it answers as the original to all that is tried.
 
-    tried : inputs in the order of `names`. Raises RejectedModelError with the figures.
+    tried : inputs like the examples. Raises RejectedModelError with the figures.
     """
     import torch
 
-    shapes = []
+    shapes, names = [], examples.names
 
     def answer(feed: Feed) -> list[NDArray[Any]]:
         found = answers_of(original, [torch.from_numpy(feed[name]) for name in names])
@@ -187,7 +188,7 @@ def compared(
     feeds = [dict(zip(names, map(_array, inputs), strict=True)) for inputs in tried]
     worst = largest_difference(path, answer, feeds)
     state_shapes(path, shapes)
-    samples = sum(len(inputs[0]) for inputs in tried)
+    samples = sum(torch_inputs.samples(examples, inputs) for inputs in tried)
     return ConvertedModel(path, f"torch {torch.__version__}", worst, samples, note)
 
 
@@ -236,7 +237,7 @@ def _ways(module: nn.Module, examples: Examples, outputs: Sequence[str]) -> Iter
 def _compared(module: nn.Module, way: _Way, path: Path) -> ConvertedModel:
     pairs = zip(way.lengths, SEEDS, strict=True)
     tried = [way.examples.tensors, *(torch_inputs.alike(way.examples, n, seed=s) for n, s in pairs)]
-    return compared(module, tried, path, way.examples.names, note=way.note)
+    return compared(module, tried, path, way.examples, note=way.note)
 
 
 def _callable_in_order(module: nn.Module, examples: Examples) -> tuple[nn.Module, list[str]]:
@@ -251,7 +252,7 @@ def _callable_in_order(module: nn.Module, examples: Examples) -> tuple[nn.Module
     caller = _caller(module, examples)
     try:
         with torch.no_grad():
-            made = caller.answer(*examples.tensors)
+            made = caller.answer(*torch_inputs.copied(examples).tensors)
     except Exception as error:  # the module's own code raises what it likes
         kinds = "; ".join(f"{str(x.dtype)[6:]}{list(x.shape)}" for x in examples.tensors)
         raise RejectedModelError(

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from sommelier.analysis.conversion.torch_export import export_module, stated_examples
 from sommelier.analysis.conversion.torch_inputs import assumed_inputs, parse_inputs
@@ -32,7 +34,7 @@ from sommelier.records import TensorSpec
 if TYPE_CHECKING:
     from torch import nn
 
-
+SEED = 0
 _PROGRAM = "TorchScript is a program, which may also write files"
 
 
@@ -62,14 +64,21 @@ def convert_weights(request: ConversionRequest) -> ConvertedModel:
     options : module 'file.py:callable' or 'package.module:callable', which the user named, so it
     runs; arguments, a JSON object; inputs.
     """
-    module = load_weights(request)
-    call = ", ".join(f"{name}={value!r}" for name, value in _arguments(request).items())
-    made_by = _without_folder(request.options["module"])
-    return _exported_as_asked(module, request, f"its module is made by {made_by}({call})")
+    with _importing_beside(str(request.options.get("module"))):  # also what forward imports
+        module = _weighted(request)
+        call = ", ".join(f"{name}={value!r}" for name, value in _arguments(request).items())
+        made_by = _without_folder(request.options["module"])
+        return _exported_as_asked(module, request, f"its module is made by {made_by}({call})")
 
 
 def load_weights(request: ConversionRequest) -> nn.Module:
-    """The module that `module` makes, with the weights of the file."""
+    """The module that `module` makes, with the weights of the file. Needs trust: here `module` is
+    what was kept of the import, and whoever made the database may have chosen it."""
+    require_trust(request, "making this model again runs the code that its module is made by")
+    return _weighted(request)
+
+
+def _weighted(request: ConversionRequest) -> nn.Module:
     named = request.options.get("module")
     if not named:
         raise RejectedModelError(
@@ -78,7 +87,8 @@ def load_weights(request: ConversionRequest) -> nn.Module:
         )
     arguments = _arguments(request)
     weights = read_weights(source_of(request))
-    module = _made(_callable(str(named)), arguments, str(named))
+    with _importing_beside(str(named)), _seeded():
+        module = _made(_callable(str(named)), arguments, str(named))
     try:
         module.load_state_dict(fitting(weights, module.state_dict().keys()))
     except RuntimeError as error:
@@ -106,7 +116,6 @@ def load_hub(request: ConversionRequest) -> nn.Module:
 
     force_weights_only()
     entry = str(request.options.get("entry"))
-    torch.manual_seed(0)  # a model without learned weights is the same one every time
     folder = str(source_of(request).parent)
 
     def load(**arguments: object) -> object:
@@ -114,7 +123,8 @@ def load_hub(request: ConversionRequest) -> nn.Module:
 
     learned = request.options.get("weights") or {}
     assert isinstance(learned, Mapping)
-    return _made(load, {**learned, **_arguments(request)}, entry)
+    with _seeded():
+        return _made(load, {**learned, **_arguments(request)}, entry)
 
 
 def _exported(
@@ -176,7 +186,8 @@ def _callable(named: str) -> Any:
     where, _, name = named.rpartition(":")
     try:
         if where.endswith(".py"):
-            spec = spec_from_file_location(Path(where).stem, Path(where).expanduser())
+            path = Path(where).expanduser()
+            spec = spec_from_file_location(_own_name(path), path)
             if spec is None or spec.loader is None:
                 raise RejectedModelError(f"'{where}' cannot be imported")
             home = _of_file(spec)
@@ -199,9 +210,40 @@ def _without_folder(named: object) -> str:
 
 
 def _of_file(spec: Any) -> Any:
-    """The module of a file, imported with its folder on the path as a script's would be."""
+    """The module of a file."""
     home = module_from_spec(spec)
-    sys.path.insert(0, str(Path(spec.origin).parent))
-    sys.modules[spec.name] = home
+    sys.modules[spec.name] = home  # where its dataclasses look for it
     spec.loader.exec_module(home)
     return home
+
+
+def _own_name(path: Path) -> str:
+    """A name for the module of a file under which no program imports another one."""
+    return f"_sommelier_{crc32(str(path.absolute()).encode()):08x}_{path.stem}"
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """A model without learned weights is the same one every time; torch's random numbers go on
+    afterwards as if none had been drawn."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(SEED)
+        yield
+
+
+@contextmanager
+def _importing_beside(named: str) -> Iterator[None]:
+    """What lies beside a file is found by imports until the block ends, as it is for a script."""
+    where = named.rpartition(":")[0]
+    if not where.endswith(".py"):
+        yield
+        return
+    folder = str(Path(where).expanduser().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # somebody took it out already
+            sys.path.remove(folder)

@@ -161,6 +161,17 @@ def only_batch(examples: Examples) -> Examples:
     return replace(examples, axes=axes)
 
 
+def copied(examples: Examples) -> Examples:
+    """The examples in memory of their own: a module may change what it is given."""
+    return replace(examples, tensors=tuple(one.clone() for one in examples.tensors))
+
+
+def samples(examples: Examples, inputs: Sequence[Tensor]) -> int:
+    """How many samples such inputs hold: the length of the open first axis, 1 if none is open."""
+    batches = (len(one) for one, axes in zip(inputs, examples.axes, strict=True) if 0 in axes)
+    return next(batches, 1)
+
+
 def other_axes(examples: Examples) -> tuple[str, ...]:
     """Names of the open axes but the batch, in order."""
     names = (name for axes in examples.axes for axis, name in axes.items() if axis)
@@ -233,9 +244,9 @@ def _random(
     import torch
 
     if dtype.is_floating_point:
-        return torch.randn(*shape, generator=generator).to(dtype)
+        return torch.randn(tuple(shape), generator=generator).to(dtype)
     if dtype == torch.bool:
-        return torch.rand(*shape, generator=generator) < 0.5
+        return torch.rand(tuple(shape), generator=generator) < 0.5
     return torch.randint(ids[0], ids[1] + 1, tuple(shape), generator=generator).to(dtype)
 
 

@@ -20,6 +20,7 @@ from sommelier.analysis.conversion.torch_requests import (
 from sommelier.analysis.conversion.torch_writing import OPSET, quiet_exporter, write_program
 from sommelier.analysis.conversion.values import ConversionRequest, ConvertedModel
 from sommelier.errors import RejectedModelError, first_line
+from sommelier.storage.zips import opened_zip
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -58,7 +59,7 @@ def convert_program(request: ConversionRequest) -> ConvertedModel:
     tried = [examples.tensors, *_others(caller, examples, program)]
     closed = not any(0 in axes for axes in examples.axes)
     note = "it takes one batch size, which it was exported with" if closed else None
-    return compared(caller, tried, path, examples.names, note=note)
+    return compared(caller, tried, path, examples, note=note)
 
 
 def load_program(request: ConversionRequest) -> nn.Module:
@@ -97,7 +98,7 @@ class _Caller:
 
         flat: list[object] = list(self._flat)
         for place, tensor in zip(self._places, tensors, strict=True):
-            flat[place] = tensor
+            flat[place] = tensor.clone()  # the program may change what it is given
         args, kwargs = _pytree.tree_unflatten(flat, self._spec)
         with torch.no_grad():
             return self._module(*args, **kwargs)
@@ -193,7 +194,7 @@ def _is_tensor(spec: Any) -> bool:
 def _check_members(source: Path) -> None:
     """Raises RejectedModelError for an archive with objects that torch would unpickle in full."""
     try:
-        with zipfile.ZipFile(source) as archive:
+        with opened_zip(source) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError) as error:
         raise RejectedModelError(f"not a file of torch.export.save: {error}") from error

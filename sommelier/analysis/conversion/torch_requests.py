@@ -9,6 +9,10 @@ from sommelier.analysis.conversion.values import ConversionRequest
 from sommelier.errors import MissingDependencyError, RejectedModelError
 
 FILE = "model.onnx"
+ANYTHING = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+VARIABLES = (ANYTHING, WEIGHTS_ONLY)
+"""What converters set in the environment of their process."""
 
 
 def require_torch() -> None:
@@ -33,8 +37,8 @@ def require_trust(request: ConversionRequest, why: str) -> None:
 
 def force_weights_only() -> None:
     """From now on torch.load unpickles tensors only, whatever its caller asks for."""
-    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # torch refuses to have both
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    os.environ.pop(ANYTHING, None)  # torch refuses to have both
+    os.environ[WEIGHTS_ONLY] = "1"
 
 
 def source_of(request: ConversionRequest) -> Path:

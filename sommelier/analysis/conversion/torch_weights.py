@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
 import mmap
 import re
 import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sommelier.errors import RejectedModelError, first_line
+from sommelier.storage.safetensors import (
+    DTYPES,
+    LENGTH_BYTES,
+    StoredTensor,
+    header_length,
+    stored_tensors,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SAFETENSORS = ".safetensors"
-MAX_HEADER_BYTES = 100 * 10**6  # as the reference implementation has it
 NESTED = (
     "state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights",
     "params", "generator", "params_ema", "state_dict_ema", "model_ema", "ema_state_dict", "ema",
@@ -29,12 +34,6 @@ COMPILED = "_orig_mod."  # what torch.compile puts before the names of what it w
 
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}")
 _INDEX = ".index.json"
-_TYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
-    "I32": "int32", "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32",
-    "U16": "uint16", "U8": "uint8", "BOOL": "bool", "C64": "complex64",
-    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
-}  # fmt: skip
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -137,47 +136,38 @@ def _refused(path: Path, error: Exception) -> RejectedModelError:
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
-    """8 bytes of length, a JSON header, then the tensors, which are mapped. Offsets are checked."""
-    import torch
-
-    size = path.stat().st_size
+    """The tensors of the file, which are mapped; offsets and types are checked."""
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-            raise RejectedModelError("not a safetensors file, or a truncated one")
+        try:
+            length = header_length(file.read(LENGTH_BYTES))
+            if LENGTH_BYTES + length > path.stat().st_size:
+                raise ValueError("it is shorter than its header says")
+        except ValueError as error:
+            raise RejectedModelError(
+                f"not a safetensors file, or a truncated one: {first_line(error)}"
+            ) from error
         text = file.read(length)
         body = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
-        described = {
-            name: _Tensor(one, 8 + length)
-            for name, one in json.loads(text).items()
-            if name != "__metadata__"
-        }
+        described = stored_tensors(text)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they cannot be written, nor are they
             return {
-                name: torch.frombuffer(body, dtype=one.dtype, count=one.count, offset=one.start)
-                .reshape(one.shape)
-                if one.count
-                else torch.empty(one.shape, dtype=one.dtype)
-                for name, one in described.items()
-            }  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+                name: _mapped(body, one, LENGTH_BYTES + length) for name, one in described.items()
+            }
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise RejectedModelError(f"its safetensors header is wrong: {first_line(error)}") from error
 
 
-class _Tensor:
-    """One entry of the header. count : elements; start : its first byte in the file."""
+def _mapped(body: mmap.mmap, tensor: StoredTensor, data: int) -> Tensor:
+    """A tensor of the file. data : where the data begin."""
+    import torch
 
-    def __init__(self, entry: Mapping[str, Any], body: int) -> None:
-        import torch
-
-        self.dtype: torch.dtype = getattr(torch, _TYPES[entry["dtype"]])
-        self.shape = [int(dim) for dim in entry["shape"]]
-        if any(dim < 0 for dim in self.shape):
-            raise ValueError("a negative length")
-        self.count = math.prod(self.shape)
-        start, end = (int(offset) for offset in entry["data_offsets"])
-        if start < 0 or end - start != self.count * self.dtype.itemsize:
-            raise ValueError("offsets that do not fit the shape")
-        self.start = body + start
+    known = DTYPES.get(tensor.dtype)
+    if known is None or known.name is None:
+        raise ValueError(f"torch has no type '{tensor.dtype[:20]}'")
+    dtype: torch.dtype = getattr(torch, known.name)
+    if not tensor.elements:
+        return torch.empty(tensor.shape, dtype=dtype)
+    found = torch.frombuffer(body, dtype=dtype, count=tensor.elements, offset=data + tensor.start)
+    return found.reshape(tensor.shape)

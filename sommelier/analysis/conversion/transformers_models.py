@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sommelier.analysis.conversion.torch_export import export_module
 from sommelier.analysis.conversion.torch_inputs import Examples, alike, specified_examples
 from sommelier.analysis.conversion.torch_requests import FILE, require_torch, source_of
+from sommelier.analysis.conversion.torch_weights import SAFETENSORS
 from sommelier.analysis.conversion.values import ConversionRequest, ConvertedModel
 from sommelier.errors import MissingDependencyError, RejectedModelError, first_line
 from sommelier.records import TensorSpec
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CONFIGURATION = "config.json"
+INDEX = f"model{SAFETENSORS}.index.json"
 SIDE = 224  # of an image whose size the configuration leaves open
 SAMPLES = 16_000  # of sound: a second
 LENGTH = "length"  # the open axis of a text
@@ -58,14 +60,7 @@ def load_transformers(request: ConversionRequest) -> nn.Module:
             f"transformers {transformers.__version__} has no architecture '{names[0]}'"
             f"{own if configuration.get('auto_map') else ''}"
         )
-    try:
-        model, report = kind.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, dtype="float32",
-            attn_implementation="eager",  # in plain operators, also where all words are hidden
-            output_loading_info=True,
-        )  # fmt: skip
-    except Exception as error:  # the library raises what it likes
-        raise RejectedModelError(f"transformers cannot load it: {first_line(error)}") from error
+    model, report = _loaded(kind, folder)
     missing = sorted(map(str, report["missing_keys"]))
     if missing:
         raise RejectedModelError(
@@ -122,8 +117,55 @@ def _answers_masked(model: Any, examples: Examples) -> bool:
     return all(bool(one.isfinite().all()) for one in answers if isinstance(one, torch.Tensor))
 
 
+def _loaded(kind: Any, folder: Path) -> tuple[Any, Mapping[str, Any]]:
+    """The model, and what the library says of the weights it found."""
+    _check_weights(folder)
+    try:
+        with _offline():
+            model, report = kind.from_pretrained(
+                str(folder), local_files_only=True, use_safetensors=True, dtype="float32",
+                attn_implementation="eager",  # in plain operators, also where all words are hidden
+                output_loading_info=True,
+            )  # fmt: skip
+    except Exception as error:  # the library raises what it likes
+        raise RejectedModelError(f"transformers cannot load it: {first_line(error)}") from error
+    return model, report
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """The hub's client fetches nothing until the block ends: what a model needs is in its folder.
+
+    The client reads HF_HUB_OFFLINE only once, when it is imported, and for the whole process.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _check_weights(folder: Path) -> None:
+    """Raises RejectedModelError where the list of the weights' files names a pickle, which the
+    library would load whatever it is told."""
+    index = folder / INDEX
+    if not index.exists():
+        return
+    try:
+        named = json.loads(index.read_bytes())["weight_map"].values()
+        other = [name for name in named if not str(name).endswith(SAFETENSORS)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RejectedModelError(f"its {INDEX} cannot be read: {first_line(error)}") from error
+    if other:
+        raise RejectedModelError(
+            f"its {INDEX} names '{str(other[0])[:80]}', which is no {SAFETENSORS} file"
+        )
+
+
 def _library() -> Any:
-    os.environ["HF_HUB_OFFLINE"] = "1"  # everything it may need is in the folder
     try:
         import transformers
     except ImportError as error:

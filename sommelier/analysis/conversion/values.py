@@ -25,7 +25,7 @@ class ConvertedModel:
     """An ONNX file that was found to answer as the original does.
 
     path : in the request's folder. producer : what wrote it, 'torch 2.13.0'. difference : largest
-    one of an output element, relative to it and its output's scale (comparing.py), over `samples`
+    one of an output element, relative to it and its channel's scale (comparing.py), over `samples`
     seeded random inputs. note : what a reader of the record should know besides.
     """
 
