@@ -156,5 +156,6 @@ TEXT_COLUMNS: tuple[str, ...] = (
     "input",
     "output",
     "note",
+    "homepage",
 )
 """Metadata columns of a model, compared as text (`tags` with HAS, `opset` as a number)."""

@@ -27,9 +27,11 @@ class Original:
     """What a model was before it was converted to ONNX.
 
     format, options : as records.Conversion, without trust, which is said each time. path : its
-    file, or that of the repository that makes it, where the import found it.
+    file, or that of the repository that makes it, where the import found it. fingerprint : of the
+    files it was made of then (storage.artifacts.fingerprint); None where nothing is known of them.
     """
 
     format: str
     path: str | None
     options: Mapping[str, object] = field(default_factory=dict)
+    fingerprint: str | None = None

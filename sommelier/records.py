@@ -84,10 +84,11 @@ class Preprocessing:
 @dataclass(frozen=True, slots=True)
 class Conversion:
     """That a model is not ONNX yet. format : a key of analysis.conversion.CONVERTERS, such as
-    'torchscript'; options : plain values that its converter understands."""
+    'torchscript'; options : plain values that its converter understands; hint : of its refusal."""
 
     format: str
     options: Mapping[str, object] = field(default_factory=dict)
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,8 @@ class Artifact:
     """A model found by a connector: a local file, or declared metadata without weights.
 
     path is None for metadata-only rows. `declared` holds facts its source states, with the keys
-    task, family, license, tags, labels, preprocessing, output_kind, producer, created, note.
-    conversion : what makes ONNX of the file or folder at `path`, if that is needed.
+    task, family, license, tags, labels, preprocessing, output_kind, producer, created, note and
+    homepage. conversion : what makes ONNX of the file or folder at `path`, if that is needed.
     """
 
     name: str
@@ -151,6 +152,7 @@ class ModelRecord:
     minhash: bytes | None = None
     artifact: str | None = None  # key in the artifact store
     note: str | None = None
+    homepage: str | None = None
     created: datetime | None = None
     aliases: tuple[str, ...] = ()
     proposal: str | None = None  # 'segments': found by analysis, a model once someone creates it

@@ -11,6 +11,7 @@ import pytest
 
 import sommelier as sm
 from sommelier.errors import AnalysisError, BinderError, SommelierError
+from tests.asking import rows
 from tests.factories import tiny_classifier
 
 WEIGHTS = (np.eye(3, dtype=np.float32), np.zeros(3, dtype=np.float32))
@@ -105,8 +106,16 @@ def test_importing_again_takes_the_new_card_and_keeps_the_rest(
 ) -> None:
     db.execute("ALTER MODEL largest SET family = 'toys'")
     card = tmp_path / "card.json"
-    card.write_text(json.dumps({"models": [{"match": "largest", "task": "argmax"}]}))
+    told = {"match": "largest", "task": "argmax", "homepage": "https://example.org/largest"}
+    card.write_text(json.dumps({"models": [told]}))
     db.import_models("folder", str(tmp_path / "largest.onnx"), card=str(card))
     record = db.model("largest").record
     assert (record.task, record.family) == ("argmax", "toys")
+    assert rows(db, "SELECT MODELS name, homepage WHERE homepage LIKE '%example.org%'") == [
+        {"name": "largest", "homepage": "https://example.org/largest"}
+    ]
+    described = {row["property"]: row["value"] for row in rows(db, "DESCRIBE largest")}
+    assert described["homepage"] == "https://example.org/largest"
+    db.execute("ALTER MODEL largest SET homepage = 'https://example.org/new'")
+    assert rows(db, "SELECT homepage FROM models") == [{"homepage": "https://example.org/new"}]
     assert len(db.query("SELECT MODELS")) == 1

@@ -120,6 +120,9 @@ def test_a_repository_by_name_comes_with_what_it_declares(server: Server, db: Co
     assert names(db) == ["acme/tiny", "beta/other"]
     again = db.execute("IMPORT MODELS FROM huggingface 'acme/tiny'")
     assert "1 already there" in again.notes
+    assert again.dicts()[0]["rows"] == 0
+    mixed = db.execute("IMPORT MODELS FROM huggingface 'acme/tiny', 'acme/small'")
+    assert mixed.dicts()[0]["rows"] == 1
 
 
 def test_explain_says_what_the_hub_filters_and_asks_it_nothing(
@@ -349,6 +352,26 @@ def test_what_cannot_be_asked_is_refused(
     assert not server.requests
 
 
+def test_models_of_which_a_fact_is_unknown_are_counted(server: Server, db: Connection) -> None:
+    table = db.execute("SHOW MODELS FROM huggingface WHERE NOT params < 30M")
+    assert "1 model skipped: params is unknown" in table.notes
+    table = db.execute("SHOW MODELS FROM huggingface WHERE params < 30M AND likes > 9")
+    assert table.rows == []
+    assert "huggingface leaves out models that state no params, uncounted" in table.notes
+
+
+@pytest.mark.parametrize(
+    ("where", "hint"),
+    [("task = 1", "in single quotes: '1'"), ("params < 'x'", "without quotes: 5000, 30M")],
+)
+def test_a_value_of_the_wrong_kind_is_told_how_to_be_written(
+    db: Connection, where: str, hint: str
+) -> None:
+    with pytest.raises(BinderError) as caught:
+        db.execute(f"SHOW MODELS FROM huggingface WHERE {where}")
+    assert caught.value.hint == hint
+
+
 def test_a_mistaken_fact_is_underlined_with_what_it_may_be(db: Connection) -> None:
     with pytest.raises(BinderError) as caught:
         db.execute("SHOW MODELS FROM huggingface WHERE parms < 3M")
@@ -382,6 +405,27 @@ def test_an_import_that_finds_nothing_says_where_it_looked(server: Server, db: C
     with pytest.raises(ConnectorError, match="found no model at huggingface WHERE"):
         db.execute("IMPORT MODELS FROM huggingface WHERE task = 'nothing' LIMIT 3")
     assert query_of(server) == {"pipeline_tag": ["nothing"]}
+
+
+def test_a_misspelt_word_of_a_search_is_told_with_the_nearest(
+    server: Server, db: Connection
+) -> None:
+    condition = "task = 'image-clasification' AND params < 30M"
+    with pytest.raises(ConnectorError) as caught:
+        db.execute(f"IMPORT MODELS FROM huggingface LIKE '%a%' WHERE {condition} LIMIT 3")
+    error = caught.value
+    assert error.message == f"found no model at huggingface LIKE '%a%' WHERE {condition}"
+    assert error.suggestions == (TASK,)
+    assert f"task of some there: {TASK}, fill-mask" in str(error.hint)
+
+
+def test_a_search_whose_words_are_all_there_points_at_what_the_source_states(
+    server: Server, db: Connection
+) -> None:
+    with pytest.raises(ConnectorError) as caught:
+        db.execute("IMPORT MODELS FROM huggingface WHERE task = 'fill-mask' AND likes > 9 LIMIT 3")
+    assert caught.value.suggestions == ()
+    assert str(caught.value.hint).endswith("SHOW MODELS FROM huggingface lists what it states")
 
 
 def test_a_model_of_transformers_is_exported_where_that_is_asked_for(

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 import sommelier as sm
+from sommelier import origin_records
 from sommelier.analysis.inspection import Inspection, Inspector
-from sommelier.connection.repositories import Origin
+from sommelier.connection.repositories import Origin, origin
 from sommelier.connectors.base import Listing
+from sommelier.engine.result import Table
 from sommelier.errors import BinderError, ConnectorError, ParserError, UnknownNameError
 from sommelier.records import Artifact
 from tests import torch_models as made
@@ -64,6 +66,19 @@ def test_a_repository_of_pytorch_hub_is_listed_and_imported_from(
     record = db.model("small").record
     assert (record.source, record.revision) == ("toys", "owner/toy:v1#small")
     assert names(db, "SELECT MODELS FROM toys") == ["small"]
+
+
+def test_show_tells_what_could_not_be_read(db: sm.Connection, tmp_path: Path) -> None:
+    toy = write_repository(tmp_path / "toy", tmp_path / "executed", made.NET)
+    with serving({}) as server:
+        table = db.execute(
+            f"SHOW MODELS FROM torchhub '{toy}', 'owner/nope' LIKE 's%' "
+            f"USING endpoint = '{server.url}'"
+        )
+    assert isinstance(table, Table)
+    assert [row[0] for row in table.rows] == ["small", "starred"]
+    (note,) = table.notes
+    assert note.startswith("not listed: owner/nope: there is no such repository")
 
 
 def test_a_hub_and_a_registry_are_searched_by_their_repositories(
@@ -156,6 +171,76 @@ def test_options_of_the_import_win_over_those_that_are_kept(db: sm.Connection, z
     db.execute("IMPORT MODELS FROM small USING max_size = '1 MB'")
 
 
+def test_nothing_in_a_received_database_gives_trust(db: sm.Connection) -> None:
+    kept = {"trust": True, "module": "evil.py:Net", "max_size": "1 MB"}
+    db.catalog.save_repository(origin_records.Repository("theirs", "folder", "/w.pt", kept))
+    assert origin(db, "theirs", (), {}).options == {"max_size": "1 MB"}
+    said = {"trust": True, "module": "mine.py:Net"}
+    assert origin(db, "theirs", (), said).options == {"max_size": "1 MB", **said}
+
+
+def test_a_password_that_was_kept_is_not_shown(db: sm.Connection) -> None:
+    options = {"endpoint": "https://you:alsosecret@h2/x?token=secretest", "weights": "DEFAULT"}
+    kept = origin_records.Repository("old", "mlflow", "http://me:verysecret@h:5000/a", options)
+    db.catalog.save_repository(kept)
+    (shown,) = rows(db, "SHOW REPOSITORIES")
+    assert shown["place"] == "http://h:5000/a"
+    assert shown["options"] == "endpoint = https://h2/x, weights = DEFAULT"
+    assert "secret" not in str(rows(db, "DESCRIBE REPOSITORY old"))
+    assert "secret" not in "".join(db.execute("EXPLAIN IMPORT MODELS FROM old 'x'").lines)
+
+
+def test_a_model_that_is_asked_for_and_refused_is_told_with_the_reason(
+    db: sm.Connection, zoo: Path
+) -> None:
+    (zoo / "bad.onnx").write_bytes(b"junk")
+    db.execute("IMPORT MODELS FROM zoo 'small'")
+    assert db.catalog.rejections() == []  # nobody asked for bad
+    with pytest.raises(ConnectorError, match="nothing at 'bad' was accepted, 1 rejected: not an"):
+        db.execute("IMPORT MODELS FROM zoo 'bad'")
+    assert [r.revision for r in db.catalog.rejections()] == [str(zoo / "bad.onnx")]
+    (zoo / "empty.onnx").write_bytes(b"")  # refused by the connector, not by what reads it
+    table = db.execute("IMPORT MODELS FROM zoo 'empty', 'smaller'")
+    assert table.notes == ("1 new", f"rejected {zoo}/empty.onnx: the file is empty")
+
+
+def test_every_version_of_a_name_comes(db: sm.Connection, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("name,version,params\nm,1,10\nother,1,5\nm,2,20\n")
+    db.execute(f"CREATE REPOSITORY tab TYPE table AT '{tmp_path}/t.csv'")
+    db.execute("IMPORT MODELS FROM tab 'm'")
+    versions = rows(db, "SELECT MODELS FROM tab ORDER BY version")
+    assert [(row["name"], row["version"]) for row in versions] == [("m", "1"), ("m", "2")]
+
+
+def test_no_more_is_read_once_every_name_has_come(
+    db: sm.Connection, zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sommelier.connectors import folder
+
+    looked_at, checked = [], folder._checked
+
+    def noted(path: Path, limit: int) -> str | None:
+        looked_at.append(path.stem)
+        return checked(path, limit)
+
+    monkeypatch.setattr(folder, "_checked", noted)
+    db.execute("IMPORT MODELS FROM zoo 'small'")
+    assert looked_at == ["small"]
+
+
+def test_like_of_an_import_minds_the_case_no_more_than_that_of_show(
+    db: sm.Connection, zoo: Path
+) -> None:
+    assert names(db, "SHOW MODELS FROM zoo LIKE 'SMALL'") == ["small"]
+    db.execute("IMPORT MODELS FROM zoo LIKE 'SMALL'")
+    assert names(db, "SELECT MODELS FROM zoo") == ["small"]
+
+
+def test_an_import_of_none_is_no_failure(db: sm.Connection, zoo: Path) -> None:
+    assert rows(db, "IMPORT MODELS FROM zoo LIMIT 0")[0]["rows"] == 0
+    assert db.catalog.model_names() == []
+
+
 class _Failing:
     """A third party's connector, which yields one model and falls over."""
 
@@ -208,6 +293,12 @@ def test_a_model_that_nobody_foresaw_does_not_stop_the_others(
         ("CREATE REPOSITORY z TYPE foldr AT 'x'", ConnectorError, "no connector 'foldr'"),
         ("CREATE REPOSITORY z TYPE folder", BinderError, "where is it"),
         ("CREATE REPOSITORY z TYPE torchhub AT 'a/b' USING trust = yes", BinderError, "not kept"),
+        ("CREATE REPOSITORY z TYPE folder AT 'w.pt' USING module = 'n.py:Net'", BinderError,
+         "module is not kept"),
+        ("CREATE REPOSITORY z TYPE mlflow AT 'http://me:secret@h'", BinderError,
+         "which is not kept"),
+        ("CREATE REPOSITORY z TYPE torchhub AT 'a/b' USING endpoint = 'https://me:p@ss@h'",
+         BinderError, "address of endpoint has a user or a password"),
         ("CREATE REPOSITORY z TYPE torchhub AT 'a/b' USING wights = 'x'", ConnectorError,
          "no option 'wights'"),
         ("IMPORT MODELS FROM zo", ConnectorError, "no connector or repository 'zo'"),
@@ -240,3 +331,13 @@ def test_a_misspelt_statement_is_shown_as_it_should_be(text: str, hint: str) -> 
     with pytest.raises(ParserError) as failure:
         parse(text)
     assert hint in str(failure.value.hint)
+
+
+def test_the_plan_of_an_import_names_the_repository_and_the_limit(
+    db: sm.Connection, tmp_path: Path
+) -> None:
+    db.execute(f"CREATE REPOSITORY ten TYPE folder AT '{tmp_path}'")
+    report = db.execute("EXPLAIN IMPORT MODELS FROM ten LIMIT 3")
+    assert report.lines == (f"import from ten, a folder: {tmp_path}", "  at most 3 models")
+    report = db.execute(f"EXPLAIN IMPORT MODELS FROM folder '{tmp_path}'")
+    assert report.lines == (f"import from folder: {tmp_path}",)

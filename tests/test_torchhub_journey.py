@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import sommelier as sm
+from sommelier.connection.nothing_came import UntrustedError
 from sommelier.errors import ConnectorError, RejectedModelError
 from tests import torch_models as made
 from tests.asking import rows
@@ -39,8 +40,9 @@ def test_a_model_of_the_hub_is_made_only_once_its_repository_is_trusted(
             f"SHOW MODELS FROM torchhub 'owner/toy:v1' LIKE 's%' USING endpoint = '{server.url}'"
         )
         assert [row["name"] for row in rows(db, shown)] == ["small", "starred"]
-        with pytest.raises(ConnectorError, match="USING trust = yes"):
+        with pytest.raises(UntrustedError, match="USING trust = yes") as refused:
             db.execute(text)
+        assert refused.value.place == "'owner/toy:v1#small'"
         assert not (tmp_path / "executed").exists()
         table = db.execute(f"{text}, trust = yes")
         assert (tmp_path / "executed").exists()
@@ -48,7 +50,7 @@ def test_a_model_of_the_hub_is_made_only_once_its_repository_is_trusted(
     record = db.model("small").record
     assert record.source == "torchhub"
     assert record.revision == "owner/toy:v1#small"
-    assert "A small classifier of 3x8x8 images." in str(record.note)
+    assert "A small classifier of 3x8x8 images; made by small(" in str(record.note)
     assert "commit 0123abc" in str(record.note)  # as the folder in the archive is named
     _answers_as(db, "small", made.net(3))
     with pytest.raises(RejectedModelError, match="runs the code of its repository"):
@@ -59,6 +61,14 @@ def test_a_model_of_the_hub_is_made_only_once_its_repository_is_trusted(
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(module.eval()(x), made.net(3).eval()(x))
     assert db.catalog.original(record.id).format == "torchhub"
+
+
+def test_a_mistyped_entry_is_told_its_nearest_name_also_where_code_may_run(
+    db: sm.Connection, tmp_path: Path
+) -> None:
+    toy = write_repository(tmp_path / "toy", tmp_path / "executed", made.NET)
+    with pytest.raises(ConnectorError, match=r"smal.*\(did you mean small\?\)"):
+        db.execute(f"IMPORT MODELS FROM torchhub '{toy}#smal' USING trust = yes")
 
 
 BOMBED = """

@@ -22,6 +22,7 @@ from sommelier.errors import (
     WorkerCrashedError,
     WorkerTimeoutError,
 )
+from sommelier.notes import joined
 from sommelier.records import (
     Artifact,
     LabelSpace,
@@ -31,6 +32,7 @@ from sommelier.records import (
     Provenance,
     ResourceProfile,
 )
+from sommelier.storage.catalog_labels import UNNAMED
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -143,6 +145,7 @@ def inspect_declared(artifact: Artifact) -> Inspection:
         task=facts.text(declared, "task"),
         family=facts.text(declared, "family"),
         license=facts.text(declared, "license"),
+        homepage=facts.text(declared, "homepage"),
         tags=facts.texts(declared, "tags"),
     )
     measurements = tuple(replace(m, model_id=model_id) for m in artifact.measurements)
@@ -257,8 +260,7 @@ def _describe(
     from sommelier.analysis import graph, output_kinds, signature
     from sommelier.analysis.labels import label_space
 
-    inputs = signature.input_specs(model.graph)
-    outputs = signature.output_specs(model.graph)
+    inputs, outputs = signature.input_specs(model.graph), signature.output_specs(model.graph)
     task = facts.text(declared, "task")
     said = facts.output_kind(declared)
     kind = said or output_kinds.infer_output_kind(traced, inputs, outputs, task=task or "")
@@ -287,6 +289,7 @@ def _describe(
         task=task,
         family=facts.text(declared, "family"),
         license=facts.text(declared, "license"),
+        homepage=facts.text(declared, "homepage"),
         tags=facts.texts(declared, "tags"),
     )
     return record, space
@@ -299,7 +302,7 @@ def _producer(model: ModelProto) -> str | None:
 
 
 def _label_name(declared: Mapping[str, object], model_name: str) -> str:
-    return facts.text(declared, "label_space") or f"labels of {model_name}"
+    return facts.text(declared, "label_space") or f"{UNNAMED}{model_name}"
 
 
 def _note(
@@ -320,7 +323,7 @@ def _note(
     stated = facts.parse_labels(declared.get("labels"))
     if stated and space is None:
         parts.append(f"its {len(stated)} declared labels do not fit its output {record.outputs[0]}")
-    return "; ".join(part for part in parts if part) or None
+    return joined(parts) or None
 
 
 def _operators(model: ModelProto) -> set[tuple[str, str]]:

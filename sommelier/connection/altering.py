@@ -13,12 +13,13 @@ from sommelier.errors import BinderError, SommelierError
 from sommelier.grammar import nodes
 from sommelier.metrics import METRICS
 from sommelier.records import LabelSpace, Measurement, ModelRecord, Preprocessing, Provenance
+from sommelier.storage.catalog_labels import UNNAMED
 from sommelier.units import format_value
 
 if TYPE_CHECKING:
     from sommelier.connection.statements import Call
 
-TEXT_FIELDS = ("task", "family", "license", "note", "producer")
+TEXT_FIELDS = ("task", "family", "license", "note", "homepage", "producer")
 _SCHEMA: dict[str, Any] = {
     **{name: metric.dimension for name, metric in METRICS.items()},
     **dict.fromkeys(TEXT_FIELDS, str),
@@ -112,7 +113,7 @@ def _label_space(record: ModelRecord, given: Sequence[str]) -> LabelSpace:
             f"{len(names)} labels are given, but '{record.name}' answers with {classes} classes",
             hint="list them in output order, 'background' included where the model has it",
         )
-    return label_space(f"labels of {record.name}", names)
+    return label_space(f"{UNNAMED}{record.name}", names)
 
 
 def _add_label_map(record: ModelRecord, path: str, dataset: str | None, call: Call) -> None:

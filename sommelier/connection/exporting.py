@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from sommelier.connection.naming import reference_name, underlined
 from sommelier.engine.options import bind_options
 from sommelier.engine.result import ColumnInfo, Table
 from sommelier.errors import StorageError
-from sommelier.storage.copying_out import copy_out
+from sommelier.storage.copying_out import copy_out, targets_of
 from sommelier.units import Dimension
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 EXPORT_OPTIONS: dict[str, Any] = {"overwrite": bool, "card": bool}
 SUFFIX = ".onnx"
-_TEXTS = ("task", "family", "license")
+_TEXTS = ("task", "family", "license", "homepage")
 
 
 def export(statement: nodes.ExportModel, db: Connection, known: Parameters) -> Table:
@@ -48,29 +47,38 @@ def export_model(
 ) -> list[Path]:
     """See Model.export. record : of a model with a file."""
     assert record.artifact is not None, "it has a file"
-    described = target.with_suffix(".json")
-    if card and described.exists() and not overwrite:
-        raise StorageError(f"'{described}' is there already", hint="USING overwrite = yes")
-    if target.resolve().is_relative_to(Path(db.catalog.directory).resolve()):
-        raise StorageError(
-            f"'{target}' lies inside the database, which keeps its own copies",
-            hint="choose a place outside of it",
-        )
-    written = copy_out(db.artifacts, record.artifact, target, overwrite=overwrite)
+    texts: dict[Path, str] = {}
     if card:
-        text = json.dumps({"models": [_facts(record, target, db.catalog)]}, indent=2)
-        part = described.with_name(f".{described.name}.{os.getpid()}.part")
-        part.write_text(text + "\n", encoding="utf-8")
-        written.append(part.replace(described))
-    return written
+        facts = json.dumps({"models": [_facts(record, target, db.catalog)]}, indent=2)
+        texts[target.with_suffix(".json")] = facts + "\n"
+    for place in (*targets_of(db.artifacts.files(record.artifact), target), *texts):
+        _check_outside(place, db.catalog)
+    return copy_out(db.artifacts, record.artifact, target, overwrite=overwrite, texts=texts)
 
 
 def target_of(path: str | Path, name: str) -> Path:
-    """The file a path means: one inside a folder takes the model's name."""
+    """The file a path means: one inside a folder takes the model's name, and one that says nothing
+    of its format is ONNX by name too, or no import of its folder would find it."""
     target = Path(path).expanduser().absolute()
     if str(path).endswith(("/", "\\")) or target.is_dir():
         return target / f"{name.rpartition('/')[2]}{SUFFIX}"
+    if target.suffix[1:].isdigit() or not target.suffix:  # 'net', 'net-0.2'
+        return target.with_name(f"{target.name}{SUFFIX}")
     return target
+
+
+def _check_outside(place: Path, catalog: Catalog) -> None:
+    """Raises StorageError for a place that is the open database's own, whatever may be replaced."""
+    itself, found = Path(catalog.path).resolve(), place.resolve()
+    log = itself.with_name(f"{itself.name}.wal")
+    same = place.exists() and itself.exists() and place.samefile(itself)
+    if same or found in (itself, log):
+        raise StorageError(f"'{place}' is the database itself", hint="choose another place")
+    if found.is_relative_to(catalog.directory.resolve()):
+        raise StorageError(
+            f"'{place}' lies inside the database, which keeps its own copies",
+            hint="choose a place outside of it",
+        )
 
 
 def _facts(record: ModelRecord, target: Path, catalog: Catalog) -> dict[str, object]:

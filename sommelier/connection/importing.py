@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sommelier.connection.nothing_came import nothing_came
+from sommelier.connection.originals import kept_original
 from sommelier.engine.options import Many
 from sommelier.engine.parameters import as_parameters
+from sommelier.engine.show import like_pattern
 from sommelier.errors import (
     CancelledError,
     ConnectorError,
@@ -27,7 +29,6 @@ from sommelier.records import Artifact, Measurement, ModelRecord, Rejection
 if TYPE_CHECKING:
     from sommelier.analysis.inspection import Inspection, Inspector
     from sommelier.connection.connection import Connection
-    from sommelier.connection.repositories import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ FACT_OPTIONS: dict[str, Any] = {
     "labels": Many(str),
     "output_kind": str,
     "note": str,
+    "homepage": str,
 }
 CONVERSION_OPTIONS: dict[str, Any] = {
     "inputs": str, "module": str, "arguments": str, "signature": str, "trust": bool
@@ -68,7 +70,8 @@ class ImportSummary:
 
     @property
     def accepted(self) -> int:
-        return sum(self.outcomes.values())
+        """How many came that were not there before."""
+        return sum(self.outcomes.values()) - self.outcomes["unchanged"]
 
     def notes(self) -> tuple[str, ...]:
         """What happened, as sentences; the first rejections with their reason."""
@@ -120,24 +123,9 @@ def import_models(
     _store_all(db, chosen, summary, copy=copy, progress=progress, cancelled=cancelled)
     if search is not None:
         summary.remarks = search.notes()
-    if not summary.outcomes:
-        raise _nothing_came(statement, source, summary)
+    if not summary.outcomes and statement.limit != 0:
+        raise nothing_came(statement, source, summary.rejections, search)
     return summary
-
-
-def _nothing_came(
-    statement: nodes.Import, source: Origin, summary: ImportSummary
-) -> ConnectorError:
-    """Why an import that ran to its end brought no model."""
-    places = ", ".join(map(repr, statement.locations)) or f"{statement.connector} WHERE ..."
-    if not summary.rejections:
-        hint = source.connector.describe()
-        return ConnectorError(f"found no model at {places}", hint=hint)
-    first, count = summary.rejections[0], len(summary.rejections)
-    return ConnectorError(
-        f"nothing at {places} was accepted, {count} rejected: {first.reason}",
-        hint="SHOW REJECTIONS lists every reason",
-    )
 
 
 def register_model(
@@ -148,13 +136,22 @@ def register_model(
     version: str | None,
     declared: Mapping[str, object],
 ) -> ImportSummary:
-    """Stores one file under a chosen name. Raises RejectedModelError if it is not acceptable."""
+    """Stores one model under a chosen name; what is wrong beside it is in the notes.
+
+    Raises RejectedModelError if it is not acceptable, ConnectorError if the path has several.
+    """
     from sommelier.connectors.registry import connector
 
     facts = dict(declared)
     copy = bool(facts.pop("copy", True))
     asked = {name: facts.pop(name) for name in CONVERSION_OPTIONS if name in facts}
     found = list(connector("folder").fetch((str(path),), options=asked, progress=None))
+    count = sum(isinstance(item, Artifact) for item in found)
+    if count > 1:
+        raise ConnectorError(
+            f"'{path}' holds {count} models, and REGISTER MODEL gives a name to one",
+            hint=f"name its file, or IMPORT MODELS FROM folder '{path}'",
+        )
     summary = ImportSummary()
     renamed = [
         replace(item, name=name, version=version, declared={**item.declared, **facts})
@@ -163,11 +160,11 @@ def register_model(
         for item in found
     ]
     _store_all(db, renamed, summary, copy=copy, progress=None, cancelled=lambda: False)
+    if summary.outcomes:
+        return summary
     if summary.rejections:
-        raise RejectedModelError(f"'{path}' is not accepted: {summary.rejections[0].reason}")
-    if not summary.outcomes:
-        raise ConnectorError(f"there is no model file at '{path}'")
-    return summary
+        raise RejectedModelError(f"'{path}' is not accepted: {summary.rejections[-1].reason}")
+    raise ConnectorError(f"there is no model file at '{path}'")
 
 
 def register_artifact(db: Connection, artifact: Artifact) -> None:
@@ -222,24 +219,16 @@ def _read(
     """What is to be stored of an artifact, or why nothing is. What nobody foresaw in a model is a
     reason too, so that it does not stop the others; errors of this database are raised."""
     try:
+        original = kept_original(item)  # of the files as they are before they are converted
         with _as_onnx(db, item, cancelled) as ready:
             found = _accepted(db, inspector, ready, copy=copy or ready is not item)
-        return replace(found, original=_original(item)) if isinstance(found, Found) else found
+        return replace(found, original=original) if isinstance(found, Found) else found
     except SommelierError:
         raise
     except Exception as error:
         logger.exception("%s from %s cannot be read", item.name, item.source)
         reason = f"unexpected {type(error).__name__}: {first_line(error)}"
         return Rejection(item.source, item.revision or item.name, reason)
-
-
-def _original(item: Artifact) -> Original | None:
-    """What is kept of a conversion, so that the model can be made again as it was."""
-    if item.conversion is None:
-        return None
-    options = {name: value for name, value in item.conversion.options.items() if name != "trust"}
-    path = None if item.path is None else str(item.path.absolute())
-    return Original(item.conversion.format, path, options)
 
 
 @contextmanager
@@ -253,7 +242,10 @@ def _as_onnx(
     from sommelier.analysis.conversion import converted
 
     with db.artifacts.workplace() as folder:
-        yield converted(item, folder, cancelled=cancelled)
+        made, hint = converted(item, folder, cancelled=cancelled), item.conversion.hint
+        if isinstance(made, Rejection) and hint is not None:
+            made = replace(made, reason=f"{made.reason} ({hint})")
+        yield made
 
 
 def _accepted(
@@ -264,9 +256,9 @@ def _accepted(
         return item
     try:
         inspection = inspector.inspect(item)
+        return _with_artifact(db, Found(item, inspection), copy=copy)
     except RejectedModelError as error:
         return Rejection(item.source, item.revision or item.name, str(error))
-    return _with_artifact(db, Found(item, inspection), copy=copy)
 
 
 def _store(db: Connection, waiting: list[Found], summary: ImportSummary) -> None:
@@ -305,7 +297,9 @@ def _with_artifact(db: Connection, found: Found, *, copy: bool) -> Found:
     return replace(found, inspection=replace(inspection, record=record))
 
 
-_STATED = ("task", "family", "license", "label_space_id", "preprocessing", "note", "created")
+_STATED = (
+    "task", "family", "license", "label_space_id", "preprocessing", "note", "homepage", "created"
+)  # fmt: skip
 
 
 def _restated(known: ModelRecord, said: ModelRecord) -> ModelRecord:
@@ -338,16 +332,6 @@ def _chosen(
         yield item
         if limit is not None and taken >= limit:
             return  # before the next one is fetched
-
-
-def like_pattern(pattern: str) -> re.Pattern[str]:
-    """SQL's LIKE as a regular expression.
-
-    >>> bool(like_pattern("cifar%_20").fullmatch("cifar10_resnet020"))
-    True
-    """
-    parts = {"%": ".*", "_": "."}
-    return re.compile("".join(parts.get(c, re.escape(c)) for c in pattern), re.DOTALL)
 
 
 def _list(value: object) -> list[object]:

@@ -11,6 +11,7 @@ from sommelier.connection.importing import FACT_OPTIONS, register_artifact
 from sommelier.engine.names import nearest
 from sommelier.errors import BinderError, ReadOnlyError
 from sommelier.grammar.builder import model_name
+from sommelier.notes import joined
 from sommelier.records import Artifact, ModelRecord
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ def ingest(
     with TemporaryDirectory(prefix="sommelier-ingest-") as folder:
         made = export_module(module, examples, Path(folder) / "model.onnx")
         beside = [str(f) for f in sorted(Path(folder).iterdir()) if f != made.path]
-        note = filter(None, (str(declared.get("note") or ""), made.described("a torch module")))
+        note = (str(declared.get("note") or ""), made.described("a torch module"))
         facts = {
             "producer": made.producer,
             **declared,
-            "note": "; ".join(note),
+            "note": joined(note),
             "external_data": beside,
         }
         register_artifact(db, Artifact(own, version, SOURCE, kind, made.path, facts))

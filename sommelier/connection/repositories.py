@@ -8,6 +8,8 @@ there. For any other, such as a folder, AT is the location, and what follows are
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SAID_EACH_TIME = "trust"  # code may run only where the statement that runs it says so
+_SAID_EACH_TIME = ("trust", "module")
+"""Options that have code run. A catalog may come from a stranger, so none is taken out of it: the
+statement that runs the code says them."""
+_LOGIN = re.compile(r"://[^/?#\s]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +61,37 @@ class Origin:
         """The same of one location, which a search came upon."""
         return self._own(self.connector.fetch((location,), options=self.options, progress=None))
 
-    def listed(self) -> Iterator[Listing]:
-        """What `fetched` would look at."""
+    def listed(self) -> Iterator[Listing | Rejection]:
+        """What `fetched` would look at, and what of it cannot be read."""
         for item in self.connector.list(self.locations, options=self.options):
-            if not self.names or item.name in self.names:
+            if not self.names or isinstance(item, Rejection) or item.name in self.names:
                 yield item
 
     def _own(self, found: Iterator[Artifact | Rejection]) -> Iterator[Artifact | Rejection]:
-        """Those that are asked for. Raises ConnectorError at the end for names nothing has, and
-        for whatever a connector should not have raised."""
-        seen: set[str] = set()
-        for item in self._guarded(found):
-            if isinstance(item, Artifact):
-                seen.add(item.name)
-                if self.names and item.name not in self.names:
-                    continue
+        """Those that are asked for. Raises ConnectorError for whatever a connector should not have
+        raised."""
+        chosen = self._named(self._guarded(found)) if self.names else self._guarded(found)
+        for item in chosen:
             yield replace(item, source=self.name)
-            if self.names and seen.issuperset(self.names):
-                return
+
+    def _named(self, found: Iterator[Artifact | Rejection]) -> Iterator[Artifact | Rejection]:
+        """Those of the names, and rejections that may be of them: what the list has under another
+        name is not. Raises ConnectorError at the end for names nothing has."""
+        listed = self._listing()
+        by_revision = {item.revision: item.name for item in listed}
+        to_come = Counter(item.name for item in listed if item.name in self.names)
+        seen: set[str] = set()
+        for item in found:
+            name = _name_of(item, by_revision, self.names)
+            if name is not None:
+                seen.add(name)
+                to_come[name] -= 1
+                if name not in self.names:
+                    continue
+            yield item
+            if seen.issuperset(self.names) and not any(to_come[name] > 0 for name in self.names):
+                return  # before the others are read
+        seen |= set(by_revision.values())
         missing = [name for name in self.names if name not in seen]
         if missing:
             raise ConnectorError(
@@ -81,6 +99,15 @@ class Origin:
                 suggestions=nearest(missing[0], seen),
                 hint=f"SHOW MODELS FROM {self.name}",
             )
+
+    def _listing(self) -> tuple[Listing, ...]:
+        """What the connector lists; nothing where it cannot: what it fetches says why."""
+        try:
+            found = self.connector.list(self.locations, options=self.options)
+            return tuple(item for item in found if not isinstance(item, Rejection))
+        except Exception:  # of a connector, perhaps of a third party
+            logger.info("connector '%s' cannot list", self.connector.name, exc_info=True)
+            return ()
 
     def _guarded(self, found: Iterator[Artifact | Rejection]) -> Iterator[Artifact | Rejection]:
         try:
@@ -94,6 +121,16 @@ class Origin:
                 f"{first_line(error)}",
                 hint="what came before is kept; this is a mistake of the connector",
             ) from error
+
+
+def _name_of(
+    item: Artifact | Rejection, by_revision: Mapping[str, str], names: tuple[str, ...]
+) -> str | None:
+    """The name of the model an item is of, None where a rejection does not say it."""
+    if isinstance(item, Artifact):
+        return item.name
+    known = by_revision.get(item.revision)
+    return item.revision if known is None and item.revision in names else known
 
 
 def origin(
@@ -115,7 +152,8 @@ def origin(
             )
         return Origin(name, connector(name), locations, options)
     source = connector(kept[0].connector)
-    told = {**kept[0].options, **options}
+    safe = {name: v for name, v in kept[0].options.items() if name not in _SAID_EACH_TIME}
+    told = {**safe, **options}
     place = kept[0].place
     if place is None:
         return Origin(name, source, locations, told)
@@ -127,7 +165,8 @@ def origin(
 def create_repository(statement: nodes.CreateRepository, call: Call) -> str:
     """'created', 'replaced' or 'exists'. Nothing is asked of the source.
 
-    Raises BinderError for a name that is taken, ConnectorError for an option it does not have.
+    Raises BinderError for a name that is taken and for what is not kept, ConnectorError for an
+    option it does not have.
     """
     known = call.db.catalog.repository_names()
     if statement.name in known and not statement.or_replace:
@@ -147,12 +186,7 @@ def create_repository(statement: nodes.CreateRepository, call: Call) -> str:
     with underlined(statement.connector.span):
         source = connector(statement.connector.value)
     options = plain_options(statement.options, call.parameters)
-    if _SAID_EACH_TIME in options:
-        raise BinderError(
-            "trust is not kept: code may run only where the import says so",
-            span=statement.span,
-            hint=f"IMPORT MODELS FROM {statement.name} ... USING trust = yes",
-        )
+    _check_kept(statement, options)
     check(source.name, options, source.options)
     place = statement.place
     if not isinstance(source, Placed):
@@ -164,3 +198,25 @@ def create_repository(statement: nodes.CreateRepository, call: Call) -> str:
         place = str(path.absolute()) if path.exists() else place  # the same in every folder
     call.db.catalog.save_repository(Repository(statement.name, source.name, place, options))
     return "replaced" if statement.name in known else "created"
+
+
+def _check_kept(statement: nodes.CreateRepository, options: Mapping[str, object]) -> None:
+    """Raises BinderError for what is said each time, and for an address with a user: whoever has
+    the database could read the password."""
+    for name in _SAID_EACH_TIME:
+        if name in options:
+            said = "yes" if name == "trust" else f"'{options[name]}'"
+            raise BinderError(
+                f"{name} is not kept: code may run only where the import says so",
+                span=statement.span,
+                hint=f"IMPORT MODELS FROM {statement.name} ... USING {name} = {said}",
+            )
+    values = {"AT": statement.place, **options}
+    for name, value in values.items():
+        if _LOGIN.search(str(value)):
+            raise BinderError(
+                f"the address of {name} has a user or a password in it, which is not kept",
+                span=statement.span,
+                hint="leave them out: variables of the environment say them (see the connector's "
+                "page), or each import does, with the whole address",
+            )

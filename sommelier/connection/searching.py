@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from sommelier.connection.plain import plain_options
 from sommelier.connection.repositories import Origin, origin
-from sommelier.connection.stated import bind, terms
+from sommelier.connection.stated import bind, facts_in, terms
 from sommelier.connectors.search import BusySourceError, Candidate, Searchable, Term
 from sommelier.engine.options import EXPLAIN_OPTIONS, bind_options
 from sommelier.engine.parameters import Parameters, as_parameters
+from sommelier.engine.places import told
 from sommelier.engine.result import ColumnInfo, Report, Table
 from sommelier.engine.show import like_pattern
+from sommelier.engine.skipped import models
 from sommelier.errors import BinderError, ConnectorError, reason
 from sommelier.grammar import nodes
 from sommelier.records import Artifact, Rejection
@@ -21,11 +24,12 @@ from sommelier.units import Dimension
 
 if TYPE_CHECKING:
     from sommelier.connection.connection import Connection
-    from sommelier.connectors.base import Progress
+    from sommelier.connectors.base import Listing, Progress
 
 LOOKED_AT = 10_000  # models of a source that one search looks at
 REFUSED_IN_A_ROW = 50  # candidates without an acceptable model before an import gives up
 SHOWN = 100  # rows of SHOW MODELS FROM without a LIMIT
+REASONS_SHOWN = 8  # of locations that cannot be read
 
 
 class Search:
@@ -54,13 +58,16 @@ class Search:
         self.origin, self.source = origin, source
         self.terms: tuple[Term, ...] = ()
         self._holds = None
+        self._asked: tuple[str, ...] = ()
+        self._unknown: Counter[str] = Counter()
         if statement.where is not None:
             self._holds = bind(statement.where, source.facts, values)
+            self._asked = facts_in(statement.where, source.facts, values)
             self.terms = terms(statement.where, source.facts, values)
         self._like = None if statement.like is None else like_pattern(statement.like)
         if statement.like is not None and "name" in source.facts:
             self.terms += (Term("name", "like", statement.like),)
-        self.looked_at = 0
+        self.looked_at = self.passed = 0
         self.given_up: str | None = None
 
     def candidates(self) -> Iterator[Candidate]:
@@ -70,7 +77,11 @@ class Search:
             self.looked_at += 1
             if self._like is not None and not self._like.fullmatch(found.name):
                 continue
-            if self._holds is None or self._holds(found.facts):
+            passes = True if self._holds is None else self._holds(found.facts)
+            if passes is None:
+                self._unknown.update(f for f in self._asked if found.facts.get(f) is None)
+            if passes:
+                self.passed += 1
                 yield found
 
     def _found(self) -> Iterator[Candidate]:
@@ -93,12 +104,21 @@ class Search:
         return by_source, here
 
     def notes(self) -> tuple[str, ...]:
-        """How far the search went, where that is not to its end."""
+        """How far the search went, where that is not to its end, and what nothing is known of."""
+        notes = [f"{models(n)} skipped: {fact} is unknown" for fact, n in self._unknown.items()]
         if self.given_up is not None:
-            return (f"the search was given up after {self.looked_at} models: {self.given_up}",)
-        if self.looked_at < LOOKED_AT:
-            return ()
-        return (f"only the first {LOOKED_AT} models of the source were looked at",)
+            notes.append(f"the search was given up after {self.looked_at} models: {self.given_up}")
+        elif self.looked_at >= LOOKED_AT:
+            notes.append(f"only the first {LOOKED_AT} models of the source were looked at")
+        if not self.passed and (left_out := self._left_out_there()):
+            what = ", ".join(left_out)
+            notes.append(f"{self.origin.name} leaves out models that state no {what}, uncounted")
+        return tuple(notes)
+
+    def _left_out_there(self) -> list[str]:
+        """Facts by which the source filters itself: what states nothing of them never comes."""
+        by_source = (term.fact for term in self.terms if self.source.pushed(term) is not None)
+        return [fact for fact in dict.fromkeys(by_source) if fact != "name"]
 
 
 def searches(statement: nodes.Import, source: Origin) -> bool:
@@ -174,12 +194,14 @@ def explained(db: Connection, statement: nodes.ExplainImport, parameters: Any) -
     data: dict[str, Any] = {"source": asked.connector, "limit": asked.limit}
     source = origin(db, asked.connector, asked.locations, plain_options(asked.options, values))
     if not searches(asked, source):
-        data |= {"locations": list(asked.locations), "like": asked.like}
+        data |= {"locations": [*map(told, asked.locations)], "like": asked.like}
         data |= {"connector": source.connector.name}
-        where = ", ".join(source.locations) or source.at or "no location"
-        lines = [f"import from {source.connector.name}: {where}"]
+        where = ", ".join(map(told, source.locations or filter(None, [source.at]))) or "no location"
+        named = "" if source.name == source.connector.name else f"{source.name}, a "
+        lines = [f"import from {named}{source.connector.name}: {where}"]
         lines += [f"  models named {', '.join(source.names)}"] if source.names else []
         lines += [f"  names like {asked.like!r}, told apart here"] if asked.like else []
+        lines += [f"  at most {models(asked.limit)}"] if asked.limit is not None else []
     else:
         search = Search(asked, source, values)
         by_source, here = search.filtered()
@@ -201,15 +223,27 @@ def explained(db: Connection, statement: nodes.ExplainImport, parameters: Any) -
 
 def _listed(statement: nodes.Show, asked: Origin, limit: int) -> Table:
     like = None if statement.like is None else like_pattern(statement.like)
-    passed = (item for item in asked.listed() if like is None or like.fullmatch(item.name))
-    found = list(islice(passed, limit + 1))
+    found: list[Listing] = []
+    unread: list[str] = []
+    for item in asked.listed():
+        if isinstance(item, Rejection):
+            unread.append(f"not listed: {item.revision}: {item.reason}")
+        elif like is None or like.fullmatch(item.name):
+            found.append(item)
+        if len(found) > limit:
+            break
     rows: list[tuple[object, ...]] = [(i.name, i.size_bytes, i.revision) for i in found[:limit]]
     columns = (ColumnInfo("name"), ColumnInfo("size", Dimension.BYTES), ColumnInfo("revision"))
-    return Table("models", columns, rows, _more(len(found), limit))
+    return Table("models", columns, rows, (*_more(len(found), limit), *_some(unread)))
 
 
 def _more(found: int, limit: int) -> tuple[str, ...]:
     return (f"there are more: the first {limit} are shown",) if found > limit else ()
+
+
+def _some(notes: list[str]) -> list[str]:
+    rest = len(notes) - REASONS_SHOWN
+    return notes if rest <= 0 else [*notes[:REASONS_SHOWN], f"and {rest} more that are not listed"]
 
 
 def _cell(value: object) -> object:

@@ -42,6 +42,15 @@ def bind(condition: nodes.Expression, known: Mapping[str, type], values: Paramet
     return _Binding(known, values).condition(condition)
 
 
+def facts_in(
+    condition: nodes.Expression, known: Mapping[str, type], values: Parameters
+) -> tuple[str, ...]:
+    """The facts that the condition asks about, each once. `bind` it first."""
+    binding = _Binding(known, values)
+    binding.condition(condition)
+    return tuple(dict.fromkeys(binding.facts))
+
+
 def terms(
     condition: nodes.Expression, known: Mapping[str, type], values: Parameters
 ) -> tuple[Term, ...]:
@@ -50,11 +59,12 @@ def terms(
 
 
 class _Binding:
-    """One condition, about facts of known types."""
+    """One condition, about facts of known types. facts : those it asks about, as they come."""
 
     def __init__(self, known: Mapping[str, type], values: Parameters) -> None:
         self._known = known
         self._values = values
+        self.facts: list[str] = []
 
     def condition(self, node: nodes.Expression) -> Predicate:
         if isinstance(node, nodes.And | nodes.Or):
@@ -169,6 +179,7 @@ class _Binding:
                 suggestions=nearest(name, self._known),
                 hint=f"it states {', '.join(self._known)}",
             )
+        self.facts.append(name)
         return name
 
     def _value(self, node: nodes.Expression, name: str) -> str | float:
@@ -182,8 +193,14 @@ class _Binding:
                 return to_base(literal.value, literal.unit, Dimension.COUNT)
             except UnitError as error:
                 raise BinderError(error.message, span=node.span, hint=error.hint) from error
-        kind = "a number" if self._known[name] is float else "a text"
-        raise BinderError(f"{name} is {kind}", span=node.span)
+        if self._known[name] is float:
+            raise BinderError(
+                f"{name} is a number", span=node.span, hint="without quotes: 5000, 30M"
+            )
+        written = f"{literal.value:.12g}" if isinstance(literal, nodes.Number) else "word"
+        raise BinderError(
+            f"{name} is a text", span=node.span, hint=f"in single quotes: '{written}'"
+        )
 
     def _unable(self, node: nodes.Expression) -> BinderError:
         return BinderError(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sommelier.engine import describe_links, show_cascades, show_deployments
+from sommelier.engine.moments import moment
 from sommelier.engine.names import nearest, unknown
+from sommelier.engine.places import told
 from sommelier.engine.result import ColumnInfo, Table
 from sommelier.engine.show import profile_rows
 from sommelier.engine.skipped import models
@@ -78,10 +81,11 @@ def _model(reference: nodes.ModelRef, session: Session) -> Facts:
         ("preprocessing", _preprocessing(record)),
         ("opset", record.opset),
         ("producer", record.producer),
-        ("created", None if record.created is None else str(record.created)),
+        ("created", moment(record.created)),
         ("graph hash", record.graph_hash),
         ("weight hash", record.weight_hash),
         ("note", record.note),
+        ("homepage", record.homepage),
         *_failures(record.id, session),
         *describe_links.of_model(record.id, session),
         *_fusion(record, session),
@@ -250,7 +254,13 @@ def _original(model_id: str, session: Session) -> str | None:
     found = session.catalog.original(model_id)
     if found is None:
         return None
-    return found.format if found.path is None else f"{found.format} {found.path}"
+    what = found.format if found.path is None else f"{found.format} {found.path}"
+    said = (
+        f"{name} = {told(value if isinstance(value, str) else json.dumps(value))}"
+        for name, value in found.options.items()
+        if value not in (None, {}, [])
+    )
+    return ", ".join((what, *said))
 
 
 def _repository(reference: nodes.ModelRef, session: Session) -> Facts:
@@ -259,8 +269,8 @@ def _repository(reference: nodes.ModelRef, session: Session) -> Facts:
     return [
         ("name", found.name),
         ("type", found.connector),
-        ("place", found.place),
-        *found.options.items(),
+        ("place", found.place and told(found.place)),
+        *((n, told(v) if isinstance(v, str | list) else v) for n, v in found.options.items()),
         ("models", f"{came} imported"),
         ("list", f"SHOW MODELS FROM {write_name(found.name)}"),
     ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from sommelier.engine import settings
+from sommelier.engine.moments import day_or_time
 
 if TYPE_CHECKING:
     from sommelier.link_records import ModelLink
@@ -138,6 +139,8 @@ class Facts:
 
         def read() -> Array:
             values = self.catalog.text_columns([column])[column]
+            if column == "created":
+                values = [v if v is None else day_or_time(str(v)) for v in values]
             array = np.empty(len(values), dtype=object)
             array[:] = [list(v) if isinstance(v, tuple) else v for v in values]
             return array

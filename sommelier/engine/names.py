@@ -16,8 +16,17 @@ def unknown(kind: str, name: str, known: Iterable[str], span: Span | None = None
     names = sorted(known)
     alike = nearest(name, names)
     listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
-    hint = f"{kind}s: {listed}" if names else f"there is no {kind} in the database yet"
+    hint = f"{several(kind)}: {listed}" if names else f"there is no {kind} in the database yet"
     return UnknownNameError(f"unknown {kind} '{name}'", span=span, hint=hint, suggestions=alike)
+
+
+def several(kind: str) -> str:
+    """A kind of thing in the plural.
+
+    >>> several("model"), several("repository")
+    ('models', 'repositories')
+    """
+    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
 
 
 def few(names: Sequence[str]) -> str:

@@ -15,8 +15,10 @@ from sommelier.engine import (
     show_links,
     show_segments,
 )
+from sommelier.engine.moments import moment
 from sommelier.engine.options import SETTINGS
 from sommelier.engine.parameters import Parameters
+from sommelier.engine.places import told
 from sommelier.engine.plan import QueryOptions
 from sommelier.engine.result import ColumnInfo, Table
 from sommelier.engine.vocabulary import FUNCTIONS
@@ -104,14 +106,14 @@ def _repositories(session: Session) -> Listed:
     """models : how many came from it."""
     counts = Counter(session.facts.text("source"))
     rows: Rows = [
-        (r.name, r.connector, r.place, _said(r.options), counts[r.name])
+        (r.name, r.connector, r.place and told(r.place), _said(r.options), counts[r.name])
         for r in session.catalog.repositories()
     ]
     return _columns("name", "type", "place", "options", ("models", _COUNT)), rows
 
 
 def _said(options: Mapping[str, object]) -> str | None:
-    return ", ".join(f"{name} = {value}" for name, value in options.items()) or None
+    return ", ".join(f"{name} = {told(value)}" for name, value in options.items()) or None
 
 
 def _pools(session: Session) -> Listed:
@@ -269,7 +271,7 @@ def _versions(of: Any, session: Session, parameters: Parameters) -> Listed:
     model = session.model(of, parameters)
     name = session.catalog.model(model.id).name
     records = [r for r in session.catalog.models() if r.name == name]
-    rows: Rows = [(r.version, r.source, r.revision, str(r.created or ""), r.id) for r in records]
+    rows: Rows = [(r.version, r.source, r.revision, moment(r.created), r.id) for r in records]
     return _columns("version", "source", "revision", "created", "id"), rows
 
 
@@ -299,7 +301,7 @@ def profile_rows(session: Session, model_id: str) -> Rows:
         dimension = METRICS[m.metric].dimension
         interval = None
         if m.low is not None and m.high is not None:
-            interval = f"{format_value(m.low, dimension)} to {format_value(m.high, dimension)}"
+            interval = _interval(m.low, m.high, dimension)
         percentile = None if m.percentile is None else f"p{m.percentile}"
         shown = format_value(m.value, dimension)
         rows.append(
@@ -308,6 +310,16 @@ def profile_rows(session: Session, model_id: str) -> Rows:
         )  # fmt: skip
     order = list(METRICS)
     return sorted(rows, key=lambda row: order.index(str(row[0])))
+
+
+def _interval(low: float, high: float, dimension: Dimension) -> str | None:
+    """From where to where a number may lie; None where that reads as one number.
+
+    >>> _interval(1e6, 2e6, Dimension.BYTES), _interval(1e6, 1e6 + 1, Dimension.BYTES)
+    ('1 MB to 2 MB', None)
+    """
+    least, most = format_value(low, dimension), format_value(high, dimension)
+    return None if least == most else f"{least} to {most}"
 
 
 _OF_PAIRS = {"segments": show_segments.segments, "lineage": show_segments.lineage}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
+from sommelier.grammar.expectations import END
 from sommelier.grammar.situation import Situation
 
 
@@ -32,4 +34,17 @@ def _export(s: Situation) -> str | None:
     return None
 
 
-SOURCE_RULES: tuple[Callable[[Situation], str | None], ...] = (_repository, _export)
+def _late_like(s: Situation) -> str | None:
+    """`SHOW MODELS WHERE ... LIKE '%net%'`: LIKE of the statement, behind what it stands before."""
+    types = [token.type for token in s.tokens]
+    behind = next((kind for kind in ("WHERE", "LIMIT", "USING") if kind in types), None)
+    listed = {"SHOW", "IMPORT"} & set(types) and "SELECT" not in types
+    if s.kind not in ("LIKE", "ILIKE") or behind is None or not listed or END not in s.accepts:
+        return None
+    pattern = re.compile(r"\s*('[^']*')").match(s.text, s.start + len(s.word))
+    text = pattern[1] if pattern else "'...'"
+    condition = f", or is a condition: AND name {s.upper} {text}" if behind == "WHERE" else ""
+    return f"LIKE {text} stands before {behind}{condition}"
+
+
+SOURCE_RULES: tuple[Callable[[Situation], str | None], ...] = (_repository, _export, _late_like)

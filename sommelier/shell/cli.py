@@ -225,9 +225,7 @@ def _run(options: argparse.Namespace, config: ShellConfig) -> int:
 
 def _run_scripts(session: ShellSession, options: argparse.Namespace) -> None:
     """Runs -c texts, then -f files; without either, stdin."""
-    from sommelier.shell.databases import may_create
     from sommelier.shell.scripts import check_parameters, read_script
-    from sommelier.shell.session import reads_only
 
     scripts: list[tuple[str | None, list[Item]]] = [
         (None, read_script(text)) for text in options.command or []
@@ -242,9 +240,7 @@ def _run_scripts(session: ShellSession, options: argparse.Namespace) -> None:
         return
     everything = [item for _, items in scripts for item in items]
     check_parameters(session.parameters, everything)
-    session.open(
-        session.config.database, writes=not reads_only(everything), creates=may_create(everything)
-    )
+    _open(session, everything)
     for source, items in scripts:
         if not session.run(items, source=source) and _stops(session):
             return
@@ -252,21 +248,33 @@ def _run_scripts(session: ShellSession, options: argparse.Namespace) -> None:
 
 def _run_stdin(session: ShellSession) -> None:
     """Answers statements as they arrive, so that a program can hold a conversation."""
-    from sommelier.shell.databases import may_create
     from sommelier.shell.scripts import ScriptReader, check_parameters
-    from sommelier.shell.session import reads_only
 
-    reader, seen = ScriptReader(), []
+    reader, seen, stands_in = ScriptReader(), [], False
     for line in itertools.chain(sys.stdin, [None]):
         items = reader.finish() if line is None else reader.feed(line)
         seen += items
-        if items and not session.is_open:
-            session.open(
-                session.config.database, writes=not reads_only(items), creates=may_create(items)
-            )
+        if items and (stands_in or not session.is_open):
+            stands_in = _open(session, items)
         if not session.run(items, source="<stdin>") and _stops(session):
             return
     check_parameters(session.parameters, seen)  # they came one by one: not sooner
+
+
+def _open(session: ShellSession, items: Sequence[Item]) -> bool:
+    """Opens the database for what is going to run; whether one in memory stands in for it, because
+    it is not there and none is asked."""
+    from sommelier.shell.databases import asks_none, exists, may_create
+    from sommelier.shell.session import reads_only
+
+    path = session.config.database
+    stands_in = not exists(path) and asks_none(items)
+    session.open(
+        ":memory:" if stands_in else path,
+        writes=not reads_only(items),
+        creates=may_create(items),
+    )
+    return stands_in
 
 
 def _stops(session: ShellSession) -> bool:

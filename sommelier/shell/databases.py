@@ -16,6 +16,7 @@ _FILLS = (
     nodes.RegisterDataset,
     nodes.RegisterDevice,
     nodes.CreatePool,
+    nodes.CreateRepository,
     nodes.SetOption,
 )
 _ALIKE = 0.75  # difflib's ratio of two stems: one letter more, less, or swapped
@@ -43,6 +44,25 @@ def may_create(items: Iterable[Item]) -> bool:
         except ParserError:
             continue
     return False
+
+
+def asks_none(items: Iterable[Item]) -> bool:
+    """Whether all of this asks sources, by the names of their connectors, and no database."""
+    from sommelier.connectors.registry import connector_names
+
+    asked = [None if item.is_command else _source(item.text) for item in items]
+    return bool(asked) and set(asked) <= set(connector_names())
+
+
+def _source(text: str) -> str | None:
+    """What a statement lists, or explains an import from; None for any other statement."""
+    try:
+        statement = parse(text)
+    except ParserError:
+        return None
+    if isinstance(statement, nodes.ExplainImport):
+        return statement.statement.connector
+    return statement.source if isinstance(statement, nodes.Show) else None
 
 
 def similar(path: str) -> tuple[str, ...]:

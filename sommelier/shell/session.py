@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sommelier.engine.result import Table
 from sommelier.errors import (
     CancelledError,
+    ConnectorError,
     DatabaseLockedError,
     ParameterError,
     ParserError,
@@ -18,6 +19,7 @@ from sommelier.errors import (
     StorageError,
 )
 from sommelier.grammar import nodes
+from sommelier.grammar.formatter import format as format_query
 from sommelier.grammar.parser import is_read_only, parse
 from sommelier.shell import databases
 from sommelier.shell.config import ShellConfig, saved_queries_path
@@ -188,13 +190,39 @@ class ShellSession:
             return
         started = time.perf_counter()
         try:
-            outcome = self._execute(text)
+            outcome = self._attempt(text)
         except (ParameterError, ReadOnlyError) as error:
             error.hint = self._hint(error, text)
             raise
         self.show(outcome, took_ms=(time.perf_counter() - started) * 1e3)
         if isinstance(outcome, Table) and outcome.failure is not None:
             raise outcome.failure
+
+    def _attempt(self, text: str) -> Outcome:
+        """The outcome; of an import that only wants trust, after the person was asked for it."""
+        try:
+            return self._execute(text)
+        except ConnectorError as error:
+            trusting = self._trusting(text, error)
+            if trusting is None:
+                raise
+        return self._execute(trusting)
+
+    def _trusting(self, text: str, error: ConnectorError) -> str | None:
+        """The import with `trust = yes`, if that is all it wants and a person says so."""
+        from sommelier.connection.nothing_came import UntrustedError
+
+        if not isinstance(error, UntrustedError) or self.ask is None or not self.config.confirm:
+            return None
+        statement = parse(text)
+        assert isinstance(statement, nodes.Import), "nothing else raises it"
+        if any(option.name.lower() == "trust" for option in statement.options):
+            return None  # it says no
+        question = f"Run the code of {visible(error.place)}? [y/N] "
+        if self.ask(question).strip().lower() not in ("y", "yes"):
+            return None
+        trust = nodes.Option("trust", nodes.Boolean(True))
+        return format_query(replace(statement, options=(*statement.options, trust)))
 
     def _execute(self, text: str) -> Outcome:
         connection = self.connection

@@ -12,6 +12,7 @@ last. So at no moment is a file missing that was there before. The same bytes ar
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sommelier.errors import StorageError
+from sommelier.errors import RejectedModelError, StorageError
 from sommelier.storage.durable import sync_folder
 
 MANIFEST = "manifest.json"
@@ -89,7 +90,8 @@ class ArtifactStore:
 
         external : its external data, in the model's folder or below. reference_in_place : leave
         the files where they are; they must then not be moved or changed. What is there already is
-        not copied again. Raises StorageError, with nothing left behind.
+        not copied again. Raises StorageError, with nothing left behind; RejectedModelError for a
+        model whose files cannot be kept under their names.
         """
         files = [Path(path).absolute(), *(Path(file).absolute() for file in external)]
         names = _names(files)
@@ -101,7 +103,7 @@ class ArtifactStore:
         except OSError as error:
             raise StorageError(
                 f"could not keep the model file '{path}': {error.strerror or error}",
-                hint="nothing of it was kept",
+                hint=_after_refusal(error),
             ) from error
 
     def path(self, key: str) -> Path:
@@ -247,6 +249,17 @@ class ArtifactStore:
         sync_folder(self._root)
 
 
+def _after_refusal(error: OSError) -> str:
+    if disk_is_full(error):
+        return "nothing of it was kept; free some room on the disk of the database, then go on"
+    return "nothing of it was kept"
+
+
+def disk_is_full(error: OSError) -> bool:
+    """Whether there is no room, or no more of it for this user."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def _changed(file: Path) -> StorageError:
     return StorageError(
         f"the model file '{file}' has changed since it was imported",
@@ -266,10 +279,11 @@ def _names(files: Sequence[Path]) -> list[str]:
     names = []
     for file in files:
         if not file.is_relative_to(folder) or ".." in file.parts:
-            raise StorageError(f"the external data '{file}' lies outside the model's folder")
-        names.append(file.relative_to(folder).as_posix())
-        if names[-1] == MANIFEST:
-            raise StorageError(f"a file of a model cannot be called {MANIFEST}: '{file}'")
+            raise RejectedModelError(f"the external data '{file}' lies outside the model's folder")
+        name = file.relative_to(folder)
+        if name.parts[0].casefold() == MANIFEST:  # a disk may not tell cases apart
+            raise RejectedModelError(f"a file of a model cannot be called {MANIFEST}: '{file}'")
+        names.append(name.as_posix())
     return names
 
 

@@ -13,6 +13,9 @@ from sommelier.storage.rows import to_json
 if TYPE_CHECKING:
     from sommelier.storage.database import Database
 
+UNNAMED = "labels of "
+"""What the name of a label space begins with that is called after a model, for want of a name."""
+
 
 class LabelTable:
     """The part of the catalog that knows what outputs are called."""
@@ -21,9 +24,13 @@ class LabelTable:
         self._database = database
 
     def add_label_space(self, space: LabelSpace) -> None:
-        """Remember a label space; one of the same id is replaced."""
+        """Remember a label space; one of the same id is replaced, but for a name that nobody gave:
+        of models that share their labels, the first one's name stays."""
         from sommelier.storage.schema import LABEL_SPACES
 
+        known = self._database.row("SELECT id FROM store.label_spaces WHERE id = ?", [space.id])
+        if known is not None and space.name.startswith(UNNAMED):
+            return
         row = {"id": space.id, "name": space.name, "labels": to_json(space.labels)}
         with self._database.transaction("add a label space"):
             self._database.upsert(LABEL_SPACES, [row])

@@ -68,6 +68,7 @@ class OriginTable(DeploymentTable):
             "format": original.format,
             "path": original.path,
             "options": to_json(dict(original.options)),
+            "fingerprint": original.fingerprint,
         }
         with self._database.transaction("keep what a model was"):
             self._database.upsert(ORIGINALS, [row])
@@ -75,9 +76,10 @@ class OriginTable(DeploymentTable):
     def original(self, model_id: str) -> Original | None:
         """What a model was; None for one that came as ONNX, or that nobody kept it of."""
         row = self._database.row(
-            "SELECT format, path, options FROM store.originals WHERE model_id = ?", [model_id]
+            "SELECT format, path, options, fingerprint FROM store.originals WHERE model_id = ?",
+            [model_id],
         )
-        return None if row is None else Original(row[0], row[1], json.loads(row[2]))
+        return None if row is None else Original(row[0], row[1], json.loads(row[2]), row[3])
 
     def drop_model(self, model_id: str) -> None:
         """Forget a model, and what it was."""

@@ -125,6 +125,14 @@ def add_origins(connection: Connection) -> None:
     METADATA.create_all(connection, tables=ORIGIN_TABLES, checkfirst=True)
 
 
+def add_fingerprints_and_homepages(connection: Connection) -> None:
+    """11: of which content the files were that models were converted from, and homepages."""
+    for table, name in (("originals", "fingerprint"), ("models", "homepage")):
+        connection.exec_driver_sql(
+            f"ALTER TABLE store.{table} ADD COLUMN IF NOT EXISTS {name} VARCHAR"
+        )
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     create_tables,
     name_database,
@@ -136,6 +144,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     add_cascades,
     add_deployments,
     add_origins,
+    add_fingerprints_and_homepages,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

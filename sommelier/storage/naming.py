@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from sommelier.errors import UnknownNameError
 
 _SHOWN = 3
-_ALIKE = 60.0  # rapidfuzz's score out of 100, below it a suggestion is noise
+_ALIKE = 65.0  # rapidfuzz's score out of 100; two letters of three alone give 60
 _CLOSE = 15.0  # how far behind the best one another suggestion may be
 _PREFIX = 3  # letters from which on the beginning of a name says what was meant
 
@@ -17,8 +17,8 @@ def nearest(name: str, names: Iterable[str]) -> tuple[str, ...]:
 
     What starts with `name` and goes on with a new word comes first, then what starts with it.
 
-    >>> nearest("memry", ["flops", "memory", "params"])
-    ('memory',)
+    >>> nearest("memry", ["flops", "memory", "params"]), nearest("m99", ["m1", "m3", "m5"])
+    (('memory',), ())
     >>> nearest("resnet50", ["lresnet50", "resnet50d.a1_in1k", "resnet50.a1_in1k"])
     ('resnet50.a1_in1k', 'resnet50d.a1_in1k', 'lresnet50')
     """

@@ -23,6 +23,7 @@ ORIGINALS = Table(
     Column("format", String, nullable=False),
     Column("path", String),
     Column("options", String, nullable=False),  # JSON
+    Column("fingerprint", String),
 )
 
 ORIGIN_TABLES = (REPOSITORIES, ORIGINALS)

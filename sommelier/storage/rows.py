@@ -37,7 +37,7 @@ MODEL_COLUMNS: tuple[str, ...] = (
     "id", "name", "version", "source", "revision", "task", "family", "license", "tags", "aliases",
     "format", "inputs", "outputs", "output_kind", "output_kind_inferred", "label_space_id",
     "preprocessing", "opset", "producer", "graph_hash", "weight_hash", "minhash", "artifact",
-    "note", "created", "proposal",
+    "note", "homepage", "created", "proposal",
 )  # fmt: skip
 """What `model_from_row` reads, in its order."""
 
@@ -71,6 +71,7 @@ def model_to_row(record: ModelRecord) -> dict[str, Any]:
         "minhash": record.minhash,
         "artifact": record.artifact,
         "note": record.note,
+        "homepage": record.homepage,
         "created": utc(record.created),
         "proposal": record.proposal,
     }

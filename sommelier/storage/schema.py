@@ -66,6 +66,7 @@ MODELS = Table(
     Column("created", DateTime),
     Column("added_at", DateTime, nullable=False),
     Column("proposal", String),
+    Column("homepage", String),
 )
 
 # What makes two numbers about one model different numbers. There are hundreds of contexts and

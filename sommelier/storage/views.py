@@ -32,7 +32,7 @@ VIEWS: dict[str, str] = {
     SELECT m.name, m.version, m.task, m.family, m.source, m.revision, m.license, m.tags, m.format,
         m.input, m.output, m.output_kind, l.name AS label_space, m.producer, m.opset,
         {", ".join(f"b.{name}" for name in _PLAIN)},
-        m.created, m.added_at, m.graph_hash, m.weight_hash, m.note, m.aliases, m.id
+        m.created, m.added_at, m.graph_hash, m.weight_hash, m.note, m.homepage, m.aliases, m.id
     FROM store.models m
     LEFT JOIN store.label_spaces l ON l.id = m.label_space_id
     LEFT JOIN ({_best_numbers()}) b ON b.model = m.number

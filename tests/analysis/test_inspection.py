@@ -78,6 +78,7 @@ def test_declared_facts_win_over_inferred_ones(tmp_path: Path) -> None:
         "name": "pose", "version": "7", "source": "wheel", "revision": "p==7:m.onnx",
         "task": "head-pose", "family": "fsanet", "license": "MIT", "tags": ["small", "cpu", "cpu"],
         "output_kind": "regression", "producer": "me", "created": "2024-05-06", "note": "by hand",
+        "homepage": "https://example.org/pose",
         "preprocessing": [["to_float", {}], ["normalize", {"mean": [0.5], "std": [0.2]}]],
     }  # fmt: skip
     record = inspect(make.tiny_classifier(tmp_path / "m.onnx"), declared).record
@@ -86,7 +87,7 @@ def test_declared_facts_win_over_inferred_ones(tmp_path: Path) -> None:
     assert record.tags == ("small", "cpu")
     assert (record.output_kind, record.output_kind_inferred) == (OutputKind.REGRESSION, False)
     assert record.created == datetime(2024, 5, 6, tzinfo=UTC)
-    assert record.note == "by hand"
+    assert (record.note, record.homepage) == ("by hand", "https://example.org/pose")
     assert record.preprocessing == Preprocessing(
         (("to_float", {}), ("normalize", {"mean": [0.5], "std": [0.2]}))
     )

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from sommelier.engine.session import Session
-from sommelier.records import AnalysisTask, Preprocessing
+from sommelier.errors import UnknownNameError
+from sommelier.origin_records import Original, Repository
+from sommelier.records import AnalysisTask, Measurement, Preprocessing, Provenance
 from sommelier.storage.tasks import DONE_BEFORE, TaskQueue
 from tests.engine.conftest import SPECIMENS, asker
 
@@ -45,6 +47,30 @@ def test_the_preprocessing_stands_in_one_line(
 
 def test_a_model_without_a_file_has_nothing_to_prepare(own_shelf: Session) -> None:
     assert "preprocessing" not in described(own_shelf)
+
+
+def test_a_model_that_was_converted_says_how(own_shelf: Session) -> None:
+    options = {"entry": "small", "weights": {"pretrained": True}, "arguments": None}
+    own_shelf.catalog.save_original(RESNET, Original("torchhub", "/toy/hubconf.py", options))
+    assert described(own_shelf)["converted from"] == (
+        'torchhub /toy/hubconf.py, entry = small, weights = {"pretrained": true}'
+    )
+
+
+def test_an_interval_of_one_number_is_not_told(own_shelf: Session) -> None:
+    for metric, most in (("params", 2e6), ("size", 1e6 + 1)):
+        measured = Measurement(RESNET, metric, 1e6, Provenance.ESTIMATED, "x", low=1e6, high=most)
+        own_shelf.catalog.add_measurements([measured])
+    told = asker(own_shelf)("SHOW PROFILES OF resnet50").dicts()
+    intervals = {row["metric"]: row["range"] for row in told if row["method"] == "x"}
+    assert intervals == {"params": "1M to 2M", "size": None}
+
+
+def test_a_repository_that_is_unknown_lists_the_others(own_shelf: Session) -> None:
+    own_shelf.catalog.save_repository(Repository("ten", "folder", "/ten"))
+    with pytest.raises(UnknownNameError) as caught:
+        asker(own_shelf)("DESCRIBE REPOSITORY x")
+    assert caught.value.hint == "repositories: ten"
 
 
 def run(session: Session, state: str, reason: str | None, aspect: str = "sketch") -> None:

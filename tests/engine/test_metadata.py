@@ -50,6 +50,20 @@ def test_when_a_model_was_added_is_asked_by_day(ask: Ask) -> None:
     assert len(ask("SELECT MODELS WHERE added_at < '2020'")) == 0
 
 
+def test_a_day_is_shown_without_a_time_that_nobody_stated(own_shelf: Session) -> None:
+    for specimen, hour in zip(SPECIMENS, (0, 5), strict=False):
+        record = own_shelf.catalog.model(specimen.id)
+        own_shelf.catalog.update_model(replace(record, created=datetime(2025, 3, 4, hour)))
+    days = ["2025-03-04", "2025-03-04 05:00:00"]
+    ask = asker(own_shelf)
+    found = ask("SELECT MODELS created WHERE created = '2025-03-04' ORDER BY created")
+    assert [day for (day,) in found.fetchall()] == days
+    for specimen, day in zip(SPECIMENS, days, strict=False):
+        assert dict(ask(f"DESCRIBE {specimen.name}").rows)["created"] == day
+        (version,) = ask(f"SHOW VERSIONS OF {specimen.name}").dicts()
+        assert version["created"] == day
+
+
 def test_an_unknown_column_is_answered_with_metrics_and_columns(ask: Ask) -> None:
     with pytest.raises(BinderError) as caught:
         ask("SELECT MODELS WHERE opsett >= 11")

@@ -128,6 +128,37 @@ def test_a_question_creates_no_database(run: Run, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("new*"))
 
 
+def test_naming_a_repository_makes_the_database(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "zoo").mkdir()
+    done = run("new.sommelier", "-c", "CREATE REPOSITORY zoo TYPE folder AT './zoo'")
+    assert done.returncode == 0
+    assert (tmp_path / "new.sommelier").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["SHOW MODELS FROM folder './zoo'", "EXPLAIN IMPORT MODELS FROM folder './zoo'"]
+)
+def test_what_asks_a_source_needs_no_database(run: Run, tmp_path: Path, text: str) -> None:
+    (tmp_path / "zoo").mkdir()
+    tiny_classifier(tmp_path / "zoo" / "tiny.onnx")
+    expected = "zoo" if text.startswith("EXPLAIN") else "tiny"
+    for done in (run("new.sommelier", "-c", text), run("new.sommelier", stdin=f"{text};")):
+        assert (done.returncode, done.stderr.count("Error")) == (0, 0)
+        assert expected in done.stdout
+    assert not list(tmp_path.glob("new*"))
+    mixed = run("new.sommelier", "-c", f"{text}; SHOW MODELS")
+    assert (mixed.returncode, mixed.stdout) == (2, "")
+    assert "there is no database" in run("new.sommelier", "-c", "SHOW MODELS FROM zoo").stderr
+
+
+def test_an_import_after_a_look_at_its_source_is_kept(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "zoo").mkdir()
+    tiny_classifier(tmp_path / "zoo" / "tiny.onnx")
+    script = "SHOW MODELS FROM folder './zoo';\nIMPORT MODELS FROM folder './zoo';\n"
+    assert run("new.sommelier", stdin=script).returncode == 0
+    assert "tiny" in run("new.sommelier", "-c", "SHOW MODELS").stdout
+
+
 def test_a_foreign_file_is_refused_untouched(run: Run, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("Dear reader,\n" * 1000)
     before = (tmp_path / "letter.txt").read_bytes()

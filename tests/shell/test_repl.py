@@ -19,9 +19,13 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from pygments.token import Comment, Keyword, Name, Number, String
 
+from sommelier.connection import Connection
+from sommelier.connection.nothing_came import UntrustedError
+from sommelier.engine.result import Table
 from sommelier.shell.config import history_path
 from sommelier.shell.highlighting import StatementLexer
 from sommelier.shell.repl import Repl
+from sommelier.shell.scripts import read_script
 from sommelier.shell.session import ShellSession
 from sommelier.shell.suggestions import StatementCompleter
 from tests.shell.conftest import COMMAND
@@ -132,6 +136,52 @@ def test_a_confirmed_drop_drops(
     session.statement("REGISTER DEVICE board USING memory = 8 GB")
     typed(f"DROP DEVICE board;{ENTER}y{ENTER}")
     assert "board" not in session.connection.names("device")
+
+
+IMPORTED = "IMPORT MODELS FROM torchhub './toy' USING weights = 'DEFAULT'"
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that reach the database, which refuses imports that say nothing of trust."""
+    texts: list[str] = []
+
+    def refusing(_: Connection, text: str, *__: object, **___: object) -> Table:
+        texts.append(text)
+        if "trust = true" not in text.lower():
+            raise UntrustedError("it was not touched", place="'./toy'", hint="USING trust = yes")
+        return Table("", (), [])
+
+    monkeypatch.setattr(Connection, "execute", refusing)
+    return texts
+
+
+def test_who_trusts_the_code_of_a_repository_has_it_imported(
+    typed: Type, said: Said, executed: list[str]
+) -> None:
+    typed(f"{IMPORTED};{ENTER}yes{ENTER}")
+    assert executed == [IMPORTED, f"{IMPORTED}, trust = TRUE"]
+    assert "not touched" not in said("err")
+
+
+@pytest.mark.parametrize("answer", ["n", "", CTRL_C])
+def test_code_that_is_not_trusted_is_not_run(
+    typed: Type, said: Said, executed: list[str], answer: str
+) -> None:
+    typed(f"{IMPORTED};{ENTER}{answer}{'' if answer == CTRL_C else ENTER}")
+    assert executed == [IMPORTED]
+    assert "not touched" in said("err")
+    assert "USING trust = yes" in said("err")
+
+
+def test_nobody_is_asked_for_trust_who_said_no_or_wants_no_questions(
+    session: ShellSession, executed: list[str]
+) -> None:
+    session.interactive, session.ask = True, lambda _: "yes"
+    session.run(read_script(f"{IMPORTED}, trust = no;"))
+    session.set(confirm=False)
+    session.run(read_script(f"{IMPORTED};"))
+    assert executed == [f"{IMPORTED}, trust = no", IMPORTED]
 
 
 def test_what_edit_leaves_is_offered_at_the_prompt(

@@ -64,6 +64,7 @@ def rich_model(name: str = "resnet50") -> ModelRecord:
         minhash=b"\x00\xff'\\",
         artifact=content_id(name),
         note="it's\ta note",
+        homepage="https://example.org/réseau",
         created=datetime(2024, 5, 17, 12, 30, 1, 250),
         aliases=("rn50",),
     )

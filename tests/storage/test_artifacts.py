@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sommelier.analysis.fingerprint import content_fingerprint
-from sommelier.errors import StorageError
+from sommelier.errors import RejectedModelError, StorageError
+from sommelier.storage import artifacts
 from sommelier.storage.artifacts import ArtifactStore, fingerprint
 from tests.storage.catalog_factories import run
 
@@ -42,6 +44,18 @@ def later(path: Path, content: bytes) -> None:
     before = path.stat().st_mtime_ns
     path.write_bytes(content)
     os.utime(path, ns=(before + 10**9, before + 10**9))
+
+
+def test_a_full_disk_is_answered_with_what_to_do(
+    store: ArtifactStore, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(artifacts, "copied", full)
+    with pytest.raises(StorageError, match="No space left") as failure:
+        store.put(model)
+    assert "free some room on the disk of the database" in str(failure.value.hint)
 
 
 def test_the_key_of_one_file_is_its_sha256(store: ArtifactStore, model: Path) -> None:
@@ -213,9 +227,12 @@ def test_a_place_to_work_in_goes_with_the_work_and_with_a_sweep_where_that_was_k
 
 
 def test_a_file_named_like_the_manifest_is_refused(store: ArtifactStore, model: Path) -> None:
-    (model.parent / "manifest.json").write_bytes(b"weights")
-    with pytest.raises(StorageError, match="cannot be called"):
-        store.put(model, external=[model.parent / "manifest.json"])
+    inside = model.parent / "manifest.json" / "weights"
+    inside.parent.mkdir()
+    for file in (model.parent / "Manifest.JSON", inside):
+        file.write_bytes(b"weights")
+        with pytest.raises(RejectedModelError, match=r"cannot be called manifest\.json"):
+            store.put(model, external=[file])
 
 
 def test_external_data_outside_the_folder_is_refused(
@@ -223,7 +240,7 @@ def test_external_data_outside_the_folder_is_refused(
 ) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     for outside in (tmp_path / "secret", model.parent / ".." / "secret"):
-        with pytest.raises(StorageError, match="outside the model's folder"):
+        with pytest.raises(RejectedModelError, match="outside the model's folder"):
             store.put(model, external=[outside])
 
 

@@ -238,6 +238,17 @@ def test_things_with_a_name_are_kept_replaced_listed_and_dropped(catalog: Catalo
             drop(added.name)
 
 
+def test_a_label_space_keeps_the_name_of_its_first_model_until_somebody_gives_one(
+    catalog: Catalog,
+) -> None:
+    names = ("labels of a", "labels of b", "pets", "labels of c")
+    kept = []
+    for name in names:
+        catalog.add_label_space(LabelSpace("l1", name, ("cat", "dog")))
+        kept.append(catalog.label_space("l1").name)
+    assert kept == ["labels of a", "labels of a", "pets", "pets"]
+
+
 def test_label_spaces_maps_probe_sets_and_sketches_come_back(catalog: Catalog) -> None:
     space = LabelSpace("l1", "pets", ("cat", "dog, big", 'the "fish"'))
     catalog.add_model(plain_model("a", label_space_id="l1"), label_space=space)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import duckdb
 import pytest
 
 from sommelier.errors import DatabaseCorruptError, StorageError
+from sommelier.origin_records import Original
 from sommelier.storage.catalog import Catalog
 from sommelier.storage.database import Database
 from sommelier.storage.migrations import (
@@ -70,6 +72,38 @@ def test_a_database_of_the_first_version_gets_an_identity_of_its_own(tmp_path: P
             with Catalog.open(tmp_path / name) as catalog:
                 identities.append(identity(catalog.database))
     assert identities[0] == identities[1] != identities[2] == identities[3]
+
+
+def test_originals_of_schema_10_stay_and_say_nothing_of_their_files(path: Path) -> None:
+    with duckdb.connect(str(path)) as old:
+        old.execute("ALTER TABLE store.originals DROP COLUMN fingerprint")
+        old.execute("INSERT INTO store.originals VALUES ('m', 'torch_weights', '/w.pt', '{}')")
+        old.execute("UPDATE store.meta SET value = '10' WHERE key = 'schema_version'")
+    with Catalog.open(path) as catalog:
+        assert catalog.original("m") == Original("torch_weights", "/w.pt", {}, None)
+        kept = Original("torch_weights", "/w.pt", {"module": "/nets.py:Net"}, "sha256:1f")
+        catalog.save_original("m", kept)
+        assert catalog.original("m") == kept
+
+
+def test_models_of_schema_10_stay_and_take_a_homepage(path: Path) -> None:
+    with duckdb.connect(str(path)) as old:
+        old.execute("DROP VIEW IF EXISTS models")
+        old.execute("ALTER TABLE store.models DROP COLUMN homepage")
+        old.execute("UPDATE store.meta SET value = '10' WHERE key = 'schema_version'")
+    with Catalog.open(path) as catalog:
+        (known,) = catalog.models()
+        assert (known.name, known.homepage) == ("a", None)
+        told = replace(known, homepage="https://example.org/a")
+        catalog.update_model(told)
+        catalog.add_model(plain_model("b", homepage="https://example.org/b"))
+        assert catalog.model(known.id) == told
+        assert [model.homepage for model in catalog.models()][1] == "https://example.org/b"
+    database = Database(path)
+    assert database.rows("SELECT name, homepage FROM models WHERE name = 'b'") == [
+        ("b", "https://example.org/b")
+    ]
+    database.close()
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
