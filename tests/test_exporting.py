@@ -55,7 +55,7 @@ def test_a_folder_takes_a_file_of_the_models_name(db: sm.Connection, tmp_path: P
     assert (tmp_path / "new" / "tiny.onnx").is_file()
 
 
-@pytest.mark.parametrize("name", ["net", "net-0.2"])
+@pytest.mark.parametrize("name", ["small", "small-0.2"])
 def test_a_name_without_a_format_becomes_one_that_an_import_finds(
     db: sm.Connection, tmp_path: Path, name: str
 ) -> None:
