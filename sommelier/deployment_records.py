@@ -1,13 +1,15 @@
-"""Frozen values of deployments: models that answer requests together, and what they promise."""
+"""Values of deployments: models that answer requests together, what they promise, and which of
+their inputs and outputs are the same."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
 from sommelier.cascade_records import CascadePlan
+from sommelier.records import TensorSpec
 
 DeploymentKind = Literal["models", "cascade", "plan"]
 Knob = float | int | str
@@ -127,3 +129,42 @@ class ServedFigures:
     def key(self) -> tuple[str, str, str, int]:
         """What they are about."""
         return self.deployment, self.model_id, self.device, self.batch
+
+
+def counterparts(first: Sequence[TensorSpec], other: Sequence[TensorSpec]) -> dict[str, str]:
+    """What another model calls inputs (or outputs) of the first, by the first one's names.
+
+    A name that both have is the same tensor. The others are the same in their order, where there
+    are as many and each fits in type and shape, or there is one alone; else they are left out.
+
+    >>> a, b, c = (TensorSpec(name, "float32", ("n", 4)) for name in "abc")
+    >>> counterparts((a, b), (b, a)), counterparts((a, b), (c, a))
+    ({'a': 'a', 'b': 'b'}, {'a': 'a', 'b': 'c'})
+    """
+    names = {spec.name for spec in first} & {spec.name for spec in other}
+    found = {spec.name: spec.name for spec in first if spec.name in names}
+    if len(first) == len(other):
+        left = [spec for spec in first if spec.name not in names]
+        pairs = list(zip(left, (s for s in other if s.name not in names), strict=True))
+        if len(first) == 1 or all(_alike(*pair) for pair in pairs):
+            found |= {one.name: two.name for one, two in pairs}
+    return found
+
+
+def shapes_fit(one: TensorSpec, two: TensorSpec) -> bool:
+    """Whether fixed lengths agree; the first axis is the batch."""
+    if one.shape is None or two.shape is None:
+        return True
+    if len(one.shape) != len(two.shape):
+        return False
+    pairs = list(zip(one.shape, two.shape, strict=True))[1:]
+    return all(a == b or not isinstance(a, int) or not isinstance(b, int) for a, b in pairs)
+
+
+def _alike(one: TensorSpec, two: TensorSpec) -> bool:
+    """Whether two tensors may mean the same: floats of any width, say, of shapes that fit."""
+    return _kind(one.dtype) == _kind(two.dtype) and shapes_fit(one, two)
+
+
+def _kind(dtype: str) -> str:
+    return dtype.rstrip("0123456789")

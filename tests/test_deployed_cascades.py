@@ -190,6 +190,21 @@ def test_a_kept_cascade_keeps_its_thresholds_and_says_where_they_are_lowered(
     db.execute("DROP CASCADE quick")
 
 
+def test_a_threshold_set_by_hand_below_what_was_proved_is_told(db: sm.Connection) -> None:
+    db.execute("CREATE CASCADE quick FROM tiny TO big WITHIN 1% USING dataset = 'toys'")
+    running = db.deploy("DEPLOY CASCADE quick AS a")
+    assert running.cascade is not None
+    before = dict(db.execute("DESCRIBE DEPLOYMENT a").rows)
+    assert "set by hand" not in f"{before}"
+    running.cascade.thresholds = (-1.0,)
+    after = dict(db.execute("DESCRIBE DEPLOYMENT a").rows)
+    assert after["proved"].startswith(before["proved"])
+    assert after["proved"].endswith("not as it runs here, where thresholds were set by hand")
+    assert after["warning"].startswith("thresholds were set by hand to -1: what was proved with ")
+    db.execute("UNDEPLOY a")
+    db.execute("DROP CASCADE quick")
+
+
 def test_models_that_cannot_be_one_cascade_are_refused(tmp_path: Path) -> None:
     with sm.connect(":memory:") as db:
         tiny_classifier(tmp_path / "four.onnx", features=FEATURES, classes=4)

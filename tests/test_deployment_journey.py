@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 import sommelier as sm
 from sommelier.errors import (
     BinderError,
+    MemoryBudgetError,
     ParserError,
     QueryError,
     ReadOnlyError,
@@ -181,6 +184,13 @@ def test_the_fallback_stays_whatever_it_can_keep(db: sm.Connection) -> None:
          "CASCADE big -> mid"),
         ("DEPLOY MODEL $m AS v", BinderError, "planned again", "$m"),
         ("SIMULATE nothing ON TRACE 'burst-v1'", UnknownNameError, "nothing", "SIMULATE"),
+        ("DEPLOY MODEL big AS v USING device = 'tpu'", BinderError, "'tpu'", "device = 'tpu'"),
+        ("DEPLOY MODEL big AS v USING device = 'cuda:77'", BinderError, "'cuda:77'", "device"),
+        ("DEPLOY MODEL big AS v USING device = 'cuda:x'", BinderError, "'cuda:x'", "device"),
+        ("EXPLAIN DEPLOY MODEL big AS v USING device = 'tpu'", BinderError, "'tpu'", "device"),
+        ("DEPLOY MODEL big AS v USING servers = 100000", BinderError, "at most 256", "servers"),
+        ("DEPLOY MODEL big AS v USING threads = 1000", BinderError, "at most 256", "threads"),
+        ("DEPLOY MODEL big AS v USING keep_alive = 0 s", BinderError, "at least 1 s", "keep_alive"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_underlined_where_it_is(
@@ -192,6 +202,14 @@ def test_a_mistake_is_underlined_where_it_is(
     span = caught.value.span
     assert span is not None
     assert statement[span.start : span.end].startswith(underlined)
+
+
+def test_a_device_that_is_refused_says_which_there_are(db: sm.Connection) -> None:
+    with pytest.raises(BinderError) as caught:
+        db.execute("DEPLOY MODEL big AS v USING device = 'tpu'")
+    assert "there is cpu" in str(caught.value.hint)
+    db.execute("DEPLOY MODEL big AS v USING device = 'cpu'")
+    assert db.deploy("v").deployment.options.device == "cpu"
 
 
 def test_models_of_other_inputs_or_answers_are_refused(tmp_path: Path) -> None:
@@ -345,6 +363,43 @@ def test_options_of_the_pool_wait_until_nothing_runs_and_that_is_told(
     assert len(answers) == 16
     again = db.execute("DEPLOY OR REPLACE MODEL small AS other USING batch = 16, servers = 2").notes
     assert not any("take effect" in note for note in again)
+
+
+def test_a_deployment_kept_from_a_machine_with_another_device_fails_alone(
+    db: sm.Connection, samples: Floats
+) -> None:
+    db.execute("DEPLOY MODEL big AS vision")
+    kept = db.catalog.deployment("vision")
+    away = replace(
+        kept, name="away", options=replace(kept.options, device="cuda:77"),
+        statement="DEPLOY OR REPLACE MODELS big AS away USING device = 'cuda:77'",
+    )  # fmt: skip
+    db.catalog.save_deployment(away)
+    running = db.deploy("vision")
+    assert running.infer({"x": samples[:1]}).model == "big"
+    failed = db.deploy("away")
+    assert failed.state().status == "failed"
+    assert "cuda:77" in str(failed.state().models[0].reason)
+    shown = {row["name"]: row["state"] for row in rows(db, "SHOW DEPLOYMENTS")}
+    assert shown == {"away": "failed", "vision": "ready"}
+    db.serving.check()  # the catalog has changed: both are planned again
+    assert running.infer({"x": samples[:1]}).model == "big"
+    assert db.execute("DEPLOY MODEL small AS third").notes
+    assert db.deploy("third").infer({"x": samples[:1]}).model == "small"
+
+
+def test_what_a_deployment_promises_of_memory_holds_beside_those_that_promise_nothing(
+    db: sm.Connection, samples: Floats
+) -> None:
+    free = db.deploy("DEPLOY MODEL big AS free")
+    sizes = {s.name: s.host_bytes for s in free.pool.states()}
+    most = round(1.5 * sizes["big"])
+    bound = db.deploy(f"DEPLOY MODELS big, mid, small AS bound UNDER memory < {most} B")
+    for name in ("small", "mid", "big", "mid"):
+        with suppress(MemoryBudgetError):  # the others were loaded just now
+            bound.pool.load(name, timeout_s=60)
+        assert bound.pool.host_bytes() <= most
+    assert bound.infer({"x": samples[:1]}, deadline_ms=60_000).model in ("big", "mid", "small")
 
 
 def test_or_replace_goes_on_as_the_new_statement_says(db: sm.Connection, samples: Floats) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sommelier.connection.statements import Call
     from sommelier.engine.parameters import Parameters
     from sommelier.runtime.deployment import RunningDeployment
-    from sommelier.runtime.deployment_state import DeploymentState
+    from sommelier.runtime.deployment_state import DeploymentState, ServedState
 
 _STATE_COLUMNS = (
     ColumnInfo("state"),
@@ -106,6 +106,21 @@ def _check_policy(statement: nodes.Deploy, deployment: Deployment) -> None:
         )
 
 
+def _check_device(statement: nodes.Deploy, deployment: Deployment) -> None:
+    """Raises BinderError for a device on which no model runs here. Only of a statement that is
+    written now: one that is kept may have come from a machine that has the device."""
+    from sommelier.runtime.sessions import devices, refused_device
+
+    device = deployment.options.device
+    why = None if device is None else refused_device(device)
+    if why is not None:
+        raise BinderError(
+            why,
+            span=next((o.span for o in statement.options if o.name.lower() == "device"), None),
+            hint=f"there is {', '.join(devices())}; without USING device models run on the cpu",
+        )
+
+
 # ---- statements
 
 
@@ -121,6 +136,7 @@ def deploy(statement: nodes.Deploy, call: Call) -> tuple[str, int, tuple[str, ..
             hint=f"DEPLOY OR REPLACE replaces it, UNDEPLOY {statement.name} ends it",
         )
     deployment = planned(statement, db)
+    _check_device(statement, deployment)
     if _unmeasured(deployment) and _let_answer(statement, deployment, call):
         deployment = planned(statement, db)
     db.catalog.save_deployment(deployment)
@@ -182,7 +198,7 @@ def waited_for(running: RunningDeployment, timeout_s: float) -> RunningDeploymen
     """The deployment once it may answer, or none of its models can be loaded, or after so long."""
     end = time.monotonic() + timeout_s
     while not running.ready and time.monotonic() < end:
-        if all(model.state == "failed" for model in running.state().models):
+        if running.status == "failed":
             break
         time.sleep(_LOOK_S)
     return running
@@ -211,14 +227,16 @@ def answer(
     if isinstance(statement, nodes.ExplainDeploy):
         options = bind_options(statement.options, EXPLAIN_OPTIONS)
         found = planned(statement.deploy, db)
+        _check_device(statement.deploy, found)
         if _unmeasured(found):
             found = replace(found, notes=(*found.notes, _WOULD_ANSWER))
         return show_deployments.explain(found, as_json=options.get("format") == "json")
     table = db.session.read(statement, parameters)
-    states = {running.name: running.state() for running in db.deployments()}
+    here = {running.name: running for running in db.deployments()}
     if isinstance(statement, nodes.Describe):
-        state = states.get(statement.name.name)
-        return table if state is None else replace(table, rows=[*table.rows, *_running(state)])
+        found_here = here.get(statement.name.name)
+        return table if found_here is None else _as_it_runs(table, found_here)
+    states = {name: running.state() for name, running in here.items()}
     rows = [(*row, *_state_cells(states.get(str(row[0])))) for row in table.rows]
     return replace(table, columns=(*table.columns, *_STATE_COLUMNS), rows=rows)
 
@@ -240,6 +258,14 @@ def _state_cells(state: DeploymentState | None) -> tuple[object, ...]:
     return state.status, state.answered, refused, "; ".join(state.warnings) or None
 
 
+def _as_it_runs(table: Table, running: RunningDeployment) -> Table:
+    """What DESCRIBE says of a deployment, with what is so here alone."""
+    void = running.cascade is not None and running.cascade.overruled
+    note = "; not as it runs here, where thresholds were set by hand"
+    rows = [(k, f"{v}{note}" if void and k == "proved" else v) for k, v in table.rows]
+    return replace(table, rows=[*rows, *_running(running.state())])
+
+
 def _running(state: DeploymentState) -> list[tuple[object, ...]]:
     told = (
         f"{state.status}; {state.answered} answered, {state.late} late, {state.waiting} waiting,"
@@ -248,8 +274,14 @@ def _running(state: DeploymentState) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = [("here", told)]
     for model in state.models:
         why = f": {model.reason}" if model.reason else ""
-        rows.append((f"{model.name} here", f"{model.state}{why}; {model.answered} answered"))
+        told = f"{model.state}{why}; {model.answered} answered{_samples(model)}"
+        rows.append((f"{model.name} here", told))
     return [*rows, *(("warning", warning) for warning in state.warnings)]
+
+
+def _samples(model: ServedState) -> str:
+    """How many it answered, where requests had several."""
+    return f" ({model.samples} samples)" if model.samples != model.answered else ""
 
 
 def summary(deployment: Deployment) -> tuple[str, ...]:

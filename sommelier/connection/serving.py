@@ -192,22 +192,20 @@ class Serving:
         )
 
     def settings(self) -> tuple[SessionSettings, PoolRules]:
-        """How models run: the pool is of all deployments, so the largest of what each asks for."""
+        """How models run: the pool is of all deployments, so the largest of what each asks for. On
+        which device its models run, and what they may take together, is of each deployment alone.
+        """
         from sommelier.runtime.pool_entries import PoolRules
         from sommelier.runtime.sessions import SessionSettings
 
         asked = [found.options for found in self._db.catalog.deployments()]
         usual = SessionSettings()
-        memory = [options.memory_bytes for options in asked]
         alive = [options.keep_alive_s for options in asked]
         settings = SessionSettings(
-            device=next((o.device for o in asked if o.device), usual.device),
             threads=max([o.threads for o in asked if o.threads], default=usual.threads),
             batch=max([o.batch for o in asked if o.batch], default=usual.batch),
         )
-        known = [number for number in memory if number is not None]
         rules = PoolRules(
-            host_bytes=sum(known) if known and len(known) == len(memory) else None,
             servers=max([o.servers for o in asked if o.servers], default=1),
             keep_alive_s=max([s for s in alive if s is not None], default=None),
         )
@@ -235,8 +233,9 @@ class Serving:
                 raise StorageError(f"{model.name} has no file to run")
             path = artifacts.path(record.artifact)
             found[model.name] = ServedModel(
-                model.name, path, record.id, record.preprocessing, model.stand_ins
-            )
+                model.name, path, record.id, record.preprocessing, model.stand_ins,
+                inputs=record.inputs, outputs=record.outputs,
+            )  # fmt: skip
         return found
 
     def _plan(self, deployment: Deployment) -> Any:
@@ -299,10 +298,8 @@ class Serving:
 def _options(settings: SessionSettings, rules: PoolRules) -> dict[str, object]:
     """How a pool runs models, by the words of USING."""
     return {
-        "device": settings.device,
         "threads": settings.threads,
         "batch": settings.batch,
-        "memory": rules.host_bytes,
         "servers": rules.servers,
         "keep_alive": rules.keep_alive_s,
     }

@@ -19,7 +19,7 @@ from sommelier.engine.deployment_terms import Terms, bind_terms
 from sommelier.engine.names import few
 from sommelier.engine.options import Kind, bind_options, check_least
 from sommelier.engine.scope import located
-from sommelier.engine.servable import check_servable
+from sommelier.engine.servable import check_servable, naming_notes
 from sommelier.errors import BinderError, UnknownNameError
 from sommelier.grammar import nodes
 from sommelier.grammar.formatter import format as format_statement
@@ -48,7 +48,9 @@ DEPLOY_OPTIONS: dict[str, Kind] = {
 """What USING takes after DEPLOY, besides the knobs of the policy. dataset : whose labels tell the
 accuracy; the others are DeploymentOptions."""
 
+KEEP_ALIVE_MS = 1e3  # a model that goes sooner may be gone before the request it was loaded for
 _LEAST = {"queue": 1, "servers": 1, "batch": 1, "threads": 1, "warm": 0}
+_MOST = {"servers": 256, "threads": 256}  # each is a thread, or as many for each model
 
 
 def plan_deployment(
@@ -64,6 +66,7 @@ def plan_deployment(
     terms = bind_terms(statement.under)
     given = bind_options(statement.options, {**DEPLOY_OPTIONS, **(knobs or {})})
     check_least(statement.options, given, _LEAST)
+    _check_bounds(statement.options, given)
     options = _options(given, terms)
     cascade, chosen = _meant(statement.what, session, given.get("dataset"))
     fallback, chosen = _with_fallback(statement, chosen, session)
@@ -128,6 +131,9 @@ def _models(
         left, told = keeping(models, promise, session)
         models = _with_stand_ins(_ranked(left))
         notes += told
+    if models and not isinstance(what, nodes.DeployedPlan):
+        known = {record.id: record for record in chosen.records}
+        notes += naming_notes([known[model.model_id] for model in models], chosen.names)
     return models, on, tuple(dict.fromkeys(notes))
 
 
@@ -169,6 +175,24 @@ def _parameters(value: Any) -> Iterator[nodes.Parameter]:
     elif is_dataclass(value) and isinstance(value, nodes.Node):
         for field in fields(value):
             yield from _parameters(getattr(value, field.name))
+
+
+def _check_bounds(written: Sequence[nodes.Option], given: Mapping[str, Any]) -> None:
+    """Raises BinderError, at its place, for what no machine can run, or no model lives by."""
+    for option in written:
+        name = option.name.lower()
+        if name in _MOST and given[name] > _MOST[name]:
+            raise BinderError(
+                f"{name} = {given[name]}; at most {_MOST[name]} are possible",
+                span=option.span,
+                hint="as many as the machine has cores is a good choice",
+            )
+        if name == "keep_alive" and given[name] < KEEP_ALIVE_MS:
+            raise BinderError(
+                "keep_alive must be at least 1 s",
+                span=option.span,
+                hint="leave it out to keep models loaded",
+            )
 
 
 def _options(given: Mapping[str, Any], terms: Terms) -> DeploymentOptions:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sommelier.deployment_records import counterparts, shapes_fit
 from sommelier.engine.deployed_models import Chosen
 from sommelier.engine.names import few
 from sommelier.errors import BinderError, Span
 
 if TYPE_CHECKING:
-    from sommelier.records import ModelRecord
+    from sommelier.records import ModelRecord, TensorSpec
 
 
 def check_servable(chosen: Chosen, span: Span | None) -> tuple[str, ...]:
@@ -41,6 +42,52 @@ def check_servable(chosen: Chosen, span: Span | None) -> tuple[str, ...]:
     return ()
 
 
+def naming_notes(records: Sequence[ModelRecord], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Where requests and answers have names that not all models have, and which models no request
+    of tensors is for. records : the one whose names count first. names : by id."""
+    first = records[0]
+    renamed, owning, apart = [], [], []
+    for record in records[1:]:
+        name = names[record.id]
+        if not all(_takes(*pair) for pair in _pairs(first, record)):
+            apart.append(f"{name} ({_spelled(record)})")
+            continue
+        told = _called("takes", first.inputs, record.inputs)
+        told += _called("gives", first.outputs, record.outputs)
+        renamed += [f"{name} {' and '.join(told)}"] if told else []
+        owning += _owning(first, record, name)
+    notes = [f"answers of {few(owning)}"] if owning else []
+    if renamed:
+        notes.append(
+            f"inputs and outputs have the names of {names[first.id]}; by position {few(renamed)}"
+        )
+    if apart:
+        notes.append(
+            f"requests of tensors, as all over REST and gRPC, are for {names[first.id]}"
+            f" ({_spelled(first)}) and what takes the same; raw items, in process by"
+            f" db.deploy(...).infer(items), are also for {few(apart)}"
+        )
+    return tuple(notes)
+
+
+def _called(verb: str, first: Sequence[TensorSpec], other: Sequence[TensorSpec]) -> list[str]:
+    """Which tensors of another model have other names; [] for none."""
+    named = counterparts(first, other).items()
+    told = [f"'{name}' as '{own}'" for name, own in named if name != own]
+    return [f"{verb} {', '.join(told)}"] if told else []
+
+
+def _owning(first: ModelRecord, other: ModelRecord, name: str) -> list[str]:
+    """That answers of a model have outputs that are none of the first one's; [] if not."""
+    known = counterparts(first.outputs, other.outputs)
+    own = [str(spec) for spec in other.outputs if spec.name not in known.values()]
+    lacks = [str(spec) for spec in first.outputs if spec.name not in known]
+    if not own and not lacks:
+        return []
+    told = [f"have also {', '.join(own)}" if own else "", f"lack {', '.join(lacks)}" * bool(lacks)]
+    return [f"{name} {' and '.join(part for part in told if part)}"]
+
+
 def _refuse_without_file(chosen: Chosen, span: Span | None) -> None:
     names = chosen.names
     missing = [
@@ -67,26 +114,30 @@ def _input_fault(first: ModelRecord, other: ModelRecord, names: Mapping[str, str
     if len(first.inputs) != len(other.inputs):
         return told
     prepared = first.preprocessing is not None and other.preprocessing is not None
-    for one, two in zip(first.inputs, other.inputs, strict=True):
-        if not prepared and (one.dtype != two.dtype or not _shapes_fit(one.shape, two.shape)):
+    for one, two in _pairs(first, other):
+        if not prepared and not _takes(one, two):
             return told
         if prepared and _rank(one.shape) != _rank(two.shape):
             return told
     return None
 
 
+def _pairs(first: ModelRecord, other: ModelRecord) -> list[tuple[TensorSpec, TensorSpec]]:
+    """Inputs that are the same, as serving pairs them; by position what it does not pair."""
+    names = counterparts(first.inputs, other.inputs)
+    if len(names) < len(first.inputs):
+        return list(zip(first.inputs, other.inputs, strict=False))
+    own = {spec.name: spec for spec in other.inputs}
+    return [(spec, own[names[spec.name]]) for spec in first.inputs]
+
+
+def _takes(one: TensorSpec, two: TensorSpec) -> bool:
+    """Whether a tensor for one is for the other."""
+    return one.dtype == two.dtype and shapes_fit(one, two)
+
+
 def _rank(shape: tuple[object, ...] | None) -> int | None:
     return None if shape is None else len(shape)
-
-
-def _shapes_fit(one: tuple[object, ...] | None, two: tuple[object, ...] | None) -> bool:
-    """Whether fixed lengths agree; the first axis is the batch."""
-    if one is None or two is None:
-        return True
-    if len(one) != len(two):
-        return False
-    pairs = list(zip(one, two, strict=True))[1:]
-    return all(a == b or not isinstance(a, int) or not isinstance(b, int) for a, b in pairs)
 
 
 def _spelled(record: ModelRecord) -> str:

@@ -22,7 +22,8 @@ class Answer:
     note : what else there is to say, as why a stand-in answered. queue_ms : time the request waited
     for a server. infer_ms : time models took for it. total_ms : from its arrival on.
     stage : of a cascade, the last stage that answered a sample, from 0; stages, scores : of each
-    sample the stage that answered it and how sure that was (NaN from the last one).
+    sample the stage that answered it and how sure that was (NaN from the last one); models : by
+    stage.
     predicted : names of the outputs that no model gave but links predict; () when all were given.
     samples : in the request.
     """
@@ -40,6 +41,14 @@ class Answer:
     scores: tuple[float, ...] = ()
     predicted: tuple[str, ...] = ()
     samples: int = 1
+    models: tuple[str, ...] = ()
+
+    @property
+    def by_stage(self) -> tuple[tuple[int, str, int], ...]:
+        """Of a cascade, each stage that answered samples: (stage, model, how many)."""
+        counts = [self.stages.count(stage) for stage in range(len(self.models))]
+        known = enumerate(zip(self.models, counts, strict=True))
+        return tuple((stage, model, count) for stage, (model, count) in known if count)
 
     @property
     def policy(self) -> str:

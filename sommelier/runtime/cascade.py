@@ -99,6 +99,7 @@ class Cascade:
         self._lock = Lock()
         self._false_alarms = false_alarms
         self._limits: tuple[ShareLimit, ...] = ()
+        self._proved: tuple[float, ...] | None = None  # thresholds of a promise that is gone
         if at_most is not None:
             proved = plan.promise is not None
             stages = plan.stages[:-1]
@@ -129,14 +130,12 @@ class Cascade:
         sent on loses nothing. Thresholds that follow the inputs go on from here.
         Raises SommelierError for NaN or another number of thresholds.
         """
-        if len(values) != len(self._plan.stages) - 1 or any(value != value for value in values):
-            raise SommelierError(
-                f"{len(values)} thresholds for {len(self._plan.stages)} stages",
-                hint="one number for each stage but the last; inf sends everything on",
-            )
+        _check_thresholds(values, len(self._plan.stages))
         with self._lock:
             promise = self._plan.promise if _outlived(self._plan, values) else None
             reason = self._plan.reason if promise else "thresholds set by hand; nothing is promised"
+            if self._plan.promise is not None and promise is None:
+                self._proved = self._plan.thresholds
             for limit, value in zip(self._limits, values, strict=False):
                 limit.begin(float(value))
             self._begin(_with_thresholds(self._plan, values, promise, reason))
@@ -210,6 +209,14 @@ class Cascade:
             self._unsure[model] = self._unsure.get(model, 0) + 1
 
     @property
+    def overruled(self) -> str:
+        """That what was proved holds no longer, in one sentence; '' if it does, or nothing was."""
+        if self._proved is None:
+            return ""
+        now, proved = (", ".join(f"{t:.4g}" for t in of) for of in (self.thresholds, self._proved))
+        return f"thresholds were set by hand to {now}: what was proved with {proved} does not hold"
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What is not as it was calibrated, one sentence each."""
         void = "" if self._plan.promise is None else ": what was proved does not hold for them"
@@ -219,7 +226,8 @@ class Cascade:
                 f" asked in turn{void}"
                 for model, count in self._unsure.items()
             ]
-        return (*(found.warning for found in self.drift), *stood)
+        overruled = (self.overruled,) if self.overruled else ()
+        return (*overruled, *(found.warning for found in self.drift), *stood)
 
     @property
     def drift(self) -> tuple[ShareDrift, ...]:
@@ -321,6 +329,15 @@ def kept_share(stage: CascadeStage, threshold: float, *, risk: float) -> tuple[f
     above = bisect_right(stage.quantiles, threshold) if threshold == -inf else under
     least = 1 - above / steps - off
     return max(0.0, least), min(1.0, most)
+
+
+def _check_thresholds(values: Sequence[float], stages: int) -> None:
+    hint = "one number for each stage but the last; inf sends everything on"
+    if len(values) != stages - 1:
+        raise SommelierError(f"{len(values)} thresholds for {stages} stages", hint=hint)
+    if any(value != value for value in values):
+        given = ", ".join(f"{value:g}" for value in values)
+        raise SommelierError(f"a threshold cannot be NaN, and given are {given}", hint=hint)
 
 
 def _scores(stage: CascadeStage, answers: Array, earlier: Sequence[Array]) -> Floats:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from math import inf, isnan
 from types import TracebackType
 from typing import Any
 
 from sommelier.deployment_records import Deployment
-from sommelier.errors import SommelierError, first_line
+from sommelier.errors import SommelierError
 from sommelier.records import TensorSpec
 from sommelier.runtime.answers import Answer, Cancellable, Ticket
 from sommelier.runtime.cascade import Cascade
 from sommelier.runtime.collaborate import CollaborativePlan
-from sommelier.runtime.deployment_state import DeploymentState, Status, Switch, served_states
+from sommelier.runtime.deployment_state import (
+    DeploymentState,
+    Status,
+    Switch,
+    failed,
+    state_of,
+    switch_between,
+)
 from sommelier.runtime.dispatcher import Dispatcher
-from sommelier.runtime.generations import Generation, generation
+from sommelier.runtime.generations import Generation, generation, loaded
 from sommelier.runtime.interface import Given
 from sommelier.runtime.jobs import Job, now_ms
 from sommelier.runtime.policy import Request
 from sommelier.runtime.pool import ModelPool
+from sommelier.runtime.pool_entries import Budget
 from sommelier.runtime.session_cache import ServedModel
 from sommelier.runtime.telemetry import Telemetry
 from sommelier.runtime.wishes import (
@@ -32,7 +39,6 @@ from sommelier.runtime.wishes import (
     wished_priority,
 )
 
-LOOK_S = 0.1  # how often a switch looks whether it was closed meanwhile
 SWITCH_S = 60.0  # how long a switch waits for new models while the old ones answer
 
 
@@ -63,15 +69,16 @@ class RunningDeployment:
         self._clock = clock
         self._switching, self._closing = threading.Lock(), threading.Lock()
         self._contents = {name: model.id for name, model in models.items()}
-        self._now = generation(deployment, models, pool, self.telemetry, plan, clock=clock)
-        self._dispatcher: Dispatcher[Any] = Dispatcher(
-            self._now.table, self.telemetry, device=pool.settings.device, clock=clock
-        )
+        self._budget = Budget(deployment.name, deployment.options.memory_bytes)
+        self._now = self._generation(deployment, models, plan)
+        self._dispatcher: Dispatcher[Any] = Dispatcher(self._now.table, self.telemetry, clock=clock)
         self._status: Status | None = None
+        self._begun = self._withdrawn = False  # it was ready once; nobody may ask it
         self._notices: tuple[str, ...] = ()
         self._end = pool.subscribe(self._pool_changed)
         self._learn(self._now)
         self._dispatcher.refresh()
+        pool.keep_within(self._budget)
         self._dispatcher.warm(self._now.warm)
 
     # ---- requests
@@ -173,8 +180,19 @@ class RunningDeployment:
 
     @property
     def ready(self) -> bool:
-        """Whether it may answer any request now."""
-        return self._status is None and self._now.ready
+        """Whether requests are welcome: it could answer any once, and may again. A model that left
+        memory for want of use is loaded by the next request."""
+        return self.status == "ready"
+
+    @property
+    def status(self) -> Status:
+        """As of `state()`."""
+        if self._status is not None or self._withdrawn:
+            return self._status or "unloaded"
+        self._begun = self._begun or self._now.ready
+        if not self._now.ready and failed(self._now, self.pool):
+            return "failed"
+        return "ready" if self._begun else "loading"
 
     @property
     def together(self) -> int:
@@ -200,29 +218,8 @@ class RunningDeployment:
 
     def state(self) -> DeploymentState:
         """What people and metrics are told."""
-        now, dispatcher = self._now, self._dispatcher
-        counts, cascade = dispatcher.counts, now.cascade
-        told = () if cascade is None else cascade.warnings
-        refused = (dispatcher.refusals,) if dispatcher.refusals else ()
-        return DeploymentState(
-            name=self.name,
-            kind=self.kind,
-            status=self._status or ("ready" if now.ready else "loading"),
-            policy=self.policy,
-            models=served_states(now, self.pool, dispatcher.counts, self.telemetry),
-            waiting=dispatcher.waiting,
-            running=dispatcher.running,
-            answered=counts.answered,
-            late=counts.late,
-            failed=counts.failed,
-            cancelled=counts.cancelled,
-            hedged=counts.hedged,
-            rejected=dict(counts.rejected),
-            thresholds=() if cascade is None else cascade.thresholds,
-            kept=() if cascade is None else cascade.answered,
-            warnings=(*told, *refused, *self._notices),
-            catalog_version=now.deployment.catalog_version,
-        )
+        now, status = self._now, self.status
+        return state_of(now, status, self._dispatcher, self.pool, self.telemetry, self._notices)
 
     def notice(self, *notices: str) -> None:
         """What `state().warnings` says beside its own, in place of earlier notices."""
@@ -253,10 +250,12 @@ class RunningDeployment:
             for name, model in models.items():
                 if self._contents.get(name, model.id) != model.id:
                     self.telemetry.forget(name)  # it was about another content
-            new = generation(deployment, models, self.pool, self.telemetry, plan, clock=self._clock)
+            new = self._generation(deployment, models, plan)
             if new.cascade is not None and old.cascade is not None:
                 new.cascade.resume(old.cascade)
-            failed = self._loaded(new, timeout_s)
+            self._budget.host_bytes = deployment.options.memory_bytes
+            missing = {} if self._withdrawn else loaded(new, self.pool, timeout_s, self._given_up)
+            self._learn(new)
             if self._status == "closed":
                 self._forget(new)
             self._expect_open()
@@ -264,20 +263,31 @@ class RunningDeployment:
             self._now = new
             self._dispatcher.switch(new.table)
             self._forget(old, but=new)
-        before, after = set(old.pooled.values()), set(new.pooled.values())
-        names = {pooled: name for name, pooled in (*old.pooled.items(), *new.pooled.items())}
-        return Switch(
-            added=tuple(sorted(names[pooled] for pooled in after - before)),
-            kept=tuple(sorted(names[pooled] for pooled in after & before)),
-            dropped=tuple(sorted(names[pooled] for pooled in before - after)),
-            failed=failed,
-        )
+        self.pool.keep_within(self._budget)
+        return switch_between(old, new, missing)
+
+    def withdraw(self, timeout_s: float | None = None) -> int:
+        """Accept no further requests until `restore`, and load nothing; how many of those that were
+        accepted have no answer after this time."""
+        self._withdrawn = True
+        self._dispatcher.refuse("the deployment was unloaded")
+        left = self._dispatcher.drain(timeout_s)
+        with self._switching:  # one that has begun knows which models are to be unloaded
+            return left
+
+    def restore(self) -> None:
+        """The opposite of `withdraw`."""
+        with self._closing:
+            self._withdrawn = False
+            if self._status is None:
+                self._dispatcher.refuse(None)
 
     def refuse(self, reason: str = "the deployment is shutting down") -> None:
         """Accept no further requests (503); what was accepted is answered."""
-        if self._status != "closed":
-            self._status = "draining"
-            self._dispatcher.refuse(reason)
+        with self._closing:
+            if self._status != "closed":
+                self._status = "draining"
+                self._dispatcher.refuse(reason)
 
     def drain(self, timeout_s: float | None = None) -> int:
         """Refuse further requests and wait for those that were accepted; how many are left."""
@@ -336,15 +346,15 @@ class RunningDeployment:
             ends_ms = arrived + deadline_ms
         if type(priority) is not int:
             priority = wished_priority(priority)
-        if min_accuracy is not None:
-            min_accuracy = wished_accuracy(min_accuracy)
-        elif deployment.kind == "models":
-            min_accuracy = deployment.min_accuracy
+        wished = None if min_accuracy is None else wished_accuracy(min_accuracy)
+        least = wished
+        if wished is None and deployment.kind == "models":
+            least = deployment.min_accuracy
         job = Job(brought, wanted, self._dispatcher.cancel)
         job.ends_ms = ends_ms
         job.request = Request(
-            arrived, arrived + deadline_ms, priority, min_accuracy, job, brought.samples,
-            brought.unfit,
+            arrived, arrived + deadline_ms, priority, least, job, brought.samples,
+            brought.unfit, wished is not None,
         )  # fmt: skip
         return job
 
@@ -353,6 +363,15 @@ class RunningDeployment:
         if pooled in now.pooled.values():
             self._learn(now)
             self._dispatcher.refresh()
+            self._begun = self._begun or now.ready
+
+    def _generation(
+        self, deployment: Deployment, models: Mapping[str, ServedModel], plan: Any
+    ) -> Generation:
+        return generation(
+            deployment, models, self.pool, self.telemetry, plan,
+            clock=self._clock, budget=self._budget,
+        )  # fmt: skip
 
     def _learn(self, now: Generation) -> None:
         """What models take and give, and how long, from those that are loaded."""
@@ -364,24 +383,10 @@ class RunningDeployment:
             run_ms = predictor.prepared.preparation.run_ms
             now.table.view.release(name)
             if run_ms is not None:
-                self.telemetry.estimate(name, device=self.pool.settings.device).suppose(run_ms)
+                self.telemetry.estimate(name, device=now.device).suppose(run_ms)
 
-    def _loaded(self, new: Generation, timeout_s: float) -> Mapping[str, str]:
-        """Load the models of a generation; why each that is not loaded is not."""
-        asked: dict[str, Future[None]] = {
-            name: self.pool.request(new.pooled[name]) for name in new.warm
-        }
-        until = time.monotonic() + timeout_s
-        while self._status != "closed" and time.monotonic() < until:
-            if not wait(asked.values(), LOOK_S).not_done:
-                break
-        self._learn(new)
-        failed = {}
-        for name, future in asked.items():
-            error = future.exception() if future.done() else TimeoutError("it is not loaded yet")
-            if error is not None:
-                failed[name] = first_line(error)
-        return failed
+    def _given_up(self) -> bool:
+        return self._status == "closed" or self._withdrawn
 
     def _expect_open(self) -> None:
         if self._status == "closed":
@@ -390,6 +395,6 @@ class RunningDeployment:
     def _forget(self, old: Generation, *, but: Generation | None = None) -> None:
         """Let the models of a generation go, once; its plan unless another one has it."""
         for pooled in old.pooled.values():
-            self.pool.forget(pooled)
+            self.pool.forget(pooled, self._budget)
         if old.plan is not None and (but is None or old.plan is not but.plan):
             old.plan.close()

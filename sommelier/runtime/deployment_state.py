@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from sommelier.runtime.pool_entries import FAILED
 
 if TYPE_CHECKING:
+    from sommelier.runtime.dispatcher import Dispatcher
     from sommelier.runtime.generations import Generation
     from sommelier.runtime.jobs import Counts
     from sommelier.runtime.pool import ModelPool
     from sommelier.runtime.telemetry import Telemetry
 
-Status = Literal["loading", "ready", "draining", "closed"]
+Status = Literal["loading", "ready", "failed", "unloaded", "draining", "closed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,9 @@ class ServedState:
     """One model of a deployment.
 
     state, reason : as in ModelState; 'ready' if it may answer now, else why not. mean_ms, p99_ms :
-    of one sample, NaN while unknown. answered, failed : requests since the start.
+    of what it took for one sample here, NaN before the first; the mean that is planned by until
+    then. answered, failed : requests since the start; of a cascade, those of which it answered a
+    sample. samples : that it answered.
     """
 
     name: str
@@ -31,14 +36,17 @@ class ServedState:
     p99_ms: float
     answered: int
     failed: int
+    samples: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DeploymentState:
-    """A deployment at one moment. waiting, running : requests. answered and below : since the
-    start; late : answered after their deadline; rejected : by status (429, 503, 504). thresholds :
-    of a cascade; kept : the inputs each of its stages answered since they were set. warnings : one
-    sentence each. catalog_version : it was planned to.
+    """A deployment at one moment. status : 'ready' where requests are welcome; 'failed' where none
+    of its models could be loaded, of a cascade the last one; 'unloaded' by a client. waiting,
+    running : requests. answered and below : since the start; late : answered after their deadline;
+    rejected : by status (429, 503, 504). thresholds : of a cascade; kept : the inputs each of its
+    stages answered since they were set. warnings : one sentence each. catalog_version : it was
+    planned to.
     """
 
     name: str
@@ -70,6 +78,60 @@ class Switch:
     failed: Mapping[str, str]
 
 
+def failed(now: Generation, pool: ModelPool) -> bool:
+    """Whether no model could be loaded that may answer any request."""
+    states = {state.name: state.state for state in pool.states()}
+    wanted = list(now.pooled.values())
+    if now.cascade is not None:
+        wanted = [now.pooled[now.cascade.plan.stages[-1].model]]
+    return bool(wanted) and all(states.get(name) == FAILED for name in wanted)
+
+
+def state_of(
+    now: Generation,
+    status: Status,
+    dispatcher: Dispatcher[Any],
+    pool: ModelPool,
+    telemetry: Telemetry,
+    notices: tuple[str, ...],
+) -> DeploymentState:
+    """A deployment that runs, as it is now."""
+    counts, cascade = dispatcher.counts, now.cascade
+    told = () if cascade is None else cascade.warnings
+    refused = (dispatcher.refusals,) if dispatcher.refusals else ()
+    return DeploymentState(
+        name=now.deployment.name,
+        kind=now.deployment.kind,
+        status=status,
+        policy=now.table.policy.name,
+        models=served_states(now, pool, counts, telemetry),
+        waiting=dispatcher.waiting,
+        running=dispatcher.running,
+        answered=counts.answered,
+        late=counts.late,
+        failed=counts.failed,
+        cancelled=counts.cancelled,
+        hedged=counts.hedged,
+        rejected=dict(counts.rejected),
+        thresholds=() if cascade is None else cascade.thresholds,
+        kept=() if cascade is None else cascade.answered,
+        warnings=(*told, *refused, *notices),
+        catalog_version=now.deployment.catalog_version,
+    )
+
+
+def switch_between(old: Generation, new: Generation, failed: Mapping[str, str]) -> Switch:
+    """What one generation has that the other had not."""
+    before, after = set(old.pooled.values()), set(new.pooled.values())
+    names = {pooled: name for name, pooled in (*old.pooled.items(), *new.pooled.items())}
+    return Switch(
+        added=tuple(sorted(names[pooled] for pooled in after - before)),
+        kept=tuple(sorted(names[pooled] for pooled in after & before)),
+        dropped=tuple(sorted(names[pooled] for pooled in before - after)),
+        failed=failed,
+    )
+
+
 def served_states(
     now: Generation, pool: ModelPool, counts: Counts, telemetry: Telemetry
 ) -> tuple[ServedState, ...]:
@@ -78,7 +140,7 @@ def served_states(
     accuracies = {model.name: model.measured for model in now.deployment.models}
     found = []
     for name, pooled in now.pooled.items():
-        latency = telemetry.estimate(name, device=pool.settings.device)
+        latency = telemetry.estimate(name, device=now.device)
         state = known.get(pooled)  # None once it was let go
         found.append(
             ServedState(
@@ -86,10 +148,11 @@ def served_states(
                 state="absent" if state is None else state.state,
                 reason="it was let go" if state is None else state.reason,
                 accuracy=accuracies.get(name),
-                mean_ms=latency.mean_ms,
+                mean_ms=latency.sketch.mean if latency.samples else latency.mean_ms,
                 p99_ms=latency.sketch.quantile(0.99),
                 answered=counts.by_model.get(name, 0),
                 failed=counts.failures.get(name, 0),
+                samples=counts.samples.get(name, 0),
             )
         )
     return tuple(found)

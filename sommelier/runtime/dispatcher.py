@@ -42,17 +42,15 @@ class Dispatcher(Generic[P]):
         table: Table[P],
         telemetry: Telemetry,
         *,
-        device: str = "cpu",
         clock: Callable[[], float] = now_ms,
     ) -> None:
-        """device : where models run, as telemetry counts them."""
         # the conditions' own way in is twice as long, and each request goes in three times
         lock = self._lock = threading.RLock()
         self._changed = threading.Condition(lock)  # a request, a model or a server may be taken
         self._timing = threading.Condition(lock)  # the timer is to look again
         self._quiet = threading.Condition(lock)  # every request has its answer
         self._clock = clock
-        self._requests = OpenRequests(table, telemetry, device, clock, self._loading_ended)
+        self._requests = OpenRequests(table, telemetry, clock, self._loading_ended)
         self._closed = False
         self._draining = 0
         self._wakes_ms = math.inf
@@ -158,8 +156,8 @@ class Dispatcher(Generic[P]):
             self._look_again()
             self._hire(table.servers)
 
-    def refuse(self, reason: str) -> None:
-        """Accept no further requests: 503. What was accepted is answered."""
+    def refuse(self, reason: str | None) -> None:
+        """Accept no further requests: 503. What was accepted is answered. None: accept them."""
         with self._changed:
             self._requests.refusing = reason
 

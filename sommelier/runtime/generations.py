@@ -6,31 +6,35 @@ Each switch makes a new generation; requests that the one before began are ended
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
 from sommelier.deployment_records import DeployedModel, Deployment
-from sommelier.errors import SommelierError
+from sommelier.errors import SommelierError, first_line
 from sommelier.runtime.answering import ModelAnswering, PlanAnswering, PlanView, PoolView
 from sommelier.runtime.cascade import Cascade
 from sommelier.runtime.collaborate import CollaborativePlan
-from sommelier.runtime.interface import Given, Inputs, Interface
+from sommelier.runtime.interface import Given, Inputs, Interface, Signature
 from sommelier.runtime.jobs import Table, now_ms
 from sommelier.runtime.policies import DEFAULT, POLICIES, knobs_of, routing_policy
 from sommelier.runtime.policy import PooledModel, RoutingPolicy
 from sommelier.runtime.pool import ModelPool
+from sommelier.runtime.pool_entries import Budget
 from sommelier.runtime.queueing import QUEUE_LIMIT, QueueRules
 from sommelier.runtime.session_cache import ServedModel
 from sommelier.runtime.staging import CascadeAnswering, CascadePolicy
 from sommelier.runtime.telemetry import Telemetry
 
+LOOK_S = 0.1  # how often a switch looks whether it was closed meanwhile
 SAFETY_SDS = 2.0  # a model is in time if its mean and two deviations are
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Generation:
-    """pooled : names in the pool by those of the deployment."""
+    """pooled : names in the pool by those of the deployment. device : where its models run."""
 
     deployment: Deployment
     table: Table[Any]
@@ -38,6 +42,7 @@ class Generation:
     pooled: Mapping[str, str] = field(default_factory=dict)
     cascade: Cascade | None = None
     plan: CollaborativePlan | None = None
+    device: str = "cpu"
 
     @property
     def ready(self) -> bool:
@@ -67,8 +72,10 @@ def generation(
     plan: CollaborativePlan | None = None,
     *,
     clock: Callable[[], float] = now_ms,
+    budget: Budget | None = None,
 ) -> Generation:
-    """The deployment with its models retained in the pool, none of them loaded yet.
+    """The deployment with its models retained in the pool, none of them loaded yet. budget : what
+    they may take.
 
     Raises SommelierError where a model, a cascade or a plan is missing, BinderError for a policy.
     """
@@ -77,28 +84,49 @@ def generation(
     names = _names(deployment, models)
     _check_files(deployment, names, models)
     cascade = _cascade(deployment)
-    interface = Interface(names)
-    pooled = {name: pool.retain(models[name]) for name in names}
-    device = pool.settings.device
-    answering: Any = ModelAnswering(interface)
-    if cascade is not None:
-        in_time = _InTime(telemetry, device, clock)
-        answering = CascadeAnswering(
-            cascade, interface, fallback=deployment.fallback, in_time=in_time
-        )
+    interface = Interface(names, Signature.declared(models[names[0]], pool.settings.batch))
+    device = deployment.options.device or pool.settings.device
+    pooled = {name: pool.retain(models[name], device=device, budget=budget) for name in names}
+    in_time = _InTime(telemetry, device, clock)
     table = Table(
         deployment.name,
         _policy(deployment, cascade),
         tuple(_pooled_model(model, telemetry, device) for model in deployment.models),
         PoolView(pool, pooled),
-        answering,
+        _answering(deployment, interface, cascade, in_time),
         _rules(deployment),
         deployment.options.servers or 1,
         deployment.fallback,
         {m.name: tuple(s for s in m.stand_ins if s in pooled) for m in deployment.models},
         hedge=bool(deployment.options.hedge) and cascade is None,
+        device=device,
     )
-    return Generation(deployment, table, interface, pooled, cascade)
+    return Generation(deployment, table, interface, pooled, cascade, device=device)
+
+
+def _answering(
+    deployment: Deployment, interface: Interface, cascade: Cascade | None, in_time: _InTime
+) -> Any:
+    if cascade is None:
+        return ModelAnswering(interface)
+    return CascadeAnswering(cascade, interface, fallback=deployment.fallback, in_time=in_time)
+
+
+def loaded(
+    new: Generation, pool: ModelPool, timeout_s: float, given_up: Callable[[], bool]
+) -> Mapping[str, str]:
+    """Load the models of a generation; why each that is not loaded is not."""
+    asked: dict[str, Future[None]] = {name: pool.request(new.pooled[name]) for name in new.warm}
+    until = time.monotonic() + timeout_s
+    while not given_up() and time.monotonic() < until:
+        if not wait(asked.values(), LOOK_S).not_done:
+            break
+    missing = {}
+    for name, future in asked.items():
+        error = future.exception() if future.done() else TimeoutError("it is not loaded yet")
+        if error is not None:
+            missing[name] = first_line(error)
+    return missing
 
 
 def _check_files(

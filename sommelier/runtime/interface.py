@@ -8,14 +8,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from sommelier.errors import InputError
+from sommelier.deployment_records import counterparts
+from sommelier.errors import AnalysisError, InputError
 from sommelier.records import TensorSpec
 from sommelier.runtime.feeds import Feed, InputCheck
 from sommelier.runtime.predictor import Predictor
+from sommelier.runtime.session_cache import ServedModel
 from sommelier.runtime.wishes import count_of_items
 from sommelier.storage.naming import nearest
 
 Array = NDArray[Any]
+Specs = tuple[TensorSpec, ...]
 Given = Mapping[str, Any] | Array | Sequence[bytes]
 _NONE: frozenset[str] = frozenset()
 
@@ -33,25 +36,61 @@ class Signature:
 
     @classmethod
     def of(cls, predictor: Predictor) -> Signature:
-        form = f"{predictor.inputs} {predictor.settings.batch}"
-        check = InputCheck(predictor.model.name, predictor.inputs, predictor.settings.batch)
-        together = predictor.most_together
-        return cls(predictor.inputs, predictor.outputs, check, form, together)
+        batch, together = predictor.settings.batch, predictor.most_together
+        return cls._of(predictor.model.name, predictor.inputs, predictor.outputs, batch, together)
+
+    @classmethod
+    def declared(cls, model: ServedModel, batch: int) -> Signature | None:
+        """As the catalog knows a model that is not loaded; None where it does not."""
+        if not model.inputs or not model.outputs:
+            return None
+        try:
+            return cls._of(model.name, model.inputs, model.outputs, batch, 1)
+        except AnalysisError:  # it cannot be loaded either
+            return None
+
+    @classmethod
+    def _of(cls, name: str, inputs: Specs, outputs: Specs, batch: int, together: int) -> Signature:
+        check = InputCheck(name, inputs, batch)
+        return cls(inputs, outputs, check, f"{inputs} {batch}", together)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Member:
+    """A model that was loaded. inputs : its names by those of the deployment. outputs : the names
+    of the deployment by its own. None: they are the same."""
+
+    signature: Signature
+    inputs: Mapping[str, str] | None
+    outputs: Mapping[str, str] | None
+
+    @classmethod
+    def of(cls, signature: Signature, first: Signature) -> _Member:
+        inputs = counterparts(first.inputs, signature.inputs)
+        outputs = {own: n for n, own in counterparts(first.outputs, signature.outputs).items()}
+        return cls(signature, _unless_same(inputs), _unless_same(outputs))
+
+
+def _unless_same(names: Mapping[str, str]) -> Mapping[str, str] | None:
+    return names if any(one != other for one, other in names.items()) else None
 
 
 class Interface:
-    """What a deployment takes and gives: as the first of its models that was ever loaded.
+    """What a deployment takes and gives: as the first of its models, loaded or not; where nothing
+    is known of that before it is loaded, as the first that was. It does not change from then on.
 
     A request that names tensors is checked once, when it comes, and each model that takes the same
-    tensors is fed without another look. Inputs and outputs are renamed where a model has as many of
-    other names. Raw items have no names: each model prepares them as it declares.
+    tensors is fed without another look. What a model calls otherwise is renamed
+    (`deployment_records.counterparts`). Raw items have no names: each model prepares them as it
+    declares.
     """
 
-    def __init__(self, models: Sequence[str]) -> None:
-        """models : names, the one whose names count first."""
+    def __init__(self, models: Sequence[str], declared: Signature | None = None) -> None:
+        """models : names, the one whose names count first. declared : of that one."""
         self.together = 1  # what Signature.together is for all models that were loaded
         self._order = tuple(models)
-        self._known: dict[str, Signature] = {}
+        self._declared = declared
+        self._known: dict[str, _Member] = {}
         self._first: Signature | None = None
 
     @property
@@ -71,9 +110,14 @@ class Interface:
     def learn(self, name: str, predictor: Predictor) -> None:
         """A model was loaded."""
         if name not in self._known:
-            known = {**self._known, name: Signature.of(predictor)}
-            self._first = next(known[model] for model in self._order if model in known)
-            self.together = min(signature.together for signature in known.values())
+            signatures = {known: member.signature for known, member in self._known.items()}
+            signatures[name] = own = Signature.of(predictor)
+            first = self._first or self._declared or own
+            if first is self._declared and name == self._order[0]:
+                first = own  # of which there was only the catalog's word
+            self.together = min(signature.together for signature in signatures.values())
+            known = {model: _Member.of(found, first) for model, found in signatures.items()}
+            self._first = first
             self._known = known  # replaced, not changed: requests read it meanwhile
 
     def receive(self, given: Given, outputs: Sequence[str] | None) -> Inputs:
@@ -100,25 +144,21 @@ class Interface:
             return predictor.feed_items(given)
         if name not in self._known:
             self.learn(name, predictor)
-        signature = self._known[name]
-        found = inputs.feeds.get(signature.form)
+        member = self._known[name]
+        form = member.signature.form
+        found = inputs.feeds.get(form)
         if found is None:
-            found = signature.check(self._renamed(given, signature))
-            inputs.feeds[signature.form] = found
+            found = member.signature.check(_renamed(given, member))
+            inputs.feeds[form] = found
         return found
 
     def outputs_of(
         self, name: str, found: Mapping[str, Array], wanted: Sequence[str] | None
     ) -> Mapping[str, Array]:
         """A model's outputs by the deployment's names. wanted : only these; None: all."""
-        signature, first = self._known[name], self._first
-        assert first is not None, "a model that ran was loaded"
-        if signature is not first and len(signature.outputs) == len(first.outputs):
-            names = {
-                own.name: spec.name
-                for own, spec in zip(signature.outputs, first.outputs, strict=True)
-            }
-            found = {names[own]: value for own, value in found.items()}
+        names = self._known[name].outputs
+        if names is not None:
+            found = {names.get(own, own): value for own, value in found.items()}
         if wanted is None:
             return found
         missing = [output for output in wanted if output not in found]
@@ -128,24 +168,15 @@ class Interface:
             )
         return {output: found[output] for output in wanted}
 
-    def _fits(self, signature: Signature, given: Mapping[str, Any]) -> bool:
-        first = self._first
+    def _fits(self, member: _Member, given: Mapping[str, Any]) -> bool:
+        first, signature = self._first, member.signature
         if signature is first or first is None or signature.form == first.form:
             return True
         try:
-            signature.check(self._renamed(given, signature))
+            signature.check(_renamed(given, member))
         except InputError:
             return False
         return True
-
-    def _renamed(self, given: Mapping[str, Any], signature: Signature) -> Mapping[str, Any]:
-        first = self._first
-        if first is None or signature is first or len(signature.inputs) != len(first.inputs):
-            return given
-        names = {
-            spec.name: own.name for spec, own in zip(first.inputs, signature.inputs, strict=True)
-        }
-        return {names.get(name, name): value for name, value in given.items()}
 
     def _check_outputs(self, wanted: Sequence[str]) -> None:
         known = [spec.name for spec in self.outputs]
@@ -156,6 +187,15 @@ class Interface:
                     hint=f"there is {', '.join(known)}",
                     suggestions=tuple(nearest(name, known)),
                 )
+
+
+def _renamed(given: Mapping[str, Any], member: _Member) -> Mapping[str, Any]:
+    """Tensors by the names of a model."""
+    names = member.inputs
+    if names is None:
+        return given
+    found = {names.get(name, name): value for name, value in given.items()}
+    return found if len(found) == len(given) else given  # which is refused
 
 
 @dataclass(slots=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -96,6 +97,13 @@ class Outcome:
     scores: tuple[float, ...] = ()
     predicted: tuple[str, ...] = ()
     note: str = ""
+    models: tuple[str, ...] = ()
+
+    def by_model(self, answered: str, samples: int) -> Mapping[str, int]:
+        """How many samples each model answered. answered : the last one that was asked."""
+        if not self.models:
+            return {answered: samples}
+        return Counter(self.models[stage] for stage in self.stages)
 
 
 P = TypeVar("P")  # what a model is to the one who runs it
@@ -131,7 +139,8 @@ class Table(Generic[P]):
     """What a dispatcher works by, from one switch to the next.
 
     models : that may answer, loaded or not. stand_ins : by model, who may answer while it is being
-    loaded, the best first. hedge : ask a second model when the first one takes long.
+    loaded, the best first. hedge : ask a second model when the first one takes long. device : where
+    models run, as telemetry counts them.
     """
 
     deployment: str
@@ -144,12 +153,14 @@ class Table(Generic[P]):
     fallback: str | None = None
     stand_ins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     hedge: bool = False
+    device: str = "cpu"
 
 
 @dataclass(slots=True)
 class Counts:
     """What became of requests since the start. late : answered after their deadline. by_model,
-    failures : of each model, the answers it gave (the last one, of several) and its failures."""
+    failures : of each model, the requests it answered (of a cascade, at least a sample of each) and
+    its failures. samples : that each model answered."""
 
     answered: int = 0
     late: int = 0
@@ -158,12 +169,16 @@ class Counts:
     hedged: int = 0
     rejected: dict[int, int] = field(default_factory=dict)
     by_model: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
 
-    def answered_by(self, model: str, requests: int, *, late: bool) -> None:
+    def answered_by(self, samples: Mapping[str, int], requests: int, *, late: bool) -> None:
+        """samples : of these requests, by the model that answered them."""
         self.answered += requests
         self.late += requests * late
-        self.by_model[model] = self.by_model.get(model, 0) + requests
+        for model, count in samples.items():
+            self.by_model[model] = self.by_model.get(model, 0) + requests
+            self.samples[model] = self.samples.get(model, 0) + count
 
     def refused(self, status: int) -> None:
         self.rejected[status] = self.rejected.get(status, 0) + 1
@@ -190,6 +205,7 @@ def answer_of(job: Job, turn: Turn, decision: Decision, outcome: Outcome, now_ms
         scores=outcome.scores,
         predicted=outcome.predicted,
         samples=job.inputs.samples,
+        models=outcome.models,
     )
 
 

@@ -46,7 +46,6 @@ class OpenRequests:
         self,
         table: Table[Any],
         telemetry: Telemetry,
-        device: str,
         clock: Callable[[], float],
         told: Callable[[str, str | None], None],
     ) -> None:
@@ -58,7 +57,7 @@ class OpenRequests:
         self.loading = Loading(table.view, told)
         self.scheduler = Scheduler(
             table.policy, table.models, telemetry, rules=table.rules, servers=table.servers,
-            fallback=table.fallback, device=device,
+            fallback=table.fallback, device=table.device,
         )  # fmt: skip
         self._clock = clock
         self._hedges: deque[Turn] = deque()
@@ -144,7 +143,8 @@ class OpenRequests:
             self._again(job, replace(turn.request, samples=job.left), now)
             return None
         late = now > turn.request.deadline_ms
-        self.counts.answered_by(decision.model, job.requests, late=late)
+        by_model = outcome.by_model(decision.model, job.inputs.samples)
+        self.counts.answered_by(by_model, job.requests, late=late)
         self.settle(job)
         return answer_of(job, turn, decision, outcome, now)
 
@@ -178,6 +178,7 @@ class OpenRequests:
         """Go on by another table, from the next decision on."""
         self.table = table
         self.loading.follow(table.view)
+        self.scheduler.device = table.device
         self.scheduler.reconfigure(
             table.policy, table.models, table.rules,
             servers=table.servers, fallback=table.fallback,
@@ -206,8 +207,11 @@ class OpenRequests:
             if job.ends_ms <= now_ms and isinstance(turn.answer, Decision) and self.settle(job):
                 job.awaited()
                 self.counts.refused(504)
-                ran_ms = now_ms - turn.started_ms
-                told = f"its deadline passed after {turn.answer.model} ran for {ran_ms:.3g} ms"
+                ran_ms, given_ms = now_ms - turn.started_ms, job.ends_ms - turn.request.arrived_ms
+                told = (
+                    f"its deadline passed after {turn.answer.model} ran for {ran_ms:.3g} ms;"
+                    f" {given_ms:.3g} ms were given"
+                )
                 found.append((job, RejectedError(told, status=504)))
         return found
 

@@ -24,6 +24,8 @@ class Request:
     deadline_ms : when the answer must leave; inf without an SLA. priority : smaller is served
     first. min_accuracy : in [0, 1]; only models known to reach it may answer. payload : the inputs,
     which no policy looks at. samples : in them. excluded : names of models that may not answer.
+    wished : the request itself asks for min_accuracy, so that it binds the fallback too, which
+    need not keep what the deployment promises.
     """
 
     arrived_ms: float
@@ -33,6 +35,7 @@ class Request:
     payload: object = None
     samples: int = 1
     excluded: frozenset[str] = frozenset()
+    wished: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,6 +151,15 @@ class RoutingPolicy(Protocol):
 
 
 NO_MODEL = Rejection(503, "no model is loaded that may answer")
+
+
+def as_fastest(rule: str, quick: PooledModel, models: Sequence[PooledModel]) -> str:
+    """A rule that ends in naming what `fastest` found, with what is known of its being that."""
+    if quick.latency.mean_ms != quick.latency.mean_ms:
+        return f"{rule}: the least accurate, which may be the fastest, for no latency is known yet"
+    if any(model.latency.mean_ms != model.latency.mean_ms for model in models):
+        return f"{rule}: the fastest of those whose latency is known"
+    return f"{rule}: the fastest"
 
 
 def fastest(models: Sequence[PooledModel]) -> PooledModel:

@@ -16,28 +16,27 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from sommelier.analysis.latency import give_back_memory, trim_memory
-from sommelier.errors import MemoryBudgetError, SommelierError, UnknownNameError
+from sommelier.errors import SommelierError, UnknownNameError
 from sommelier.runtime import memory
-from sommelier.runtime.eviction import to_evict
 from sommelier.runtime.pool_entries import (
     ABSENT,
-    FAILED,
     LOADING,
     READY,
     UNLOADING,
+    Budget,
     Claim,
     Entry,
     ModelState,
     PoolRules,
-    candidates,
+    beyond,
     claim_of,
     done_with,
     is_idle,
     leased,
-    no_room,
-    shortage,
+    name_for,
     state_of,
     used,
+    victim,
 )  # fmt: skip
 from sommelier.runtime.predictor import Predictor, open_predictor
 from sommelier.runtime.session_cache import ServedModel, SessionCache
@@ -47,8 +46,6 @@ from sommelier.storage.naming import unknown_name
 logger = logging.getLogger(__name__)
 
 CLOSE_S = 10.0  # how long closing waits for each model that is in use
-
-ID_LETTERS = 8  # of a content's fingerprint, which tell two versions of a model apart
 
 
 class ModelPool:
@@ -83,12 +80,7 @@ class ModelPool:
 
     def add(self, model: ServedModel) -> None:
         """Make a model known; nothing is loaded. Raises SommelierError if its name is taken."""
-        with self._changed:
-            known = self._entries.get(model.name)
-            if known is not None and known.model.id != model.id:
-                raise SommelierError(f"the pool has another model named '{model.name}'")
-            if known is None:
-                self._entries[model.name] = Entry(model)
+        self._know(model, self.settings)
 
     def remove(self, name: str) -> None:
         """Unload a model once it is not in use, and forget it."""
@@ -96,28 +88,43 @@ class ModelPool:
         with self._changed:
             self._entries.pop(name, None)
 
-    def retain(self, model: ServedModel) -> str:
+    def retain(
+        self, model: ServedModel, *, device: str | None = None, budget: Budget | None = None
+    ) -> str:
         """The name by which the pool knows a model, which it keeps until as many `forget` it.
 
-        It is the model's own, unless that is another content's, as that of an older version.
+        It is the model's own, unless that is another content's, as that of an older version, or the
+        same on another device. device : None for the pool's. budget : for which it counts.
         """
+        settings = self.settings if device is None else replace(self.settings, device=device)
         with self._changed:
-            known = self._entries.get(model.name)
-            if known is not None and known.model.id != model.id:
-                model = replace(model, name=f"{model.name}@{model.id[-ID_LETTERS:]}")
-            self.add(model)
-            self._entries[model.name].retained += 1
-            return model.name
+            name = name_for(model, settings, self._entries)
+            entry = self._know(replace(model, name=name), settings)
+            entry.retained += 1
+            entry.budgets += [] if budget is None else [budget]
+            return name
 
-    def forget(self, name: str) -> None:
+    def forget(self, name: str, budget: Budget | None = None) -> None:
         """The opposite of `retain`: after the last one the model is unloaded, once no run uses it,
         and removed, in a thread of its own."""
         with self._changed:
             entry = self._entry(name)
             entry.retained -= 1
+            if budget is not None:
+                entry.budgets.remove(budget)
             if entry.retained > 0 or self._closed.is_set():
                 return
         threading.Thread(target=self._remove_unretained, args=(entry,), daemon=True).start()
+
+    def keep_within(self, budget: Budget) -> None:
+        """Unload as few of a budget's models as it takes, each once no run uses it: for one that is
+        new, or smaller than before. Those that are loaded later keep it anyway."""
+        with self._changed:
+            names = beyond(budget, tuple(self._entries.values()), self._clock())
+        for name in names:
+            with contextlib.suppress(SommelierError, TimeoutError):  # gone, or in use for long
+                reason = f"deployment {budget.owner} may not take so much memory"
+                self.evictions += self.unload(name, timeout_s=CLOSE_S, reason=reason)
 
     def subscribe(self, changed: Callable[[str], None]) -> Callable[[], None]:
         """`changed(name)` is called after a model was loaded, unloaded or failed to load, in the
@@ -294,32 +301,22 @@ class ModelPool:
             entry.state, entry.reason = LOADING, "it is being prepared"
         predictor: Predictor | None = None
         try:
-            prepared = self._cache.prepare(entry.model, self.settings, self._closed.is_set)
+            prepared = self._cache.prepare(entry.model, entry.settings, self._closed.is_set)
             with self._turn:
                 self._make_room(entry, claim_of(prepared, self.rules.servers))
-            predictor = open_predictor(self._cache, entry.model, self.settings, prepared)
+            predictor = open_predictor(self._cache, entry.model, entry.settings, prepared)
         except Exception as error:
             self._failed(entry, error)
             raise
-        now = self._clock()
         with self._changed:
-            entry.predictor, entry.how = predictor, predictor.prepared.how
-            entry.reload_ms = predictor.load_ms + (predictor.first_run_ms or 0.0)
-            entry.loaded_s = entry.used_s = now
-            entry.error, entry.reason = None, None
-            entry.state, entry.future = READY, None
+            entry.loaded(predictor, self._clock())
             self._changed.notify_all()
         self._tell(entry)
 
     def _failed(self, entry: Entry, error: Exception) -> None:
         give_back_memory()
-        full = isinstance(error, MemoryBudgetError)  # may have room at the next request
         with self._changed:
-            entry.claim = None
-            entry.error = None if full else error
-            entry.failed_s = self._clock()
-            entry.reason = str(error)
-            entry.state, entry.future = ABSENT if full else FAILED, None
+            entry.failed(error, self._clock())
             self._changed.notify_all()
         self._tell(entry)
         logger.warning("%s is not loaded: %s", entry.model.name, error)
@@ -331,20 +328,17 @@ class ModelPool:
         """
         while True:
             with self._changed:
-                entries, now = tuple(self._entries.values()), self._clock()
-                short = shortage(entries, claim, self.rules)
-                if short == (0, 0):
+                entries = tuple(self._entries.values())
+                chosen = victim(entry, claim, entries, self.rules, self._clock())
+                if chosen is None:
                     entry.claim = claim
                     return
-                chosen = to_evict(candidates(entries, self.rules, now), *short)
-                if not chosen:
-                    raise no_room(entry.model.name, claim, entries, self.rules, now)
-                victim = self._entries[chosen[0].name]
-                victim.state = UNLOADING
+                going = self._entries[chosen.name]
+                going.state = UNLOADING
                 self.evictions += 1
-            told = f"evicted for {entry.model.name}: {chosen[0].reason}, the least of what may go"
-            logger.info("%s %s", victim.model.name, told)
-            self._let_go(victim, told)
+            told = f"evicted for {entry.model.name}: {chosen.reason}, the least of what may go"
+            logger.info("%s %s", going.model.name, told)
+            self._let_go(going, told)
 
     def _let_go(self, entry: Entry, reason: str) -> None:
         """Close a model in state 'unloading', which nobody uses; its memory is the system's."""
@@ -372,6 +366,15 @@ class ModelPool:
             with self._changed:
                 if entry.retained == 0 and not entry.moving and self._entries.get(name) is entry:
                     del self._entries[name]
+
+    def _know(self, model: ServedModel, settings: SessionSettings) -> Entry:
+        with self._changed:
+            known = self._entries.get(model.name)
+            if known is None:
+                known = self._entries[model.name] = Entry(model, settings)
+            if known.model.id != model.id or known.settings != settings:
+                raise SommelierError(f"the pool has another model named '{model.name}'")
+            return known
 
     def _entry(self, name: str) -> Entry:
         entry = self._entries.get(name)

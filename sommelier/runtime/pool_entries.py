@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sommelier.errors import MemoryBudgetError
-from sommelier.runtime.eviction import Candidate, UseRate
+from sommelier.runtime.eviction import Candidate, UseRate, to_evict
 from sommelier.runtime.predictor import Predictor
 from sommelier.runtime.session_cache import PreparedModel, ServedModel
+from sommelier.runtime.sessions import SessionSettings
 from sommelier.units import Dimension, format_value
 
+ID_LETTERS = 8  # of a content's fingerprint, which tell two versions of a model apart
 ABSENT, LOADING, READY, UNLOADING, FAILED = "absent", "loading", "ready", "unloading", "failed"
 
 
@@ -70,10 +73,21 @@ class Claim:
 
 
 @dataclass(slots=True, eq=False)
+class Budget:
+    """What the loaded models of one deployment may take together, whoever let them be loaded: a
+    model that several deployments have counts for each of them. host_bytes : None for any."""
+
+    owner: str
+    host_bytes: int | None = None
+
+
+@dataclass(slots=True, eq=False)
 class Entry:
-    """One model of a pool."""
+    """One model of a pool, as it is run there. budgets : for which it counts, one for each time it
+    is retained."""
 
     model: ServedModel
+    settings: SessionSettings
     state: str = ABSENT
     reason: str | None = "it was not asked for yet"
     how: str | None = None
@@ -83,6 +97,7 @@ class Entry:
     leases: int = 0
     pinned: bool = False
     retained: int = 0
+    budgets: list[Budget] = field(default_factory=list)
     rate: UseRate = field(default_factory=UseRate)
     loaded_s: float = 0.0
     used_s: float = 0.0
@@ -94,6 +109,36 @@ class Entry:
     def moving(self) -> bool:
         """Whether it is on its way into memory or out of it."""
         return self.future is not None or self.state == UNLOADING
+
+    def loaded(self, predictor: Predictor, now_s: float) -> None:
+        """It is ready from now on."""
+        self.predictor, self.how = predictor, predictor.prepared.how
+        self.reload_ms = predictor.load_ms + (predictor.first_run_ms or 0.0)
+        self.loaded_s = self.used_s = now_s
+        self.error, self.reason = None, None
+        self.state, self.future = READY, None
+
+    def failed(self, error: Exception, now_s: float) -> None:
+        """It could not be loaded; one without room may have some at the next request."""
+        full = isinstance(error, MemoryBudgetError)
+        self.claim = None
+        self.error = None if full else error
+        self.failed_s = now_s
+        self.reason = str(error)
+        self.state, self.future = ABSENT if full else FAILED, None
+
+
+def name_for(model: ServedModel, settings: SessionSettings, known: Mapping[str, Entry]) -> str:
+    """The name of a model in the pool: its own, unless another content has that, or the same one
+    that is run in another way, as on another device."""
+    content, device = f"@{model.id[-ID_LETTERS:]}", f"@{settings.device}"
+    namesake = known.get(model.name)
+    first = device if namesake is not None and namesake.model.id == model.id else content
+    for suffix in ("", first, content + device):
+        other = known.get(model.name + suffix)
+        if other is None or (other.model.id, other.settings) == (model.id, settings):
+            break
+    return model.name + suffix
 
 
 def claim_of(prepared: PreparedModel, servers: int) -> Claim:
@@ -119,20 +164,77 @@ def shortage(entries: Iterable[Entry], claim: Claim, rules: PoolRules) -> tuple[
 
 def candidates(entries: Sequence[Entry], rules: PoolRules, now_s: float) -> list[Candidate]:
     """The models that may be evicted."""
-    sharing: dict[str, int] = {}
-    for entry in entries:
-        if entry.claim is not None:
-            sharing[entry.claim.shared] = sharing.get(entry.claim.shared, 0) + 1
+    may_go = [entry for entry in entries if kept_because(entry, rules, now_s) is None]
+    return _priced(may_go, entries, now_s)
+
+
+def _priced(may_go: Iterable[Entry], entries: Iterable[Entry], now_s: float) -> list[Candidate]:
+    """What each of some models would free, and what it costs to miss it."""
+    claims = [entry.claim for entry in entries if entry.claim is not None]
+    sharing = Counter(claim.shared for claim in claims)
     found = []
-    for entry in entries:
+    for entry in may_go:
         claim = entry.claim
-        if claim is not None and kept_because(entry, rules, now_s) is None:
+        if claim is not None:
             host = claim.private_bytes + claim.shared_bytes // sharing[claim.shared]
             uses_per_s = entry.rate.per_s(now_s)
             found.append(
                 Candidate(entry.model.name, host, claim.device_bytes, uses_per_s, entry.reload_ms)
             )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """The models that count for one limit of memory. whose : words that say which it is."""
+
+    entries: Sequence[Entry]
+    rules: PoolRules
+    whose: str = ""
+
+
+def _limits_of(entry: Entry, entries: Sequence[Entry], rules: PoolRules) -> list[_Limit]:
+    """That a model may exceed when it is loaded: the pool's, and what its deployments promise."""
+    found = [_Limit(entries, rules)]
+    for budget in dict.fromkeys(entry.budgets):
+        if budget.host_bytes is not None:
+            whose = f" of the {_bytes(budget.host_bytes)} that deployment {budget.owner} may take"
+            own = replace(rules, host_bytes=budget.host_bytes, device_bytes=None)
+            found.append(_Limit(_counted(entries, budget), own, whose))
+    return found
+
+
+def _counted(entries: Iterable[Entry], budget: Budget) -> list[Entry]:
+    return [entry for entry in entries if budget in entry.budgets]
+
+
+def victim(
+    entry: Entry, claim: Claim, entries: Sequence[Entry], rules: PoolRules, now_s: float
+) -> Candidate | None:
+    """Who goes first to make room for a model; None if there is room.
+
+    Raises MemoryBudgetError where those that may go are not enough for one of the limits.
+    """
+    first = None
+    for limit in _limits_of(entry, entries, rules):
+        short = shortage(limit.entries, claim, limit.rules)
+        if short == (0, 0):
+            continue
+        chosen = to_evict(candidates(limit.entries, limit.rules, now_s), *short)
+        if not chosen:
+            raise _no_room(entry.model.name, claim, limit, now_s)
+        first = first or chosen[0]
+    return first
+
+
+def beyond(budget: Budget, entries: Iterable[Entry], now_s: float) -> list[str]:
+    """Names of the loaded models that have to go for a budget to be kept, the cheapest to miss;
+    those in use as well. None for a budget that is kept."""
+    own = _counted(entries, budget)
+    over = _excess(used(own)[0], budget.host_bytes)
+    loaded = _priced([e for e in own if e.state == READY and not e.pinned], own, now_s)
+    chosen = to_evict(loaded, over)
+    return [candidate.name for candidate in (loaded if chosen is None else chosen)]
 
 
 def kept_because(entry: Entry, rules: PoolRules, now_s: float) -> str | None:
@@ -153,24 +255,24 @@ def is_idle(entry: Entry, keep_s: float, now_s: float) -> bool:
     return unused and now_s - entry.used_s >= keep_s
 
 
-def no_room(
-    name: str, claim: Claim, entries: Sequence[Entry], rules: PoolRules, now_s: float
-) -> MemoryBudgetError:
+def _no_room(name: str, claim: Claim, limit: _Limit, now_s: float) -> MemoryBudgetError:
     """The refusal to load a model, with why the others stay."""
     needed = _bytes(claim.private_bytes + claim.shared_bytes)
+    short = shortage(limit.entries, claim, limit.rules)
     missing = " and ".join(
         f"{_bytes(size)} of {kind} memory"
-        for size, kind in zip(shortage(entries, claim, rules), ("host", "device"), strict=True)
+        for size, kind in zip(short, ("host", "device"), strict=True)
         if size
     )
     kept = [
         f"{other.model.name} ({why})"
-        for other in entries
-        if other.claim is not None and (why := kept_because(other, rules, now_s)) is not None
+        for other in limit.entries
+        if other.claim is not None and (why := kept_because(other, limit.rules, now_s)) is not None
     ]
+    larger = "promise more memory" if limit.whose else "give the pool a larger budget"
     return MemoryBudgetError(
-        f"no room for {name}, which needs {needed}: {missing} are missing",
-        hint=f"kept are {', '.join(kept)}" if kept else "give the pool a larger budget",
+        f"no room for {name}, which needs {needed}: {missing} are missing{limit.whose}",
+        hint=f"kept are {', '.join(kept)}" if kept else larger,
     )
 
 

@@ -88,6 +88,7 @@ class Scheduler:
         self.rules = rules
         self.servers = servers
         self.fallback = fallback
+        self._accuracies = {model.name: model.accuracy for model in models}
         self._by_size: dict[int, PoolState] = {}
         self.models = tuple(models)
 
@@ -158,8 +159,12 @@ class Scheduler:
         if among is not None:
             pool = pool.only(among)
         found = self.policy.choose(request, pool, now_ms)
+        if found is NO_MODEL and request.min_accuracy is not None and self.models:
+            found = Rejection(503, f"no model is loaded that {_reaches(request.min_accuracy)}")
         last = self.fallback
         if isinstance(found, Decision) or last is None or last in request.excluded:
+            return found
+        if not self._may_resort(last, request):
             return found
         return self._resort(last, found, request, now_ms)
 
@@ -264,15 +269,22 @@ class Scheduler:
         waiting = len(self.queue)
         return Decision(name, "fallback", rule, latency.mean_ms, latency.std_ms, left, waiting)
 
+    def _may_resort(self, fallback: str, request: Request) -> bool:
+        """Whether the fallback is as accurate as the request itself asks for. One that is none of
+        the models, of which nothing is known, may answer anything."""
+        if not request.wished or request.min_accuracy is None:
+            return True
+        accuracy = self._accuracies.get(fallback)
+        return accuracy is None or accuracy >= request.min_accuracy
+
     def refusal(self, request: Request, now_ms: float) -> Rejection | None:
         """Why a request may not wait (429, 503, 504); None if it may."""
-        if self.fallback is None:
+        if self.fallback is None or not self._may_resort(self.fallback, request):
             if not self.models:
                 return NO_MODEL
             wanted = request.min_accuracy
             if wanted is not None and not any(model.accuracy >= wanted for model in self.models):
-                reason = f"no model of this deployment reaches an accuracy of {wanted:g}"
-                return Rejection(503, reason)
+                return Rejection(503, f"no model of this deployment {_reaches(wanted)}")
         if self.rules.expire and request.deadline_ms <= now_ms:
             return _expired(request, now_ms)
         if len(self.queue.waiting) >= self.rules.limit:
@@ -313,8 +325,13 @@ class Scheduler:
 
 
 def _expired(request: Request, now_ms: float) -> Rejection:
-    waited = now_ms - request.arrived_ms
-    return Rejection(504, f"its deadline passed after {waited:.3g} ms of waiting")
+    waited, given = now_ms - request.arrived_ms, request.deadline_ms - request.arrived_ms
+    told = f"its deadline passed after {waited:.3g} ms of waiting; {given:.3g} ms were given"
+    return Rejection(504, told)
+
+
+def _reaches(accuracy: float) -> str:
+    return f"reaches an accuracy of {accuracy:g}"
 
 
 def _or_none(value: float) -> float | None:

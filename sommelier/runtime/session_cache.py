@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from sommelier.analysis.sandbox import MODEL_BYTES, MODEL_SECONDS, Sandbox
 from sommelier.errors import AnalysisError, StorageError, WorkerCrashedError
-from sommelier.records import Preprocessing
+from sommelier.records import Preprocessing, TensorSpec
 from sommelier.runtime.memory import SessionMemory
 from sommelier.runtime.preparation import RECIPES, Preparation, PreparationRequest, prepare
 from sommelier.runtime.sessions import SessionSettings, environment
@@ -50,6 +50,7 @@ class ServedModel:
 
     path : the file of record. id : the fingerprint of its content (ModelRecord.id).
     stand_ins : names of models that may answer while this one is being loaded, the best first.
+    inputs, outputs : as the catalog knows them, before it is loaded; () of a file alone.
     """
 
     name: str
@@ -57,6 +58,8 @@ class ServedModel:
     id: str
     preprocessing: Preprocessing | None = None
     stand_ins: tuple[str, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
 
     @classmethod
     def of_file(cls, path: Path, name: str | None = None) -> Self:

@@ -78,6 +78,38 @@ def open_session(
     return latency.open_session(path, run, options)
 
 
+def devices() -> tuple[str, ...]:
+    """On which models can be run here."""
+    return tuple(device for device in ("cpu", "cuda") if refused_device(device) is None)
+
+
+def refused_device(device: str) -> str | None:
+    """Why no model can be run on a device here; None if one can: a model of one operator is tried
+    on what is no CPU."""
+    if device in ("cpu", "cpu:0"):
+        return None
+    kind, _, number = device.partition(":")
+    if kind == "cpu" or (number and not (number.isascii() and number.isdigit())):
+        return f"there is no device '{device}'"
+    try:
+        latency.open_session(_one_operator(), RunSettings(device=device))
+    except SommelierError as error:
+        return error.message
+    return None
+
+
+def _one_operator() -> bytes:
+    """The smallest of models."""
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "one", ends[:1], ends[1:])
+    found: bytes = helper.make_model(
+        graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)]
+    ).SerializeToString()
+    return found
+
+
 def environment() -> dict[str, str]:
     """What a saved session works with beside its model: another value of any makes it void."""
     import onnxruntime

@@ -19,11 +19,11 @@ class LatencySketch:
     quantile follows the last ten thousand or so. Source: Masson et al. 2019 (DDSketch).
     """
 
-    __slots__ = ("_buckets", "_total", "count")
+    __slots__ = ("_buckets", "_squares", "_total", "count")
 
     def __init__(self) -> None:
         self._buckets: dict[int, float] = {}
-        self._total = 0.0
+        self._total = self._squares = 0.0
         self.count = 0.0
 
     def add(self, ms: float) -> None:
@@ -34,6 +34,7 @@ class LatencySketch:
         self._buckets[bucket] = self._buckets.get(bucket, 0.0) + 1.0
         self.count += 1.0
         self._total += ms
+        self._squares += ms * ms
         if self.count >= WINDOW:
             self._age()
 
@@ -41,6 +42,14 @@ class LatencySketch:
     def mean(self) -> float:
         """Mean of the samples that still count; NaN without any."""
         return self._total / self.count if self.count else math.nan
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of those samples; NaN without any."""
+        if not self.count:
+            return math.nan
+        mean = self.mean
+        return math.sqrt(max(self._squares / self.count - mean * mean, 0.0))
 
     def quantile(self, q: float) -> float:
         """The sample of rank ceil(q n), within 1 %; NaN without any. q in [0, 1].
@@ -63,5 +72,6 @@ class LatencySketch:
 
     def _age(self) -> None:
         self._buckets = {bucket: kept / 2 for bucket, kept in self._buckets.items() if kept > 0.1}
-        self.count = sum(self._buckets.values())
-        self._total /= 2
+        left = sum(self._buckets.values())
+        share = left / self.count  # buckets that hardly count are left out
+        self._total, self._squares, self.count = self._total * share, self._squares * share, left

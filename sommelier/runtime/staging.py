@@ -76,7 +76,7 @@ class CascadePolicy:
                 missing = [self._models[k] for k in (first, *instead)]
                 return Rejection(503, "; ".join(self._why_not(name, request) for name in missing))
             stage, told = found, f"{told}: {_literal(why)}"
-        rule = f"stage {stage + 1} of {len(self._models)}{told}"
+        rule = f"{_nth(stage)} stage of {len(self._models)}{told}"
         model = able[self._models[stage]]
         return decision(self.name, rule, model, request.deadline_ms - now_ms, pool)
 
@@ -101,6 +101,15 @@ class CascadePolicy:
         if name in request.excluded:
             return f"{name} failed on this request or does not take its inputs"
         return f"{name} is not loaded"
+
+
+def _nth(stage: int) -> str:
+    """In words, for stages are counted from 0 wherever they have numbers.
+
+    >>> [_nth(stage) for stage in (0, 1, 3)]
+    ['first', 'second', '4th']
+    """
+    return ("first", "second", "third")[stage] if stage < 3 else f"{stage + 1}th"
 
 
 def _literal(text: str) -> str:
@@ -156,7 +165,9 @@ class CascadeAnswering:
         _take(progress, stage, kept, scores, self._interface.outputs_of(name, found, None))
         if kept.all():
             job.progress = None
-            return _outcome(progress, job.outputs, self._noted(name, progress, note))
+            outcome = _outcome(progress, job.outputs, self._noted(name, progress, note))
+            outcome.models = tuple(one.model for one in self._stages)
+            return outcome
         progress.left = progress.left[~kept]
         progress.earlier = [part[~kept] for part in (*progress.earlier, logits)]
         progress.stage, progress.last_score = stage + 1, float(scores[~kept].min())

@@ -165,7 +165,10 @@ class ServedLatency:
     """A summary of what one model took. queue_* : waiting before it, not part of the others.
     samples : executions; requests : of clients, several of which may have shared one.
 
-    Times in ms; NaN where there was no sample. The quantiles are within 1 % of the measured ones.
+    mean_ms, std_ms and the quantiles are of the same executions: the last ten thousand or so. What
+    was profiled before is no part of them. recent_ms : what routing believes, which follows the
+    last dozen and began from the profile. Times in ms; NaN where there was no sample. The quantiles
+    are within 1 % of the measured ones.
     """
 
     model: str
@@ -182,6 +185,7 @@ class ServedLatency:
     queue_p99_ms: float
     last_ms: float
     requests: int
+    recent_ms: float
 
 
 class Telemetry:
@@ -302,8 +306,8 @@ class Telemetry:
             batch=batch,
             samples=estimate.samples,
             stragglers=estimate.stragglers,
-            mean_ms=estimate.mean_ms,
-            std_ms=estimate.std_ms,
+            mean_ms=sketch.mean,
+            std_ms=sketch.std,
             p50_ms=sketch.quantile(0.5),
             p90_ms=sketch.quantile(0.9),
             p99_ms=sketch.quantile(0.99),
@@ -311,6 +315,7 @@ class Telemetry:
             queue_p99_ms=queue.quantile(0.99),
             last_ms=estimate.last_ms,
             requests=estimate.requests,
+            recent_ms=estimate.mean_ms if estimate.samples else math.nan,
         )
 
 

@@ -95,11 +95,11 @@ class Watch:
         found = [
             row
             for row in rows
-            if _far(row.mean_ms, self._by_ms[row.model])
+            if _far(row.recent_ms, self._by_ms[row.model])
             and row.samples - self._samples.get(row.model, 0) >= ENOUGH
         ]
         for row in found:
-            self._by_ms[row.model], self._samples[row.model] = row.mean_ms, row.samples
+            self._by_ms[row.model], self._samples[row.model] = row.recent_ms, row.samples
         if not found:
             return None
         self._again_s = now_s
@@ -111,9 +111,9 @@ class Watch:
         """What to say of a model that takes another time than it was planned by."""
         assert self._planned is not None
         planned = next(m.mean_ms for m in self._planned.models if m.name == row.model)
-        if planned is None or not _far(row.mean_ms, planned):
+        if planned is None or not _far(row.recent_ms, planned):
             return None
-        return f"{row.model} takes {row.mean_ms:.3g} ms, not the {planned:.3g} ms planned by"
+        return f"{row.model} takes {row.recent_ms:.3g} ms, not the {planned:.3g} ms planned by"
 
     def _no_room(self) -> str:
         states = self._running.state().models

@@ -16,7 +16,7 @@ from pathlib import Path
 from sommelier.deployment_records import ServedFigures
 from sommelier.errors import DatabaseLockedError, SommelierError
 from sommelier.shell.served import ServedDatabase
-from sommelier.shell.serving_plan import Kept, ServingPlan, Wanted, keep, serving_plan
+from sommelier.shell.serving_plan import PATIENCE_S, Kept, ServingPlan, Wanted, keep, serving_plan
 from sommelier.storage.noticing import ChangeWatch
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,8 @@ LOOK_EVERY_S = 2.0  # how soon a change of the database is noticed
 WRITE_EVERY_S = 30.0  # a crash loses at most what was measured since
 SHARE = 0.2  # of the time at most is spent on asking, however often the database changes
 AGAIN_S = 10.0  # a database that could not be read is asked again
-LAST_S = 10.0  # how long the end waits for another writer
+LAST_S = 10.0  # how long the end waits at most, for another writer say
+LEAST_S = 2.0  # and how long it does in any case
 _LAST_EVERY_S = 0.5
 _LATER = "what was measured is kept later"
 _STAYS = "what is served stays as it was"
@@ -84,36 +85,29 @@ class Follower:
                 self._served.follow(plan)
             return plan is not None
 
-    def write(self) -> bool:
-        """Let what was measured be kept; whether it is. What could not be kept is kept later."""
+    def write(self, within_s: float = PATIENCE_S) -> bool:
+        """Let what was measured be kept; whether it is. What could not be kept is kept later.
+
+        within_s : for that, and for who asks the database at this moment."""
         if not self._writes:
             return False
-        with self._asking:
-            self._served.collect()
-            figures = self._served.ledger.figures()
-            if not figures:
-                return True
-            try:
-                kept = self._keep(figures)
-            except SommelierError as error:
-                self._tell(_LATER, error)
-                self._write_from_s = time.monotonic() + AGAIN_S
-                return False
-            self._told.pop(_LATER, None)
-            self._served.ledger.kept(figures)
-            if kept.before == self._version:  # nobody else changed anything: nothing is new
-                self._version = kept.after
-            return True
+        until = time.monotonic() + within_s
+        if not self._asking.acquire(timeout=within_s):
+            return False
+        try:
+            return self._write(until)
+        finally:
+            self._asking.release()
 
-    def close(self) -> None:
-        """End the threads; what was measured is written, if nobody else writes for long."""
+    def close(self, within_s: float = LAST_S) -> None:
+        """End the threads; what was measured is written, if nobody else writes for so long."""
+        until = time.monotonic() + min(within_s, LAST_S)
         self._stop.set()
-        until = time.monotonic() + LAST_S
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(max(0.0, until - time.monotonic()))
-        while self._writes and not self.write():
-            if time.monotonic() > until:
+        while self._writes and not self.write(max(0.0, until - time.monotonic())):
+            if time.monotonic() + _LAST_EVERY_S > until:
                 left = sum(figure.requests for figure in self._served.ledger.figures())
                 logger.warning("what %d requests took could not be kept", left)
                 return
@@ -121,11 +115,28 @@ class Follower:
 
     # ---- inside
 
-    def _keep(self, figures: list[ServedFigures]) -> Kept:
+    def _write(self, until: float) -> bool:
+        self._served.collect()
+        figures = self._served.ledger.figures()
+        if not figures:
+            return True
+        try:
+            kept = self._keep(figures, until - time.monotonic())
+        except SommelierError as error:
+            self._tell(_LATER, error)
+            self._write_from_s = time.monotonic() + AGAIN_S
+            return False
+        self._told.pop(_LATER, None)
+        self._served.ledger.kept(figures)
+        if kept.before == self._version:  # nobody else changed anything: nothing is new
+            self._version = kept.after
+        return True
+
+    def _keep(self, figures: list[ServedFigures], within_s: float) -> Kept:
         """Raises SommelierError; where it is known that somebody writes, no process is begun."""
         if self._watch.is_being_written():
             raise DatabaseLockedError("another process writes")
-        return keep(self._wanted.database, figures)
+        return keep(self._wanted.database, figures, within_s)
 
     def _ask(self) -> ServingPlan | None:
         """The plan, if it may be another one."""
@@ -133,7 +144,7 @@ class Follower:
             return None
         started = time.monotonic()
         try:
-            plan = serving_plan(self._wanted)
+            plan = serving_plan(self._wanted, self._stop.is_set)
         except SommelierError as error:
             self._tell(_STAYS, error)
             self._watch.forget()

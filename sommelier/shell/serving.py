@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sommelier.errors import SommelierError
 from sommelier.shell.config import ConfigError, load_config
 from sommelier.shell.exits import ExitCode
-from sommelier.shell.following import Follower
+from sommelier.shell.following import LEAST_S, Follower
 from sommelier.shell.served import ServedDatabase
 from sommelier.shell.serving_plan import Wanted, serving_plan
 from sommelier.units import Dimension, parse
@@ -91,9 +91,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 <= value < math.inf:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds, as 5 or 0.5 is")
     return value
 
 
@@ -105,10 +108,9 @@ def _port(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 on")
+    return int(text)
 
 
 # ---- running
@@ -149,11 +151,14 @@ class _Serving:
         self._write = not options.no_write
         self._served = ServedDatabase(self._wanted)
         self._follower: Follower | None = None
+        self._service: ModelService | None = None
+        self._drain_delay_s: float = options.drain_delay
+        self._drain_timeout_s: float = options.drain_timeout
 
     def start(self) -> ModelService:
         """Everything that is served, on its way into memory. Raises SommelierError."""
         plan = serving_plan(self._wanted)
-        service = self._served.start(plan)
+        service = self._service = self._served.start(plan)
         self._follower = Follower(
             self._wanted, self._served, plan, write=self._write, draining=lambda: service.draining
         )
@@ -161,10 +166,18 @@ class _Serving:
         return service
 
     def close(self) -> None:
-        """Ends what was started."""
+        """Ends what was started. What was measured is kept in what is left of --drain-timeout, or
+        two seconds if that is more."""
         if self._follower is not None:
-            self._follower.close()
+            left_s = self._ends_s() - time.monotonic()
+            self._follower.close(within_s=max(LEAST_S, left_s))
         self._served.close()
+
+    def _ends_s(self) -> float:
+        """The instant at which the drain is to be over, and everything with it."""
+        begun_s = None if self._service is None else self._service.draining_from_s
+        from_s = time.monotonic() if begun_s is None else begun_s + self._drain_delay_s
+        return from_s + self._drain_timeout_s
 
 
 def _check_names(deployments: Sequence[str], models: Sequence[str]) -> None:
@@ -206,10 +219,11 @@ def _keys(path: str | None) -> frozenset[str]:
     if path is None:
         return frozenset()
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
-    keys = frozenset(line.strip() for line in lines if line.strip() and line[0] != "#")
+    found = (line.strip() for line in lines)
+    keys = frozenset(line for line in found if line and not line.startswith("#"))
     if not keys:
         raise ConfigError(f"{path} has no keys", hint="write one a line")
     return keys

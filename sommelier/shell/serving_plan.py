@@ -11,7 +11,8 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from sommelier.runtime.session_cache import ServedModel
     from sommelier.runtime.sessions import SessionSettings
 
-_PATIENCE_S = 300.0  # for a database of any size; what takes longer hangs
+PATIENCE_S = 300.0  # for a database of any size; what takes longer hangs
+_LOOK_S = 0.2  # how often it is looked whether anybody still waits for it
 _NICE = 10  # requests come first
 
 
@@ -78,39 +80,62 @@ class Kept:
     after: str
 
 
-def serving_plan(wanted: Wanted) -> ServingPlan:
-    """Asks another process. Raises SommelierError as `connect` does."""
-    found = _asked(wanted)
+def serving_plan(wanted: Wanted, given_up: Callable[[], bool] = lambda: False) -> ServingPlan:
+    """Asks another process, which is ended once nobody waits for it any more. Raises SommelierError
+    as `connect` does."""
+    found = _asked(wanted, given_up=given_up)
     assert isinstance(found, ServingPlan), "what it was asked for"
     return found
 
 
-def keep(database: str, figures: Iterable[ServedFigures]) -> Kept:
+def keep(database: str, figures: Iterable[ServedFigures], within_s: float = PATIENCE_S) -> Kept:
     """Lets another process keep what was measured. Raises SommelierError as `connect` does, thus
     DatabaseLockedError while somebody else writes."""
-    found = _asked(Measured(database, tuple(figures)))
+    found = _asked(Measured(database, tuple(figures)), within_s)
     assert isinstance(found, Kept), "what it was asked for"
     return found
 
 
-def _asked(what: Wanted | Measured) -> object:
-    try:
-        ended = subprocess.run(
-            [sys.executable, "-P", "-m", "sommelier.shell.serving_plan"],
-            input=pickle.dumps(what),
-            stdout=subprocess.PIPE,
-            check=False,
-            timeout=_PATIENCE_S,
-            start_new_session=True,  # Ctrl-C is for the server, which ends in its own way
-        )
-    except subprocess.TimeoutExpired:
-        raise SommelierError(f"the database did not answer within {_PATIENCE_S:g} s") from None
-    if ended.returncode != 0:
-        raise SommelierError(f"the database could not be read: exit code {ended.returncode}")
-    found: object = pickle.loads(ended.stdout)
+def _asked(
+    what: Wanted | Measured,
+    within_s: float = PATIENCE_S,
+    given_up: Callable[[], bool] = lambda: False,
+) -> object:
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "sommelier.shell.serving_plan"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the server, which ends in its own way
+    ) as process:
+        try:
+            answer = _said(process, pickle.dumps(what), within_s, given_up)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        raise SommelierError(f"the database could not be read: exit code {process.returncode}")
+    found: object = pickle.loads(answer)
     if isinstance(found, SommelierError):
         raise found
     return found
+
+
+def _said(
+    process: subprocess.Popen[bytes], asked: bytes, within_s: float, given_up: Callable[[], bool]
+) -> bytes:
+    """What it writes. Raises SommelierError when that takes too long."""
+    until = time.monotonic() + within_s
+    told: bytes | None = asked
+    while True:
+        left_s = until - time.monotonic()
+        try:
+            return process.communicate(told, timeout=max(0.0, min(_LOOK_S, left_s)))[0]
+        except subprocess.TimeoutExpired:
+            told = None  # it has it
+        if left_s <= 0:
+            raise SommelierError(f"the database did not answer within {within_s:.3g} s")
+        if given_up():
+            raise SommelierError("the server ends")
 
 
 # ---- in the other process

@@ -128,9 +128,15 @@ def test_a_promise_outlives_a_higher_threshold_and_not_a_lower_one() -> None:
     cascade = Cascade(plan)
     cascade.thresholds = (0.6,)
     assert cascade.plan.promise == promise
+    assert cascade.warnings == ()
     cascade.thresholds = (0.4,)
     assert cascade.plan.promise is None
     assert "nothing is promised" in cascade.plan.reason
+    (warning,) = cascade.warnings
+    told = "thresholds were set by hand to {}: what was proved with 0.6 does not hold"
+    assert warning == told.format("0.4")
+    cascade.thresholds = (0.3,)
+    assert cascade.warnings == (told.format("0.3"),)
 
 
 @pytest.mark.parametrize("stages", [2, 3])
@@ -149,7 +155,8 @@ def test_an_accuracy_promise_or_one_of_three_stages_does_not_outlive_any_change(
 
 @pytest.mark.parametrize("values", [(), (0.1, 0.2), (nan,)])
 def test_thresholds_that_do_not_fit_are_refused(values: tuple[float, ...]) -> None:
-    with pytest.raises(SommelierError, match="thresholds for 2 stages"):
+    message = "cannot be NaN" if len(values) == 1 else f"{len(values)} thresholds for 2 stages"
+    with pytest.raises(SommelierError, match=message):
         Cascade(plan_of(0.5)).thresholds = values
 
 

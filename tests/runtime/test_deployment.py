@@ -131,8 +131,9 @@ def test_requests_wait_for_the_first_model_as_long_as_they_have_time(
         with RunningDeployment(record, files, pool) as running:
             assert not running.ready
             assert running.infer({"x": X}).model == "large"
-            pool.unload("large")
-            assert running.state().status == "loading"
+            pool.unload("large")  # nothing loads it, but a request would: it is welcome
+            assert (running.state().status, running.state().models[0].state) == ("ready", "absent")
+            assert running.ready
             tickets = [running.submit({"x": X}) for _ in range(5)]
             assert {ticket.result(30).model for ticket in tickets} == {"large"}
 
@@ -221,7 +222,7 @@ def test_a_cascade_answers_as_asking_its_stages_by_hand(
         one_by_one = [running.infer(row(k)) for k in range(40)]
         tickets = [running.submit({"x": ROWS[k : k + 8]}) for k in range(0, 40, 8)]
         together = [ticket.result(30) for ticket in tickets]
-        kept = running.state().kept
+        kept, models = running.state().kept, running.state().models
     assert [answer.stage for answer in one_by_one] == stages.tolist()
     assert [answer.model for answer in one_by_one] == [names[k] for k in stages]
     np.testing.assert_allclose(
@@ -233,10 +234,16 @@ def test_a_cascade_answers_as_asking_its_stages_by_hand(
     )
     counted = np.bincount(stages, minlength=len(names))
     assert kept == tuple(2 * counted)
+    assert [model.samples for model in models] == list(kept)
+    asked = [*one_by_one, *together]
+    told = [sum(stage in answer.stages for answer in asked) for stage in range(len(names))]
+    assert [model.answered for model in models] == told
+    assert {answer.models for answer in asked} == {tuple(names)}
     last = len(names) - 1
     for answer in one_by_one:
         assert np.isnan(answer.scores[0]) == (answer.stage == last)
-        assert answer.reason.startswith(f"stage {int(answer.stage or 0) + 1} of {len(names)}")
+        place = ("first", "second", "third")[int(answer.stage or 0)]
+        assert answer.reason.startswith(f"{place} stage of {len(names)}")
 
 
 def test_a_stage_is_timed_by_the_samples_that_come_to_it(

@@ -60,7 +60,7 @@ def test_a_deadline_comes_while_another_request_still_runs(busy: RunningDeployme
     occupied(busy)
     began = time.perf_counter()
     late = busy.submit(AT_ONCE, deadline_ms=80)
-    with pytest.raises(RejectedError, match="its deadline passed") as refused:
+    with pytest.raises(RejectedError, match=r"its deadline passed.*; 80 ms were given") as refused:
         late.result(10)
     took_ms = (time.perf_counter() - began) * 1e3
     assert refused.value.status == 504
@@ -80,6 +80,7 @@ def test_a_run_ends_at_the_deadline_of_its_request_and_its_server_is_free(
         began = time.perf_counter()
         with pytest.raises(RejectedError, match="its deadline passed after slow ran") as refused:
             ask()
+        assert refused.value.message.endswith("; 80 ms were given")
         took_ms = (time.perf_counter() - began) * 1e3
         assert refused.value.status == 504
         assert 79 <= took_ms < 2000
@@ -125,15 +126,20 @@ def test_ended_runs_disturb_nobody_whatever_the_order(
         record = deployment(deployed("slow"), options=options)
         with RunningDeployment(record, {"slow": files["slow"]}, pool) as running:
             assert running.wait_ready(60)
-            tickets = []
+            tickets: list[Ticket] = []
+            errors: list[BaseException | None] = []
             for _ in range(200):
                 given = {"x": X, "trips": np.array(rng.integers(1, 3000), np.int64)}
-                tickets.append(running.submit(given, deadline_ms=float(rng.uniform(0.5, 20))))
+                try:
+                    ticket = running.submit(given, deadline_ms=float(rng.uniform(0.5, 20)))
+                    tickets.append(ticket)
+                except RejectedError as late:  # its half millisecond was over before it got in
+                    errors.append(late)
                 time.sleep(0.001)
             assert concurrent.futures.wait(tickets, 60).not_done == set()
             wait_until(lambda: running.state().running == 0)
             state = running.state()
-    errors = [ticket.exception() for ticket in tickets]
+    errors += [ticket.exception() for ticket in tickets]
     refused = [error for error in errors if error is not None]
     assert all(isinstance(error, RejectedError) and error.status == 504 for error in refused)
     assert state.answered == errors.count(None)
@@ -280,7 +286,8 @@ def test_what_does_not_fit_is_the_clients_fault_and_said_at_once(
         running = RunningDeployment(deployment(deployed("large", "small")), files, pool)
         assert running.wait_ready(60)
         with running:
-            with pytest.raises(InputError, match="large has no input 'y'"):
+            # no catalog describes these files: the first that was loaded does
+            with pytest.raises(InputError, match=r"(large|small) has no input 'y'"):
                 running.submit({"y": X})
             with pytest.raises(InputError, match="there is no output 'logit'") as wrong:
                 running.submit({"x": X}, outputs=["logit"])

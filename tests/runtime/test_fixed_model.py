@@ -65,3 +65,27 @@ def test_a_model_that_cannot_be_loaded_is_refused_with_when_to_come_again(
         assert "gone.onnx" in raised.value.message
         assert raised.value.retry_after_ms is not None
         assert 0 <= raised.value.retry_after_ms <= RETRY_MS
+
+
+def test_a_model_that_is_not_as_accurate_as_asked_for_is_not_said_to_be_absent_alone(
+    tmp_path: Path, files: dict[str, ServedModel]
+) -> None:
+    record = fixed("large", "small")
+    with pool_of(SessionCache(tmp_path)) as pool, RunningDeployment(record, files, pool) as running:
+        pool.load("small")
+        pool.load("large")
+        with pytest.raises(RejectedError, match=r"does not reach an accuracy of 0\.94"):
+            running.infer({"x": X}, min_accuracy=0.94)
+
+
+@pytest.mark.parametrize("fallback", ["small", None])
+def test_a_request_that_asks_for_more_than_any_model_reaches_is_refused_with_a_fallback_as_without(
+    fallback: str | None, tmp_path: Path, files: dict[str, ServedModel]
+) -> None:
+    record = deployment(deployed("middle", "small"), min_accuracy=0.92, fallback=fallback)
+    with pool_of(SessionCache(tmp_path)) as pool, RunningDeployment(record, files, pool) as running:
+        pool.load("middle")
+        pool.load("small")
+        with pytest.raises(RejectedError, match=r"reaches an accuracy of 0\.94") as raised:
+            running.infer({"x": X}, min_accuracy=0.94)
+        assert raised.value.status == 503

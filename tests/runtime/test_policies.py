@@ -358,3 +358,31 @@ def test_queue_awareness_is_settled_by_the_name_of_the_policy() -> None:
 def test_the_default_is_a_policy() -> None:
     make: Callable[..., RoutingPolicy] = POLICIES[DEFAULT]
     assert make().name == DEFAULT
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"fixed", "pure_random"}))
+@pytest.mark.parametrize(
+    ("large_ms", "small_ms", "told"),
+    [
+        (90.0, 20.0, "the fastest"),
+        (90.0, None, "the fastest of those whose latency is known"),
+        (None, None, "the least accurate, which may be the fastest"),
+    ],
+)
+def test_what_is_called_the_fastest_is_known_to_be_it(
+    name: str, large_ms: float | None, small_ms: float | None, told: str
+) -> None:
+    """Where no model fits in 1 ms; some policies reject then."""
+    known = [
+        PooledModel(model, accuracy, LatencyEstimate(mean))
+        for model, accuracy, mean in (("large", 0.9, large_ms), ("small", 0.8, small_ms))
+    ]
+    answer = routing_policy(name, **{"static_greedy": {"sla_ms": 1.0}}.get(name, {})).choose(
+        Request(0.0, 1.0), PoolState(ranked(known)), 0.0
+    )
+    if isinstance(answer, Decision):
+        assert told in answer.reason
+        assert answer.reason.endswith(": the fastest") == (told == "the fastest")
+        assert answer.model == ("large" if large_ms and not small_ms else "small")
+    else:
+        assert name == "drift_plus_penalty"

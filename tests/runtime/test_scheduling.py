@@ -309,6 +309,34 @@ def test_the_fallback_answers_where_the_policy_finds_none_but_not_after_the_dead
     assert late.status == 504
 
 
+@pytest.mark.parametrize(("accuracy", "wished"), [(0.90, None), (0.96, "last"), (math.nan, None)])
+def test_the_fallback_need_not_keep_what_is_promised_but_what_the_request_asks_for(
+    accuracy: float, wished: str | None
+) -> None:
+    telemetry = Telemetry()
+    models = [
+        PooledModel(name, share, telemetry.profile(name, 1.0))
+        for name, share in (("good", 0.93), ("last", accuracy))
+    ]
+    serving = Scheduler(routing_policy("fixed", model="gone"), models, telemetry, fallback="last")
+    promised = serving.answer(Request(0.0, min_accuracy=0.95), 0.0)
+    assert isinstance(promised, Decision)
+    assert promised.model == "last"
+    request = Request(0.0, min_accuracy=0.95, wished=True)
+    found = serving.answer(request, 0.0)
+    refused = serving.refusal(request, 0.0)
+    if wished is not None:
+        assert isinstance(found, Decision)
+        assert found.model == wished
+        assert refused is None
+    else:
+        assert isinstance(found, Rejection)
+        assert "reaches an accuracy of 0.95" in found.reason
+        assert refused is not None
+        assert refused.status == 503
+        assert refused.reason == "no model of this deployment reaches an accuracy of 0.95"
+
+
 def test_who_waits_again_gets_back_the_place_of_its_arrival_and_who_is_not_ready_is_passed_by() -> (
     None
 ):

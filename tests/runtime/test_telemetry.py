@@ -165,6 +165,31 @@ def test_queue_time_is_kept_apart_from_execution() -> None:
     assert (row.model, row.samples, row.last_ms) == ("a", 100, 99.0)
 
 
+def test_a_summary_is_of_what_was_served_and_not_of_the_profile() -> None:
+    telemetry = Telemetry()
+    telemetry.profile("a", 100.0, 10.0)
+    telemetry.profile("never", 7.0)
+    times = [4.0, 5.0, 6.0, 5.0, 90.0]
+    for ms in times:
+        telemetry.record("a", ms, 0.0)
+    row, never = telemetry.summary()
+    assert row.mean_ms == pytest.approx(np.mean(times))
+    assert row.std_ms == pytest.approx(np.std(times))
+    assert row.recent_ms == telemetry.estimate("a").mean_ms > row.mean_ms  # what routing believes
+    assert all(math.isnan(ms) for ms in (never.mean_ms, never.std_ms, never.recent_ms))
+
+
+def test_the_mean_of_very_many_follows_the_last_ten_thousand() -> None:
+    sketch = LatencySketch()
+    for _ in range(15_000):
+        sketch.add(1.0)
+    for _ in range(100_000):
+        sketch.add(5.0)
+    left = 1e-5  # of what came before: fifteen halvings or more
+    assert sketch.mean == pytest.approx(5.0, abs=4 * left)
+    assert sketch.std <= 4 * math.sqrt(left)
+
+
 def test_batches_and_devices_have_their_own_estimates() -> None:
     telemetry = Telemetry()
     telemetry.record("a", 5.0, 0.0)

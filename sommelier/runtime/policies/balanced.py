@@ -12,6 +12,7 @@ from sommelier.runtime.policy import (
     PoolState,
     Rejection,
     Request,
+    as_fastest,
     decision,
     fastest,
 )
@@ -19,7 +20,7 @@ from sommelier.runtime.policy import (
 DEVIATIONS = 2.0  # runtime.md 6: a model fits if its mean and two deviations do
 
 FITS = "the most accurate that fits ({bound}) in {budget}, its share with {waiting} waiting"
-NONE_FITS = "none fits in {budget}, its share with {waiting} waiting: the fastest"
+NONE_FITS = "none fits in {budget}, its share with {waiting} waiting"
 
 
 def shared_ms(
@@ -84,4 +85,5 @@ class Balanced:
         for model in pool.models:
             if model.latency.mean_ms + self.deviations * model.latency.std_ms <= share:
                 return decision(self.name, FITS, model, share, pool)
-        return decision(self.name, NONE_FITS, quick, share, pool)
+        rule = as_fastest(NONE_FITS, quick, pool.models)
+        return decision(self.name, rule, quick, share, pool)

@@ -14,6 +14,7 @@ from sommelier.runtime.policy import (
     PoolState,
     Rejection,
     Request,
+    as_fastest,
     decision,
     fastest,
 )
@@ -31,7 +32,11 @@ class Fixed:
         for candidate in pool.models:
             if self.model is None or candidate.name == self.model:
                 return decision(self.name, "this deployment always uses it", candidate, left, pool)
-        return Rejection(503, f"'{self.model}' is not loaded") if pool.models else NO_MODEL
+        if not pool.models:
+            return NO_MODEL
+        wanted = request.min_accuracy
+        less = "" if wanted is None else f", or does not reach an accuracy of {wanted:g}"
+        return Rejection(503, f"'{self.model}' is not loaded{less}")
 
 
 @dataclass(slots=True)
@@ -49,8 +54,9 @@ class StaticGreedy:
             if model.latency.profiled_ms <= self.sla_ms:
                 rule = "the most accurate whose profiled mean is within the SLA of {budget}"
                 return decision(self.name, rule, model, self.sla_ms, pool)
-        rule = "no model was profiled within the SLA of {budget}: the fastest"
-        return decision(self.name, rule, fastest(pool.models), self.sla_ms, pool)
+        quick = fastest(pool.models)
+        rule = as_fastest("no model was profiled within the SLA of {budget}", quick, pool.models)
+        return decision(self.name, rule, quick, self.sla_ms, pool)
 
 
 @dataclass(slots=True)
@@ -71,8 +77,9 @@ class DynamicGreedy:
             if model.latency.mean_ms <= budget:
                 rule = "the most accurate whose mean ({mean}) is within the budget of {budget}"
                 return decision(self.name, rule, model, budget, pool)
-        rule = "no mean is within the budget of {budget}: the fastest"
-        return decision(self.name, rule, fastest(pool.models), budget, pool)
+        quick = fastest(pool.models)
+        rule = as_fastest("no mean is within the budget of {budget}", quick, pool.models)
+        return decision(self.name, rule, quick, budget, pool)
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from sommelier.runtime.policy import (
     PoolState,
     Rejection,
     Request,
+    as_fastest,
     decision,
     fastest,
 )
@@ -27,8 +28,8 @@ from sommelier.runtime.policy import (
 THRESHOLD_MS = 20.0
 POLE = 1e-3  # of the hard limit: the least distance to the soft limit in equation 3
 
-NO_TIME = "the budget of {budget} leaves no time to choose: the fastest"
-NO_BASE = "no model fits in {budget} with its deviation: the fastest"
+NO_TIME = "the budget of {budget} leaves no time to choose"
+NO_BASE = "no model fits in {budget} with its deviation"
 NO_LIMIT = "without a deadline: the most accurate"
 
 
@@ -64,10 +65,10 @@ class ModiPick:
         hard = request.deadline_ms - since
         soft = hard - self.threshold_ms
         if soft <= 0:
-            return decision(self.name, NO_TIME, fastest(models), hard, pool)
+            return _quickest(self.name, NO_TIME, hard, pool)
         base = _base(models, hard, soft)
         if base is None:
-            return decision(self.name, NO_BASE, fastest(models), hard, pool)
+            return _quickest(self.name, NO_BASE, hard, pool)
         if hard == math.inf:
             return decision(self.name, NO_LIMIT, base, hard, pool)
         model, rule = self._among(_eligible(models, base, hard, soft) or [base], hard, soft)
@@ -110,6 +111,11 @@ class RelatedAccurate(ModiPick):
         self, eligible: list[PooledModel], hard: float, soft: float
     ) -> tuple[PooledModel, str]:
         return eligible[0], "the most accurate of those eligible within {budget}"
+
+
+def _quickest(policy: str, rule: str, hard: float, pool: PoolState) -> Decision:
+    quick = fastest(pool.models)
+    return decision(policy, as_fastest(rule, quick, pool.models), quick, hard, pool)
 
 
 def _base(models: tuple[PooledModel, ...], hard: float, soft: float) -> PooledModel | None:

@@ -19,6 +19,7 @@ from sommelier.runtime.policy import (
     PoolState,
     Rejection,
     Request,
+    as_fastest,
     decision,
     fastest,
 )
@@ -33,7 +34,7 @@ DRIFT_HOPELESS = 0.05  # algorithms.md H.4
 
 SURE = "the most accurate that is on time with {probability}, in {budget} with {waiting} waiting"
 LIKELY = "the best accuracy times chance ({probability}) in {budget} with {waiting} waiting"
-LATE = "no model is likely to take less than {budget}: the fastest"
+LATE = "no model is likely to take less than {budget}"
 NO_LATENCY = "no latency is known yet: the least accurate, which may be the fastest"
 PRICED = (
     "the best accuracy times chance ({probability}) in {budget}, less what its {mean} cost others"
@@ -123,7 +124,8 @@ class ChanceConstrained:
     ) -> Decision | Rejection:
         if self.reject_below:
             return Rejection(504, f"no model is likely to answer within {budget:.3g} ms")
-        rule = LATE if quick.latency.mean_ms == quick.latency.mean_ms else NO_LATENCY
+        known = quick.latency.mean_ms == quick.latency.mean_ms
+        rule = as_fastest(LATE, quick, pool.models) if known else NO_LATENCY
         return decision(self.name, rule, quick, budget, pool, probability)
 
 
@@ -177,7 +179,8 @@ class DriftPlusPenalty:
             return decision(self.name, NO_LATENCY, quick, budget, pool)
         if self.reject_below:
             return Rejection(504, f"no model is likely to answer within {budget:.3g} ms")
-        return decision(self.name, LATE, quick, budget, pool, chance)
+        rule = as_fastest(LATE, quick, pool.models)
+        return decision(self.name, rule, quick, budget, pool, chance)
 
 
 def _worth(model: PooledModel) -> float:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sommelier.runtime.server.statistics import BOUNDS_US, Histogram, Tally
+from sommelier.runtime.server.statistics import BOUNDS_US, Answered, Histogram, Tally
 
 if TYPE_CHECKING:
     from sommelier.runtime.answers import Answer
@@ -69,7 +69,7 @@ class Metrics:
             ("inference_request_success_total", "counter", "Requests answered", success),
             ("inference_request_failure_total", "counter", "Requests without an answer", failure),
             ("inference_count_total", "counter", "Samples of answered requests", count),
-            ("decisions_total", "counter", "Answers by model and reason", decisions),
+            ("decisions_total", "counter", "Answers (of a cascade, samples) by model", decisions),
             *(
                 (f"inference_{name}_duration_us", "histogram", text, histograms[kind])
                 for name, kind, text in _DURATIONS
@@ -98,7 +98,20 @@ def decision_class(answer: Answer) -> str:
     """Why this model answered, in one of a few words: the reason itself has figures in it."""
     if answer.predicted:
         return "predicted"
-    return answer.policy if answer.stage is None else f"stage {answer.stage}"
+    return answer.policy if answer.stage is None else _stage(answer.stage)
+
+
+def counted(
+    answer: Answer, at_s: float, ns: tuple[int, int, int, int, int], requests: int
+) -> Answered:
+    """What is counted of an answer; the arguments are those of Answered."""
+    parts = tuple((model, _stage(stage), count) for stage, model, count in answer.by_stage)
+    reason = decision_class(answer)
+    return Answered(answer.model, reason, answer.samples, at_s, ns, requests, parts)
+
+
+def _stage(stage: int) -> str:
+    return f"stage {stage}"  # from 0, as in answers
 
 
 def _deployments(states: Sequence[DeploymentState]) -> list[_Family]:
@@ -113,7 +126,7 @@ def _deployments(states: Sequence[DeploymentState]) -> list[_Family]:
         running.append(("", labels, state.running))
         met.append(("", labels, state.answered - state.late))
         late.append(("", labels, state.late))
-        known = [(m.answered, m.accuracy) for m in state.models if m.accuracy is not None]
+        known = [(m.samples, m.accuracy) for m in state.models if m.accuracy is not None]
         if answers := sum(n for n, _ in known):
             mean = sum(n * value for n, value in known) / answers
             accuracy.append(("", labels, mean))
@@ -125,7 +138,7 @@ def _deployments(states: Sequence[DeploymentState]) -> list[_Family]:
         (
             "accuracy_expected",
             "gauge",
-            "Mean accuracy of the models that answered, weighted by their answers",
+            "Mean accuracy of the models that answered, weighted by the samples of each",
             accuracy,
         ),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,19 +36,28 @@ def single_model(
 
 @dataclass(slots=True, eq=False)
 class Served:
-    """tally : of its requests. unloaded : a client unloaded it. warm : it was ready once."""
+    """tally : of its requests. unloaded : a client unloaded it."""
 
     running: RunningDeployment
     tally: Tally
     unloaded: bool = False
-    warm: bool = False
 
     @property
     def ready(self) -> bool:
-        """Whether requests are welcome. A deployment is ready once it was, until a client unloads
-        it: a model that left memory for want of use is loaded again by the next request."""
-        self.warm = self.warm or self.running.ready
-        return self.warm and not self.unloaded
+        """Whether requests are welcome."""
+        return self.running.ready and not self.unloaded
+
+    def give_back(self, others: Iterable[RunningDeployment], timeout_s: float) -> None:
+        """Unload its models but those that others need. Raises TimeoutError where what was accepted
+        takes longer than this."""
+        left = self.running.withdraw(timeout_s)
+        if left:
+            raise TimeoutError(f"{left} requests have no answer after {timeout_s:g} s")
+        needed = {model for other in others for model in other.models}
+        for model in self.running.models:
+            if model not in needed:
+                reason = "a client unloaded it"
+                self.running.pool.unload(model, timeout_s=timeout_s, reason=reason)
 
     @property
     def hopeless(self) -> bool:
@@ -61,7 +71,8 @@ class Served:
             return "UNAVAILABLE", "a client unloaded it"
         if self.ready:
             return "READY", ""
-        models = self.running.state().models
-        told = "; ".join(f"{m.name}: {m.reason or m.state}" for m in models if m.state != READY)
-        failed = bool(models) and all(m.state == "failed" for m in models)
-        return ("UNAVAILABLE" if failed else "LOADING"), told
+        state = self.running.state()
+        told = "; ".join(
+            f"{m.name}: {m.reason or m.state}" for m in state.models if m.state != READY
+        )
+        return ("UNAVAILABLE" if state.status == "failed" else "LOADING"), told

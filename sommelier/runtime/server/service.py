@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sommelier.errors import SommelierError
 from sommelier.runtime.deployment import RunningDeployment
-from sommelier.runtime.server.metrics import Metrics, decision_class
+from sommelier.runtime.server.metrics import Metrics, counted
 from sommelier.runtime.server.parameters import Wishes, wishes
 from sommelier.runtime.server.pending import Pending
 from sommelier.runtime.server.protocol import (
@@ -30,7 +30,7 @@ from sommelier.runtime.server.protocol import (
     ProtocolError,
 )
 from sommelier.runtime.server.served import Served
-from sommelier.runtime.server.statistics import Answered, RefusalLog
+from sommelier.runtime.server.statistics import RefusalLog
 from sommelier.runtime.server.telling import (
     as_protocol_error,
     check_outputs,
@@ -68,6 +68,7 @@ class ModelService:
         self.pool = pool
         self.metrics = metrics or Metrics()
         self.draining = False
+        self.draining_from_s: float | None = None  # time.monotonic()
         self._refusing = False
         self._begun = False  # every deployment was ready, or could not be
         self._log = RefusalLog()
@@ -109,11 +110,12 @@ class ModelService:
         """Whether requests are welcome: to one name, or to the server.
 
         The server is ready when each deployment is or cannot be, and one is; from then on when one
-        is, for those that are added later are no reason to send clients elsewhere. Raises
-        ProtocolError for a name that is not served.
+        is, for those that are added later are no reason to send clients elsewhere. While it drains
+        nothing is, whatever is still answered: probes ask by name as well. Raises ProtocolError for
+        a name that is not served.
         """
         if name is not None:
-            return not self._refusing and self._find(name, version).ready
+            return not self.draining and self._find(name, version).ready
         served = self._served.values()
         self._begun = self._begun or all(s.ready or s.hopeless for s in served)
         some = any(s.ready for s in served) or not served
@@ -182,10 +184,12 @@ class ModelService:
                     self.pool.load(model, timeout_s=LOAD_S)
             except (SommelierError, TimeoutError) as error:
                 raise ProtocolError(BAD_REQUEST, f"failed to load '{name}': {error}") from error
+            served.running.restore()
             served.unloaded = False
 
     def unload(self, name: str, parameters: Mapping[str, Any] | None = None) -> None:
-        """Take a name out of service and give its memory back, but for models others need.
+        """Take a name out of service and give its memory back, but for models others need. What was
+        accepted is answered first; where that takes too long the name goes on as it was.
 
         parameters : only `unload_dependents`, of which there are none. Raises ProtocolError.
         """
@@ -193,14 +197,14 @@ class ModelService:
             raise ProtocolError(BAD_REQUEST, f"unknown parameters: {', '.join(sorted(unknown))}")
         served = self._find(name)
         with self._loading:
-            served.unloaded = True
-            others = [s for s in self._served.values() if not s.unloaded]
-            needed = {model for s in others for model in s.running.models}
+            before, served.unloaded = served.unloaded, True
             try:
-                for model in served.running.models:
-                    if model not in needed:
-                        self.pool.unload(model, timeout_s=UNLOAD_S, reason="a client unloaded it")
+                others = [s.running for s in self._served.values() if not s.unloaded]
+                served.give_back(others, UNLOAD_S)
             except (SommelierError, TimeoutError) as error:
+                served.unloaded = before
+                if not before:
+                    served.running.restore()
                 raise ProtocolError(BAD_REQUEST, f"failed to unload '{name}': {error}") from error
 
     # ---- inference
@@ -304,7 +308,7 @@ class ModelService:
 
     def begin_drain(self) -> None:
         """Not ready from now on, but everything is still answered."""
-        self.draining = True
+        self.draining, self.draining_from_s = True, time.monotonic()
 
     def refuse(self) -> None:
         """Answer 503 to what comes from now on."""
@@ -373,11 +377,7 @@ class ModelService:
             now - started, int(answer.queue_ms * 1e6), submitted - started,
             int(answer.infer_ms * 1e6), now - made,
         )  # fmt: skip
-        served.tally.answered(
-            Answered(
-                answer.model, decision_class(answer), answer.samples, time.time(), ns, requests
-            )
-        )
+        served.tally.answered(counted(answer, time.time(), ns, requests))
 
     def _failed(self, served: Served, started: int, error: BaseException) -> ProtocolError:
         """What the client is told of an error, which is counted."""

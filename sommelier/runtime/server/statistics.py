@@ -42,7 +42,8 @@ class Answered:
     """What is counted of an answer. reason : why this model answered, in one of a few words. at_s :
     when, since 1970. ns : durations, of the whole, in the queue, to check the request and put it in
     the queue, of the models, and to make the answer up; a transport's own time is in none.
-    requests : that were answered in one run, each in this time."""
+    requests : that were answered in one run, each in this time. parts : of a cascade, whose samples
+    several models may have answered, (model, reason, samples) of each."""
 
     model: str
     reason: str
@@ -50,13 +51,14 @@ class Answered:
     at_s: float
     ns: tuple[int, int, int, int, int]
     requests: int = 1
+    parts: tuple[tuple[str, str, int], ...] = ()
 
 
 @dataclass(slots=True)
 class Counts:
     """Of one name, since the start. request, queue, compute : durations, us. executions : runs, of
-    one request each or of several. decisions : answers by model and reason. failures : by reason,
-    in Triton's words."""
+    one request each or of several. decisions : answers by model and reason, of a cascade samples.
+    failures : by reason, in Triton's words."""
 
     request: Histogram = field(default_factory=Histogram)
     queue: Histogram = field(default_factory=Histogram)
@@ -83,8 +85,9 @@ class Counts:
         self.input_ns += times * given
         self.output_ns += times * made
         self.last_s = max(self.last_s, answer.at_s)
-        key = answer.model, answer.reason
-        self.decisions[key] = self.decisions.get(key, 0) + times
+        for model, reason, count in answer.parts or ((answer.model, answer.reason, times),):
+            key = model, reason
+            self.decisions[key] = self.decisions.get(key, 0) + count
 
 
 class Tally:

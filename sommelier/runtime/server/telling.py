@@ -59,6 +59,10 @@ def decision(answer: Answer) -> dict[str, Parameter]:
     }
     if answer.stage is not None:
         told["sommelier_stage"] = answer.stage
+    if answer.models:  # lists are no parameters of the protocol
+        told["sommelier_models"] = ", ".join(answer.models)
+        told["sommelier_stages"] = ", ".join(map(str, answer.stages))
+        told["sommelier_scores"] = ", ".join(f"{score:.4g}" for score in answer.scores)
     if answer.predicted:
         told["sommelier_predicted"] = ", ".join(answer.predicted)
     return told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from sommelier.runtime.deployment import RunningDeployment
 from sommelier.runtime.policy import Decision
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.pool_entries import PoolRules
-from sommelier.runtime.server.metrics import Metrics, decision_class, histogram_rows
+from sommelier.runtime.server.metrics import Metrics, counted, decision_class, histogram_rows
 from sommelier.runtime.server.protocol import InferRequest, ProtocolError
 from sommelier.runtime.server.service import ModelService
 from sommelier.runtime.server.statistics import BOUNDS_US, Answered, Histogram, Tally
+from sommelier.runtime.server.telling import decision as as_parameters
 from sommelier.runtime.session_cache import ServedModel, SessionCache
 from sommelier.runtime.sessions import SessionSettings
 from tests.factories import tiny_classifier
@@ -176,6 +178,45 @@ def test_a_name_that_is_served_again_goes_on_counting() -> None:
 )
 def test_reasons_are_of_few_kinds(stage: int | None, predicted: tuple[str, ...], told: str) -> None:
     assert decision_class(_answer(stage, predicted)) == told
+
+
+def test_samples_of_a_cascade_are_counted_by_the_model_that_answered_each() -> None:
+    """Of eight in a request, three stop at the first stage, though the last one is the answer's."""
+    decision = Decision("big", "cascade", "", 1.0, 0.1, 5.0, 0)
+    answer = Answer(
+        {}, "big", decision, 0.5, 0.25, 0.75, "d", stage=2, samples=8,
+        stages=(0, 2, 0, 2, 2, 0, 2, 2), models=("small", "middle", "big"),
+    )  # fmt: skip
+    tally = Tally()
+    tally.answered(counted(answer, 0.0, (5000, 1000, 500, 3000, 100), 1))
+    with tally.counts() as counts:
+        assert counts.decisions == {("small", "stage 0"): 3, ("big", "stage 2"): 5}
+        assert (counts.answers, counts.samples) == (1, 8)
+
+
+def test_a_client_is_told_which_model_of_a_cascade_answered_each_sample() -> None:
+    decision = Decision("big", "cascade", "", 1.0, 0.1, 5.0, 0)
+    answer = Answer(
+        {}, "big", decision, 0.5, 0.25, 0.75, "d", stage=1, samples=3,
+        stages=(0, 1, 0), scores=(0.91234, math.nan, 1.0), models=("small", "big"),
+    )  # fmt: skip
+    told = as_parameters(answer)
+    assert told["sommelier_models"] == "small, big"
+    assert told["sommelier_stages"] == "0, 1, 0"
+    assert told["sommelier_scores"] == "0.9123, nan, 1"
+    assert "sommelier_models" not in as_parameters(_answer())
+
+
+def test_expected_accuracy_counts_samples(pool: ModelPool, running: RunningDeployment) -> None:
+    """Of a cascade's request several models answer samples; 0.9 for three and 0.8 for one."""
+    state = running.state()
+    models = [
+        replace(model, answered=1, samples=samples)
+        for model, samples in zip(state.models, (3, 1), strict=True)
+    ]
+    text = Metrics().text([replace(state, models=tuple(models))], pool)
+    (value,) = [v for (name, _), v in read(text).items() if name == "sommelier_accuracy_expected"]
+    assert value == pytest.approx((3 * 0.9 + 0.8) / 4)
 
 
 def _answer(stage: int | None = None, predicted: tuple[str, ...] = ()) -> Answer:
