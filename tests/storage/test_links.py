@@ -444,7 +444,8 @@ def test_a_database_of_schema_4_gets_links_and_keeps_what_it_had(tmp_path: Path)
         assert reader.links() == []
     with Catalog.open(path) as catalog:
         assert [model.name for model in catalog.models()] == ["a", "b", "resnet50"]
-        assert catalog.model(rich_model().id) == rich_model()
+        # schema 4 had no homepage
+        assert catalog.model(rich_model().id) == replace(rich_model(), homepage=None)
         assert len(catalog.segments("sha256:a")) == 1
         (probe_set,) = catalog.probe_sets()
         assert (probe_set.samples, probe_set.seed, probe_set.indices) == (4, 7, None)
