@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import struct
 from pathlib import Path
 
@@ -111,3 +112,20 @@ def test_every_file_of_a_model_in_several_files_stands_for_all(tmp_path: Path) -
     index.unlink()
     with pytest.raises(RejectedModelError, match="cannot be read"):
         read_weights(first)
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[object, ...]:
+        return print, ("run",)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_bare_pickle_is_refused_by_what_it_would_call(
+    protocol: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "raw.pt"
+    file.write_bytes(pickle.dumps(_Bomb(), protocol))
+    with pytest.raises(RejectedModelError, match=r"it calls \w+\.print; only tensors") as caught:
+        read_weights(file)
+    assert "weights_only" not in str(caught.value)  # torch's advice is to run it
+    assert not capsys.readouterr().out

@@ -257,7 +257,8 @@ def _callable_in_order(module: nn.Module, examples: Examples) -> tuple[nn.Module
         kinds = "; ".join(f"{str(x.dtype)[6:]}{list(x.shape)}" for x in examples.tensors)
         raise RejectedModelError(
             f"it fails on its inputs ({kinds}): {first_line(error)}",
-            hint="say what they are: USING inputs = 'float32[n,3,224,224]'",
+            hint="give inputs that it takes, samples in front: example_inputs of ingest, or "
+            "USING inputs = 'float32[n,3,224,224]' of an import",
         ) from error
     outputs = output_names(made, examples.names)
     return (module if is_plain(made) and not examples.keywords else caller), outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import pickletools
 import re
 import warnings
 import zipfile
@@ -30,6 +31,7 @@ NESTED = (
 )  # fmt: skip
 """Where trainers put the weights; the first is taken, an average only where there is no other."""
 DEPTH = 4  # of such dictionaries in each other
+MOST_OPERATIONS_BYTES = 1 << 20  # of a pickle that is looked at for what it would call
 COMPILED = "_orig_mod."  # what torch.compile puts before the names of what it wraps
 
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}")
@@ -125,14 +127,36 @@ def _refused(path: Path, error: Exception) -> RejectedModelError:
 
     try:
         wanted = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:
-        wanted = []
+    except Exception:  # it is no archive of torch: an old file, or a bare pickle
+        wanted = _called(path)
     if wanted:
         return RejectedModelError(
             f"unpickling it calls {', '.join(sorted(wanted)[:5])}; only tensors are read",
             hint="save its state_dict(), or use safetensors",
         )
+    if "weights_only" in str(error):  # torch goes on with advice to run what is in it
+        return RejectedModelError(
+            "it is a pickle of more than tensors; only tensors are read",
+            hint="save its state_dict(), or use safetensors",
+        )
     return RejectedModelError(f"torch cannot read it: {first_line(error)}")
+
+
+def _called(path: Path) -> list[str]:
+    """What a pickle names to be called, as 'module.name', by its operations alone; nothing runs."""
+    found, texts = set(), ["", ""]
+    try:
+        with path.open("rb") as file:
+            for operation, value, _ in pickletools.genops(file.read(MOST_OPERATIONS_BYTES)):
+                if operation.name == "GLOBAL":
+                    found.add(str(value).replace(" ", "."))
+                elif operation.name == "STACK_GLOBAL":
+                    found.add(".".join(texts))
+                elif isinstance(value, str):
+                    texts = [texts[1], value]
+    except Exception:  # cut off in the middle, or no pickle: what was found counts
+        return sorted(found)
+    return sorted(found)
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
