@@ -14,7 +14,6 @@ from sommelier.connection.nothing_came import nothing_came
 from sommelier.connection.originals import kept_original
 from sommelier.engine.options import Many
 from sommelier.engine.parameters import as_parameters
-from sommelier.engine.show import like_pattern
 from sommelier.errors import (
     CancelledError,
     ConnectorError,
@@ -23,6 +22,7 @@ from sommelier.errors import (
     first_line,
 )
 from sommelier.grammar import nodes
+from sommelier.like import like_pattern
 from sommelier.origin_records import Original
 from sommelier.records import Artifact, Measurement, ModelRecord, Rejection
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from sommelier.analysis.conversion.values import TRUST
 from sommelier.connectors.search import Searchable, Term
 from sommelier.engine.names import few, nearest
 from sommelier.engine.places import told
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from sommelier.records import Rejection
 
 _COMPARED = 300  # models of the source whose words a search that found nothing is compared with
-_WANTS_TRUST = "if you trust where it is from: USING trust = yes"
 _OF_CODE = ("torchhub",)  # connectors whose models are made by the code of their place
 
 
@@ -68,7 +68,7 @@ def _all_refused(place: str, source: Origin, rejections: Sequence[Rejection]) ->
     first = rejections[0].reason
     message = f"nothing at {place} was accepted, {len(rejections)} rejected: {first}"
     hint = "SHOW REJECTIONS lists every reason"
-    wants = all(_WANTS_TRUST in rejection.reason for rejection in rejections)
+    wants = all(TRUST in rejection.reason for rejection in rejections)
     if wants and source.connector.name in _OF_CODE:
         where = place if source.at is None else f"{source.name} ({told(source.at)})"
         return UntrustedError(message, place=where, hint=hint)

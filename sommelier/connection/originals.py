@@ -6,7 +6,6 @@ the module says so, for files that are still what they were.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 TRUST = "trust"
 MODULE = "module"
-_SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}")
-_INDEX = ".index.json"
 
 
 def kept_original(item: Artifact) -> Original | None:
@@ -101,6 +98,7 @@ def _check_files(found: Original, path: Path, record: ModelRecord) -> None:
 def _files(format: str, path: Path, options: Mapping[str, object]) -> Iterator[Path]:
     """The files that a module of this format is made of; none of a format that is not made here."""
     from sommelier.analysis.conversion.table import CONVERTERS
+    from sommelier.analysis.conversion.torch_weights import whole_of
 
     if format not in CONVERTERS or CONVERTERS[format].original is None:
         return
@@ -110,11 +108,8 @@ def _files(format: str, path: Path, options: Mapping[str, object]) -> Iterator[P
     elif format == "transformers":
         yield from _weights_beside(path, "", ".safetensors")
     elif format == "torch_weights":
-        match = _SHARD.fullmatch(path.stem)
-        if match:
-            yield from _weights_beside(path, match["stem"], path.suffix)
-        elif path.name.endswith(_INDEX):
-            whole = Path(path.name.removesuffix(_INDEX))
+        whole = whole_of(path)
+        if whole is not None:
             yield from _weights_beside(path, whole.stem, whole.suffix)
         code = str(options.get(MODULE, "")).rpartition(":")[0]
         if code.endswith(".py"):
@@ -123,7 +118,9 @@ def _files(format: str, path: Path, options: Mapping[str, object]) -> Iterator[P
 
 def _weights_beside(path: Path, stem: str, suffix: str) -> Iterator[Path]:
     """The other files of weights in several files, and the list of these."""
-    endings = (suffix, f"{suffix}{_INDEX}")
+    from sommelier.analysis.conversion.torch_weights import INDEX
+
+    endings = (suffix, f"{suffix}{INDEX}")
     for file in sorted(path.parent.iterdir() if path.parent.is_dir() else ()):
         if file != path and file.name.startswith(stem) and file.name.endswith(endings):
             yield file

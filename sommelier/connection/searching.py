@@ -15,10 +15,10 @@ from sommelier.engine.options import EXPLAIN_OPTIONS, bind_options
 from sommelier.engine.parameters import Parameters, as_parameters
 from sommelier.engine.places import told
 from sommelier.engine.result import ColumnInfo, Report, Table
-from sommelier.engine.show import like_pattern
 from sommelier.engine.skipped import models
 from sommelier.errors import BinderError, ConnectorError, reason
 from sommelier.grammar import nodes
+from sommelier.like import like_pattern
 from sommelier.records import Artifact, Rejection
 from sommelier.units import Dimension
 

@@ -17,9 +17,9 @@ from sommelier.connectors.options import nearest
 from sommelier.connectors.search import Term
 from sommelier.engine.conditions import FLIPPED
 from sommelier.engine.parameters import Parameters
-from sommelier.engine.show import like_pattern
 from sommelier.errors import BinderError
 from sommelier.grammar import nodes
+from sommelier.like import like_pattern
 from sommelier.units import Dimension, UnitError, to_base
 
 Facts = Mapping[str, object]

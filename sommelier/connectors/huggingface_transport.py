@@ -11,9 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from sommelier.connectors.web import REDIRECTS, SMALL_BYTES, check_redirect, check_scheme, shown
+from sommelier.connectors.web import (
+    REDIRECTS,
+    SMALL_BYTES,
+    check_redirect,
+    check_scheme,
+    gathered,
+    shown,
+)
 from sommelier.errors import ConnectorError
-from sommelier.units import Dimension, format_value
 
 ANSWER_BYTES = SMALL_BYTES  # of a repository with 50 000 files; most answers have some kilobytes
 ANSWER_SECONDS = 120.0  # of one answer from asking to its last byte, redirects included
@@ -78,19 +84,10 @@ def _whole(response: Any, limit: int, deadline: float) -> Any:
             f"{shown(url)} answers in the encoding '{packed[:40]}', which was not asked for",
             hint="the server, or a proxy on the way, does not keep to HTTP",
         )
-    body = bytearray()
-    for chunk in response.iter_raw():
-        body += chunk
-        if len(body) > limit:
-            raise ConnectorError(
-                f"{shown(url)} answers with more than {format_value(limit, Dimension.BYTES)}",
-                hint="this should be a small description; is it the right address?",
-            )
-        if time.monotonic() > deadline:
-            raise ConnectorError(f"{shown(url)} takes too long to answer", hint="try again later")
+    body = gathered(response.iter_raw(), url, limit=limit, deadline=deadline)
     return type(response)(
         response.status_code,
         headers=response.headers,
-        content=bytes(body),
+        content=body,
         request=response.request,
     )

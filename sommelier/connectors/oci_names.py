@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from sommelier.connectors.search import Term
+from sommelier.like import like_pattern
 
 
 def wanted(name: str, terms: tuple[Term, ...]) -> bool:
@@ -20,13 +19,6 @@ def wanted(name: str, terms: tuple[Term, ...]) -> bool:
             continue
         if term.operator == "=" and term.value != name:
             return False
-        if term.operator == "like" and not _pattern(term.value).fullmatch(name):
+        if term.operator == "like" and not like_pattern(term.value).fullmatch(name):
             return False
     return True
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    """A pattern of LIKE: % for any letters, _ for one."""
-    words = {"%": ".*", "_": "."}
-    found = "".join(words.get(letter) or re.escape(letter) for letter in text)
-    return re.compile(found, re.IGNORECASE | re.DOTALL)

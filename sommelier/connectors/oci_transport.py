@@ -37,12 +37,12 @@ from sommelier.connectors.web import (
     TRIES,
     UnreachableError,
     check_redirect,
+    gathered,
     retry_after,
     shown,
     without_secrets,
 )
 from sommelier.errors import ConnectorError, SommelierError, first_line
-from sommelier.units import Dimension, format_value
 
 Login = tuple[str, str]  # user and password
 
@@ -262,18 +262,9 @@ def busy(where: str, status: int, headers: Mapping[str, str]) -> BusySourceError
 
 def _bounded(response: requests.Response, url: str, deadline: float) -> requests.Response:
     """The answer with its body read, at most ANSWER_BYTES of it. Raises ConnectorError."""
-    body = b""
     with response:
-        for chunk in response.raw.stream(_CHUNK, decode_content=True):
-            body += chunk
-            if len(body) > ANSWER_BYTES:
-                raise ConnectorError(
-                    f"{shown(url)} answers with more than "
-                    f"{format_value(ANSWER_BYTES, Dimension.BYTES)}",
-                    hint="this should be a small description; the registry may be broken",
-                )
-            if time.monotonic() > deadline:
-                raise ConnectorError(f"{shown(url)} takes too long", hint="try again later")
+        parts = response.raw.stream(_CHUNK, decode_content=True)
+        body = gathered(parts, url, limit=ANSWER_BYTES, deadline=deadline)
     response.raw = io.BytesIO(body)
     return response
 

@@ -10,7 +10,7 @@ import socket
 import string
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
@@ -95,11 +95,23 @@ def read(
     with opened(url, headers=headers) as response:
         body = received(response, limit + 1, url)
     if len(body) > limit:
-        raise ConnectorError(
-            f"{shown(url)} answers with more than {format_value(limit, Dimension.BYTES)}",
-            hint="this should be a small description; is it the right address?",
-        )
+        raise _too_long(url, limit)
     return body
+
+
+def gathered(parts: Iterable[bytes], url: str, *, limit: int, deadline: float) -> bytes:
+    """The body of a small answer that another library receives. deadline : of time.monotonic().
+
+    Raises ConnectorError if it has more than `limit` bytes or takes too long.
+    """
+    body = bytearray()
+    for part in parts:
+        body += part
+        if len(body) > limit:
+            raise _too_long(url, limit)
+        if time.monotonic() > deadline:
+            raise ConnectorError(f"{shown(url)} takes too long to answer", hint="try again later")
+    return bytes(body)
 
 
 def read_json(url: str, *, headers: Mapping[str, str] = NO_HEADERS) -> object:
@@ -249,6 +261,13 @@ def _target(where: str, location: str) -> str:
         return urljoin(where, quote(location, safe=string.punctuation, encoding="latin-1"))
     except ValueError:
         return location
+
+
+def _too_long(url: str, limit: int) -> ConnectorError:
+    return ConnectorError(
+        f"{shown(url)} answers with more than {format_value(limit, Dimension.BYTES)}",
+        hint="this should be a small description; is it the right address?",
+    )
 
 
 def _is_near(url: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from sommelier.engine.result import ColumnInfo, Table
 from sommelier.engine.vocabulary import FUNCTIONS
 from sommelier.errors import BinderError
 from sommelier.grammar import nodes
+from sommelier.like import like_pattern
 from sommelier.metrics import METRICS
 from sommelier.storage.rows import now
 from sommelier.units import SPELLINGS, Dimension, format_value
@@ -62,16 +62,6 @@ def show(statement: nodes.Show, session: Session, parameters: Parameters) -> Tab
         place = [column.name for column in columns].index(named)
         rows = [row for row in rows if pattern.fullmatch(str(row[place]))]
     return Table(statement.what, columns, rows[: statement.limit], notes)
-
-
-def like_pattern(like: str) -> re.Pattern[str]:
-    """SQL's LIKE as a regular expression, ignoring case.
-
-    >>> bool(like_pattern("res%").fullmatch("ResNet50"))
-    True
-    """
-    parts = (".*" if c == "%" else "." if c == "_" else re.escape(c) for c in like)
-    return re.compile("".join(parts), re.IGNORECASE | re.DOTALL)
 
 
 def _columns(*named: str | tuple[str, Dimension]) -> tuple[ColumnInfo, ...]:

@@ -96,13 +96,19 @@ def serving(routes: Mapping[str, Route], *, port: int = 0) -> Iterator[Server]:
     class Handler(_Handler):
         site = server
 
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as http:
+    with running(Handler, port) as server.url:
+        yield server
+
+
+@contextmanager
+def running(handler: type[BaseHTTPRequestHandler], port: int = 0) -> Iterator[str]:
+    """The address of a server on 127.0.0.1 that answers until the block ends."""
+    with ThreadingHTTPServer(("127.0.0.1", port), handler) as http:
         http.daemon_threads = True
-        server.url = f"http://127.0.0.1:{http.server_address[1]}"
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield server
+            yield f"http://127.0.0.1:{http.server_address[1]}"
         finally:
             http.shutdown()
             thread.join()

@@ -14,15 +14,13 @@ import hashlib
 import json
 import re
 import tempfile
-import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
-from tests.connectors.loopback import Page, Request, Server, _Handler
+from tests.connectors.loopback import Page, Request, Server, _Handler, running
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -184,16 +182,8 @@ def registry(**settings: object) -> Iterator[Registry]:
         def do_PATCH(self) -> None:  # noqa: N802
             self.do_POST()
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        http.daemon_threads = True
-        server.url = f"http://127.0.0.1:{http.server_address[1]}"
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            http.shutdown()
-            thread.join()
+    with running(Handler) as server.url:
+        yield server
 
 
 def push(server: Registry, target: str, files: Mapping[str, bytes], media: str = "") -> str:

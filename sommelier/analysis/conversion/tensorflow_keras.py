@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from sommelier.analysis.conversion.tensorflow_safety import TRUST
+from sommelier.analysis.conversion.values import TRUST
 from sommelier.errors import RejectedModelError
 from sommelier.storage.zips import opened_zip
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sommelier.analysis.conversion.tensorflow_operators import beyond_computing
+from sommelier.analysis.conversion.values import TRUST
 from sommelier.errors import RejectedModelError
 
-TRUST = "if you trust where it is from: USING trust = yes"
 _RUN_AT_LOADING = ("saved_model_main_op", "legacy_init_op", "table_initializer")
 FLEX = "Flex"  # how TensorFlow's operators begin in a TensorFlow Lite model
 _INIT_SIGNATURE = "__saved_model_init_op"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sommelier.analysis.conversion.values import ConversionRequest
+from sommelier.analysis.conversion.values import TRUST, ConversionRequest
 from sommelier.errors import MissingDependencyError, RejectedModelError
 
 FILE = "model.onnx"
@@ -30,9 +30,7 @@ def require_torch() -> None:
 def require_trust(request: ConversionRequest, why: str) -> None:
     """Raises RejectedModelError with `why`, unless the user trusts the source."""
     if request.options.get("trust") is not True:
-        raise RejectedModelError(
-            f"{why}; it was not touched", hint="if you trust where it is from: USING trust = yes"
-        )
+        raise RejectedModelError(f"{why}; it was not touched", hint=TRUST)
 
 
 def force_weights_only() -> None:

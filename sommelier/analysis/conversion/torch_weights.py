@@ -35,7 +35,7 @@ MOST_OPERATIONS_BYTES = 1 << 20  # of a pickle that is looked at for what it wou
 COMPILED = "_orig_mod."  # what torch.compile puts before the names of what it wraps
 
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}")
-_INDEX = ".index.json"
+INDEX = ".index.json"  # behind the name of weights in several files: their list
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -66,14 +66,21 @@ def fitting(weights: Mapping[str, Tensor], names: Collection[str]) -> dict[str, 
     return found
 
 
+def whole_of(path: Path) -> Path | None:
+    """'model.bin' of its part 'model-00001-of-00002.bin' or its list 'model.bin.index.json', where
+    it is not itself; None for any other file."""
+    match = _SHARD.fullmatch(path.stem)
+    if match:
+        return path.with_name(f"{match['stem']}{path.suffix}")
+    return path.with_name(path.name.removesuffix(INDEX)) if path.name.endswith(INDEX) else None
+
+
 def _shards(path: Path) -> list[Path]:
     """The files that the index beside a shard lists; none where the path is no shard."""
-    match = _SHARD.fullmatch(path.stem)
-    index = path if path.name.endswith(_INDEX) else None
-    if match:
-        index = path.with_name(f"{match['stem']}{path.suffix}{_INDEX}")
-    if index is None:
+    whole = whole_of(path)
+    if whole is None:
         return []
+    index = whole.with_name(f"{whole.name}{INDEX}")
     try:
         listed = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+TRUST = "if you trust where it is from: USING trust = yes"
+"""The hint of every refusal that trust would lift, and of no other."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConversionRequest:
