@@ -44,7 +44,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "measured_memory",
             Dimension.BYTES,
-            "resident memory gained by loading and running",
+            "resident memory gained by loading and running, without the runtime's own",
             context=("device",),
         ),
         Metric(

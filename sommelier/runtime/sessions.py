@@ -92,22 +92,10 @@ def refused_device(device: str) -> str | None:
     if kind == "cpu" or (number and not (number.isascii() and number.isdigit())):
         return f"there is no device '{device}'"
     try:
-        latency.open_session(_one_operator(), RunSettings(device=device))
+        latency.start_library(device)
     except SommelierError as error:
         return error.message
     return None
-
-
-def _one_operator() -> bytes:
-    """The smallest of models."""
-    from onnx import TensorProto, helper
-
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "one", ends[:1], ends[1:])
-    found: bytes = helper.make_model(
-        graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)]
-    ).SerializeToString()
-    return found
 
 
 def environment() -> dict[str, str]:
