@@ -7,7 +7,6 @@ is in the scheduler's queue from the beginning, where its deadline and priority 
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from sommelier.runtime.server.grpc_tensors import (
     is_typed,
     parameters,
 )
+from sommelier.runtime.server.keys import NO_KEY, has_key
 from sommelier.runtime.server.messages import HEALTH, INFERENCE, Method, methods
 from sommelier.runtime.server.protocol import (
     NOT_FOUND,
@@ -150,11 +150,9 @@ class _Calls:
         if not self._keys or name in OPEN:
             return
         given = dict(context.invocation_metadata())
-        key = given.get("x-api-key") or str(given.get("authorization", "")).removeprefix("Bearer ")
-        told = key if isinstance(key, bytes) else str(key).encode()
-        equal = [hmac.compare_digest(told, known) for known in self._keys]  # in constant time
-        if not any(equal):
-            raise ProtocolError(401, "a valid API key is needed: authorization: Bearer KEY")
+        bearer, named = (_bytes(given.get(name, b"")) for name in ("authorization", "x-api-key"))
+        if not has_key(self._keys, bearer, named):
+            raise ProtocolError(401, NO_KEY)
 
     def infer(self, asked: Any, context: grpc.ServicerContext) -> Any:
         """ModelInfer: once the caller is gone, or its deadline over, the inference ends."""
@@ -192,6 +190,10 @@ class _Calls:
         except ProtocolError as error:
             raise ProtocolError(NOT_FOUND, error.message) from None
         return {"status": "SERVING" if ready else "NOT_SERVING"}
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()
 
 
 def _request(asked: Any, context: grpc.ServicerContext) -> InferRequest:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sommelier.runtime.server.messages import message
-from sommelier.runtime.server.parameters import DEADLINE
+from sommelier.runtime.server.parameters import DEADLINE, wishes
 from sommelier.runtime.server.protocol import (
     BAD_REQUEST,
     InferRequest,
@@ -106,13 +106,20 @@ def parameters(received: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shorten(asked: dict[str, Any], left_s: float) -> None:
-    """Let the parameters' deadline be no later than the call's."""
+    """Let the parameters' deadline be no later than the call's. What is no deadline stays as it is:
+    the service refuses it, and counts that."""
     left_us = max(round(left_s * 1e6), 1)  # 0 would mean: no timeout
-    told_ms, told_us = asked.get(DEADLINE), asked.get("timeout") or left_us
-    if told_ms is None:
-        asked["timeout"] = min(told_us, left_us) if isinstance(told_us, int | float) else told_us
-    elif isinstance(told_ms, int | float):
-        asked[DEADLINE] = min(told_ms, left_us / 1e3)
+    name, left = (DEADLINE, left_us / 1e3) if DEADLINE in asked else ("timeout", left_us)
+    told = asked.get(name, left)
+    if type(told) in (int, float) and 0 < told < math.inf:  # mostly; nothing else is to be checked
+        asked[name] = min(told, left)
+        return
+    try:
+        told_ms = wishes({name: told})["deadline_ms"]
+    except ProtocolError:
+        return
+    if told_ms is None or told_ms * 1e3 > left_us:
+        asked[name] = left
 
 
 def _inputs(received: Any) -> dict[str, Array]:

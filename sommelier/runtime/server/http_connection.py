@@ -148,6 +148,15 @@ class HttpConnection(asyncio.Protocol):
             if self._header_bytes > self._server.limits.headers:
                 self._refuse(431, self._too_many_bytes)
 
+    def eof_received(self) -> None:
+        """The client sends no more: half a request is told so. Who waits for an answer has gone, as
+        far as can be seen, and the connection is closed behind what was written."""
+        if self._reading and self._swallowed < 0 and self._is_idle:
+            part = "headers" if self._in_headers else "body"
+            self._refuse(400, f"the client stopped sending in the {part} of its request")
+            self._reading = False  # no more of it will come
+            self._answer_next()
+
     def pause_writing(self) -> None:
         self._write_until = self._loop.time() + self._server.limits.write_s
 
@@ -172,7 +181,10 @@ class HttpConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_headers:
             return  # a trailer
-        self._headers[name.lower()] = value
+        name = name.lower()
+        if name == b"host" and name in self._headers:
+            self._stop(400, "this request has more than one Host header")
+        self._headers[name] = value
         self._header_bytes += len(name) + len(value) + 4
         if self._header_bytes > self._server.limits.headers:
             self._stop(431, self._too_many_bytes)
@@ -184,12 +196,14 @@ class HttpConnection(asyncio.Protocol):
         self._in_headers = False
         self._read_until = self._loop.time() + limits.body_s
         self._keep_alive = self._parser.should_keep_alive()
-        length = self._headers.get(b"content-length", b"")
-        if length and int(length) > limits.body:  # digits: the parser saw to it
-            self._stop(413, f"a body of {int(length)} bytes; at most {limits.body} are taken")
         method = self._parser.get_method().decode()
         path = self._target.decode("latin-1").partition("?")[0]
         self._request = HttpRequest(method, path, self._headers)
+        if b"host" not in self._headers and self._parser.get_http_version() > "1.0":
+            self._stop(400, "a request of HTTP/1.1 needs a Host header")
+        length = self._headers.get(b"content-length", b"")
+        if length and int(length) > limits.body:  # digits: the parser saw to it
+            self._stop(413, f"a body of {int(length)} bytes; at most {limits.body} are taken")
         refusal = self._server.handler.admit(self._request)
         if refusal is not None:
             self._stop_with(refusal)
@@ -249,7 +263,7 @@ class HttpConnection(asyncio.Protocol):
         while self._pending and not self.busy and self._write_until == math.inf:
             first = self._pending.popleft()
             if isinstance(first, HttpResponse):
-                self._write(first, "GET")
+                self._write(first, self._request.method)
                 break
             self.busy = True
             reply = _Reply(self, first)

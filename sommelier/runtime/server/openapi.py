@@ -6,6 +6,8 @@ import functools
 import html
 from typing import Any
 
+from sommelier.runtime.server.keys import OPEN
+
 _PARAMETERS = {
     "priority": "1 is the highest, 0 the usual one",
     "timeout": "microseconds until the answer is of no use",
@@ -15,28 +17,42 @@ _PARAMETERS = {
 }
 _ERRORS = {
     "400": "the request is malformed, or the model is not ready",
+    "401": "no valid key came, and the server wants one",
     "404": "no model of this name or version",
-    "413": "the body is too large",
+    "405": "the path takes another method; Allow says which",
+    "408": "the request did not arrive in time",
+    "413": "the body, or JSON in it, is too large",
+    "414": "the target is too long",
+    "415": "the encoding of the body is not read; gzip and deflate are",
     "429": "too much to do; Retry-After says when to come again",
-    "503": "the server is shutting down, or no model can answer",
+    "431": "the headers are too long or too many",
+    "500": "a model or the server failed",
+    "503": "the server is full, not ready or shutting down, or no model can answer",
     "504": "the deadline passed",
 }
-_MODEL = "/v2/models/{model}"
+_OF_INFERENCE = frozenset({"415", "429", "504"})
+_OF_A_MODEL: tuple[tuple[str, str, str], ...] = (
+    ("get", "", "Inputs and outputs of a deployment or model"),
+    ("get", "/ready", "Whether it takes requests; 400 if not"),
+    ("get", "/stats", "Its counts and durations"),
+    ("post", "/infer", "Inference, as JSON or with binary tensors"),
+)
+_MODELS = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
 _PATHS: tuple[tuple[str, str, str], ...] = (
     ("get", "/v2", "The server's name, version and extensions"),
     ("get", "/v2/health/live", "Whether it runs"),
     ("get", "/v2/health/ready", "Whether it takes requests; 503 while it loads or drains"),
-    ("get", _MODEL, "Inputs and outputs of a deployment or model"),
-    ("get", f"{_MODEL}/ready", "Whether it takes requests"),
-    ("get", f"{_MODEL}/stats", "Its counts and durations"),
-    ("get", "/v2/models/stats", "Those of all"),
-    ("post", f"{_MODEL}/infer", "Inference, as JSON or with binary tensors"),
+    *((method, model + path, told) for model in _MODELS for method, path, told in _OF_A_MODEL),
+    ("get", "/v2/models/stats", "Counts and durations of all"),
     ("post", "/v2/repository/index", "All that is served, and its state"),
     ("post", "/v2/repository/models/{model}/load", "Load its models and take requests"),
     ("post", "/v2/repository/models/{model}/unload", "Take it out of service"),
     ("get", "/metrics", "Metrics for Prometheus"),
     ("get", "/openapi.json", "This description for machines"),
+    ("get", "/docs", "This description for people"),
+    ("get", "/", "The same"),
 )
+_NAMED = {"model": {"type": "string"}, "version": {"type": "string", "enum": ["1"]}}
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}"
     "code,pre{background:#8881;border-radius:4px;padding:.1em .3em}pre{padding:1em;overflow:auto}"
@@ -55,26 +71,19 @@ def document() -> dict[str, Any]:
 
     paths: dict[str, Any] = {}
     for method, path, told in _PATHS:
-        operation: dict[str, Any] = {"summary": told, "responses": {"200": {"description": told}}}
-        if "{model}" in path:
-            name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-            operation["parameters"] = [name]
-            operation["responses"] |= {"404": {"description": _ERRORS["404"]}}
-        if path.endswith("/infer"):
-            operation["requestBody"] = {"required": True, "content": _content("InferRequest")}
-            operation["responses"]["200"]["content"] = _content("InferResponse")
-            operation["responses"] |= {
-                status: {"description": why} for status, why in _ERRORS.items()
-            }
-        paths.setdefault(path, {})[method] = operation
+        paths.setdefault(path, {})[method] = _operation(path, told)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Sommelier: Open Inference Protocol v2", "version": __version__},
         "paths": paths,
         "components": {
             "schemas": _schemas(),
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
         },
+        "security": [{}, {"bearer": []}, {"key": []}],
     }
 
 
@@ -93,10 +102,33 @@ def page() -> bytes:
         f"<style>{_STYLE}</style><h1>Sommelier</h1>"
         "<p>This server speaks the Open Inference Protocol v2. "
         '<a href="/openapi.json">openapi.json</a></p>'
-        f"<table>{rows}</table><h2>Inference</h2><pre>{html.escape(_EXAMPLE)}</pre>"
+        f"<table>{rows}</table><p>What takes GET takes HEAD, every path OPTIONS.</p>"
+        f"<h2>Inference</h2><pre>{html.escape(_EXAMPLE)}</pre>"
         f"<h2>Parameters of a request</h2><table>{parameters}</table>"
         f"<h2>Errors</h2><table>{errors}</table></html>"
     ).encode()
+
+
+def _operation(path: str, told: str) -> dict[str, Any]:
+    inference = path.endswith("/infer")
+    names = [name for name in _NAMED if f"{{{name}}}" in path]
+    unsaid = set() if inference else set(_OF_INFERENCE)
+    unsaid |= {"401"} if path in OPEN else set()
+    unsaid |= set() if names else {"404"}
+    answer: dict[str, Any] = {"description": told}
+    errors = {status: {"description": why} for status, why in _ERRORS.items()}
+    said = {status: error for status, error in errors.items() if status not in unsaid}
+    operation: dict[str, Any] = {"summary": told, "responses": {"200": answer, **said}}
+    if names:
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": _NAMED[name]} for name in names
+        ]
+    if inference:
+        operation["requestBody"] = {"required": True, "content": _content("InferRequest")}
+        answer["content"] = _content("InferResponse")
+    if path in OPEN:
+        operation["security"] = []
+    return operation
 
 
 def _wishes() -> list[tuple[str, str]]:

@@ -7,7 +7,6 @@ writing large or compressed bodies.
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ from urllib.parse import unquote
 
 from sommelier.runtime.server.http_messages import (
     Handler,
-    Headers,
     HttpRequest,
     HttpResponse,
     Limits,
     Reply,
 )
+from sommelier.runtime.server.keys import NO_KEY, OPEN, has_key
 from sommelier.runtime.server.metrics import CONTENT_TYPE
 from sommelier.runtime.server.openapi import document, page
 from sommelier.runtime.server.protocol import NOT_FOUND, ProtocolError
@@ -35,10 +34,14 @@ from sommelier.runtime.server.rest_requests import (
 )
 from sommelier.runtime.server.service import ModelService
 
-OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})  # orchestrators ask without a key
 _THREADS = 2
 _PATHS = 256  # that are remembered
 _HTML = b"text/html; charset=utf-8"
+_ALLOW = {
+    "GET": b"GET, HEAD, OPTIONS",
+    "POST": b"POST, OPTIONS",
+    "*": b"GET, HEAD, POST, OPTIONS",  # of the server as a whole
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +80,14 @@ class RestApi:
     # ---- every request
 
     def _admit(self, request: HttpRequest) -> HttpResponse | None:
-        if self._keys and request.path not in OPEN and not self._has_key(request.headers):
-            refused = error_response(401, "this server wants a key: Authorization: Bearer KEY")
-            refused.headers = ((b"www-authenticate", b"Bearer"),)
-            return refused
-        return None
-
-    def _has_key(self, headers: Headers) -> bool:
-        given = headers.get(b"x-api-key") or b""
-        kind, _, bearer = headers.get(b"authorization", b"").partition(b" ")
-        if kind.lower() == b"bearer":
-            given = bearer.strip()
-        matches = [hmac.compare_digest(given, key) for key in self._keys]  # all, in equal time
-        return any(matches)
+        if not self._keys or request.path in OPEN:
+            return None
+        headers = request.headers
+        if has_key(self._keys, headers.get(b"authorization", b""), headers.get(b"x-api-key", b"")):
+            return None
+        refused = error_response(401, NO_KEY)
+        refused.headers = ((b"www-authenticate", b"Bearer"),)
+        return refused
 
     def _answer(self, request: HttpRequest, reply: Reply) -> Callable[[], None] | None:
         try:
@@ -111,8 +109,10 @@ class RestApi:
         return found
 
     def _resolved(self, request: HttpRequest) -> tuple[_Route, Target]:
-        parts = [unquote(part) for part in request.path.rstrip("/").split("/")[1:]]
         target = Target("", "")
+        if request.path == "*" and request.method == "OPTIONS":
+            return _other_methods("*"), target
+        parts = [unquote(part) for part in request.path.rstrip("/").split("/")[1:]]
         match parts:
             case ["v2", "models", "stats"]:
                 key = "v2/models/stats"
@@ -125,12 +125,10 @@ class RestApi:
             case _:
                 key = "/".join(parts)
         route = self._routes.get(key)
-        if route is None:
+        if route is None or request.path == "*":
             raise ProtocolError(NOT_FOUND, "Not Found")
         method = "GET" if request.method == "HEAD" else request.method
-        if method != route.method:
-            raise ProtocolError(405, f"{request.path[:200]} takes {route.method}")
-        return route, target
+        return (route if method == route.method else _other_methods(route.method)), target
 
     # ---- what there is
 
@@ -189,6 +187,20 @@ class RestApi:
         inference = Inference(self._place, request, target, reply)
         inference.start()
         return inference.cancel
+
+
+def _other_methods(taken: str) -> _Route:
+    """For OPTIONS, and for methods that a path does not take: tells which ones it does."""
+    allow = ((b"allow", _ALLOW[taken]),)
+
+    def answer(request: HttpRequest, _: Target) -> HttpResponse:
+        if request.method == "OPTIONS":
+            return HttpResponse(200, headers=allow)
+        refused = error_response(405, f"{request.path[:200]} takes {taken}")
+        refused.headers = allow
+        return refused
+
+    return _Route(taken, _at_once(answer))
 
 
 def _at_once(

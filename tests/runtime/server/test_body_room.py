@@ -62,7 +62,8 @@ def refused(call: Callable[[], object]) -> tuple[str, str]:
 
 
 def test_what_rest_reads_is_no_room_for_grpc(service: ModelService) -> None:
-    head = f"POST /v2/models/mlp/infer HTTP/1.1\r\ncontent-length: {HALF + 1}\r\n\r\n".encode()
+    path = "/v2/models/mlp/infer"
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {HALF + 1}\r\n\r\n".encode()
     with (
         both(service) as (room, port, client),
         socket.create_connection(("127.0.0.1", port), timeout=10) as rest,

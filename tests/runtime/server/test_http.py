@@ -17,7 +17,7 @@ from sommelier.runtime.server.http_messages import (
     Reply,
 )
 from sommelier.runtime.server.http_server import HttpServer
-from tests.runtime.server.asking import hear, http_server, say, status_of
+from tests.runtime.server.asking import hear, http_server, say, status_of, wait_until
 
 LIMITS = Limits(
     body=1 << 20, headers=8 << 10, connections=16, buffered=3 << 20,
@@ -116,9 +116,34 @@ def test_a_connection_stays_and_close_is_obeyed(port: int) -> None:
 
 
 def test_head_has_the_headers_of_get_and_no_body(port: int) -> None:
-    answer = say(port, b"HEAD /h HTTP/1.1\r\n\r\n")
+    answer = say(port, b"HEAD /h HTTP/1.1\r\nhost: x\r\n\r\n")
     assert b"content-length: 9\r\n" in answer
     assert answer.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("status", "head"),
+    [
+        (401, "HEAD /secret HTTP/1.1\r\nhost: x"),
+        (413, "HEAD / HTTP/1.1\r\nhost: x\r\ncontent-length: 1048577"),
+        (408, "HEAD / HTTP/1.1\r\nhost: x\r\ncontent-length: 5"),
+    ],
+)
+def test_a_refused_head_has_no_body_either(port: int, status: int, head: str) -> None:
+    for before in (b"", get("/slow"), post(b"abc")):
+        answer = say(port, before + head.encode() + b"\r\n\r\n")
+        last = answer[answer.rindex(b"HTTP/1.1 ") :]
+        assert status_of(last) == status
+        assert b"content-length: 0" not in last, "that of the answer to GET"
+        assert last.endswith(b"\r\n\r\n")
+
+
+def test_http_1_1_needs_one_host_and_http_1_0_none(port: int) -> None:
+    assert b"Host" in say(port, b"GET / HTTP/1.1\r\n\r\n")
+    assert status_of(say(port, b"GET / HTTP/1.1\r\nHOST:\r\nconnection: close\r\n\r\n")) == 200
+    assert status_of(say(port, b"GET / HTTP/1.0\r\n\r\n")) == 200
+    answer = say(port, get("/1") + b"GET /2 HTTP/1.1\r\n\r\n" + get("/3"))
+    assert [answer.count(what) for what in (b"200 OK", b"400 Bad", b"GET /3")] == [1, 1, 0]
 
 
 def test_expect_continue_is_told_to_go_on(port: int) -> None:
@@ -146,6 +171,10 @@ def test_an_offer_to_upgrade_is_answered_by_http_1(port: int) -> None:
         (400, [post(b"0\r\n\r\n", "content-length: 5", "transfer-encoding: chunked")]),
         (400, [post(b"zz\r\nhello\r\n", "transfer-encoding: chunked")]),
         (400, [get("/", "bad header")]),
+        (400, [b"GET / HTTP/1.1\r\n\r\n"]),  # no host
+        (400, [b"POST /p HTTP/1.1\r\ncontent-length: 3\r\n\r\n", b"abc"]),
+        (400, [get("/", "Host: y")]),  # two
+        (400, [get("/secret", "host: x")]),
         (400, [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]),
         (401, [get("/secret", "content-length: 1000000")]),
         (408, [b"GET / HTT"]),
@@ -168,6 +197,54 @@ def test_what_is_no_request_is_refused_with_a_status(
     port: int, status: int, pieces: list[bytes]
 ) -> None:
     assert status_of(say(port, *pieces, pause_s=0.01)) == status
+
+
+@pytest.mark.parametrize(
+    ("pieces", "told"),
+    [
+        ([b"G"], "headers"),
+        ([b"GET / HTT"], "headers"),
+        ([b"GET / HTTP/1.1\r\nhost: x\r\n"], "headers"),
+        ([post(b"half", "content-length: 100")], "body"),
+        ([post(b"", "content-length: 100"), b"half"], "body"),
+        ([post(b"5\r\nhello\r\n", "transfer-encoding: chunked")], "body"),
+        ([get("/1"), post(b"half", "content-length: 100")], "body"),
+        ([post(b"x" * 600_000, "content-length: 1000000")], "body"),
+    ],
+)
+def test_half_a_request_whose_client_sends_no_more_is_400(
+    server: tuple[HttpServer, int], port: int, pieces: list[bytes], told: str
+) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        for piece in pieces:
+            client.sendall(piece)
+            time.sleep(0.02)
+        client.shutdown(socket.SHUT_WR)
+        answer = hear(client)
+    last = answer[answer.rindex(b"HTTP/1.1 ") :]
+    assert (status_of(last), told in last.decode()) == (400, True), last
+    assert b"connection: close" in last
+    assert answer.count(b"HTTP/1.1 ") == len([piece for piece in pieces if piece == get("/1")]) + 1
+    wait_until(lambda: not server[0].connections, within_s=5)
+
+
+def test_who_sent_whole_requests_or_nothing_may_stop_sending(port: int) -> None:
+    for sent, answers in ((b"", 0), (b"\r\n", 0), (get("/1") + post(b"abc"), 2)):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(sent)
+            time.sleep(0.1)
+            client.shutdown(socket.SHUT_WR)
+            answer = hear(client)
+        assert [answer.count(b"HTTP/1.1 "), answer.count(b"200 OK")] == [answers] * 2
+
+
+def test_who_stops_sending_while_it_is_answered_has_gone_away(port: int, echo: Echo) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(get("/never") + b"GET / HTT")
+        time.sleep(0.1)
+        client.shutdown(socket.SHUT_WR)
+        assert hear(client) == b""
+    wait_until(lambda: echo.cancelled == ["/never"], within_s=5)
 
 
 def test_a_client_that_drips_a_header_is_cut_off_in_time(port: int) -> None:
@@ -239,7 +316,7 @@ def test_more_connections_than_allowed_are_refused(server: tuple[HttpServer, int
 
 
 def test_all_bodies_together_are_limited(port: int) -> None:
-    head = b"POST /p HTTP/1.1\r\ncontent-length: 1000000\r\n\r\n"
+    head = b"POST /p HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n"
     clients = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(4)]
     for client in clients:
         client.sendall(head + b"x" * 900_000)

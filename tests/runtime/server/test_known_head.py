@@ -105,9 +105,12 @@ REQUESTS = (
     _post(b"one", "expect: 100-continue"),
     b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n",
     b"HEAD /a HTTP/1.1\r\nhost: x\r\n\r\n",
-    b"POST /a HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n",
-    b"POST /a HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n",
     b"\r\n" + _post(b"one"),
+    b"POST /a HTTP/1.1\r\ncontent-length: 3\r\n\r\none",  # no host
+    b"GET /a HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n",
+    b"HEAD /a HTTP/1.1\r\nhost: x\r\ncontent-length: 65\r\n\r\n",  # refused
     b"nonsense\r\n\r\n",
 )
 some = st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=6)

@@ -106,7 +106,7 @@ def endless_request() -> bytes:
             ]
         }
     ).encode()
-    head = f"POST /v2/models/slow/infer HTTP/1.1\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST /v2/models/slow/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
@@ -234,7 +234,7 @@ def test_tls_and_a_key(database: Path, tmp_path: Path) -> None:
             assert (answer.status, bool(answer.read())) == (status, True)
             client.close()
         with socket.create_connection(("127.0.0.1", served.port), timeout=5) as plain:
-            plain.sendall(b"GET /v2 HTTP/1.1\r\n\r\n")
+            plain.sendall(b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n")
             assert b"200" not in hear(plain)
         assert served.end() == 0
 

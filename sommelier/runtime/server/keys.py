@@ -1,0 +1,25 @@
+"""API keys, alike for REST and gRPC: `Authorization: Bearer KEY`, or `X-API-Key: KEY`."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+
+OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
+"""Paths of REST that orchestrators ask without a key."""
+NO_KEY = "this server wants a key: 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
+
+
+def has_key(keys: Iterable[bytes], authorization: bytes, api_key: bytes) -> bool:
+    """Whether one of two header fields has a valid key, whatever the other one has: it may be for a
+    proxy. authorization, api_key : values of `Authorization` and `X-API-Key`, empty without them.
+
+    >>> has_key([b"sesame"], b"bearer sesame", b"")
+    True
+    >>> has_key([b"sesame"], b"Basic dTpw", b"sesame")
+    True
+    """
+    scheme, _, bearer = authorization.strip().partition(b" ")
+    given = (bearer.strip() if scheme.lower() == b"bearer" else b"", api_key.strip())
+    matches = [hmac.compare_digest(one, key) for key in keys for one in given if one]
+    return any(matches)  # all were compared, in equal time
