@@ -111,4 +111,5 @@ class PlanAnswering:
         return Outcome(
             {name: found.values for name, found in given.items() if found.values is not None},
             predicted=tuple(name for name, found in given.items() if not found.executed),
+            executed=sum(found.executed for found in answers.values()),
         )

@@ -25,7 +25,8 @@ class Answer:
     sample the stage that answered it and how sure that was (NaN from the last one); models : by
     stage.
     predicted : names of the outputs that no model gave but links predict; () when all were given.
-    samples : in the request.
+    samples : in the request. runs : of models that brought it, in order, (samples, ms) of each; ()
+    stands for one of all samples in `infer_ms`.
     """
 
     outputs: Mapping[str, Array]
@@ -42,6 +43,7 @@ class Answer:
     predicted: tuple[str, ...] = ()
     samples: int = 1
     models: tuple[str, ...] = ()
+    runs: tuple[tuple[int, float], ...] = ()
 
     @property
     def by_stage(self) -> tuple[tuple[int, str, int], ...]:

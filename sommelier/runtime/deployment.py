@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
-from math import inf, isnan
+from math import inf
 from types import TracebackType
 from typing import Any
 
@@ -69,7 +69,7 @@ class RunningDeployment:
         self._clock = clock
         self._switching, self._closing = threading.Lock(), threading.Lock()
         self._contents = {name: model.id for name, model in models.items()}
-        self._budget = Budget(deployment.name, deployment.options.memory_bytes)
+        self._budget = Budget.of(deployment.name, deployment.options)
         self._now = self._generation(deployment, models, plan)
         self._dispatcher: Dispatcher[Any] = Dispatcher(self._now.table, self.telemetry, clock=clock)
         self._status: Status | None = None
@@ -95,11 +95,11 @@ class RunningDeployment:
         """The answer to one request; runs in this thread when a server is idle.
 
         inputs : tensors by name as the models take them, or raw items (n, ...), images say, which
-        each model prepares as it declares. deadline_ms : from now on, when the answer is of no use
-        any more: then a run is ended too. Where it is not given the SLA's counts while the request
-        waits, and a run may be late. priority : smaller is served first. min_accuracy : in [0, 1].
-        outputs : names. Raises InputError, RejectedError (429, 503, 504), AnalysisError of a model
-        that fails.
+        each model prepares as it declares. deadline_ms : above 0, from now on, when the answer is
+        of no use any more: then a run is ended too. Where it is not given the SLA's counts while
+        the request waits, and a run may be late. priority : smaller is served first, -2^32 to 2^32.
+        min_accuracy : in [0, 1]. outputs : names; none are all. Raises InputError, RejectedError
+        (429, 503, 504), AnalysisError of a model that fails.
         """
         job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
         ticket = self._dispatcher.answer(job) or self._dispatcher.submit(job)
@@ -253,7 +253,7 @@ class RunningDeployment:
             new = self._generation(deployment, models, plan)
             if new.cascade is not None and old.cascade is not None:
                 new.cascade.resume(old.cascade)
-            self._budget.host_bytes = deployment.options.memory_bytes
+            self._budget.follow(deployment.options)
             missing = {} if self._withdrawn else loaded(new, self.pool, timeout_s, self._given_up)
             self._learn(new)
             if self._status == "closed":
@@ -335,16 +335,16 @@ class RunningDeployment:
         arrived = self._clock()
         now = self._now
         deployment = now.deployment
-        wanted = outputs if outputs is None or type(outputs) is tuple else wished_outputs(outputs)
+        wanted = None if outputs is None else wished_outputs(outputs)
         brought = now.receive(inputs, wanted)
         ends_ms = inf
         if deadline_ms is None:
             deadline_ms = inf if deployment.sla_ms is None else deployment.sla_ms
         else:
-            if type(deadline_ms) is not float or isnan(deadline_ms):
+            if type(deadline_ms) is not float or not 0 < deadline_ms < inf:
                 deadline_ms = wished_deadline(deadline_ms)
             ends_ms = arrived + deadline_ms
-        if type(priority) is not int:
+        if type(priority) is not int or priority:
             priority = wished_priority(priority)
         wished = None if min_accuracy is None else wished_accuracy(min_accuracy)
         least = wished

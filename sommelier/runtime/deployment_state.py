@@ -43,10 +43,10 @@ class ServedState:
 class DeploymentState:
     """A deployment at one moment. status : 'ready' where requests are welcome; 'failed' where none
     of its models could be loaded, of a cascade the last one; 'unloaded' by a client. waiting,
-    running : requests. answered and below : since the start; late : answered after their deadline;
-    rejected : by status (429, 503, 504). thresholds : of a cascade; kept : the inputs each of its
-    stages answered since they were set. warnings : one sentence each. catalog_version : it was
-    planned to.
+    running : requests. answered and below : since the start; promised : of those answered, how many
+    had a deadline, the SLA's or their own; late : of these, answered after it; rejected : by status
+    (429, 503, 504). thresholds : of a cascade; kept : the inputs each of its stages answered since
+    they were set. warnings : one sentence each. catalog_version : it was planned to.
     """
 
     name: str
@@ -57,6 +57,7 @@ class DeploymentState:
     waiting: int
     running: int
     answered: int
+    promised: int
     late: int
     failed: int
     cancelled: int
@@ -108,6 +109,7 @@ def state_of(
         waiting=dispatcher.waiting,
         running=dispatcher.running,
         answered=counts.answered,
+        promised=counts.promised,
         late=counts.late,
         failed=counts.failed,
         cancelled=counts.cancelled,

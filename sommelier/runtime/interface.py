@@ -14,8 +14,7 @@ from sommelier.records import TensorSpec
 from sommelier.runtime.feeds import Feed, InputCheck
 from sommelier.runtime.predictor import Predictor
 from sommelier.runtime.session_cache import ServedModel
-from sommelier.runtime.wishes import count_of_items
-from sommelier.storage.naming import nearest
+from sommelier.runtime.wishes import count_of_items, unknown_output
 
 Array = NDArray[Any]
 Specs = tuple[TensorSpec, ...]
@@ -182,11 +181,7 @@ class Interface:
         known = [spec.name for spec in self.outputs]
         for name in wanted:
             if name not in known:
-                raise InputError(
-                    f"there is no output '{name}'",
-                    hint=f"there is {', '.join(known)}",
-                    suggestions=tuple(nearest(name, known)),
-                )
+                raise unknown_output(name, known)
 
 
 def _renamed(given: Mapping[str, Any], member: _Member) -> Mapping[str, Any]:

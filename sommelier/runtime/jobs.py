@@ -32,17 +32,17 @@ class Job:
     accepted : it counts among those that have no answer. request : as it waits or runs. waits,
     since_ms : whether it waits, and when it began to. held : the state of the pool in which no
     model could take it. table : by which its last model was chosen. runs : what ends each run of
-    it. errors : of models that failed on it. hedged : two models were asked. settled : somebody has
-    its answer. progress : of an answering that asks several models; left : samples that its next
-    one is asked about. ends_ms : when its answer is of no use to the caller any more, also while a
-    model runs: a deadline of its own, and not only the SLA's, after which others count as late.
-    ticket : None as long as only the thread that runs it may answer it. requests : of clients, that
-    it stands for; several were put together.
+    it. ran : as the runs of Answer. errors : of models that failed on it. hedged : two models were
+    asked. settled : somebody has its answer. progress : of an answering that asks several models;
+    left : samples that its next one is asked about. ends_ms : when its answer is of no use to the
+    caller any more, also while a model runs: a deadline of its own, and not only the SLA's, after
+    which others count as late. ticket : None as long as only the thread that runs it may answer it.
+    requests : of clients, that it stands for; several were put together.
     """
 
     __slots__ = (
         "_cancel", "accepted", "ends_ms", "errors", "hedged", "held", "infer_ms", "inputs", "left",
-        "note", "outputs", "progress", "queue_ms", "request", "requests", "runs", "settled",
+        "note", "outputs", "progress", "queue_ms", "ran", "request", "requests", "runs", "settled",
         "since_ms", "table", "ticket", "waits",
     )  # fmt: skip
 
@@ -64,6 +64,7 @@ class Job:
         self.ends_ms = math.inf
         self.table: Any = None
         self.runs: list[Cancellation] = []
+        self.ran: tuple[tuple[int, float], ...] = ()
         self.errors: list[Exception] = []
         self.hedged = self.settled = False
         self.progress: Any = None
@@ -74,6 +75,13 @@ class Job:
         if self.ticket is None:
             self.ticket = Ticket(self.cancel)
         return self.ticket
+
+    def run_ended(self, samples: int, took_ms: float, outcome: Outcome | None) -> None:
+        """Take down a run that did not fail; the only one of a request needs no more than what its
+        answer says anyway."""
+        models = 1 if outcome is None else outcome.executed
+        if outcome is None or self.ran or self.errors or models != 1:
+            self.ran += ((samples, took_ms / max(models, 1)),) * models
 
     def cancel(self) -> None:
         """Give it up; nothing happens to what is answered."""
@@ -89,7 +97,8 @@ def job_of(request: Request) -> Job:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a model's run brought to a request; the fields are those of Answer."""
+    """What a model's run brought to a request; the fields are those of Answer. executed : models
+    that ran for it, of a plan all that are executed."""
 
     outputs: Mapping[str, Array]
     stage: int | None = None
@@ -98,6 +107,7 @@ class Outcome:
     predicted: tuple[str, ...] = ()
     note: str = ""
     models: tuple[str, ...] = ()
+    executed: int = 1
 
     def by_model(self, answered: str, samples: int) -> Mapping[str, int]:
         """How many samples each model answered. answered : the last one that was asked."""
@@ -158,11 +168,13 @@ class Table(Generic[P]):
 
 @dataclass(slots=True)
 class Counts:
-    """What became of requests since the start. late : answered after their deadline. by_model,
-    failures : of each model, the requests it answered (of a cascade, at least a sample of each) and
-    its failures. samples : that each model answered."""
+    """What became of requests since the start. promised : of those answered, how many had a
+    deadline, the SLA's or their own; late : of these, answered after it. by_model, failures : of
+    each model, the requests it answered (of a cascade, at least a sample of each) and its failures.
+    samples : that each model answered."""
 
     answered: int = 0
+    promised: int = 0
     late: int = 0
     failed: int = 0
     cancelled: int = 0
@@ -172,10 +184,15 @@ class Counts:
     samples: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
 
-    def answered_by(self, samples: Mapping[str, int], requests: int, *, late: bool) -> None:
-        """samples : of these requests, by the model that answered them."""
+    def answered_by(
+        self, samples: Mapping[str, int], requests: int, deadline_ms: float, now_ms: float
+    ) -> None:
+        """samples : of these requests, by the model that answered them. deadline_ms : of each; inf
+        where nothing was promised."""
         self.answered += requests
-        self.late += requests * late
+        if deadline_ms < math.inf:
+            self.promised += requests
+            self.late += requests * (now_ms > deadline_ms)
         for model, count in samples.items():
             self.by_model[model] = self.by_model.get(model, 0) + requests
             self.samples[model] = self.samples.get(model, 0) + count
@@ -206,6 +223,7 @@ def answer_of(job: Job, turn: Turn, decision: Decision, outcome: Outcome, now_ms
         predicted=outcome.predicted,
         samples=job.inputs.samples,
         models=outcome.models,
+        runs=job.ran,
     )
 
 

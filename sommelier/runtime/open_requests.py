@@ -139,12 +139,12 @@ class OpenRequests:
             return None
         if isinstance(outcome, Exception):
             return self._after_failure(job, turn.request, decision.model, outcome)
+        job.run_ended(turn.request.samples, took_ms, outcome)
         if outcome is None:
             self._again(job, replace(turn.request, samples=job.left), now)
             return None
-        late = now > turn.request.deadline_ms
         by_model = outcome.by_model(decision.model, job.inputs.samples)
-        self.counts.answered_by(by_model, job.requests, late=late)
+        self.counts.answered_by(by_model, job.requests, turn.request.deadline_ms, now)
         self.settle(job)
         return answer_of(job, turn, decision, outcome, now)
 

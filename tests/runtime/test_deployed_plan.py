@@ -58,6 +58,8 @@ def test_a_deployed_plan_answers_as_the_plan_itself(
             parts = list(threads.map(lambda k: running.infer(x[k : k + 10]), range(0, 40, 10)))
         assert set(together.predicted) == {n for n, a in wanted.items() if not a.executed}
         assert together.predicted
+        assert [n for n, _ in together.runs] == [40] * sum(a.executed for a in wanted.values())
+        assert sum(ms for _, ms in together.runs) == pytest.approx(together.infer_ms)
         for name, answer in wanted.items():
             np.testing.assert_allclose(together.outputs[name], answer.values, rtol=1e-5)
             joined = np.concatenate([part.outputs[name] for part in parts])

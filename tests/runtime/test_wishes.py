@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sommelier.deployment_records import DeploymentOptions
-from sommelier.errors import InputError, RejectedError
+from sommelier.errors import InputError
 from sommelier.runtime.deployment import RunningDeployment
 from sommelier.runtime.session_cache import SessionCache
 from tests.runtime.deploying import X, deployed, deployment, ladder, pool_of
@@ -45,6 +45,15 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDeploym
         (NAMED, {"deadline_ms": "5"}, "deadline is no number: '5'", "in ms from now on"),
         (NAMED, {"deadline_ms": math.nan}, "deadline is no number: nan", "in ms from now on"),
         (NAMED, {"deadline_ms": True}, "deadline is no number: True", "in ms from now on"),
+        (NAMED, {"deadline_ms": 0}, "deadline is not above 0: 0", "in ms from now on"),
+        (NAMED, {"deadline_ms": -5.0}, "deadline is not above 0: -5.0", "in ms from now on"),
+        (NAMED, {"deadline_ms": -math.inf}, "deadline is not above 0: -inf", "in ms from now on"),
+        (NAMED, {"deadline_ms": math.inf}, "deadline is endless: inf", "or leave it"),
+        (NAMED, {"priority": True}, "priority True is no whole number", "0 is usual"),
+        (NAMED, {"priority": False}, "priority False is no whole number", "0 is usual"),
+        (NAMED, {"priority": 1.7}, "priority 1.7 is no whole number", "0 is usual"),
+        (NAMED, {"priority": 2**32 + 1}, "no whole number from -4294967296 to 4294967296", "usual"),
+        (NAMED, {"priority": -(2**32) - 1}, "no whole number from -4294967296 to", "0 is usual"),
         (NAMED, {"priority": "high"}, "priority 'high' is no whole number", "0 is usual"),
         (NAMED, {"priority": math.nan}, "priority nan is no whole number", "0 is usual"),
         (NAMED, {"priority": None}, "priority None is no whole number", "0 is usual"),
@@ -53,6 +62,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDeploym
         (NAMED, {"min_accuracy": "0.9"}, "min_accuracy cannot be '0.9'", "from 0 to 1"),
         (NAMED, {"outputs": "logits"}, "outputs cannot be 'logits'", "a list of names"),
         (NAMED, {"outputs": [5]}, r"outputs cannot be \[5\]", "a list of names"),
+        (NAMED, {"outputs": (5,)}, r"outputs cannot be \(5,\)", "a list of names"),
+        (NAMED, {"outputs": ""}, "outputs cannot be ''", "a list of names"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_it_waits(
@@ -75,5 +86,4 @@ def test_numbers_of_numpy_are_numbers(running: RunningDeployment) -> None:
     assert tuple(answer.outputs) == ("logits",)
     with pytest.raises(InputError, match="has no input '5'"):  # known once the model is loaded
         running.infer({5: X})  # type: ignore[dict-item]  # which is the mistake
-    with pytest.raises(RejectedError):  # a deadline may be over
-        running.infer(NAMED, deadline_ms=-math.inf)
+    assert running.infer(NAMED, priority=2**32, outputs=[]).outputs.keys() == {"logits"}

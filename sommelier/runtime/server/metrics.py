@@ -105,9 +105,14 @@ def counted(
     answer: Answer, at_s: float, ns: tuple[int, int, int, int, int], requests: int
 ) -> Answered:
     """What is counted of an answer; the arguments are those of Answered."""
-    parts = tuple((model, _stage(stage), count) for stage, model, count in answer.by_stage)
+    parts: tuple[tuple[str, str, int], ...] = ()
+    runs: tuple[tuple[int, int], ...] = ()
+    if answer.models:
+        parts = tuple((model, _stage(stage), count) for stage, model, count in answer.by_stage)
+    if answer.runs:
+        runs = tuple((samples, int(ms * 1e6)) for samples, ms in answer.runs)
     reason = decision_class(answer)
-    return Answered(answer.model, reason, answer.samples, at_s, ns, requests, parts)
+    return Answered(answer.model, reason, answer.samples, at_s, ns, requests, parts, runs)
 
 
 def _stage(stage: int) -> str:
@@ -124,7 +129,7 @@ def _deployments(states: Sequence[DeploymentState]) -> list[_Family]:
         labels = {"deployment": state.name}
         waiting.append(("", labels, state.waiting))
         running.append(("", labels, state.running))
-        met.append(("", labels, state.answered - state.late))
+        met.append(("", labels, state.promised - state.late))
         late.append(("", labels, state.late))
         known = [(m.samples, m.accuracy) for m in state.models if m.accuracy is not None]
         if answers := sum(n for n, _ in known):
@@ -133,7 +138,7 @@ def _deployments(states: Sequence[DeploymentState]) -> list[_Family]:
     return [
         ("inference_pending_request_count", "gauge", "Requests that wait for a model", waiting),
         ("inference_running_request_count", "gauge", "Requests that a model answers", running),
-        ("sla_met_total", "counter", "Answers before their deadline", met),
+        ("sla_met_total", "counter", "Answers before their deadline, if they had one", met),
         ("sla_missed_total", "counter", "Answers after their deadline", late),
         (
             "accuracy_expected",

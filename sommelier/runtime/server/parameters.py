@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from sommelier.errors import InputError
 from sommelier.runtime.server.protocol import BAD_REQUEST, ProtocolError
+from sommelier.runtime.server.telling import as_protocol_error
+from sommelier.runtime.wishes import wished_accuracy, wished_deadline, wished_priority
 from sommelier.storage.naming import nearest
 
 DEADLINE, MIN_ACCURACY = "sommelier_deadline_ms", "sommelier_min_accuracy"
@@ -29,8 +32,10 @@ def wishes(parameters: Mapping[str, Any]) -> Wishes:
     """The wishes among a request's parameters; others are ignored, as the protocol has it.
 
     `priority` : 1 is the highest, 0 the usual one. `timeout` : microseconds; 0 is none.
-    `sommelier_deadline_ms` goes before it. Raises ProtocolError for values that make no sense, for
-    a `sommelier_...` that does not exist, and for sequences, which no model here can follow.
+    `sommelier_deadline_ms` goes before it. Numbers may be texts, for some clients can send no
+    fractions. Raises ProtocolError for values that make no sense, by the rules of `infer` in
+    process, for a `sommelier_...` that does not exist, and for sequences, which no model here can
+    follow.
     """
     if not has_wishes(parameters):
         return {"deadline_ms": None, "priority": 0, "min_accuracy": None}
@@ -40,16 +45,14 @@ def wishes(parameters: Mapping[str, Any]) -> Wishes:
             raise ProtocolError(BAD_REQUEST, f"there is no parameter '{name}'; perhaps {meant}")
     if parameters.get("sequence_id") not in (None, 0, ""):
         raise ProtocolError(BAD_REQUEST, "requests are independent: there are no sequences")
-    priority = _number(parameters, "priority", 0, 2**32)
-    timeout_us = _number(parameters, "timeout", 0, math.inf)
-    deadline_ms = _number(parameters, DEADLINE, 0, math.inf)
-    if deadline_ms is None and timeout_us:
-        deadline_ms = timeout_us / 1e3
-    return {
-        "deadline_ms": deadline_ms,
-        "priority": int(priority) - USUAL_PRIORITY if priority else 0,
-        "min_accuracy": _number(parameters, MIN_ACCURACY, 0, 1),
-    }
+    try:
+        return {
+            "deadline_ms": _deadline(parameters),
+            "priority": _priority(parameters),
+            "min_accuracy": _accuracy(parameters),
+        }
+    except InputError as error:
+        raise as_protocol_error(error) from error
 
 
 def has_wishes(parameters: Mapping[str, Any]) -> bool:
@@ -57,16 +60,39 @@ def has_wishes(parameters: Mapping[str, Any]) -> bool:
     return any(name in _KNOWN or name.startswith("sommelier_") for name in parameters)
 
 
-def _number(parameters: Mapping[str, Any], name: str, least: float, most: float) -> float | None:
+def _deadline(parameters: Mapping[str, Any]) -> float | None:
+    timeout_us = _value(parameters, "timeout")
+    if timeout_us is not None:
+        known = isinstance(timeout_us, int | float) and not isinstance(timeout_us, bool)
+        if not known or not 0 <= timeout_us < math.inf:
+            told = f"timeout is {str(parameters['timeout'])[:40]}"
+            raise InputError(f"{told}, but takes microseconds, 0 or more; 0 is none")
+    deadline_ms = _value(parameters, DEADLINE)
+    if deadline_ms is not None:
+        return wished_deadline(deadline_ms, DEADLINE)
+    return timeout_us / 1e3 if timeout_us else None
+
+
+def _priority(parameters: Mapping[str, Any]) -> int:
+    """As `infer` counts it."""
+    given = _value(parameters, "priority")
+    if given is None:
+        return 0
+    priority = wished_priority(given, least=0, hint="1 is the highest, 0 the usual one")
+    return priority - USUAL_PRIORITY if priority else 0
+
+
+def _accuracy(parameters: Mapping[str, Any]) -> float | None:
+    given = _value(parameters, MIN_ACCURACY)
+    return None if given is None else wished_accuracy(given, MIN_ACCURACY)
+
+
+def _value(parameters: Mapping[str, Any], name: str) -> Any:
+    """A number that was sent as a text as the number it is."""
     value = parameters.get(name)
-    if value is None:
-        return None
-    try:
-        number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not least <= number <= most or number == math.inf:
-        told = str(value)[:40]
-        bounds = f"from {least} to {most}" if most != math.inf else f"of {least} or more"
-        raise ProtocolError(BAD_REQUEST, f"{name} is {told}, but takes a number {bounds}")
-    return number
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -43,7 +43,8 @@ class Answered:
     when, since 1970. ns : durations, of the whole, in the queue, to check the request and put it in
     the queue, of the models, and to make the answer up; a transport's own time is in none.
     requests : that were answered in one run, each in this time. parts : of a cascade, whose samples
-    several models may have answered, (model, reason, samples) of each."""
+    several models may have answered, (model, reason, samples) of each. runs : of models, (samples,
+    ns) of each, in order; () stands for one of all samples."""
 
     model: str
     reason: str
@@ -52,24 +53,47 @@ class Answered:
     ns: tuple[int, int, int, int, int]
     requests: int = 1
     parts: tuple[tuple[str, str, int], ...] = ()
+    runs: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(slots=True)
+class Runs:
+    """Of models, with so many samples each. begun, done : how many of them were the first and the
+    last one of an answer, to which its input and output count."""
+
+    count: int = 0
+    ns: int = 0
+    begun: int = 0
+    input_ns: int = 0
+    done: int = 0
+    output_ns: int = 0
+
+    def to_json(self, samples: int) -> dict[str, Any]:
+        """One entry of `batch_stats`."""
+        return {
+            "batch_size": samples,
+            "compute_input": {"count": self.begun, "ns": self.input_ns},
+            "compute_infer": {"count": self.count, "ns": self.ns},
+            "compute_output": {"count": self.done, "ns": self.output_ns},
+        }
 
 
 @dataclass(slots=True)
 class Counts:
-    """Of one name, since the start. request, queue, compute : durations, us. executions : runs, of
-    one request each or of several. decisions : answers by model and reason, of a cascade samples.
-    failures : by reason, in Triton's words."""
+    """Of one name, since the start. request, queue, compute : durations, us. runs : of models, by
+    samples. decisions : answers by model and reason, of a cascade samples. failures : by reason, in
+    Triton's words."""
 
     request: Histogram = field(default_factory=Histogram)
     queue: Histogram = field(default_factory=Histogram)
     compute: Histogram = field(default_factory=Histogram)
     answers: int = 0
-    executions: int = 0
     samples: int = 0
     input_ns: int = 0
     output_ns: int = 0
     last_s: float = 0.0
     failed_ns: int = 0
+    runs: dict[int, Runs] = field(default_factory=dict)
     decisions: dict[tuple[str, str], int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
 
@@ -80,7 +104,6 @@ class Counts:
         self.queue.add(queue / 1e3, times)
         self.compute.add(infer / 1e3, times)
         self.answers += times
-        self.executions += 1
         self.samples += answer.samples
         self.input_ns += times * given
         self.output_ns += times * made
@@ -88,6 +111,42 @@ class Counts:
         for model, reason, count in answer.parts or ((answer.model, answer.reason, times),):
             key = model, reason
             self.decisions[key] = self.decisions.get(key, 0) + count
+        ran = None
+        for samples, ns in answer.runs or ((answer.samples, infer),):
+            begins = ran is None
+            ran = self.runs.get(samples)
+            if ran is None:
+                ran = self.runs[samples] = Runs()
+            ran.count += 1
+            ran.ns += ns
+            if begins:
+                ran.begun += 1
+                ran.input_ns += given
+        if ran is not None:
+            ran.done += 1
+            ran.output_ns += made
+
+    @property
+    def executions(self) -> int:
+        """Runs of models, each of one request or of several."""
+        return sum(runs.count for runs in self.runs.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """`inference_stats`."""
+        ns = {
+            "success": self.request.total * 1e3,
+            "queue": self.queue.total * 1e3,
+            "compute_input": self.input_ns,
+            "compute_infer": self.compute.total * 1e3,
+            "compute_output": self.output_ns,
+        }
+        none = {"count": 0, "ns": 0}
+        return {
+            **{p: {"count": self.answers, "ns": round(value)} for p, value in ns.items()},
+            "fail": {"count": sum(self.failures.values()), "ns": self.failed_ns},
+            "cache_hit": none,
+            "cache_miss": none,
+        }
 
 
 class Tally:
@@ -128,28 +187,14 @@ class Tally:
     def to_json(self, name: str, version: str) -> dict[str, Any]:
         """One entry of `model_stats`."""
         with self.counts() as counts:
-            ns = {
-                "success": counts.request.total * 1e3,
-                "queue": counts.queue.total * 1e3,
-                "compute_input": counts.input_ns,
-                "compute_infer": counts.compute.total * 1e3,
-                "compute_output": counts.output_ns,
-            }
-            none = {"count": 0, "ns": 0}
-            phases = {
-                **{p: {"count": counts.answers, "ns": round(value)} for p, value in ns.items()},
-                "fail": {"count": sum(counts.failures.values()), "ns": counts.failed_ns},
-                "cache_hit": none,
-                "cache_miss": none,
-            }
             return {
                 "name": name,
                 "version": version,
                 "last_inference": int(counts.last_s * 1e3),
                 "inference_count": counts.samples,
                 "execution_count": counts.executions,
-                "inference_stats": phases,
-                "batch_stats": [],
+                "inference_stats": counts.to_json(),
+                "batch_stats": [runs.to_json(size) for size, runs in sorted(counts.runs.items())],
             }
 
     def _settle(self) -> None:

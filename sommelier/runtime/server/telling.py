@@ -26,6 +26,7 @@ from sommelier.runtime.server.protocol import (
     ProtocolError,
 )
 from sommelier.runtime.server.tensors import datatype_of
+from sommelier.runtime.wishes import unknown_output
 
 
 def as_protocol_error(error: BaseException) -> ProtocolError:
@@ -81,7 +82,4 @@ def check_outputs(request: InferRequest, known: tuple[TensorSpec, ...]) -> None:
     names = [spec.name for spec in known]
     for name in request.outputs if names else ():
         if name not in names:
-            told = ", ".join(names)
-            raise ProtocolError(
-                BAD_REQUEST, f"'{request.model}' has no output '{name[:200]}', but {told}"
-            )
+            raise as_protocol_error(unknown_output(name, names))
