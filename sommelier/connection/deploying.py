@@ -128,15 +128,15 @@ def deploy(statement: nodes.Deploy, call: Call) -> tuple[str, int, tuple[str, ..
     """(status, how many models, notes): deployed or replaced. What runs here under that name goes
     on as the new statement says. Raises BinderError for a name that is taken."""
     db = call.db
+    deployment = planned(statement, db)
+    _check_device(statement, deployment)
     taken = statement.name in db.catalog.deployment_names()
-    if taken and not statement.or_replace:
+    if taken and not statement.or_replace:  # last: what else is wrong is told before
         raise BinderError(
             f"deployment '{statement.name}' exists",
             span=statement.span,
             hint=f"DEPLOY OR REPLACE replaces it, UNDEPLOY {statement.name} ends it",
         )
-    deployment = planned(statement, db)
-    _check_device(statement, deployment)
     if _unmeasured(deployment) and _let_answer(statement, deployment, call):
         deployment = planned(statement, db)
     db.catalog.save_deployment(deployment)
@@ -268,7 +268,8 @@ def _as_it_runs(table: Table, running: RunningDeployment) -> Table:
 
 def _running(state: DeploymentState) -> list[tuple[object, ...]]:
     told = (
-        f"{state.status}; {state.answered} answered, {state.late} late, {state.waiting} waiting,"
+        f"{state.status}; {state.answered} answered, {state.promised} with a deadline"
+        f" ({state.late} late), {state.waiting} waiting,"
         f" {sum(state.rejected.values())} refused, {state.failed} failed"
     )
     rows: list[tuple[object, ...]] = [("here", told)]

@@ -193,22 +193,18 @@ class Serving:
 
     def settings(self) -> tuple[SessionSettings, PoolRules]:
         """How models run: the pool is of all deployments, so the largest of what each asks for. On
-        which device its models run, and what they may take together, is of each deployment alone.
-        """
+        which device its models run, what they may take together and how long they are kept is of
+        each deployment alone."""
         from sommelier.runtime.pool_entries import PoolRules
         from sommelier.runtime.sessions import SessionSettings
 
         asked = [found.options for found in self._db.catalog.deployments()]
         usual = SessionSettings()
-        alive = [options.keep_alive_s for options in asked]
         settings = SessionSettings(
             threads=max([o.threads for o in asked if o.threads], default=usual.threads),
             batch=max([o.batch for o in asked if o.batch], default=usual.batch),
         )
-        rules = PoolRules(
-            servers=max([o.servers for o in asked if o.servers], default=1),
-            keep_alive_s=max([s for s in alive if s is not None], default=None),
-        )
+        rules = PoolRules(servers=max([o.servers for o in asked if o.servers], default=1))
         return settings, rules
 
     def overruled(self) -> tuple[str, ...]:
@@ -301,5 +297,4 @@ def _options(settings: SessionSettings, rules: PoolRules) -> dict[str, object]:
         "threads": settings.threads,
         "batch": settings.batch,
         "servers": rules.servers,
-        "keep_alive": rules.keep_alive_s,
     }

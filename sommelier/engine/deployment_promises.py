@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,8 +11,9 @@ from typing import TYPE_CHECKING
 from sommelier.deployment_records import DeployedModel
 from sommelier.engine.deployed_models import quantile_ms
 from sommelier.engine.deployment_terms import Terms
+from sommelier.engine.names import few
 from sommelier.errors import BinderError, Span
-from sommelier.units import Dimension, format_value
+from sommelier.units import Dimension, format_value, parse
 
 if TYPE_CHECKING:
     from sommelier.cascade_records import CascadePlan
@@ -19,8 +22,8 @@ if TYPE_CHECKING:
 
 Left = tuple[list[DeployedModel], list[str]]
 
-_LISTED = 5  # models that a note names
-_ROOM = 1.5  # what an error proposes, in terms of what the nearest model needs alone
+_LISTED = 5  # models that a hint names
+_STEP = 5e-4  # less than what the last of three digits is worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def keeping(
 
     The fallback stays, whatever it can keep. Raises BinderError if no other is left.
     """
-    left, notes = _on_time(list(models), promise)
+    left, notes = _on_time(list(models), promise, session)
     left, told = _accurate(left, promise)
     notes += told
     left, told = _fitting(left, promise, session)
@@ -81,11 +84,13 @@ def in_turn(models: Sequence[DeployedModel], promise: Promise, *, cascade: bool)
         return ("whether it keeps the latency is not known: some models were never timed",)
     soonest, total = known[0] if cascade else sum(known), sum(known)
     if soonest > terms.sla_ms:
+        least = f"promise latency < {_at_least(soonest, Dimension.TIME)}{promise.written} or more"
+        seen = f"; an input that every model sees takes {_ms(total)}{promise.at}"
         raise BinderError(
             f"{'its first model alone takes' if cascade else 'its models take'} {_ms(soonest)}"
             f"{promise.at}, more than {_ms(terms.sla_ms)}",
             span=promise.span,
-            hint=f"promise latency < {_ms(total * _ROOM)}",
+            hint=f"{least}{seen}" if total > soonest else least,
         )
     if total <= terms.sla_ms:
         return ()
@@ -151,7 +156,7 @@ def _proved_accuracy(
     return last.accuracy - lost, f"{told} may be lost"
 
 
-def _on_time(models: list[DeployedModel], promise: Promise) -> Left:
+def _on_time(models: list[DeployedModel], promise: Promise, session: Session) -> Left:
     terms = promise.terms
     if terms.sla_ms is None:
         return models, []
@@ -165,13 +170,13 @@ def _on_time(models: list[DeployedModel], promise: Promise) -> Left:
         )
     late = {name: ms for name, ms in known.items() if ms > terms.sla_ms}
     if len(late) == len(models):
-        nearest = min(late, key=lambda name: late[name])
+        nearest = min(_keeping_the_rest(models, promise, session), key=lambda name: late[name])
+        least = f"latency < {_at_least(late[nearest], Dimension.TIME)}{promise.written}"
         raise BinderError(
             f"no model can answer within {_ms(terms.sla_ms)}{promise.at}: the nearest is {nearest}"
             f" with {_ms(late[nearest])}, waiting not counted",
             span=promise.span,
-            hint=f"promise latency < {_ms(late[nearest] * _ROOM)}{promise.written}, or ask for"
-            " faster models",
+            hint=f"promise {least} or more, or ask for faster models",
         )
     left = [model for model in models if model.name not in late]
     why = f"they alone take longer than {_ms(terms.sla_ms)}{promise.at}"
@@ -179,11 +184,23 @@ def _on_time(models: list[DeployedModel], promise: Promise) -> Left:
     return left, _left_out(why, told)
 
 
+def _keeping_the_rest(
+    models: Sequence[DeployedModel], promise: Promise, session: Session
+) -> list[str]:
+    """Names of the models that keep what is promised of accuracy and memory; all where none does,
+    for then no latency would be enough."""
+    least, budget = promise.terms.min_accuracy, promise.memory_bytes
+    left = [m for m in models if least is None or _reaches(m, least)]
+    if budget is not None:
+        left = [m for m in left if (_memory(m, session) or 0.0) <= budget]
+    return [model.name for model in left or models]
+
+
 def _accurate(models: list[DeployedModel], promise: Promise) -> Left:
     least = promise.terms.min_accuracy
     if least is None:
         return models, []
-    good = [m for m in models if m.accuracy is not None and m.accuracy >= least]
+    good = [m for m in models if _reaches(m, least)]
     if not good:
         raise _not_accurate(models, least, promise)
     worse = [
@@ -192,6 +209,10 @@ def _accurate(models: list[DeployedModel], promise: Promise) -> Left:
         if m not in good and m.name != promise.fallback
     ]
     return good, _left_out(f"they are not known to reach {_share(least)}", worse)
+
+
+def _reaches(model: DeployedModel, least: float) -> bool:
+    return model.accuracy is not None and model.accuracy >= least
 
 
 def _not_accurate(models: list[DeployedModel], least: float, promise: Promise) -> BinderError:
@@ -219,11 +240,13 @@ def _fitting(models: list[DeployedModel], promise: Promise, session: Session) ->
     large = {name: need for name, need in needs.items() if need is not None and need > budget}
     if len(large) == len(models):
         nearest = min(large, key=lambda name: large[name])
+        least = _at_least(math.ceil(large[nearest]), Dimension.BYTES)
+        limit = "memory <" if budget == promise.terms.memory_bytes else "USING memory ="
         raise BinderError(
             f"no model fits into {_bytes(budget)}: the nearest is {nearest} with"
             f" {_bytes(large[nearest])}",
             span=promise.span,
-            hint=f"promise memory < {_bytes(large[nearest] * _ROOM)}, or ask for smaller models",
+            hint=f"promise {limit} {least} or more, or ask for smaller models",
         )
     left = [model for model in models if model.name not in large]
     why = f"they alone need more than {_bytes(budget)}"
@@ -240,8 +263,18 @@ def _memory(model: DeployedModel, session: Session) -> float | None:
 def _left_out(why: str, models: Sequence[str]) -> list[str]:
     if not models:
         return []
-    more = f" and {len(models) - _LISTED} more" if len(models) > _LISTED else ""
-    return [f"left out, for {why}: {', '.join(models[:_LISTED])}{more}"]
+    return [f"left out, for {why}: {few(models)}"]
+
+
+def _at_least(value: float, dimension: Dimension) -> str:
+    """The smallest value of three digits, as a statement writes it, that is not below this one.
+
+    >>> _at_least(12.31, Dimension.TIME), _at_least(2.0, Dimension.TIME)
+    ('12.4 ms', '2 ms')
+    """
+    above = itertools.count()
+    written = (format_value(value * (1 + step * _STEP), dimension) for step in above)
+    return next(text for text in written if parse(text, dimension) >= value)
 
 
 def _ms(value: float) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from sommelier.errors import BinderError, Span, UnknownNameError
+from sommelier.storage.naming import few as few
 from sommelier.storage.naming import nearest as nearest
 
 _LISTED = 9
-_FEW = 5
 
 
 def unknown(kind: str, name: str, known: Iterable[str], span: Span | None = None) -> BinderError:
@@ -27,13 +27,3 @@ def several(kind: str) -> str:
     ('models', 'repositories')
     """
     return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
-
-
-def few(names: Sequence[str]) -> str:
-    """At most five of the names, and how many more there are.
-
-    >>> few(["a", "b", "c", "d", "e", "f", "g"])
-    'a, b, c, d, e and 2 more'
-    """
-    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
-    return ", ".join(names[:_FEW]) + more

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from math import inf
 
 from sommelier.analysis.latency import give_back_memory, trim_memory
 from sommelier.errors import SommelierError, UnknownNameError
@@ -31,7 +32,8 @@ from sommelier.runtime.pool_entries import (
     beyond,
     claim_of,
     done_with,
-    is_idle,
+    idle,
+    keep_alive_s,
     leased,
     name_for,
     state_of,
@@ -46,6 +48,7 @@ from sommelier.storage.naming import unknown_name
 logger = logging.getLogger(__name__)
 
 CLOSE_S = 10.0  # how long closing waits for each model that is in use
+LOOK_S = 0.25  # how often it is looked for idle models, where any goes when it is idle
 
 
 class ModelPool:
@@ -120,6 +123,7 @@ class ModelPool:
         """Unload as few of a budget's models as it takes, each once no run uses it: for one that is
         new, or smaller than before. Those that are loaded later keep it anyway."""
         with self._changed:
+            self._start_watch()
             names = beyond(budget, tuple(self._entries.values()), self._clock())
         for name in names:
             with contextlib.suppress(SommelierError, TimeoutError):  # gone, or in use for long
@@ -231,18 +235,16 @@ class ModelPool:
             return tuple(name for name, e in self._entries.items() if e.state == READY)
 
     def expire(self) -> tuple[str, ...]:
-        """Unload what was idle for `keep_alive_s`; a thread of the pool calls it from time to
-        time. The names of what was unloaded."""
-        keep = self.rules.keep_alive_s
-        if keep is None:
-            return ()
+        """Unload what was idle for as long as it is kept; a thread of the pool calls it from time
+        to time. The names of what was unloaded."""
         with self._changed:
-            idle = [e for e in self._entries.values() if is_idle(e, keep, self._clock())]
-            for entry in idle:
+            kept_s = idle(self._entries.values(), self.rules, self._clock())
+            going = [self._entries[name] for name in kept_s]
+            for entry in going:
                 entry.state = UNLOADING
-        for entry in idle:
-            self._let_go(entry, f"nobody used it for {keep:.4g} s (keep_alive)")
-        return tuple(entry.model.name for entry in idle)
+        for entry, s in zip(going, kept_s.values(), strict=True):
+            self._let_go(entry, f"nobody used it for {s:.4g} s (keep_alive)")
+        return tuple(kept_s)
 
     def host_bytes(self) -> int:
         """Memory of all models that are loaded or being loaded; shared pages count once."""
@@ -387,12 +389,12 @@ class ModelPool:
             return leased(self._entry(name), self._clock())
 
     def _start_watch(self) -> None:
-        if self.rules.keep_alive_s is not None and self._watch is None:
+        kept_s = (keep_alive_s(entry, self.rules) for entry in self._entries.values())
+        if self._watch is None and min(kept_s, default=inf) < inf:
             self._watch = threading.Thread(target=self._expire_often, daemon=True)
             self._watch.start()
 
     def _expire_often(self) -> None:
-        assert self.rules.keep_alive_s is not None, "else nobody started this"
-        while not self._closed.wait(max(0.05, self.rules.keep_alive_s / 4)):
+        while not self._closed.wait(LOOK_S):
             with contextlib.suppress(SommelierError):
                 self.expire()

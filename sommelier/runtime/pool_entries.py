@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from math import inf
 
+from sommelier.deployment_records import DeploymentOptions
 from sommelier.errors import MemoryBudgetError
 from sommelier.runtime.eviction import Candidate, UseRate, to_evict
 from sommelier.runtime.predictor import Predictor
@@ -24,10 +26,10 @@ class PoolRules:
 
     host_bytes, device_bytes : of all its models together; None: any. servers : how many runs of
     one model there may be at the same time, each with memory of its own. keep_alive_s : an unused
-    model is unloaded after so long; None: never. settle_s : a model that was just loaded is not
-    evicted for so long, or two models that do not fit together would evict each other without end.
-    retry_s : a model that could not be loaded is not tried again before. loaders : how many models
-    are prepared at the same time.
+    model is unloaded after so long, where no deployment says otherwise; None: never. settle_s : a
+    model that was just loaded is not evicted for so long, or two models that do not fit together
+    would evict each other without end. retry_s : a model that could not be loaded is not tried
+    again before. loaders : how many models are prepared at the same time.
     """
 
     host_bytes: int | None = None
@@ -75,10 +77,22 @@ class Claim:
 @dataclass(slots=True, eq=False)
 class Budget:
     """What the loaded models of one deployment may take together, whoever let them be loaded: a
-    model that several deployments have counts for each of them. host_bytes : None for any."""
+    model that several deployments have counts for each of them. host_bytes : None for any.
+    keep_alive_s : an unused model is of no use to it after so long; None: as the pool's rules say.
+    """
 
     owner: str
     host_bytes: int | None = None
+    keep_alive_s: float | None = None
+
+    @classmethod
+    def of(cls, owner: str, options: DeploymentOptions) -> Budget:
+        """Of a deployment."""
+        return cls(owner, options.memory_bytes, options.keep_alive_s)
+
+    def follow(self, options: DeploymentOptions) -> None:
+        """Be what other options of the same deployment say."""
+        self.host_bytes, self.keep_alive_s = options.memory_bytes, options.keep_alive_s
 
 
 @dataclass(slots=True, eq=False)
@@ -249,10 +263,24 @@ def kept_because(entry: Entry, rules: PoolRules, now_s: float) -> str | None:
     return f"loaded {age:.3g} s ago" if age < rules.settle_s else None
 
 
-def is_idle(entry: Entry, keep_s: float, now_s: float) -> bool:
-    """Whether nobody used a model for so long, and it need not be kept."""
-    unused = entry.state == READY and not entry.leases and not entry.pinned
-    return unused and now_s - entry.used_s >= keep_s
+def keep_alive_s(entry: Entry, rules: PoolRules) -> float:
+    """After how long without use a model goes: the longest that any of those who have it asks for;
+    inf for never."""
+    usual = inf if rules.keep_alive_s is None else rules.keep_alive_s
+    asked = [usual if b.keep_alive_s is None else b.keep_alive_s for b in entry.budgets]
+    if entry.retained > len(asked) or not asked:  # somebody has it without a word about that
+        asked.append(usual)
+    return max(asked)
+
+
+def idle(entries: Iterable[Entry], rules: PoolRules, now_s: float) -> dict[str, float]:
+    """Names of the models that nobody used for as long as they are kept, and how long that is."""
+    return {
+        entry.model.name: kept_s
+        for entry in entries
+        if entry.state == READY and not entry.leases and not entry.pinned
+        if now_s - entry.used_s >= (kept_s := keep_alive_s(entry, rules))
+    }
 
 
 def _no_room(name: str, claim: Claim, limit: _Limit, now_s: float) -> MemoryBudgetError:

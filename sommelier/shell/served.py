@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sommelier.errors import SommelierError
@@ -46,23 +47,23 @@ class ServedDatabase:
         self._service: ModelService | None = None
 
     def start(self, plan: ServingPlan) -> ModelService:
-        """Everything that is served, on its way into memory. Raises SommelierError."""
+        """Everything that is served, on its way into memory. What cannot be is left out, unless it
+        was asked for by name. Raises SommelierError for that, and where nothing can be served."""
         from sommelier.runtime.server.service import ModelService
 
-        if plan.failed:
-            raise plan.failed[0][1]
-        if not (plan.deployments or plan.models or plan.with_database):
-            raise ConfigError(
-                f"nothing is deployed in {self._wanted.database}",
-                hint="DEPLOY (SELECT MODELS ...) AS name keeps a deployment; --models NAME serves"
-                " a single model",
-            )
-        pool = self._make_pool(plan)
-        with_database = [self._db.deploy(name) for name in plan.with_database] if self._db else []
-        self._service = ModelService(pool, with_database)
-        for name, ready in self._asked(plan).items():
-            self._begin(name, ready)
-        return self._service
+        failed = dict(plan.failed)
+        self._check(failed, len(plan.deployments) + len(plan.models) + len(plan.with_database))
+        self._service = service = ModelService(self._make_pool(plan), [])
+        for name, begin in self._to_begin(plan).items():
+            try:
+                begin()
+            except SommelierError as error:
+                failed[name] = error
+        self._check(failed, len(service.names))
+        for name, why in failed.items():
+            self._told[name] = _not_served(why)  # by who lists what is served
+            service.leave_out(name, why.message)
+        return service
 
     def follow(self, plan: ServingPlan) -> None:
         """Go on as another plan says. No request that was accepted is lost; what cannot be planned
@@ -80,11 +81,9 @@ class ServedDatabase:
                 self._stays(name, error)
         for name, why in plan.failed:
             self._stays(name, why)
-        known = {*asked, *plan.with_database, *(name for name, _ in plan.failed)}
-        self._drop(known)
         for name in plan.with_database:
-            if self._service is not None and name not in self._service.names:
-                self._tell(name, "is an activation plan, which is served from the next start on")
+            self._waits(name)
+        self._drop({*asked, *plan.with_database, *(name for name, _ in plan.failed)})
 
     def look(self) -> bool:
         """Whether a deployment is to be planned again because its models take other times than it
@@ -108,6 +107,22 @@ class ServedDatabase:
 
     # ---- inside
 
+    def _check(self, failed: Mapping[str, SommelierError], others: int) -> None:
+        """Raises where the server is not to start. others : that may be served."""
+        if failed and (not self._wanted.everything or (len(failed) == 1 and not others)):
+            raise _refusal(*next(iter(failed.items())))
+        if failed and not others:
+            raise SommelierError(
+                "none of the deployments can be served",
+                hint="; ".join(f"{name}: {error.message}" for name, error in failed.items()),
+            )
+        if not others:
+            raise ConfigError(
+                f"nothing is deployed in {self._wanted.database}",
+                hint="DEPLOY (SELECT MODELS ...) AS name keeps a deployment; --models NAME serves"
+                " a single model",
+            )
+
     def _asked(self, plan: ServingPlan) -> dict[str, _Ready]:
         """Deployments by name, a single model being a deployment of one."""
         from sommelier.deployment_records import DeploymentOptions
@@ -119,6 +134,17 @@ class ServedDatabase:
             found[model.name] = deployment_of(model, options), {model.name: model}
         return found
 
+    def _to_begin(self, plan: ServingPlan) -> Mapping[str, Callable[[], None]]:
+        """By name what starts each of them, which raises SommelierError where it cannot be."""
+        found = {name: partial(self._begin_plan, name) for name in plan.with_database}
+        asked = self._asked(plan).items()
+        return found | {name: partial(self._begin, name, ready) for name, ready in asked}
+
+    def _begin_plan(self, name: str) -> None:
+        assert self._service is not None, "started"
+        assert self._db is not None, "connected"
+        self._service.add(self._db.deploy(name))
+
     def _begin(self, name: str, ready: _Ready) -> None:
         from sommelier.runtime.deployment import RunningDeployment
         from sommelier.runtime.watching import Watch
@@ -128,6 +154,7 @@ class ServedDatabase:
             raise SommelierError("it was an activation plan", hint="start the server again")
         running = RunningDeployment(*ready, self._service.pool)
         self._running[name], self._watches[name] = running, Watch(running)
+        self._told.pop(name, None)
         self._service.add(running)
 
     def _go_on(self, running: RunningDeployment, ready: _Ready) -> None:
@@ -141,10 +168,24 @@ class ServedDatabase:
         self._watches[running.name].planned(*told)
 
     def _stays(self, name: str, error: SommelierError) -> None:
+        """What is served goes on as it was, what is not is left out."""
+        assert self._service is not None, "started"
+        if name not in self._service.names:
+            self._tell(name, _not_served(error))
+            self._service.leave_out(name, error.message)
+            return
         self._tell(name, f"cannot be planned: {error.message}")
         if name in self._watches:
             told = f"planned again in vain, so it stays as it was: {error.message}"
             self._watches[name].planned(told)
+
+    def _waits(self, name: str) -> None:
+        """An activation plan that is not served yet."""
+        assert self._service is not None, "started"
+        if name not in self._service.names:
+            told = "is an activation plan, which is served from the next start on"
+            self._tell(name, told)
+            self._service.leave_out(name, f"it {told}")
 
     def _tell(self, name: str, what: str) -> None:
         """Log what is wrong with a deployment, once."""
@@ -156,6 +197,10 @@ class ServedDatabase:
         """Others than these were undeployed: unknown to new requests, closed once they have
         answered what they accepted."""
         assert self._service is not None, "started"
+        for left_out in self._service.left_out:
+            if left_out.name not in known:
+                logger.info("deployment %s was dropped", left_out.name)
+                self._service.remove(left_out.name)
         for name in sorted(set(self._service.names) - known):
             logger.info("deployment %s was dropped", name)
             self._service.remove(name)
@@ -183,3 +228,15 @@ class ServedDatabase:
 
         self._pool = ModelPool(SessionCache(plan.sessions), plan.settings, plan.rules)
         return self._pool
+
+
+def _not_served(error: SommelierError) -> str:
+    return f"is not served: {error.message}"
+
+
+def _refusal(name: str, error: SommelierError) -> SommelierError:
+    """Why there is no start; it names what was asked for."""
+    if f"'{name}'" in error.message:
+        return error
+    told = f"'{name}' cannot be served: {error.message}"
+    return SommelierError(told, hint=error.hint, suggestions=error.suggestions)

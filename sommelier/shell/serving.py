@@ -251,6 +251,8 @@ def _tell(
         colour=console.talk_colour,
     )
     console.talk(table.rstrip("\n"))
+    for out in service.left_out:
+        console.talk(f"{out.name} is not served: {out.reason}", "error")
     console.talk(f"REST  {url}/v2/models/{rows[0][0]}/infer   {url}/docs   {url}/metrics")
     if where.grpc_port is not None:
         console.talk(f"gRPC  {host}:{where.grpc_port}")
@@ -270,8 +272,10 @@ def _tell_when_ready(console: Console, service: ModelService) -> None:
         if service.draining:
             return
         time.sleep(_LOOK_EVERY_S)
-    failed = [entry for entry in service.index() if entry["state"] != "READY"]
+    told = {out.name for out in service.left_out}  # by _tell
+    entries = [entry for entry in service.index() if entry["name"] not in told]
+    failed = [entry for entry in entries if entry["state"] != "READY"]
     for entry in failed:
         console.talk(f"{entry['name']} cannot be served: {entry['reason']}", "error")
-    ready = len(service.names) - len(failed)
+    ready = len(entries) - len(failed)
     console.talk(f"{ready} ready after {time.monotonic() - started:.1f} s", "note")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sommelier.errors import StorageError, UnknownNameError
 from sommelier.records import LabelSpace, ModelRecord
 from sommelier.storage.catalog_labels import LabelTable
-from sommelier.storage.naming import nearest
+from sommelier.storage.naming import unknown_name
 from sommelier.storage.rows import MODEL_COLUMNS, model_from_row, model_to_row, now
 
 if TYPE_CHECKING:
@@ -319,11 +319,8 @@ class ModelTable(LabelTable):
                 f"the model '{name}' has no version '{version}'",
                 hint=f"its versions: {', '.join(versions)}",
             )
-        names = self.model_names()
-        hint = None if names else "the database has no models yet; IMPORT MODELS FROM ... adds some"
-        return UnknownNameError(
-            f"there is no model '{name}'", suggestions=nearest(name, names), hint=hint
-        )
+        none = "the database has no models yet; IMPORT MODELS FROM ... adds some"
+        return unknown_name("model", name, self.model_names(), none=none)
 
 
 def _next_version(taken: set[str]) -> str:

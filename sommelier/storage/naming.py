@@ -1,4 +1,4 @@
-"""What is said when a name does not exist: the nearest names that do."""
+"""What is said when a name does not exist: the nearest names that do, or some that there are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from sommelier.errors import UnknownNameError
 
 _SHOWN = 3
+_FEW = 5
 _ALIKE = 65.0  # rapidfuzz's score out of 100; two letters of three alone give 60
 _CLOSE = 15.0  # how far behind the best one another suggestion may be
 _PREFIX = 3  # letters from which on the beginning of a name says what was meant
@@ -43,13 +44,26 @@ def _that_start_with(name: str, names: Sequence[str]) -> list[str]:
     return begun[:_SHOWN]
 
 
-def unknown_name(kind: str, name: str, names: Sequence[str]) -> UnknownNameError:
-    """The error for a `kind` ('dataset', 'pool' ...) of that name not being there."""
+def unknown_name(
+    kind: str, name: str, names: Sequence[str], *, none: str | None = None
+) -> UnknownNameError:
+    """The error for a `kind` ('dataset', 'pool' ...) of that name not being there: with names that
+    resemble it, and with what there is where none does or there is little. none : the hint where
+    there is nothing."""
+    alike = nearest(name, names)
     hint = None
     if not names:
-        hint = f"there is no {kind} in the database yet"
-    elif len(names) <= _SHOWN:
-        hint = f"there is {', '.join(sorted(names))}"
-    return UnknownNameError(
-        f"there is no {kind} '{name}'", suggestions=nearest(name, names), hint=hint
-    )
+        hint = none or f"there is no {kind} in the database yet"
+    elif not alike or len(names) <= _SHOWN:
+        hint = f"there is {few(sorted(names))}"
+    return UnknownNameError(f"there is no {kind} '{name}'", suggestions=alike, hint=hint)
+
+
+def few(names: Sequence[str]) -> str:
+    """At most five of the names, and how many more there are.
+
+    >>> few(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    return ", ".join(names[:_FEW]) + more

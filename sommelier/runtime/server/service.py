@@ -16,20 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from sommelier.errors import SommelierError
 from sommelier.runtime.deployment import RunningDeployment
-from sommelier.runtime.server.metrics import Metrics, counted
+from sommelier.runtime.server.metrics import Metrics
 from sommelier.runtime.server.parameters import Wishes, wishes
 from sommelier.runtime.server.pending import Pending
 from sommelier.runtime.server.protocol import (
     BAD_REQUEST,
     CANCELLED,
     INTERNAL,
-    NOT_FOUND,
     UNAVAILABLE,
     InferRequest,
     InferResponse,
     ProtocolError,
 )
-from sommelier.runtime.server.served import Served
+from sommelier.runtime.server.served import LeftOut, Served, not_found
 from sommelier.runtime.server.statistics import RefusalLog
 from sommelier.runtime.server.telling import (
     as_protocol_error,
@@ -38,11 +37,11 @@ from sommelier.runtime.server.telling import (
     tensor_metadata,
 )
 from sommelier.runtime.server.together import concatenated, divided, samples_of
-from sommelier.storage.naming import nearest
 
 if TYPE_CHECKING:
     from sommelier.runtime.answers import Answer, Cancellable
     from sommelier.runtime.pool import ModelPool
+    from sommelier.runtime.server.statistics import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +72,7 @@ class ModelService:
         self._begun = False  # every deployment was ready, or could not be
         self._log = RefusalLog()
         self._served: dict[str, Served] = {}  # replaced, never changed: others are reading it
+        self._left_out: dict[str, LeftOut] = {}  # the same
         for deployment in deployments:
             self.add(deployment)
         self._loading = threading.Lock()  # loads and unloads, one at a time
@@ -90,11 +90,22 @@ class ModelService:
         """Serve a deployment from now on. One thread at a time adds and removes."""
         name = running.name
         self._served = {**self._served, name: Served(running, self.metrics.tally(name))}
+        self._left_out = _without(self._left_out, name)
 
     def remove(self, name: str) -> None:
         """Serve a name no more: 404 to requests from now on. What was accepted is answered, for
         whoever closes the deployment drains it."""
-        self._served = {other: s for other, s in self._served.items() if other != name}
+        self._served = _without(self._served, name)
+        self._left_out = _without(self._left_out, name)
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Answer 503 to requests for a name that is not served, until it is added or removed."""
+        self._left_out = {**self._left_out, name: LeftOut(name, reason)}
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What should be served and cannot."""
+        return tuple(self._left_out.values())
 
     # ---- about the server
 
@@ -115,6 +126,8 @@ class ModelService:
         a name that is not served.
         """
         if name is not None:
+            if name in self._left_out:
+                return False
             return not self.draining and self._find(name, version).ready
         served = self._served.values()
         self._begun = self._begun or all(s.ready or s.hopeless for s in served)
@@ -124,10 +137,12 @@ class ModelService:
     def metadata(self, name: str, version: str = "") -> dict[str, Any]:
         """`name`, `versions`, `platform`, `inputs`, `outputs`. Raises ProtocolError: 404 unknown,
         400 as long as no model of it was loaded."""
+        if (out := self._left_out.get(name)) is not None:
+            raise out.not_ready
         served = self._find(name, version)
         running = served.running
         if not running.inputs:
-            raise _not_ready(served)
+            raise served.not_ready
         return {
             "name": name,
             "versions": [VERSION],
@@ -139,12 +154,15 @@ class ModelService:
     def expect(self, name: str, version: str = "") -> Served:
         """Who answers requests for this name; before they are read. Raises ProtocolError where none
         are taken."""
+        if (out := self._left_out.get(name)) is not None:
+            tally = self.metrics.tally(name)
+            raise self._refused(name, tally, time.perf_counter_ns(), out.refusal)
         served = self._find(name, version)
         if self._refusing or served.unloaded:
             refused = (
                 ProtocolError(UNAVAILABLE, "the server is shutting down")
                 if self._refusing
-                else _not_ready(served)
+                else served.not_ready
             )
             raise self._failed(served, time.perf_counter_ns(), refused)
         return served
@@ -167,6 +185,9 @@ class ModelService:
             state, reason = served.state
             if not ready or state == "READY":
                 entries.append({"name": name, "version": VERSION, "state": state, "reason": reason})
+        for out in () if ready else self.left_out:
+            told = {"state": "UNAVAILABLE", "reason": out.reason}
+            entries.append({"name": out.name, "version": VERSION, **told})
         return entries
 
     def load(self, name: str, parameters: Mapping[str, Any] | None = None) -> None:
@@ -301,7 +322,7 @@ class ModelService:
             InferResponse(request.model, VERSION, request.id, outputs, told)
             for request, outputs in zip(requests, parts, strict=True)
         ]
-        self._count(served, answer, (started, started, time.perf_counter_ns()), len(requests))
+        served.count(answer, (started, started, time.perf_counter_ns()), len(requests))
         return responses
 
     # ---- the end
@@ -324,18 +345,11 @@ class ModelService:
     # ---- inside
 
     def _find(self, name: str, version: str = "") -> Served:
+        if (out := self._left_out.get(name)) is not None:
+            raise out.refusal
         served = self._served.get(name)
-        if served is None:
-            near = nearest(name, list(self._served))
-            meant = f"; did you mean '{near[0]}'?" if near else ""
-            raise ProtocolError(
-                NOT_FOUND, f"Request for unknown model: '{name[:200]}' is not found{meant}"
-            )
-        if version not in ("", VERSION):
-            raise ProtocolError(
-                NOT_FOUND,
-                f"Request for unknown model: '{name}' version {version[:40]} is not found",
-            )
+        if served is None or version not in ("", VERSION):
+            raise not_found(name, version, self._served)
         return served
 
     def _wishes(self, served: Served, request: InferRequest) -> Wishes:
@@ -363,27 +377,18 @@ class ModelService:
         made = time.perf_counter_ns()
         told = decision(answer)
         response = InferResponse(request.model, VERSION, request.id, answer.outputs, told)
-        self._count(served, answer, (started, submitted, made))
+        served.count(answer, (started, submitted, made))
         return response
-
-    def _count(
-        self, served: Served, answer: Answer, instants: tuple[int, int, int], requests: int = 1
-    ) -> None:
-        """instants : ns; when it came, was submitted, and its answer was begun to be made up.
-        requests : that were answered in one run."""
-        started, submitted, made = instants
-        now = time.perf_counter_ns()
-        ns = (
-            now - started, int(answer.queue_ms * 1e6), submitted - started,
-            int(answer.infer_ms * 1e6), now - made,
-        )  # fmt: skip
-        served.tally.answered(counted(answer, time.time(), ns, requests))
 
     def _failed(self, served: Served, started: int, error: BaseException) -> ProtocolError:
         """What the client is told of an error, which is counted."""
+        return self._refused(served.running.name, served.tally, started, error)
+
+    def _refused(
+        self, name: str, tally: Tally, started: int, error: BaseException
+    ) -> ProtocolError:
         failure = as_protocol_error(error)
-        name = served.running.name
-        served.tally.failed(failure.status, time.perf_counter_ns() - started)
+        tally.failed(failure.status, time.perf_counter_ns() - started)
         if failure.status == INTERNAL:
             logger.error("%s failed", name, exc_info=error)
         elif failure.status not in (BAD_REQUEST, CANCELLED):
@@ -391,6 +396,5 @@ class ModelService:
         return failure
 
 
-def _not_ready(served: Served) -> ProtocolError:
-    name, reason = served.running.name, served.state[1]
-    return ProtocolError(BAD_REQUEST, f"Request for model '{name}' that is not ready: {reason}")
+def _without(names: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {other: value for other, value in names.items() if other != name}
