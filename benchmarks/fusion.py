@@ -142,9 +142,17 @@ def measured(
         ]
         every = []
         for i in places:
-            every.append(Findings(recipes[i].name, *ours[i].result(), theirs[i].result()))
+            annealing = in_full(theirs[i].result(), _most(ours[i].result(), effort))
+            every.append(Findings(recipes[i].name, *ours[i].result(), annealing))
             print(runs_table(every[-1]), flush=True)
         return every
+
+
+def in_full(annealing: Run, most_s: float | None) -> Run:
+    """With all its time: where it was cut, the candidate it was at is no step, but took time."""
+    if most_s is None or not annealing.cut:
+        return annealing
+    return replace(annealing, seconds=max(annealing.seconds, most_s))
 
 
 def _most(searched: tuple[int, tuple[Run, ...]], effort: Effort) -> float | None:

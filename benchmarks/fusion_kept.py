@@ -36,9 +36,11 @@ def kept(folder: Path | None, key: object, make: Callable[[], T]) -> T:
 
 @cache
 def _code() -> str:
-    """Of all that a search for a fusion, and what is measured of it, may depend on."""
-    package = Path(sommelier.__file__).parent
-    return _digest([*package.rglob("*.py"), *Path(__file__).parent.glob("fusion*.py")])
+    """Of all that a search for a fusion, and what is measured of it, may depend on; how figures are
+    made of it is not."""
+    package, here = Path(sommelier.__file__).parent, Path(__file__).parent
+    searching = [here / f"fusion_{name}.py" for name in ("networks", "runs", "suites")]
+    return _digest([*package.rglob("*.py"), *searching])
 
 
 def _digest(files: Iterable[Path]) -> str:
