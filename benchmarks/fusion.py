@@ -40,6 +40,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -50,7 +51,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 import torch
 
@@ -68,6 +68,7 @@ from benchmarks.fusion_runs import (
     searches,
 )
 from benchmarks.fusion_runs import run as one_search
+from benchmarks.fusion_saving import in_full, saving
 from benchmarks.fusion_suites import FULL, QUICK, SMALL, Recipe, Suite, made
 from benchmarks.report import Cell, Verdict, arguments, expectations, finish, table
 
@@ -94,38 +95,12 @@ class Findings:
         return next(r for r in self.runs if (r.method, r.tolerance) == (method, tolerance))
 
 
-class Saving(NamedTuple):
-    """How many times cheaper gain first is, both searches from beginning to end; 0 where it finds
-    less. whole : for what counts in the end. predicted : for what the searches end with. until,
-    epochs : until it has what annealing ends with, in processor time and in epochs."""
-
-    whole: float
-    predicted: float
-    until: float
-    epochs: float
-
-
-def saving(ours: Run, annealing: Run) -> Saving:
-    """What the search saves for a fusion as good as annealing's best, or better."""
-    ratio = annealing.seconds / ours.seconds
-    whole = ratio if ours.found and ours.speedup >= annealing.speedup else 0.0
-    best = annealing.best
-    point = None
-    if ours.points:
-        point = ours.reaching(best.share) if annealing.points else ours.points[0]
-    if point is None:
-        return Saving(whole, 0.0, 0.0, 0.0)
-    # a first child may need no epoch at all
-    epochs = best.epochs / max(point.epochs, 1)
-    return Saving(whole, ratio, best.seconds / point.seconds, epochs)
-
-
 def measured(
     recipes: Sequence[Recipe], effort: Effort, options: Namespace, cache: Path
 ) -> list[Findings]:
     """All suites, their tables printed as they are done; two processes work."""
     given: tuple[Effort, int, Path] = (effort, options.seed, cache)
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), _alone) as pool:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), in_worker) as pool:
         begun = [pool.submit(_trained, recipe, *given) for recipe in recipes]
         latencies = []
         for made_ready in begun:
@@ -148,18 +123,18 @@ def measured(
         return every
 
 
-def in_full(annealing: Run, most_s: float | None) -> Run:
-    """With all its time: where it was cut, the candidate it was at is no step, but took time."""
-    if most_s is None or not annealing.cut:
-        return annealing
-    return replace(annealing, seconds=max(annealing.seconds, most_s))
-
-
 def _most(searched: tuple[int, tuple[Run, ...]], effort: Effort) -> float | None:
     """The seconds that annealing may take beside these searches."""
     _, found = searched
     ours = next(r for r in found if (r.method, r.tolerance) == (GAIN_FIRST, ANNEALED))
     return None if effort.patience is None else effort.patience * ours.seconds
+
+
+def in_worker() -> None:
+    """Ctrl-C ends a worker at once: a search would end with the best so far, which would be kept as
+    if it had used its budget."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _alone()
 
 
 def _alone() -> None:

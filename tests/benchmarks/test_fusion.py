@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +24,8 @@ from benchmarks.fusion import (
     Findings,
     budget_of,
     figures_of,
-    in_full,
+    in_worker,
     runs_table,
-    saving,
     verdicts,
 )
 from benchmarks.fusion_kept import kept
@@ -36,6 +40,7 @@ from benchmarks.fusion_runs import (
     plain_annealing,
     run,
 )
+from benchmarks.fusion_saving import in_full, saving
 from benchmarks.fusion_suites import ANIMALS, FULL, KINDS, QUICK, SMALL, Suite, made, pictures
 from sommelier.analysis.fusion import FineTuning
 from sommelier.analysis.fusion.search import Limits, SearchOptions
@@ -189,6 +194,17 @@ def test_a_saving_compares_whole_searches_and_the_times_to_fusions_as_good() -> 
     ratio = theirs.seconds / ours.seconds
     assert saving(ours, theirs) == (0, ratio, 200 / 25, 300 / 20)  # none of ours counts
     assert saving(replace(ours, found=True, speedup=2.0), theirs).whole == ratio
+
+
+def test_a_search_that_is_interrupted_is_not_kept_as_one_that_ended() -> None:
+    with ProcessPoolExecutor(1, get_context("spawn"), in_worker) as pool:
+        worker = pool.submit(os.getpid).result()
+        asleep = pool.submit(time.sleep, 60)
+        while not asleep.running():
+            time.sleep(0.01)
+        os.kill(worker, signal.SIGINT)
+        with pytest.raises(BrokenProcessPool):  # and not KeyboardInterrupt, which a search takes
+            asleep.result(timeout=30)
 
 
 def test_annealing_that_was_cut_took_all_it_was_allowed() -> None:
