@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sommelier.errors import SommelierError
+from sommelier.errors import SommelierError, StorageError
 from sommelier.shell.config import ConfigError, load_config
 from sommelier.shell.exits import ExitCode
 from sommelier.shell.following import LEAST_S, Follower
@@ -215,18 +215,14 @@ def _settings(options: argparse.Namespace) -> ServerSettings:
 
 
 def _keys(path: str | None) -> frozenset[str]:
-    """The keys of a file, one a line; empty lines and those that begin with # are none."""
+    from sommelier.runtime.server.keys import keys_of
+
     if path is None:
         return frozenset()
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    found = (line.strip() for line in lines)
-    keys = frozenset(line for line in found if line and not line.startswith("#"))
-    if not keys:
-        raise ConfigError(f"{path} has no keys", hint="write one a line")
-    return keys
+        return keys_of(Path(path))
+    except StorageError as error:
+        raise ConfigError(error.message, hint=error.hint) from error
 
 
 # ---- what a person is told

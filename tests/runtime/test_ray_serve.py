@@ -18,10 +18,14 @@ import pytest
 import sommelier as sm
 from sommelier.connection.scale_out import ray_application, served
 from sommelier.runtime.ray_serve import Replica, Scale
+from sommelier.runtime.server.http_messages import Limits
 from sommelier.runtime.server.protocol import InferRequest, ProtocolError
 from tests.factories import mlp_classifier
 
 HOST = "127.0.0.1"
+PREFIX = "/my-models"
+KEY = {"Authorization": "Bearer of-the-test"}
+MOST = 1 << 20  # bytes of a body
 PATIENCE_S = 60.0
 X = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
 
@@ -106,7 +110,11 @@ def port(cluster: Any, database: Path) -> Iterator[int]:
 
     port = 18_765
     serve.start(http_options={"host": HOST, "port": port})
-    serve.run(ray_application(database, ("vision",), Scale(replicas=2)), route_prefix="/")
+    keys = database.with_name("keys")
+    keys.write_text(KEY["Authorization"].removeprefix("Bearer "))
+    scale = Scale(replicas=2, limits=Limits(body=MOST))
+    application = ray_application(database, ("vision",), scale, api_key_file=keys)
+    serve.run(application, route_prefix=PREFIX)
     until = time.monotonic() + PATIENCE_S
     while _ask(port, "GET", "/v2/health/live")[0] == 404 and time.monotonic() < until:
         time.sleep(0.1)  # the proxy is told of routes after the application is called ready
@@ -126,6 +134,18 @@ def test_http_speaks_the_open_protocol(port: int, answers: Any) -> None:
     assert told["parameters"]["sommelier_model"] == "mlp"
     assert _ask(port, "GET", "/v2/models/nope")[0] == 404
     assert _ask(port, "POST", "/v2/models/vision/infer", {"inputs": []})[0] == 400
+
+
+@pytest.mark.slow
+def test_keys_and_the_limit_on_bodies_hold_behind_the_proxy(port: int) -> None:
+    path = "/v2/models/vision/infer"
+    assert _ask(port, "POST", path, _request(), key={})[0] == 401
+    assert _ask(port, "POST", path, _request(), key={"X-API-Key": "another"})[0] == 401
+    assert _ask(port, "GET", "/v2/health/ready", key={})[0] == 200
+    large = b" " * (2 * MOST)
+    assert _ask(port, "POST", path, large)[0] == 413
+    assert _ask(port, "POST", path, iter([large[:MOST]] * 2))[0] == 413, "in chunks"
+    assert _ask(port, "POST", path, _request())[0] == 200
 
 
 @pytest.mark.slow
@@ -154,6 +174,26 @@ def test_each_node_has_a_replica_and_one_is_enough(cluster: Any, port: int) -> N
     assert good == 10
 
 
+@pytest.mark.slow
+def test_what_is_left_of_figures_is_kept_when_replicas_end(port: int, database: Path) -> None:
+    from ray import serve
+
+    before = _kept(database)
+    for _ in range(5):
+        assert _ask(port, "POST", "/v2/models/vision/infer", _request())[0] == 200
+    serve.delete("default")
+    until = time.monotonic() + PATIENCE_S
+    while _kept(database) < before + 5:
+        assert time.monotonic() < until
+        time.sleep(0.5)
+
+
+def _kept(database: Path) -> int:
+    """Requests whose figures are in the database."""
+    with sm.connect(database, read_only=True) as db:
+        return sum(figure.requests for figure in db.catalog.served("vision"))
+
+
 def _node() -> dict[str, Any]:
     """A node of one CPU. Its address is Ray's choice: nodes that are told 127.0.0.1 listen there
     alone, and `ray.init` then waits in vain for the machine's other address."""
@@ -165,10 +205,15 @@ def _request() -> dict[str, Any]:
     return {"inputs": [given]}
 
 
-def _ask(port: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+def _ask(
+    port: int, method: str, path: str, body: Any = None, *, key: dict[str, str] | None = None
+) -> tuple[int, Any]:
+    """(status, answer). body : a dict is sent as JSON, an iterator in chunks. key : of the test."""
     connection = HTTPConnection(HOST, port, timeout=60)
+    if isinstance(body, dict):
+        body = json.dumps(body)
     try:
-        connection.request(method, path, None if body is None else json.dumps(body))
+        connection.request(method, PREFIX + path, body, KEY if key is None else key)
         answer = connection.getresponse()
         told = answer.read()
     finally:

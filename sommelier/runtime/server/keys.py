@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
+from pathlib import Path
+
+from sommelier.errors import StorageError
 
 OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
 """Paths of REST that orchestrators ask without a key."""
@@ -23,3 +26,19 @@ def has_key(keys: Iterable[bytes], authorization: bytes, api_key: bytes) -> bool
     given = (bearer.strip() if scheme.lower() == b"bearer" else b"", api_key.strip())
     matches = [hmac.compare_digest(one, key) for key in keys for one in given if one]
     return any(matches)  # all were compared, in equal time
+
+
+def keys_of(path: Path) -> frozenset[str]:
+    """The keys of a file, one a line; empty lines and those that begin with # are none. Raises
+    StorageError where there is none."""
+    try:
+        lines = path.expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(
+            f"cannot read the keys of {path}: {error}", hint="who serves has to be able to read it"
+        ) from error
+    found = (line.strip() for line in lines)
+    keys = frozenset(line for line in found if line and not line.startswith("#"))
+    if not keys:
+        raise StorageError(f"{path} has no keys", hint="write one a line")
+    return keys

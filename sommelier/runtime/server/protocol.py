@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -31,6 +32,11 @@ class ProtocolError(SommelierError):
         super().__init__(message)
         self.status = status
         self.retry_after_ms = retry_after_ms
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As a value for other processes: handles of Ray Serve."""
+        make = partial(ProtocolError, retry_after_ms=self.retry_after_ms)
+        return make, (self.status, self.message)
 
 
 @dataclass(slots=True)
