@@ -49,7 +49,7 @@ class ModelAnswering:
 
     def run(self, job: Job, name: str, model: Predictor, cancellation: Cancellation) -> Outcome:
         feed = self._interface.feed(job.inputs, name, model)
-        found = model.run(feed, cancellation)
+        found = model.run(feed, cancellation, joined=job.requests > 1)
         return Outcome(self._interface.outputs_of(name, found, job.outputs))
 
 

@@ -1,9 +1,10 @@
 """Whether requests that come together are answered in one run, and what that saves.
 
 Dense layers read all their weights for every run, whatever the number of samples: eight together
-take little longer than one. Convolutions gain nothing (runtime.md 1.4 and 3). So it is measured for
-each model once, when it is prepared; and it is seen whether samples have any influence on each
-other's answers, which nothing in a file says.
+take little longer than one. Convolutions gain nothing or lose, as what is between layers leaves the
+processor's caches (runtime.md 1.4 and 3); their samples run one after the other, for which no
+request is dispatched in between. So it is measured for each model once, when it is prepared; and it
+is seen whether samples have any influence on each other's answers, which nothing in a file says.
 """
 
 from __future__ import annotations
@@ -60,7 +61,12 @@ def worthwhile(cost: float | None, run_ms: float | None) -> bool:
     """
     if cost is None or run_ms is None:
         return False
-    return cost * run_ms <= WORTH * (run_ms + DISPATCH_MS)
+    return min(cost, 1.0) * run_ms <= WORTH * (run_ms + DISPATCH_MS)
+
+
+def apart(cost: float) -> bool:
+    """Whether the samples of a run are faster one after the other. cost : of `cost_together`."""
+    return cost > 1.0
 
 
 def _independent(

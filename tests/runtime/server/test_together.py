@@ -130,6 +130,8 @@ def test_a_model_of_one_sample_has_none(tmp_path: Path) -> None:
         (1.0, 3 * DISPATCH_MS, True),  # but what a request costs besides its run is paid once
         (1.0, 5 * DISPATCH_MS, False),
         (1.5, 0.001, True),
+        (3.0, 3 * DISPATCH_MS, True),  # its samples run one by one, dispatched once
+        (3.0, 5 * DISPATCH_MS, False),
         (None, 0.1, False),  # samples mix
         (0.5, None, False),  # nobody knows how long it takes
     ],
