@@ -23,7 +23,7 @@ from sommelier.runtime.server.protocol import InferRequest, ProtocolError
 from sommelier.runtime.server.service import ModelService
 from tests.factories import mlp_classifier
 
-REQUEST = InferRequest("vision", {"x": np.ones((1, 4), np.float32)})
+INPUTS = {"x": np.ones((1, 4), np.float32)}
 SERVES = """
 import sys
 from pathlib import Path
@@ -34,7 +34,7 @@ from sommelier.runtime.server.protocol import InferRequest
 scale_out.LAST_S = 120.0  # the machine may be busy
 with served(Path(sys.argv[1]), ()) as service:
     for _ in range(int(sys.argv[2])):
-        service.infer(InferRequest("vision", {"x": np.ones((1, 4), np.float32)}))
+        service.infer(InferRequest("vision", INPUTS))
 """
 
 
@@ -67,7 +67,7 @@ def _kept(database: Path) -> int:
 
 def _infer(service: ModelService, times: int) -> None:
     for _ in range(times):
-        service.infer(REQUEST)
+        service.infer(InferRequest("vision", INPUTS))
 
 
 def test_figures_of_replicas_add_up(database: Path) -> None:
@@ -97,14 +97,14 @@ def test_figures_wait_for_another_writer_and_are_kept_after_it(
     with sm.connect(database, read_only=True) as db:
         running = db.deploy("vision")
         figures = Figures(database, [running])
-        running.infer(dict(REQUEST.inputs))
+        running.infer(dict(INPUTS))
         with sm.connect(database):
             assert not figures.write()
             assert not figures.write()
-        running.infer(dict(REQUEST.inputs))
+        running.infer(dict(INPUTS))
         assert figures.write()
         assert figures.write(), "there is nothing to keep"
-        running.infer(dict(REQUEST.inputs))
+        running.infer(dict(INPUTS))
         figures.close()
     assert _kept(database) == 3
     assert caplog.text.count("another process writes the database") == 1
@@ -178,7 +178,7 @@ def test_a_deployment_that_cannot_be_served_does_not_keep_others_from_it(databas
         _infer(service, 1)
         assert service.names == ("vision",)
         with pytest.raises(ProtocolError, match="lost") as refused:
-            service.infer(InferRequest("lost", REQUEST.inputs))
+            service.infer(InferRequest("lost", INPUTS))
         assert refused.value.status == 503
     with pytest.raises(SommelierError), served(database, ("vision", "lost")):
         pass
