@@ -193,6 +193,7 @@ def test_several_workers_train_side_by_side_and_make_the_same_model_again(
     db: sm.Connection,
 ) -> None:
     asked = f"{OF} WITHIN 20% USING {DATA}, method = all_shared, steps = 3, seed = 3, workers = 2"
+    before = psutil.Process().children(recursive=True)  # of other tests
     for name in ("first", "second"):
         db.execute(f"CREATE MODEL {name} AS {asked}")
     inputs = np.random.default_rng(0).normal(size=(9, FEATURES)).astype(np.float32)
@@ -203,7 +204,7 @@ def test_several_workers_train_side_by_side_and_make_the_same_model_again(
     ends = [step.elapsed_ms for step in trace]
     assert ends[0] == ends[1] < ends[2]  # a round of two, and one of what is left
     assert json.loads(str(fusion(db, "first")["options"]))["workers"] == 2
-    assert not psutil.Process().children(recursive=True)
+    assert set(psutil.Process().children(recursive=True)) <= set(before)
 
 
 def test_it_is_compared_on_the_probes_of_other_models(fused: sm.Connection) -> None:

@@ -34,7 +34,7 @@ from sommelier.runtime.server.protocol import InferRequest
 scale_out.LAST_S = 120.0  # the machine may be busy
 with served(Path(sys.argv[1]), ()) as service:
     for _ in range(int(sys.argv[2])):
-        service.infer(InferRequest("vision", INPUTS))
+        service.infer(InferRequest("vision", {"x": np.ones((1, 4), np.float32)}))
 """
 
 
