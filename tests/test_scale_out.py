@@ -21,7 +21,7 @@ from sommelier.errors import SommelierError, StorageError
 from sommelier.runtime.ray_serve import Replica
 from sommelier.runtime.server.protocol import InferRequest, ProtocolError
 from sommelier.runtime.server.service import ModelService
-from tests.factories import mlp_classifier
+from tests.deployed import deployed_mlp
 
 INPUTS = {"x": np.ones((1, 4), np.float32)}
 SERVES = """
@@ -40,12 +40,7 @@ with served(Path(sys.argv[1]), ()) as service:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    mlp_classifier(folder / "mlp.onnx", hidden=(8,))
-    with sm.connect(folder / "zoo.sommelier") as db:
-        db.import_models("folder", str(folder / "*.onnx"))
-        db.execute("DEPLOY MODEL mlp AS vision")
-    return folder
+    return deployed_mlp(tmp_path_factory.mktemp("made") / "zoo.sommelier").parent
 
 
 @pytest.fixture

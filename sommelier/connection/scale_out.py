@@ -56,13 +56,16 @@ def ray_application(
 
 
 @contextmanager
-def served(database: Path, names: Sequence[str], *, write: bool = True) -> Iterator[ModelService]:
+def served(
+    database: str | Path, names: Sequence[str], *, write: bool = True
+) -> Iterator[ModelService]:
     """Deployments of a database that answer here, until the block ends. names : none: all, but for
     those that cannot be served. write : keep what was measured, now and then and at the end, where
     that is allowed. Raises SommelierError for a name, and where nothing can be served."""
     from sommelier.connection.connection import connect
     from sommelier.runtime.server.service import ModelService
 
+    database = Path(database)
     with connect(database, read_only=True) as db:
         running, failed = _started(db, names)
         for deployment in running:
@@ -119,14 +122,12 @@ class Figures:
     def _keep(self) -> None:
         """Raises SommelierError: DatabaseLockedError while another connection writes for longer
         than a moment."""
-        from sommelier.storage.catalog import Catalog
-        from sommelier.storage.tasks import TaskQueue
+        from sommelier.storage.tasks import written_briefly
 
         if not self._database.exists():  # it would be created
             raise StorageError(f"there is no database at '{self._database}' any more")
         figures = self._ledger.figures()
-        with Catalog.open(self._database, brief=True) as catalog:
-            TaskQueue(catalog).interrupt_stale()  # as for everybody who may write
+        with written_briefly(self._database) as catalog:
             catalog.add_served(figures)
             self._ledger.kept(figures)
 

@@ -64,18 +64,18 @@ def worthwhile(cost: float | None, run_ms: float | None) -> bool:
     return min(cost, 1.0) * run_ms <= WORTH * (run_ms + DISPATCH_MS)
 
 
-def apart(cost: float) -> bool:
+def apart(cost: float | None) -> bool:
     """Whether the samples of a run are faster one after the other. cost : of `cost_together`."""
-    return cost > 1.0
+    return cost is not None and cost > 1.0
 
 
 def _independent(
     session: InferenceSession, feed: Mapping[str, Array], alone: Sequence[Mapping[str, Array]]
 ) -> bool:
     """Whether each sample is answered as it is without the others."""
-    apart = [session.run(None, dict(one)) for one in alone]
+    single = [session.run(None, dict(one)) for one in alone]
     for place, whole in enumerate(session.run(None, dict(feed))):
-        parts = [answers[place] for answers in apart]
+        parts = [answers[place] for answers in single]
         if any(not isinstance(part, np.ndarray) or len(part) != 1 for part in parts):
             return False
         wanted = np.concatenate(parts)

@@ -69,7 +69,7 @@ class Predictor:
         self.outputs = tuple(tensor_spec(node) for node in self._session.get_outputs())
         self._names = [spec.name for spec in self.outputs]
         self._check = InputCheck(model.name, self.inputs, self.settings.batch)
-        self._apart = found.together is not None and apart(found.together)
+        self._apart = apart(found.together)
         strings = any(spec.dtype == "str" for spec in (*self.inputs, *self.outputs))
         self._bound = not self.settings.on_cpu and not strings  # strings cannot be bound
         self._plans: dict[object, FeedPlan] = {}

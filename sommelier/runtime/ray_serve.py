@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from sommelier.errors import MissingDependencyError
-from sommelier.runtime.server.body_room import BodyRoom
+from sommelier.runtime.server.body_room import NO_ROOM, BodyRoom
 from sommelier.runtime.server.http_messages import Handler, HttpRequest, HttpResponse, Limits
 from sommelier.runtime.server.keys import keys_of
 from sommelier.runtime.server.protocol import (
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 Start = Callable[[], AbstractContextManager["ModelService"]]
 ENDS = frozenset({"connection", "transfer-encoding", "keep-alive", "content-length"})
 """Headers between two machines, which the proxy writes itself."""
-_NO_ROOM = "the bodies of all requests take too much memory; try again later"
 END_S = 15.0  # beyond `Scale.drain_s`: Ray looks every two seconds, and figures are kept
 
 
@@ -168,7 +167,7 @@ class Replica:
                     if size > limits.body:
                         raise ProtocolError(413, f"a body of more than {limits.body} bytes")
                     if not fits:
-                        raise ProtocolError(UNAVAILABLE, _NO_ROOM)
+                        raise ProtocolError(UNAVAILABLE, NO_ROOM)
                     pieces.append(piece)
                     whole = not message.get("more_body", False)
         except TimeoutError:

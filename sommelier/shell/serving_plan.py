@@ -168,13 +168,11 @@ def plan(wanted: Wanted) -> ServingPlan:
 def kept(measured: Measured) -> Kept:
     """Keeps figures, as briefly as possible: statements and indexes are not needed for it."""
     from sommelier.shell.databases import exists, no_database
-    from sommelier.storage.catalog import Catalog
-    from sommelier.storage.tasks import TaskQueue
+    from sommelier.storage.tasks import written_briefly
 
     if not exists(measured.database):  # it would be created
         raise no_database(measured.database)
-    with Catalog.open(measured.database, brief=True) as catalog:
-        TaskQueue(catalog).interrupt_stale()  # as for everybody who may write: nobody else works
+    with written_briefly(measured.database) as catalog:
         before = catalog.version
         catalog.add_served(measured.figures)
         return Kept(before, catalog.version)

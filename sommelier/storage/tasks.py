@@ -7,7 +7,8 @@ same statement after a crash, or a second time, skips it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from sommelier.records import AnalysisTask, Job
 from sommelier.storage.rows import mapping_from_json, now, to_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sommelier.storage.catalog import Catalog
     from sommelier.storage.database import Database
 
@@ -255,3 +258,15 @@ def _task(row: tuple[Any, ...]) -> AnalysisTask:
     return AnalysisTask(
         key, job_id, aspect, model_id, mapping_from_json(parameters), state, reason, attempts
     )
+
+
+@contextmanager
+def written_briefly(database: Path | str) -> Iterator[Catalog]:
+    """The catalog of a database that is there, to write for a moment: others that want to write
+    wait. What a killed process left running is ended first, as by everybody who may write. Raises
+    as `Catalog.open`."""
+    from sommelier.storage.catalog import Catalog
+
+    with Catalog.open(database, brief=True) as catalog:
+        TaskQueue(catalog).interrupt_stale()  # nobody else works
+        yield catalog

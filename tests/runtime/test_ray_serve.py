@@ -20,7 +20,7 @@ from sommelier.connection.scale_out import ray_application, served
 from sommelier.runtime.ray_serve import Replica, Scale
 from sommelier.runtime.server.http_messages import Limits
 from sommelier.runtime.server.protocol import InferRequest, ProtocolError
-from tests.factories import mlp_classifier
+from tests.deployed import deployed_mlp
 
 HOST = "127.0.0.1"
 PREFIX = "/my-models"
@@ -32,12 +32,7 @@ X = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("zoo")
-    mlp_classifier(folder / "mlp.onnx", hidden=(8,))
-    with sm.connect(folder / "models.sommelier") as db:
-        db.import_models("folder", str(folder / "*.onnx"))
-        db.execute("DEPLOY MODEL mlp AS vision")
-    return folder / "models.sommelier"
+    return deployed_mlp(tmp_path_factory.mktemp("zoo") / "models.sommelier")
 
 
 @pytest.fixture(scope="module")

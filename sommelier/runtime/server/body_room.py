@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from threading import Lock
 
+NO_ROOM = "the bodies of all requests take too much memory; try again later"
+
 
 class BodyRoom:
     """Counts the bytes of bodies that are being read or answered. Safe for threads."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sommelier.runtime.server.body_room import BodyRoom
+from sommelier.runtime.server.body_room import NO_ROOM, BodyRoom
 from sommelier.runtime.server.protocol import OVERLOADED, ProtocolError
 
 
@@ -24,9 +24,7 @@ class Received:
     def check(self) -> None:
         """Raises ProtocolError (429) where all messages together take too much memory."""
         if not self._fits:
-            raise ProtocolError(
-                OVERLOADED, "the bodies of all requests take too much memory; try again later"
-            )
+            raise ProtocolError(OVERLOADED, NO_ROOM)
 
     def let_go(self) -> None:
         """Give back its room, once."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
+from sommelier.runtime.server.body_room import NO_ROOM
 from sommelier.runtime.server.http_messages import REASONS, HttpRequest, HttpResponse
 from sommelier.runtime.server.known_head import KnownHead, known_head
 
@@ -217,7 +218,7 @@ class HttpConnection(asyncio.Protocol):
             self._stop(413, f"a body of more than {limits.body} bytes")
         self._buffered += len(part)
         if not self._server.room.take(len(part)):
-            self._stop(503, "the bodies of all requests take too much memory; try again later")
+            self._stop(503, NO_ROOM)
         self._body.append(part)
 
     def on_message_complete(self) -> None:

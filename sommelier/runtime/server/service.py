@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sommelier.errors import SommelierError
 from sommelier.runtime.deployment import RunningDeployment
 from sommelier.runtime.server.metrics import Metrics
-from sommelier.runtime.server.parameters import Wishes, wishes
+from sommelier.runtime.server.parameters import wishes
 from sommelier.runtime.server.pending import Pending
 from sommelier.runtime.server.protocol import (
     BAD_REQUEST,
@@ -32,7 +32,6 @@ from sommelier.runtime.server.served import LeftOut, Served, not_found
 from sommelier.runtime.server.statistics import RefusalLog
 from sommelier.runtime.server.telling import (
     as_protocol_error,
-    check_outputs,
     decision,
     tensor_metadata,
 )
@@ -238,7 +237,7 @@ class ModelService:
         started = time.perf_counter_ns()
         served = self.expect(request.model, request.version)
         try:
-            wish = self._wishes(served, request)
+            wish = wishes(request.parameters)
             ticket = served.running.submit(request.inputs, outputs=request.outputs or None, **wish)
         except Exception as error:
             raise self._failed(served, started, error) from error
@@ -250,7 +249,7 @@ class ModelService:
         started = time.perf_counter_ns()
         served = self.expect(request.model, request.version)
         try:
-            wish = self._wishes(served, request)
+            wish = wishes(request.parameters)
             answer = served.running.infer(request.inputs, outputs=request.outputs or None, **wish)
         except Exception as error:
             raise self._failed(served, started, error) from error
@@ -274,7 +273,7 @@ class ModelService:
         if served is None:
             served = self.expect(request.model, request.version)
         try:
-            wish = self._wishes(served, request)
+            wish = wishes(request.parameters)
             answer = served.running.try_infer(
                 request.inputs,
                 at_most_ms=at_most_ms,
@@ -345,17 +344,12 @@ class ModelService:
     # ---- inside
 
     def _find(self, name: str, version: str = "") -> Served:
-        if (out := self._left_out.get(name)) is not None:
-            raise out.refusal
         served = self._served.get(name)
         if served is None or version not in ("", VERSION):
+            if (out := self._left_out.get(name)) is not None:
+                raise out.refusal
             raise not_found(name, version, self._served)
         return served
-
-    def _wishes(self, served: Served, request: InferRequest) -> Wishes:
-        if request.outputs:
-            check_outputs(request, served.running.outputs)
-        return wishes(request.parameters)
 
     def _answer(
         self,

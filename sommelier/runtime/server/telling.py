@@ -21,12 +21,10 @@ from sommelier.runtime.server.protocol import (
     INTERNAL,
     NOT_FOUND,
     UNAVAILABLE,
-    InferRequest,
     Parameter,
     ProtocolError,
 )
 from sommelier.runtime.server.tensors import datatype_of
-from sommelier.runtime.wishes import unknown_output
 
 
 def as_protocol_error(error: BaseException) -> ProtocolError:
@@ -75,11 +73,3 @@ def tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
     if spec.shape == ():
         shape = []
     return {"name": spec.name, "datatype": datatype_of(spec.dtype), "shape": shape}
-
-
-def check_outputs(request: InferRequest, known: tuple[TensorSpec, ...]) -> None:
-    """Raises ProtocolError where an output is wanted that there is not. known : () if it is not."""
-    names = [spec.name for spec in known]
-    for name in request.outputs if names else ():
-        if name not in names:
-            raise as_protocol_error(unknown_output(name, names))
