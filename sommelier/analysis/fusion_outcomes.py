@@ -126,10 +126,11 @@ def with_drops(task: FusionTask, drops: Sequence[Drop]) -> FusionTask:
 
 def closest_of(result: SearchResult, options: SearchOptions) -> tuple[str, str]:
     """(what came closest to the threshold and the limits, what to ask instead)."""
+    tried = [step for step in result.trace if step.drop_measured is not None]
     refused = [f for f in result.finalists if f.refusal is not None]
     if refused:
         least = min(refused, key=lambda f: (f.verdict is None, f.drop))
-        told = f"the best candidate, of step {least.step}: {least.refusal}"
+        told = f"the best of {len(tried)} trained, of step {least.step}: {least.refusal}"
         limit, latency = options.limits.latency, least.latency
         if limit is not None and latency is not None and latency.share > limit:
             return told, f"allow ON latency < {latency.share * 1.05:.0%}, or a larger budget"
@@ -138,7 +139,6 @@ def closest_of(result: SearchResult, options: SearchOptions) -> tuple[str, str]:
         if least.verdict is Verdict.UNDECIDABLE:
             return told, "allow a larger drop with WITHIN, or leave out upper_end"
         return told, "allow a larger drop with WITHIN, give more samples, or a larger budget"
-    tried = [step for step in result.trace if step.drop_measured is not None]
     if not tried:
         return "no candidate was trained", _untried(result)
     best: Any = min(tried, key=lambda step: step.drop_measured or 0.0)
