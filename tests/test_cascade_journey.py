@@ -423,6 +423,7 @@ def test_nobody_has_answered_yet(other: sm.Connection) -> None:
 
 
 @pytest.mark.zoo
+@pytest.mark.slow
 def test_a_small_residual_network_answers_before_a_larger_one(zoo: Path, tmp_path: Path) -> None:
     """CIFAR-10, on the data of the zoo; thresholds from 2 048 samples hold on 2 000 others."""
     card = Path(__file__).parent / "zoo_card.json"

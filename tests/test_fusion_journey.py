@@ -189,6 +189,7 @@ def test_the_fusion_and_its_trace_are_kept_and_the_folder_is_gone(fused: sm.Conn
     assert job["state"] == "done"
 
 
+@pytest.mark.slow
 def test_several_workers_train_side_by_side_and_make_the_same_model_again(
     db: sm.Connection,
 ) -> None:
@@ -311,6 +312,7 @@ def test_nothing_within_the_limits_says_what_came_closest(db: sm.Connection) -> 
     assert db.catalog.fusions(model_id=first)[0].state == "fused"
 
 
+@pytest.mark.slow
 def test_a_larger_budget_goes_on_where_nothing_was_found(db: sm.Connection) -> None:
     text = f"CREATE MODEL other AS {HARD} WITHIN 40% USING dataset = 'many', method = gain_first"
     limits = "confidence = 0.9999999999, upper_end = true, samples = 60"
@@ -360,6 +362,7 @@ def test_equal_layers_are_kept_once_and_the_answers_stay(db: sm.Connection, tmp_
     db.execute(f"{again} memory < 200% OF digit_twin")
 
 
+@pytest.mark.slow
 def test_averaged_weights_of_one_architecture_are_tried_before_a_search(
     db: sm.Connection, tmp_path: Path
 ) -> None:
@@ -380,6 +383,7 @@ def test_averaged_weights_of_one_architecture_are_tried_before_a_search(
 # ---- names
 
 
+@pytest.mark.slow
 def test_an_existing_name_is_kept_replaced_or_refused_as_asked(db: sm.Connection) -> None:
     short = f"{OF} WITHIN 2% USING {DATA}, epochs = 8, seed = 3"
     first = db.catalog.resolve("multi").id
@@ -420,6 +424,7 @@ def test_cancelled_with_a_best_so_far_that_becomes_the_model(db: sm.Connection) 
     assert folders(db) == []
 
 
+@pytest.mark.slow
 def test_cancelled_before_anything_was_found_makes_no_model_and_can_go_on(
     db: sm.Connection,
 ) -> None:

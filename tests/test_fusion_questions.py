@@ -87,6 +87,7 @@ def test_rows_are_the_ranking_that_the_library_makes_of_these_models(db: sm.Conn
         assert 0 < row["flops_share"] < 1
 
 
+@pytest.mark.slow
 def test_the_same_question_has_the_same_answer_and_samples_follow_the_seed(
     db: sm.Connection,
 ) -> None:

@@ -429,6 +429,7 @@ def test_a_search_whose_words_are_all_there_points_at_what_the_source_states(
     assert str(caught.value.hint).endswith("SHOW MODELS FROM huggingface lists what it states")
 
 
+@pytest.mark.slow
 def test_a_model_of_transformers_is_exported_where_that_is_asked_for(
     db: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,6 +189,7 @@ def test_an_analysis_of_segments_alone_makes_its_hybrids_comparable_with_the_hos
         assert known[0] is not None
 
 
+@pytest.mark.slow
 def test_a_donor_that_comes_back_is_analysed_again(folder: Path, tmp_path: Path) -> None:
     with sm.connect(tmp_path / "models.sommelier") as db:
         db.execute(f"IMPORT MODELS FROM folder '{folder}/*.onnx'")

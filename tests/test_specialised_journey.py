@@ -179,6 +179,7 @@ def test_explain_tells_how_the_student_came_about(db: sm.Connection) -> None:
     assert "student = 'specialised'" in statement
 
 
+@pytest.mark.slow
 def test_without_labels_the_teacher_is_enough(other: sm.Connection) -> None:
     made = other.execute(
         "CREATE CASCADE bare FROM small TO big WITHIN 3% USING dataset = 'bare',"

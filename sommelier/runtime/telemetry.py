@@ -17,7 +17,8 @@ SMOOTHING = 0.1  # algorithms.md H.1: EWMA of mean and variance
 PRIOR_CV = 0.3  # algorithms.md H.1: deviation / mean of a model whose deviation is not known
 STRAGGLER_SDS = 10.0  # algorithms.md H.1: what is so far off is a straggler ...
 STRAGGLER_AFTER = 20  # ... once so many samples have told what is usual
-SHIFT_RUN = 3  # so many stragglers in a row are no stragglers: the model has become slower
+SHIFT_RUN = 3  # so many stragglers in a row are no stragglers: the model has become slower ...
+USUAL_SDS = 3.0  # ... for a spell, which is over with the first sample as near to what was usual
 FORGET = 0.95  # algorithms.md H.3: weight that earlier samples keep at each new one
 STALE = 0.997  # algorithms.md H.3: weight they keep at each request another model answers
 PRIOR_WEIGHT = 5.0  # samples that a measured profile counts for
@@ -39,8 +40,10 @@ class LatencyEstimate:
     """
 
     __slots__ = (
+        "_before",
         "_log_squares",
         "_run",
+        "_slow_since",
         "last_ms",
         "log_mean",
         "log_std",
@@ -75,6 +78,8 @@ class LatencyEstimate:
         self.last_ms = math.nan
         self.sketch = LatencySketch()
         self._run = 0
+        self._before: _Belief | None = None  # a spell of slowness, of which it is not known whether
+        self._slow_since = 0  # it will last; the sample that began it
         self.profiled_ms = math.nan if mean_ms is None else mean_ms
         self._begin(self.profiled_ms, std_ms, PRIOR_WEIGHT)
         self.profiled_log_mean = self.log_mean
@@ -93,9 +98,9 @@ class LatencyEstimate:
             self.stragglers += 1
             self._run += 1
             if self._run >= SHIFT_RUN:
-                self._begin(ms, None, 1.0)
-                self._run = 0
+                self._slow_down(ms)
         else:
+            self._end_spell(ms)
             self._run = 0
             self._learn(ms)
 
@@ -135,6 +140,33 @@ class LatencyEstimate:
             self.samples > STRAGGLER_AFTER and ms - self.mean_ms > STRAGGLER_SDS * self.std_ms > 0
         )
 
+    def _slow_down(self, ms: float) -> None:
+        """Believe that it takes so long from now on."""
+        if self._before is None:
+            self._before = _Belief(
+                self.mean_ms, self.std_ms, self.weight,
+                self.log_mean, self.log_std, self._log_squares,
+            )  # fmt: skip
+        self._slow_since = self.samples
+        self._begin(ms, None, 1.0)
+        self._run = 0
+
+    def _end_spell(self, ms: float) -> None:
+        """Believe what was believed before the model became slower, if it is as quick again. To
+        learn that from averages takes a dozen samples, and a deployment whose estimate refuses
+        requests tries one now and then only: it would refuse for seconds after a pause of the
+        machine."""
+        before = self._before
+        if before is None:
+            return
+        if ms <= before.mean_ms + USUAL_SDS * before.std_ms:
+            self.mean_ms, self.std_ms, self.weight = before.mean_ms, before.std_ms, before.weight
+            self.log_mean, self.log_std = before.log_mean, before.log_std
+            self._log_squares = before.log_squares
+            self._before = None
+        elif self.samples - self._slow_since >= STRAGGLER_AFTER:
+            self._before = None  # this is what is usual now
+
     def _begin(self, mean_ms: float, std_ms: float | None, weight: float) -> None:
         """Start from a mean and a deviation; the deviation unknown (or 0), a usual one."""
         cv = std_ms / mean_ms if std_ms else PRIOR_CV
@@ -158,6 +190,18 @@ class LatencyEstimate:
         self._log_squares = FORGET * self._log_squares + off * off * weight / (weight + 1.0)
         self.weight = weight + 1.0
         self.log_std = max(math.sqrt(self._log_squares / self.weight), LOG_FLOOR)
+
+
+@dataclass(frozen=True, slots=True)
+class _Belief:
+    """What a LatencyEstimate believed at some instant; the fields are its own."""
+
+    mean_ms: float
+    std_ms: float
+    weight: float
+    log_mean: float
+    log_std: float
+    log_squares: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,7 @@ def test_the_plan_is_chosen_again_when_a_model_stops_agreeing() -> None:
     assert Methods(linked).static("", Budget("latency", 2 / 3), "exact").accuracy < 0.9
 
 
+@pytest.mark.slow
 def test_knowing_each_period_is_not_worse_than_any_choice_made_without() -> None:
     methods, budget = Methods(_drifting()), Budget("latency", 2 / 3)
     outcomes = list(methods.of(budget))

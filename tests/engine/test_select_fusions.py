@@ -179,6 +179,7 @@ LIMITS = st.recursive(_on(), _joined, max_leaves=4)
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(where=WHERES, on=LIMITS)
+@pytest.mark.slow
 def test_on_and_where_keep_the_fusions_that_duckdb_keeps(
     bench: FusionBench, where: Written, on: Written
 ) -> None:

@@ -113,6 +113,34 @@ def test_a_straggler_is_counted_and_not_learned_but_a_slow_down_is_followed() ->
     assert estimate.stragglers == 4
 
 
+def test_a_slow_spell_is_over_with_the_first_run_as_quick_as_before() -> None:
+    estimate = _usually_ten_ms()
+    believed = estimate.mean_ms, estimate.std_ms, estimate.log_mean, estimate.log_std
+    for _ in range(6):
+        estimate.record(80.0, 0.0)
+    assert estimate.mean_ms == pytest.approx(80, rel=0.01)
+    usual = believed[0]  # a sample that moves no mean
+    estimate.record(usual, 0.0)
+    assert estimate.mean_ms == pytest.approx(usual)
+    assert estimate.std_ms == pytest.approx(believed[1] * math.sqrt(0.9))
+    assert estimate.log_mean == pytest.approx(believed[2], rel=0.01)
+
+
+def test_what_lasts_is_no_spell_and_a_quick_run_is_then_one_of_many() -> None:
+    estimate = _usually_ten_ms()
+    for _ in range(30):
+        estimate.record(80.0, 0.0)
+    estimate.record(10.0, 0.0)
+    assert estimate.mean_ms == pytest.approx(73, rel=0.01)
+
+
+def _usually_ten_ms() -> LatencyEstimate:
+    estimate = LatencyEstimate(10.0, 0.5)
+    for ms in np.random.default_rng(0).normal(10, 0.5, 100):
+        estimate.record(ms, 0.0)
+    return estimate
+
+
 def test_early_samples_are_never_stragglers() -> None:
     estimate = LatencyEstimate(1.0, 0.01)
     estimate.record(100.0, 0.0)

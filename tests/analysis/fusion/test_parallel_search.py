@@ -250,6 +250,7 @@ def test_a_budget_of_seconds_ends_a_round(study: Digits) -> None:
 # ---- ends
 
 
+@pytest.mark.slow
 def test_a_cancelled_round_counts_for_nothing_and_is_done_again(
     study: Digits, pair: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -294,6 +295,7 @@ def test_an_interrupt_ends_all_trainers_and_keeps_what_was_applied(
     assert _gone(running)
 
 
+@pytest.mark.slow
 def test_a_trainer_that_dies_is_told_and_the_search_goes_on_after(
     study: Digits, pair: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -323,6 +325,7 @@ def searched(folder: Path) -> None:
     search(kept.models, kept.few, PAIR, folder=folder / "state", on_step=told)
 
 
+@pytest.mark.slow
 def test_trainers_end_with_a_search_that_is_killed_and_it_goes_on(
     study: Digits, pair: dict[str, Any], tmp_path: Path
 ) -> None:

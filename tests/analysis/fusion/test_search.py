@@ -67,6 +67,7 @@ def _uncertified(found: SearchResult) -> SearchResult:
 # ---- what is found
 
 
+@pytest.mark.slow
 def test_gain_first_is_half_as_fast_again_within_one_point(study: Digits) -> None:
     options = SearchOptions(tolerance=0.01, epochs=24, seed=1, samples=256)
     found = search(study.models, study.labelled, options)
