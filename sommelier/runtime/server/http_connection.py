@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -38,6 +39,8 @@ class HttpConnection(asyncio.Protocol):
     """Reads requests and writes their answers in turn."""
 
     __slots__ = (
+        "_answering",
+        "_at_once",
         "_body",
         "_buffered",
         "_cancel",
@@ -59,7 +62,6 @@ class HttpConnection(asyncio.Protocol):
         "_target",
         "_transport",
         "_write_until",
-        "busy",
     )
 
     def __init__(self, server: HttpServer, loop: asyncio.AbstractEventLoop) -> None:
@@ -81,7 +83,13 @@ class HttpConnection(asyncio.Protocol):
         self._request = _NO_REQUEST
         self._write_until = math.inf
         self._read_until = math.inf
-        self.busy = False
+        self._answering: HttpRequest | None = None
+        self._at_once = False  # the handler has been called and has not returned
+
+    @property
+    def busy(self) -> bool:
+        """Whether the handler has a request of it."""
+        return self._answering is not None
 
     # ---- asyncio
 
@@ -102,9 +110,9 @@ class HttpConnection(asyncio.Protocol):
         self._read_until = self._write_until = math.inf
         self._swallowed = 0
         cancel, self._cancel = self._cancel, None
+        self._answering = None
         if cancel is not None:
             cancel()
-        self.busy = False
 
     def data_received(self, data: bytes) -> None:
         if self._swallowed >= 0:
@@ -257,41 +265,39 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def _is_idle(self) -> bool:
-        return not self.busy and not self._pending
+        return self._answering is None and not self._pending
 
     def _answer_next(self) -> None:
         """Answers what was read, until one takes longer or the client does not read."""
-        while self._pending and not self.busy and self._write_until == math.inf:
+        while self._pending and self._answering is None and self._write_until == math.inf:
             first = self._pending.popleft()
             if isinstance(first, HttpResponse):
                 self._write(first, self._request.method)
                 break
-            self.busy = True
-            reply = _Reply(self, first)
-            cancel = self._server.handler.answer(first, reply)
-            if not reply.called:
+            self._answering, self._at_once = first, True
+            cancel = self._server.handler.answer(first, partial(self._answered, first))
+            self._at_once = False
+            if self._answering is first:
                 self._cancel = cancel
-                reply.late = True
-        self._pause(paused=bool(self._pending))
+        paused = bool(self._pending)
+        if paused != self._paused:
+            self._pause(paused=paused)
 
-    def answered(self, request: HttpRequest, response: HttpResponse) -> None:
-        """Takes the answer of the request that was given to the handler."""
-        self._cancel = None
-        if not self.busy:  # the client is gone
+    def _answered(self, request: HttpRequest, response: HttpResponse) -> None:
+        """The handler's answer to a request; of two the first counts, and none once the client is
+        gone."""
+        if self._answering is not request:
             return
-        self.busy = False
+        self._answering = self._cancel = None
         self._release(len(request.body))
         done = not self._pending and not self._reading
         response.close |= done and (self._swallowed >= 0 or self._server.closing)
         self._write(response, request.method)
-
-    def resume(self) -> None:
-        """Goes on after an answer that came later."""
-        if not self._transport.is_closing():
+        if not self._at_once and self._pending and not self._transport.is_closing():
             self._answer_next()
 
     def _pause(self, *, paused: bool) -> None:
-        if paused == self._paused or self._transport.is_closing():
+        if self._transport.is_closing():
             return
         self._paused = paused
         if paused:
@@ -372,22 +378,3 @@ class HttpConnection(asyncio.Protocol):
         """Of the request that is being read and will not be answered."""
         self._release(self._size)
         self._body, self._size = [], 0
-
-
-class _Reply:
-    """The callback that answers one request: of two answers the first counts."""
-
-    __slots__ = ("_connection", "_request", "called", "late")
-
-    def __init__(self, connection: HttpConnection, request: HttpRequest) -> None:
-        self._connection = connection
-        self._request = request
-        self.called = self.late = False
-
-    def __call__(self, response: HttpResponse) -> None:
-        if self.called:
-            return
-        self.called = True
-        self._connection.answered(self._request, response)
-        if self.late:
-            self._connection.resume()

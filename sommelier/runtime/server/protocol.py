@@ -42,7 +42,8 @@ class ProtocolError(SommelierError):
 @dataclass(slots=True)
 class InferRequest:
     """A request for inference. inputs : tensors by name. outputs : names of those wanted; empty:
-    all. parameters : of the request (`priority`, `timeout`, `sommelier_...`)."""
+    all. parameters : of the request (`priority`, `timeout`, `sommelier_...`). meets : as
+    `together.meeting` says, where that is known already."""
 
     model: str
     inputs: Mapping[str, NDArray[Any]]
@@ -50,6 +51,7 @@ class InferRequest:
     version: str = ""
     id: str = ""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    meets: tuple[object, int] | None = None
 
 
 @dataclass(slots=True)

@@ -91,21 +91,19 @@ class RestApi:
 
     def _answer(self, request: HttpRequest, reply: Reply) -> Callable[[], None] | None:
         try:
-            route, target = self._routed(request)
+            found = self._known.get((request.method, request.path))
+            route, target = found or self._routed(request)
             return route.answer(request, target, reply)
         except Exception as error:
             reply(failure_response(error))
             return None
 
     def _routed(self, request: HttpRequest) -> tuple[_Route, Target]:
-        """Who answers, and what the path names; remembered, for few paths are asked for often."""
-        asked = request.method, request.path
-        found = self._known.get(asked)
-        if found is None:
-            found = self._resolved(request)
-            if len(self._known) >= _PATHS:
-                self._known.clear()
-            self._known[asked] = found
+        """Who answers, and what the path names; it is remembered, for few paths are asked often."""
+        found = self._resolved(request)
+        if len(self._known) >= _PATHS:
+            self._known.clear()
+        self._known[request.method, request.path] = found
         return found
 
     def _resolved(self, request: HttpRequest) -> tuple[_Route, Target]:

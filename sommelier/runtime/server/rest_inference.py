@@ -29,11 +29,13 @@ from sommelier.runtime.server.tensors import (
     encode_raw,
     numpy_type,
 )
+from sommelier.runtime.server.together import meeting
 
 HEADER_LENGTH = b"inference-header-content-length"
 MOST_JSON = 16 << 20  # bytes: a number of 4 characters takes 32 bytes once it is read
 _REMEMBERED = 2 << 10  # bytes of a JSON header that is remembered: the next one is often the same
 _SCALARS = (bool, int, float, str)
+_NOTHING = memoryview(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def decode_request(
     Raises ProtocolError saying what is wrong with it.
     """
     if header_length is None:
-        return _decoded(body, memoryview(b""), target)
+        return _decoded(body, _NOTHING, target)
     size = int(header_length) if header_length.isdigit() and len(header_length) < 12 else -1
     if not 0 <= size <= len(body):
         told = header_length[:20].decode("latin-1")
@@ -74,8 +76,7 @@ def decode_request(
         )
     if size == 0:
         return _raw_request(body, target)
-    whole = memoryview(body)
-    return _decoded(whole[:size], whole[size:], target)
+    return _decoded(body[:size], memoryview(body)[size:], target)
 
 
 def encode_response(response: InferResponse, form: OutputForm) -> tuple[bytes, int | None]:
@@ -125,21 +126,20 @@ class _Announced:
     data: object
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asked:
-    """What the JSON of a request says."""
+    """What the JSON of a request says. meets : of every request that says it."""
 
     inputs: tuple[_Announced, ...]
     outputs: tuple[str, ...]
     form: OutputForm
     id: str
     parameters: Mapping[str, Any]
+    meets: tuple[object, int] | None = None
 
 
-def _decoded(
-    head: bytes | memoryview, raw: memoryview, target: Target
-) -> tuple[InferRequest, OutputForm]:
-    asked = _read(head) if len(head) > _REMEMBERED else _read_before(bytes(head))
+def _decoded(head: bytes, raw: memoryview, target: Target) -> tuple[InferRequest, OutputForm]:
+    asked = _read(head) if len(head) > _REMEMBERED else _read_before(head)
     inputs: dict[str, NDArray[Any]] = {}
     offset = 0
     for given in asked.inputs:
@@ -159,15 +159,15 @@ def _decoded(
         offset += size
     if offset != len(raw):
         raise ProtocolError(BAD_REQUEST, f"{len(raw) - offset} bytes behind the last input")
-    return (
-        InferRequest(
-            target.model, inputs, asked.outputs, target.version, asked.id, asked.parameters
-        ),
-        asked.form,
+    request = InferRequest(
+        target.model, inputs, asked.outputs, target.version, asked.id, asked.parameters, asked.meets
     )
+    if asked.meets is None:
+        asked.meets = meeting(request)
+    return request, asked.form
 
 
-def _read(head: bytes | memoryview) -> _Asked:
+def _read(head: bytes) -> _Asked:
     """The JSON of a request. Raises ProtocolError."""
     asked = read_large(head) or read_json(head)
     inputs: dict[str, _Announced] = {}

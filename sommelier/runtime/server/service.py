@@ -35,7 +35,7 @@ from sommelier.runtime.server.telling import (
     decision,
     tensor_metadata,
 )
-from sommelier.runtime.server.together import concatenated, divided, samples_of
+from sommelier.runtime.server.together import concatenated, divided, meeting
 
 if TYPE_CHECKING:
     from sommelier.runtime.answers import Answer, Cancellable
@@ -153,6 +153,13 @@ class ModelService:
     def expect(self, name: str, version: str = "") -> Served:
         """Who answers requests for this name; before they are read. Raises ProtocolError where none
         are taken."""
+        served = self._served.get(name)
+        if served is None or version or self._refusing or served.unloaded:
+            return self._expect(name, version)
+        return served
+
+    def _expect(self, name: str, version: str) -> Served:
+        """The same of a name that may not be served."""
         if (out := self._left_out.get(name)) is not None:
             tally = self.metrics.tally(name)
             raise self._refused(name, tally, time.perf_counter_ns(), out.refusal)
@@ -312,7 +319,7 @@ class ModelService:
             return None
         if answer is None:
             return None
-        sizes = [samples_of(request) for request in requests]
+        sizes = [meeting(request)[1] for request in requests]
         parts = divided(answer.outputs, sizes)
         if parts is None:
             return None

@@ -121,6 +121,8 @@ def decode_raw(datatype: str, shape: Sequence[int], buffer: bytes | memoryview) 
 def encode_raw(array: Array, datatype: str | None = None) -> bytes:
     """The raw bytes of a tensor. datatype : what it is to be written as; by its type if None."""
     datatype = datatype or datatype_of(array.dtype)
+    if _TYPES.get(datatype) == array.dtype:
+        return array.tobytes()
     if datatype == BYTES:
         parts = []
         for item in array.flat:

@@ -28,8 +28,7 @@ def grouped(requests: Iterable[InferRequest], most: int) -> list[list[int]]:
     groups: list[_Group] = []
     open_: dict[object, _Group] = {}
     for place, request in enumerate(requests):
-        samples = samples_of(request)
-        form = _form(request) if samples else None
+        form, samples = meeting(request)
         group = open_.get(form)
         if group is None or group.samples + samples > most:
             group = _Group()
@@ -47,10 +46,15 @@ class _Group:
     samples: int = 0
 
 
-def samples_of(request: InferRequest) -> int:
-    """As all its inputs have them in front; 0 where they do not."""
-    counts = {array.shape[0] if array.ndim else 0 for array in request.inputs.values()}
-    return counts.pop() if len(counts) == 1 else 0
+def meeting(request: InferRequest) -> tuple[object, int]:
+    """(form, samples). form : equal for requests that can be put together; None for those that stay
+    alone. samples : as all its inputs have them in front; 0 where they do not."""
+    if request.meets is None:
+        counts = {array.shape[0] if array.ndim else 0 for array in request.inputs.values()}
+        samples = counts.pop() if len(counts) == 1 else 0
+        alone = not samples or has_wishes(request.parameters)
+        request.meets = None if alone else _form(request), samples
+    return request.meets
 
 
 def concatenated(requests: Sequence[InferRequest]) -> dict[str, Array]:
@@ -71,8 +75,5 @@ def divided(outputs: Mapping[str, Array], sizes: Sequence[int]) -> list[dict[str
 
 
 def _form(request: InferRequest) -> object:
-    """Equal for requests that can be put together; None for those that stay alone."""
-    if has_wishes(request.parameters):
-        return None
     inputs = tuple((name, a.dtype, a.shape[1:]) for name, a in request.inputs.items())
     return request.outputs, inputs
