@@ -30,11 +30,7 @@ from sommelier.runtime.server.protocol import (
 )
 from sommelier.runtime.server.served import LeftOut, Served, not_found
 from sommelier.runtime.server.statistics import RefusalLog
-from sommelier.runtime.server.telling import (
-    as_protocol_error,
-    decision,
-    tensor_metadata,
-)
+from sommelier.runtime.server.telling import as_protocol_error, decision, tensor_metadata
 from sommelier.runtime.server.together import concatenated, divided, meeting
 
 if TYPE_CHECKING:
