@@ -13,6 +13,7 @@ from sommelier.errors import SommelierError
 
 Parameter = bool | int | float | str
 
+VERSION = "1"  # a deployment is what it is now; versions of models are the catalog's
 BAD_REQUEST, NOT_FOUND = 400, 404
 OVERLOADED, CANCELLED, INTERNAL, UNAVAILABLE, TOO_LATE = 429, 499, 500, 503, 504
 

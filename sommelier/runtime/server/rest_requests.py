@@ -28,7 +28,7 @@ from sommelier.runtime.server.sentinel import Sentinel
 from sommelier.runtime.server.served import Served
 from sommelier.runtime.server.service import ModelService
 from sommelier.runtime.server.telling import as_protocol_error
-from sommelier.runtime.server.together import grouped
+from sommelier.runtime.server.together import answer_together, grouped
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,8 @@ class Place:
         if len(group) > 1 and not (self.away and self.is_away(name)):
             requests = [asked for asked, _, _ in group]
             try:
-                answers = self.service.answer_together(
+                answers = answer_together(
+                    self.service,
                     requests,
                     served,
                     at_most_ms=QUICK_MS * len(group),  # so long they may take one after the other
@@ -232,14 +233,21 @@ class Inference:
             body, headers = compressed(body), ((b"content-encoding", b"gzip"),)
         if header_length is None:
             return HttpResponse(200, body, headers=headers)
-        told = (HEADER_LENGTH, b"%d" % header_length)
-        return HttpResponse(200, body, _BINARY, (told, *headers))
+        return binary_response(body, header_length, headers)
 
     def _send(self, response: HttpResponse) -> None:
         if get_ident() == self._place.thread:
             self._reply(response)
         else:
             self._place.loop.call_soon_threadsafe(self._reply, response)
+
+
+def binary_response(
+    body: bytes, header_length: int, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> HttpResponse:
+    """JSON of so many bytes and raw tensors behind it."""
+    told = (HEADER_LENGTH, b"%d" % header_length)
+    return HttpResponse(200, body, _BINARY, (told, *headers))
 
 
 _Met = tuple[InferRequest, Served, Inference]
