@@ -150,11 +150,15 @@ class HttpConnection(HttpReading):
             return
         self._answering = self._cancel = None
         self._release(len(request.body))
-        done = not self._pending and not self._reading
-        response.close |= done and (self._swallowed >= 0 or self._server.closing)
-        self._write(response, request.method)
+        self._write(self._last(response), request.method)
         if not self._at_once and self._pending and not self._transport.is_closing():
             self._answer_next()
+
+    def _last(self, response: HttpResponse) -> HttpResponse:
+        """An answer that closes the connection where no other one will follow."""
+        done = not self._pending and not self._reading
+        response.close |= done and (self._swallowed >= 0 or self._server.closing)
+        return response
 
     def answer_alike(self, answer: Alike, raw: bytes) -> None:
         """The answer to the request that is in a lane."""
@@ -163,11 +167,8 @@ class HttpConnection(HttpReading):
         entered, self._answering = self._entered, None
         assert entered is not None, "its request is in a lane"
         self._release(entered.size - len(entered.text))
-        if self._swallowed >= 0 or self._server.closing:
-            alike = answer.response
-            whole = HttpResponse(200, answer.json + raw, alike.content_type, alike.headers)
-            whole.close = not self._pending and not self._reading
-            self._write(whole, "POST")
+        if answer.zipped or self._swallowed >= 0 or self._server.closing:
+            self._write(self._last(answer.whole(raw)), "POST")
         else:
             if not answer.head:
                 size = len(answer.json) + len(raw)

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sommelier.runtime.server.compression import compressed
 from sommelier.runtime.server.http_messages import HttpResponse
 from sommelier.runtime.server.parameters import has_wishes
 from sommelier.runtime.server.protocol import VERSION, InferResponse
 from sommelier.runtime.server.rest_inference import Asked, Target, encode_response
-from sommelier.runtime.server.rest_requests import QUICK_MS, Place, binary_response
+from sommelier.runtime.server.rest_requests import GZIPPED, QUICK_MS, WORTH, Place, binary_response
 from sommelier.runtime.server.tensors import encode_raw, plain_type
 
 if TYPE_CHECKING:
@@ -47,11 +48,21 @@ class Waiting(Protocol):
 @dataclass(slots=True)
 class Alike:
     """What answers that go together have in common. response : without its body. json : with which
-    its body begins. head : of HTTP and `json`, once one of them was written."""
+    its body begins. zipped : bodies are to be compressed. head : of HTTP and `json`, once one of
+    them was written."""
 
     response: HttpResponse
     json: bytes
+    zipped: bool = False
     head: bytes = b""
+
+    def whole(self, raw: bytes) -> HttpResponse:
+        """The answer with these tensors."""
+        like, body = self.response, self.json + raw
+        if not self.zipped:
+            return HttpResponse(like.status, body, like.content_type, like.headers)
+        headers = (*like.headers, GZIPPED)
+        return HttpResponse(like.status, compressed(body), like.content_type, headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +79,27 @@ class _Tensor:
 class Lane:
     """prefix : with which each of its requests begins. size : of each, in bytes."""
 
-    __slots__ = ("_asked", "_met", "_place", "_samples", "_target", "_tensors", "prefix", "size")
+    __slots__ = (
+        "_asked", "_gzip", "_met", "_place", "_samples", "_target", "_tensors", "prefix", "size",
+    )  # fmt: skip
 
     def __init__(
-        self, place: Place, target: Target, asked: Asked, tensors: Sequence[_Tensor], prefix: bytes
+        self,
+        place: Place,
+        target: Target,
+        asked: Asked,
+        tensors: Sequence[_Tensor],
+        prefix: bytes,
+        *,
+        gzip: bool,
     ) -> None:
+        """gzip : their clients take compressed answers."""
         self._place = place
         self._target = target
         self._asked = asked
         self._tensors = tuple(tensors)
         self._samples = tensors[0].shape[0]
+        self._gzip = gzip
         self._met: list[tuple[Waiting, bytes]] = []
         self.prefix = prefix
         self.size = tensors[-1].end
@@ -125,7 +147,9 @@ class Lane:
         one = InferResponse(name, VERSION, self._asked.id, first, told)
         body, length = encode_response(one, self._asked.form)
         assert length is not None, "all outputs are binary"
-        alike = Alike(binary_response(b"", length), body[:length])
+        alike = Alike(
+            binary_response(b"", length), body[:length], self._gzip and len(body) >= WORTH
+        )
         for (waiting, _), raw in zip(group, self._divided(outputs, count), strict=True):
             waiting.answer_alike(alike, raw)
         return True
@@ -152,12 +176,15 @@ def _pieces(array: Array, count: int, samples: int) -> list[bytes]:
     return [whole[i * size : (i + 1) * size] for i in range(count)]
 
 
-def lane_of(place: Place, target: Target, asked: Asked, prefix: bytes, size: int) -> Lane | None:
+def lane_of(
+    place: Place, target: Target, asked: Asked, prefix: bytes, size: int, *, gzip: bool
+) -> Lane | None:
     """The lane of requests that begin with these bytes, of HTTP and of JSON, and have so many; None
     where they are not plain enough.
 
-    asked : what the JSON says. Plain are inputs that are all raw, of one number of samples and of
-    types that numpy has, outputs that are all wanted raw, and nothing wished of its own.
+    asked : what the JSON says. gzip : clients take compressed answers. Plain are inputs that are
+    all raw, of one number of samples and of types that numpy has, outputs that are all wanted raw,
+    and nothing wished of its own.
     """
     form = asked.form
     if has_wishes(asked.parameters) or not form.other or not all(form.binary.values()):
@@ -174,4 +201,4 @@ def lane_of(place: Place, target: Target, asked: Asked, prefix: bytes, size: int
     samples = {tensor.shape[0] for tensor in tensors}
     if start != size or len(samples) != 1 or 0 in samples:
         return None
-    return Lane(place, target, asked, tensors, prefix)
+    return Lane(place, target, asked, tensors, prefix, gzip=gzip)

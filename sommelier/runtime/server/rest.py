@@ -122,7 +122,7 @@ class RestApi:
         return self._lanes[prefix]
 
     def _new_lane(self, request: HttpRequest, prefix: bytes, size: int) -> Lane | None:
-        if b"content-encoding" in request.headers or accepts_gzip(request.headers):
+        if b"content-encoding" in request.headers:
             return None
         try:
             route, target = self._routed(request)
@@ -132,7 +132,8 @@ class RestApi:
         if route.answer != self._infer:
             return None
         whole = len(prefix) + len(request.body) - size
-        return lane_of(self._place, target, asked, prefix, whole)
+        gzip = accepts_gzip(request.headers)
+        return lane_of(self._place, target, asked, prefix, whole, gzip=gzip)
 
     def _routed(self, request: HttpRequest) -> tuple[_Route, Target]:
         """Who answers, and what the path names; it is remembered, for few paths are asked often."""

@@ -38,7 +38,8 @@ QUICK_MS = SLOWEST_MS
 another thread and back takes 40 microseconds, as long as the smallest models."""
 AWAY_S = 1.0
 LONGEST_AWAY_S = 300.0
-_WORTH = 1 << 10  # bytes; smaller answers are not compressed
+WORTH = 1 << 10  # bytes; smaller answers are not compressed
+GZIPPED = b"content-encoding", b"gzip"
 _BINARY = b"application/octet-stream"
 _AS_JSON = OutputForm({})
 
@@ -229,8 +230,8 @@ class Inference:
     def _response(self, answer: InferResponse) -> HttpResponse:
         body, header_length = encode_response(answer, self._form)
         headers: tuple[tuple[bytes, bytes], ...] = ()
-        if len(body) >= _WORTH and accepts_gzip(self._request.headers):
-            body, headers = compressed(body), ((b"content-encoding", b"gzip"),)
+        if len(body) >= WORTH and accepts_gzip(self._request.headers):
+            body, headers = compressed(body), (GZIPPED,)
         if header_length is None:
             return HttpResponse(200, body, headers=headers)
         return binary_response(body, header_length, headers)

@@ -6,6 +6,7 @@ The event loop is held while all clients send, so that one round of it reads wha
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import socket
 import threading
@@ -36,6 +37,7 @@ from tests.runtime.server.asking import http_server, ready, wait_until
 
 CLIENTS = 5
 FEATURES = 4
+WIDTH = 64
 Array = np.ndarray[Any, Any]
 
 
@@ -53,8 +55,8 @@ def service(pool: ModelPool, tmp_path: Path) -> Iterator[ModelService]:
             helper.make_node("Add", ["a", "b"], ["sum"]),
             helper.make_node("Sub", ["a", "b"], ["difference"]),
         ],
-        {"a": (FLOAT, ["N", 2]), "b": (FLOAT, ["N", 2])},
-        {"sum": (FLOAT, ["N", 2]), "difference": (FLOAT, ["N", 2])}, {},
+        {"a": (FLOAT, ["N", WIDTH]), "b": (FLOAT, ["N", WIDTH])},
+        {"sum": (FLOAT, ["N", WIDTH]), "difference": (FLOAT, ["N", WIDTH])}, {},
     )  # fmt: skip
     files = {
         "mlp": factories.mlp_classifier(tmp_path / "mlp.onnx"),
@@ -255,7 +257,7 @@ def test_what_is_written_is_what_is_written_alone(running: Running) -> None:
 
 def test_several_inputs_and_outputs_keep_their_places(running: Running) -> None:
     pairs = [
-        {"a": np.full((1, 2), i, np.float32), "b": np.full((1, 2), 10.0, np.float32)}
+        {"a": np.full((1, WIDTH), i, np.float32), "b": np.full((1, WIDTH), 10.0, np.float32)}
         for i in range(CLIENTS)
     ]
     with clients(running.port) as those:
@@ -265,10 +267,10 @@ def test_several_inputs_and_outputs_keep_their_places(running: Running) -> None:
     for i, (answer, less) in enumerate(zip(answers, few, strict=True)):
         told, outputs = read(answer)
         assert told["parameters"]["sommelier_together"] == CLIENTS
-        assert outputs["sum"].tolist() == [[i + 10.0] * 2]
-        assert outputs["difference"].tolist() == [[i - 10.0] * 2]
+        assert outputs["sum"].tolist() == [[i + 10.0] * WIDTH]
+        assert outputs["difference"].tolist() == [[i - 10.0] * WIDTH]
         assert {name: found.tolist() for name, found in read(less)[1].items()} == {
-            "difference": [[i - 10.0] * 2]
+            "difference": [[i - 10.0] * WIDTH]
         }
 
 
@@ -355,7 +357,6 @@ def test_a_server_that_stops_answers_and_closes(service: ModelService) -> None:
     [
         {"parameters": {"binary_data_output": True, "sommelier_deadline_ms": 1e4}},
         {"parameters": {"binary_data_output": True, "priority": 1}},
-        {"headers": "Accept-Encoding: gzip\r\n"},
         {"binary": False},
     ],
 )
@@ -365,6 +366,20 @@ def test_what_is_not_plain_goes_the_usual_way(running: Running, more: dict[str, 
         answers = rounds(running, those, [request] * 2)
         assert {lane_of(connection) for connection in running.server.connections} == {None}
     assert [status for status, _, _ in answers] == [200, 200]
+
+
+def test_large_answers_are_compressed_for_who_takes_that(running: Running) -> None:
+    rows = np.arange(4 * WIDTH, dtype=np.float32).reshape(4, WIDTH)
+    few, many = {"a": rows[:1], "b": rows[:1]}, {"a": rows, "b": rows}
+    for inputs, zipped in ((few, False), (many, True)):
+        request = post("halves", inputs, headers="Accept-Encoding: gzip\r\n")
+        with clients(running.port, 2) as those:
+            answers = rounds(running, those, [request] * 2)
+            assert None not in {lane_of(connection) for connection in running.server.connections}
+        for status, headers, body in answers:
+            assert (headers.get(b"content-encoding") == b"gzip") is zipped
+            _told, outputs = read((status, headers, gzip.decompress(body) if zipped else body))
+            assert np.array_equal(outputs["sum"], 2 * inputs["a"])
 
 
 def test_a_key_is_asked_for_on_each_connection(service: ModelService) -> None:
