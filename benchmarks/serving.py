@@ -7,6 +7,7 @@ Every server runs on one core, what puts load on it on another, 8 connections, o
 what no server in one process can pass is that and the system's calls to receive and to send, which
 are a contender of their own: sockets alone.
 Each contender is started anew in each round, the rounds go in turn; medians over rounds are told.
+Shares of the limit are those of slices beside slices of ONNX Runtime alone (serving_pairs.py).
 Two models: the smallest, of dense layers, and a convolutional one of about 0.3 ms.
 """
 
@@ -34,11 +35,13 @@ import sommelier as sm
 from benchmarks.report import arguments, conclude, table
 from benchmarks.serving_load import WARM_UP_S, Load, Post, closed_loop, cores, open_loop, pinned
 from benchmarks.serving_models import MIDDLE, SHAPE, SMALL, alone, make_models
+from benchmarks.serving_pairs import Pairs, merged, paired, stolen_s
 from benchmarks.serving_peers import PEERS, Peer, environment
 
 START_S = 120.0
 SOCKETS = "sockets alone"
 OPEN_SHARE = 0.5  # of the rate of the closed loop
+SLICE_S = 0.5  # of the closed loop, beside one of ONNX Runtime alone
 
 LEAST_SHARE = {SMALL: 0.55, MIDDLE: 0.9}
 LEAST_OVER_MLSERVER = 2.5
@@ -56,11 +59,12 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One contender in one round. open : at half the rate, in an open loop. cpu_us : processor time
-    a request of the closed loop. resident_mib, own_mib : memory of all its processes at the end,
-    with and without what is mapped from files."""
+    """One contender in one round. closed : of the closed loop, beside ONNX Runtime alone. open : at
+    half the rate, in an open loop. cpu_us : processor time a request of the closed loop.
+    resident_mib, own_mib : memory of all its processes at the end, with and without what is mapped
+    from files."""
 
-    load: Load
+    closed: Pairs
     open: Load
     cpu_us: float
     resident_mib: float
@@ -82,9 +86,9 @@ def main() -> None:
         servers = _sockets(models) | _ours(_database(folder))
         servers |= _peers(models, options.without_peers)
         for model, path in models.items():
-            limits, runs = _measured(servers, model, path, (seconds, rounds, options.seed))
-            _print(model, limits, runs)
-            figures |= _figures(model, limits, runs)
+            runs = _measured(servers, model, path, (seconds, rounds, options.seed))
+            _print(model, runs)
+            figures |= _figures(model, runs)
     conclude(figures, options.json, missed=misses(figures))
 
 
@@ -182,28 +186,33 @@ def _json_post(port: int, path: str) -> Post:
 
 def _measured(
     servers: Mapping[str, Server], model: str, path: Path, plan: tuple[float, int, int]
-) -> tuple[list[Load], dict[str, list[Run]]]:
+) -> dict[str, list[Run]]:
     seconds, rounds, seed = plan
-    limits: list[Load] = []
     runs: dict[str, list[Run]] = {name: [] for name in servers}
     for turn in range(rounds):
-        limits.append(alone(path, seconds))
         for name, server in servers.items():
-            runs[name].append(_run(server, model, seconds, seed + turn))
-    return limits, runs
+            runs[name].append(_run(server, model, path, seconds, seed + turn))
+    return runs
 
 
-def _run(server: Server, model: str, seconds: float, seed: int) -> Run:
+def _run(server: Server, model: str, path: Path, seconds: float, seed: int) -> Run:
     load_core = cores()[1]
+    length = min(SLICE_S, seconds)
     with tempfile.TemporaryDirectory() as folder, _started(server, model, Path(folder)) as process:
         post = server.post(model, process.port)
         closed_loop(post, WARM_UP_S, core=load_core)
-        before = _cpu_s(process.id)
-        closed = closed_loop(post, seconds, core=load_core)
-        spent = _cpu_s(process.id) - before
-        rate = OPEN_SHARE * closed.per_second
+        cpu_us: list[float] = []
+
+        def served() -> Load:
+            before = _cpu_s(process.id)
+            load = closed_loop(post, length, core=load_core)
+            cpu_us.append(1e6 * (_cpu_s(process.id) - before) / load.sent)
+            return load
+
+        closed = paired(lambda: alone(path, length), served, round(seconds / length), stolen_s)
+        rate = OPEN_SHARE * closed.load.per_second
         opened = open_loop(post, seconds, rate, seed=seed, core=load_core)
-        return Run(closed, opened, 1e6 * spent / closed.sent, *_memory_mib(process.id))
+        return Run(closed, opened, statistics.median(cpu_us), *_memory_mib(process.id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +284,8 @@ def _free_ports(count: int) -> int:
 # ---- what is told
 
 
-def _print(model: str, limits: list[Load], runs: Mapping[str, list[Run]]) -> None:
-    limit = _median(limits)
+def _print(model: str, runs: Mapping[str, list[Run]]) -> None:
+    limit = _limit(runs)
     rows: list[list[str | float]] = [
         [
             "ONNX Runtime alone",
@@ -293,49 +302,57 @@ def _print(model: str, limits: list[Load], runs: Mapping[str, list[Run]]) -> Non
         ]
     ]
     for name, found in runs.items():
-        load, opened = _median([r.load for r in found]), _median([r.open for r in found])
+        load, opened = merged([r.closed.load for r in found]), merged([r.open for r in found])
         rows.append([
-            name, load.per_second, load.per_second / limit.per_second, load.p50_ms, load.p99_ms,
+            name, load.per_second, _share(found), load.p50_ms, load.p99_ms,
             opened.p50_ms, opened.p99_ms, statistics.median(r.cpu_us for r in found),
             max(r.resident_mib for r in found), max(r.own_mib for r in found),
-            sum(r.load.failed + r.open.failed for r in found),
+            load.failed + opened.failed,
         ])  # fmt: skip
     header = ("server", "requests/s", "of the limit", "p50 ms", "p99 ms", "p50 ms, half the rate",
               "p99 ms", "CPU us", "resident MiB", "own MiB", "failed")  # fmt: skip
-    print(table(f"{model}, medians of {len(limits)} rounds", header, rows))
+    rounds = max(len(found) for found in runs.values())
+    print(table(f"{model}, medians of {rounds} rounds", header, rows))
 
 
-def _figures(model: str, limits: list[Load], runs: Mapping[str, list[Run]]) -> dict[str, float]:
+def _figures(model: str, runs: Mapping[str, list[Run]]) -> dict[str, float]:
     """Of the smallest model under plain names, of the other with its name before."""
     prefix = "" if model == SMALL else f"{model}_"
-    rates = {name: _median([r.load for r in found]).per_second for name, found in runs.items()}
-    limit = _median(limits).per_second
-    binary = _median([r.load for r in runs["ours, binary"]])
+    loads = {name: merged([r.closed.load for r in found]) for name, found in runs.items()}
+    rates = {name: load.per_second for name, load in loads.items()}
+    shares = {name: _share(found) for name, found in runs.items()}
+    binary = loads["ours, binary"]
     json_rps, mlserver = rates["ours, JSON"], rates.get("MLServer", float("nan"))
     figures = {
-        "limit_rps": limit,
+        "limit_rps": _limit(runs).per_second,
         "binary_rps": binary.per_second,
-        "binary_share": binary.per_second / limit,
-        "sockets_share": rates[SOCKETS] / limit,
-        "binary_of_sockets": binary.per_second / rates[SOCKETS],
+        "binary_share": shares["ours, binary"],
+        "sockets_share": shares[SOCKETS],
+        "binary_of_sockets": shares["ours, binary"] / shares[SOCKETS],
         "binary_p50_ms": binary.p50_ms,
         "binary_p99_ms": binary.p99_ms,
         "json_rps": json_rps,
         "mlserver_rps": mlserver,
-        "json_over_mlserver": json_rps / mlserver,
+        "json_over_mlserver": shares["ours, JSON"] / shares.get("MLServer", float("nan")),
         "binary_cpu_us": statistics.median(r.cpu_us for r in runs["ours, binary"]),
         "json_cpu_us": statistics.median(r.cpu_us for r in runs["ours, JSON"]),
         "litserve_rps": rates.get("LitServe", float("nan")),
         "resident_mib": max(r.resident_mib for name in runs if "ours" in name for r in runs[name]),
-        "failed": sum(r.load.failed + r.open.failed for found in runs.values() for r in found),
+        "failed": sum(
+            r.closed.load.failed + r.open.failed for found in runs.values() for r in found
+        ),
+        "calm_share": statistics.mean(r.closed.calm for found in runs.values() for r in found),
     }
     return {prefix + name: value for name, value in figures.items()}
 
 
-def _median(loads: list[Load]) -> Load:
-    """By the rate: the run in the middle."""
-    middle = statistics.median_low(load.per_second for load in loads)
-    return next(load for load in loads if load.per_second == middle)
+def _limit(runs: Mapping[str, list[Run]]) -> Load:
+    """Of ONNX Runtime alone, beside all of them."""
+    return merged([r.closed.limit for found in runs.values() for r in found])
+
+
+def _share(runs: list[Run]) -> float:
+    return statistics.median(r.closed.share for r in runs)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 from math import inf
-from types import TracebackType
 from typing import Any
 
 from sommelier.deployment_records import Deployment
@@ -122,8 +121,7 @@ class RunningDeployment:
         min_accuracy: float | None = None,
         outputs: Sequence[str] | None = None,
     ) -> Ticket:
-        """The same without waiting: a future. Raises InputError and RejectedError at once where
-        that is known at once."""
+        """The same without waiting: a future. Raises InputError, RejectedError once they are known."""
         job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
         return self._dispatcher.submit(job)
 
@@ -140,10 +138,10 @@ class RunningDeployment:
         requests: int = 1,
     ) -> Answer | None:
         """The answer if it can be had in this thread at once: nothing waits, a server is idle, one
-        model answers and takes at most so long on average. None, and nothing has happened, if not.
-        For event loops that must not stand still. begun : gets the request before the run, which
-        another thread may cancel when it takes longer after all: CancelledError is raised then.
-        requests : that this one stands for, their samples one behind the other."""
+        model answers and takes at most so long on average, or usually. None, and nothing has
+        happened, if not. For event loops. begun : gets the request before the run, which another
+        thread may cancel when it takes longer after all: CancelledError is raised then. requests :
+        that this one stands for, their samples one behind the other."""
         if self._now.deployment.kind != "models":
             return None
         job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
@@ -151,7 +149,10 @@ class RunningDeployment:
         if begun is not None:
             begun(job)
         found = self._dispatcher.answer(job, at_most_ms=at_most_ms)
-        return found.result() if isinstance(found, Ticket) else found
+        try:
+            return found.result() if isinstance(found, Ticket) else found
+        finally:
+            del found, job  # as above
 
     # ---- what it is
 
@@ -200,6 +201,11 @@ class RunningDeployment:
         now = self._now
         joins = now.deployment.kind == "models" and now.deployment.options.batching is not False
         return now.interface.together if joins else 1
+
+    @property
+    def engaged(self) -> bool:
+        """Whether a request would have to wait for others now."""
+        return self._dispatcher.engaged
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -309,17 +315,11 @@ class RunningDeployment:
     def __enter__(self) -> RunningDeployment:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
-        names = ", ".join(model.name for model in self.deployment.models)
-        return f"<RunningDeployment {self.name}: {self.kind} of {names}>"
+        return f"<RunningDeployment {self.name}: {self.kind} of {', '.join(self.models)}>"
 
     # ---- inside
 

@@ -75,6 +75,12 @@ class Dispatcher(Generic[P]):
         return self._requests.scheduler.running
 
     @property
+    def engaged(self) -> bool:
+        """Whether a request would have to wait for others now."""
+        scheduler = self._requests.scheduler
+        return not scheduler.idle or bool(scheduler.queue.waiting)
+
+    @property
     def loaded(self) -> frozenset[str]:
         """Names of the models that may answer now."""
         return self._requests.loading.loaded
@@ -99,8 +105,8 @@ class Dispatcher(Generic[P]):
 
     def answer(self, job: Job, *, at_most_ms: float = math.inf) -> Answer | Ticket | None:
         """The same in the caller's own thread, which saves two changes of threads: if nothing
-        waits, a server is idle, and the model is loaded and takes at most so long on average.
-        None, and nothing has happened, if not. A ticket where another thread has to go on.
+        waits, a server is idle, and the model is loaded and takes at most so long, on average or
+        usually. None, and nothing has happened, if not. A ticket where another thread has to go on.
 
         Raises RejectedError, what the model raises, and CancelledError once `job.cancel` ended it.
         """

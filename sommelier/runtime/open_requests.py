@@ -72,7 +72,8 @@ class OpenRequests:
 
     def begin(self, job: Job, at_most_ms: float) -> Turn | None:
         """The turn of a request that need not wait: nobody else does, a server is idle, its model
-        is loaded and takes at most so long on average. None, and nothing has happened, if not.
+        is loaded and takes at most so long, on average or usually. None, and nothing has happened,
+        if not.
 
         Raises RejectedError.
         """
@@ -81,7 +82,7 @@ class OpenRequests:
             return None
         self._admit(job, now)
         found = decide(scheduler, self.loading, self.table, job.request, now)
-        if found is None or _too_slow(found[0], at_most_ms):
+        if found is None or self._too_slow(found[0], job.request.samples, at_most_ms):
             return None
         self._accepted(job, now)
         return self._start(job, found, now)
@@ -250,6 +251,14 @@ class OpenRequests:
         job.accepted, job.since_ms = True, now_ms
         self.count += 1
 
+    def _too_slow(self, answer: Decision | Rejection, samples: int, at_most_ms: float) -> bool:
+        """Where the machine is shared, means are too large; True where nothing is known."""
+        if at_most_ms == math.inf or isinstance(answer, Rejection):
+            return False
+        if answer.expected_ms <= at_most_ms:
+            return False
+        return not self.scheduler.estimate(answer.model, samples).usual_ms <= at_most_ms
+
     def _start(self, job: Job, found: tuple[Decision | Rejection, str], now_ms: float) -> Turn:
         """The turn of a request that waits no longer."""
         answer, job.note = found
@@ -295,9 +304,3 @@ class OpenRequests:
     def _runs(self, job: Job) -> bool:
         """Whether a model runs for it at this moment."""
         return any(turn.request.payload is job for turn in self.scheduler.turns)
-
-
-def _too_slow(answer: Decision | Rejection, at_most_ms: float) -> bool:
-    if at_most_ms == math.inf or isinstance(answer, Rejection):
-        return False
-    return not answer.expected_ms <= at_most_ms  # True of an unknown one

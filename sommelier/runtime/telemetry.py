@@ -24,6 +24,7 @@ STALE = 0.997  # algorithms.md H.3: weight they keep at each request another mod
 PRIOR_WEIGHT = 5.0  # samples that a measured profile counts for
 LEAST_WEIGHT = 0.5  # however old, a profile is worth half a sample
 COLD_AFTER = 100  # requests of others after which a model begins to be believed as profiled again
+USUAL_STEP = 1.05  # by which `usual_ms` follows its samples, whatever they are
 LOG_FLOOR = 0.01  # no machine repeats a time within 1 %, whatever few samples say
 
 
@@ -32,9 +33,10 @@ class LatencyEstimate:
 
     mean_ms, std_ms : exponentially weighted. log_mean, log_std : of the log of the time, from a
     discounted Normal-Inverse-Gamma posterior; `weight` is the number of samples it is worth.
-    profiled_ms : what was known before serving. All NaN while nothing is known. samples, requests
-    (that shared them), stragglers : counted since the start. last_ms : instant of the last sample,
-    NaN before it.
+    profiled_ms : what was known before serving. usual_ms : half of the recent runs took less, which
+    says more of the model than a mean does where others take the processor away. All NaN while
+    nothing is known. samples, requests (that shared them), stragglers : counted since the start.
+    last_ms : instant of the last sample, NaN before it.
 
     Source: ModiPick 3.3.3 (moving averages); algorithms.md H.1 and H.3.
     """
@@ -57,6 +59,7 @@ class LatencyEstimate:
         "smoothing",
         "std_ms",
         "stragglers",
+        "usual_ms",
         "weight",
     )
 
@@ -80,7 +83,7 @@ class LatencyEstimate:
         self._run = 0
         self._before: _Belief | None = None  # a spell of slowness, of which it is not known whether
         self._slow_since = 0  # it will last; the sample that began it
-        self.profiled_ms = math.nan if mean_ms is None else mean_ms
+        self.profiled_ms = self.usual_ms = math.nan if mean_ms is None else mean_ms
         self._begin(self.profiled_ms, std_ms, PRIOR_WEIGHT)
         self.profiled_log_mean = self.log_mean
 
@@ -92,7 +95,9 @@ class LatencyEstimate:
         self.samples += 1
         self.last_ms = now_ms
         self.sketch.add(ms)
+        self.usual_ms *= USUAL_STEP if ms > self.usual_ms else 1 / USUAL_STEP
         if self.mean_ms != self.mean_ms:
+            self.usual_ms = ms
             self._begin(ms, None, 1.0)
         elif self._is_straggler(ms):
             self.stragglers += 1
@@ -107,7 +112,7 @@ class LatencyEstimate:
     def suppose(self, mean_ms: float) -> None:
         """Begin from a mean that was measured when the model was prepared, if nothing is known."""
         if self.mean_ms != self.mean_ms and 0 < mean_ms < math.inf:
-            self.profiled_ms = mean_ms
+            self.profiled_ms = self.usual_ms = mean_ms
             self._begin(mean_ms, None, PRIOR_WEIGHT)
             self.profiled_log_mean = self.log_mean
 
@@ -275,7 +280,9 @@ class Telemetry:
         if one.mean_ms != one.mean_ms:
             return found
         mean_ms, std_ms = size * one.mean_ms, size * one.std_ms
-        return self.profile(model, mean_ms, std_ms, device=device, batch=size)
+        found = self.profile(model, mean_ms, std_ms, device=device, batch=size)
+        found.usual_ms = size * one.usual_ms
+        return found
 
     def profile(
         self,

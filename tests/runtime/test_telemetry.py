@@ -141,6 +141,22 @@ def _usually_ten_ms() -> LatencyEstimate:
     return estimate
 
 
+def test_what_is_usual_is_the_middle_of_what_was_measured_and_not_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    estimate = LatencyEstimate(0.5)
+    assert estimate.usual_ms == 0.5
+    for taken in rng.random(2000) < 0.3:  # by others, for 20 ms
+        estimate.record(20.0 if taken else rng.uniform(0.3, 0.4), 0.0)
+    assert 0.25 < estimate.usual_ms < 0.5 < estimate.mean_ms
+    for _ in range(100):  # it has become slower
+        estimate.record(4.0, 0.0)
+    assert 3.5 < estimate.usual_ms < 4.5
+    unknown = LatencyEstimate()
+    assert math.isnan(unknown.usual_ms)
+    unknown.record(3.0, 0.0)
+    assert unknown.usual_ms == 3.0
+
+
 def test_early_samples_are_never_stragglers() -> None:
     estimate = LatencyEstimate(1.0, 0.01)
     estimate.record(100.0, 0.0)

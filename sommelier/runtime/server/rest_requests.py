@@ -18,6 +18,7 @@ import orjson
 from sommelier.runtime.batching import SLOWEST_MS
 from sommelier.runtime.server.compression import accepts_gzip, compressed, decompressed
 from sommelier.runtime.server.http_messages import HttpRequest, HttpResponse, Reply
+from sommelier.runtime.server.parameters import has_wishes
 from sommelier.runtime.server.protocol import INTERNAL, InferRequest, InferResponse, ProtocolError
 from sommelier.runtime.server.rest_inference import (
     HEADER_LENGTH,
@@ -40,6 +41,10 @@ QUICK_MS = SLOWEST_MS
 another thread and back takes 40 microseconds, as long as the smallest models."""
 AWAY_S = 1.0
 LONGEST_AWAY_S = 300.0
+HELD_S, MOST_HELD = 0.001, 10
+"""How long, and how often, a request to a model that runs in the event loop is kept while another
+thread still answers some of before. If it joined them at once, so would the next one, and under
+load they would never be rid of that thread: a few times the work, and requests meet no more."""
 FORGIVEN = 10.0  # times as long in the event loop as it was away, and a name may take long again
 WORTH = 1 << 10  # bytes; smaller answers are not compressed
 T = TypeVar("T")
@@ -135,7 +140,9 @@ class Place:
 class Inference:
     """A request on its way. `reply` is called once, in the thread of the event loop."""
 
-    __slots__ = ("_cancelled", "_form", "_future", "_place", "_reply", "_request", "_target")
+    __slots__ = (
+        "_cancelled", "_form", "_future", "_held", "_place", "_reply", "_request", "_target",
+    )  # fmt: skip
 
     def __init__(self, place: Place, request: HttpRequest, target: Target, reply: Reply) -> None:
         self._place = place
@@ -143,6 +150,7 @@ class Inference:
         self._target = target
         self._reply = reply
         self._form = _AS_JSON
+        self._held = 0
         self._future: Future[InferResponse] | None = None
         self._cancelled = False
 
@@ -196,6 +204,8 @@ class Inference:
             if answer is not None:
                 self.tell(answer)
                 return
+            if self._is_held(asked, served):
+                return
             self._future = future = self._place.service.submit(asked)
         except Exception as error:
             self._send(failure_response(error))
@@ -214,6 +224,21 @@ class Inference:
             return place.service.answer_now(asked, at_most_ms=QUICK_MS, begun=begun, served=served)
         finally:
             place.run_ended(asked.model)
+
+    def _is_held(self, asked: InferRequest, served: Served) -> bool:
+        """Whether it is tried again soon, rather than in another thread."""
+        place, running = self._place, served.running
+        if self._held >= MOST_HELD or running.together <= 1 or has_wishes(asked.parameters):
+            return False
+        if get_ident() != place.thread or place.is_away(asked.model) or not running.engaged:
+            return False
+        self._held += 1
+        place.loop.call_later(HELD_S, self._go_on, asked, served)
+        return True
+
+    def _go_on(self, asked: InferRequest, served: Served) -> None:
+        if not self._cancelled:
+            self.go(asked, served)
 
     def _done(self, future: Future[InferResponse]) -> None:
         """In whichever thread the answer was made: leave it soon."""

@@ -334,7 +334,8 @@ def test_a_deadline_that_passes_while_a_request_waits_is_504(
     port: int, service: ModelService
 ) -> None:
     with standing_still(port, service):
-        for wish in ({"timeout": 100_000}, {"sommelier_deadline_ms": 100, "timeout": 10**9}):
+        # a second, for runs that others ended have taught how long the model takes at least
+        for wish in ({"timeout": 10**6}, {"sommelier_deadline_ms": 1000, "timeout": 10**9}):
             started = time.monotonic()
             status, told = infer(port, endless(**wish), path="/v2/models/slow/infer")
             assert (status, time.monotonic() - started < 5) == (504, True), told
