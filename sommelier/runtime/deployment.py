@@ -121,7 +121,7 @@ class RunningDeployment:
         min_accuracy: float | None = None,
         outputs: Sequence[str] | None = None,
     ) -> Ticket:
-        """The same without waiting: a future. Raises InputError, RejectedError once they are known."""
+        """The same without waiting: a future. Raises InputError, RejectedError when it is known."""
         job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
         return self._dispatcher.submit(job)
 
