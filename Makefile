@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WORKERS ?= 2
+RERUNS ?= 1
 
 .PHONY: demo test check nightly bench notebooks protocol clean install help
 
@@ -26,7 +27,7 @@ demo: $(READY)     ## download a few real models, ingest, analyse, and answer fi
 	$(BIN)/sommelier demo
 
 test: $(READY)     ## the whole suite (zoo tests need SOMMELIER_ZOO, network tests a registry)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" tests sommelier README.md docs
+	$(BIN)/python -m pytest -n $(WORKERS) --reruns $(RERUNS) -rR -m "not slow" tests sommelier README.md docs
 
 nightly: $(READY)  ## the slow tests as well
 	SOMMELIER_EXAMPLES=300 $(BIN)/python -m pytest -n $(WORKERS) tests sommelier README.md docs
