@@ -21,18 +21,15 @@ _OTHERWISE = (b"transfer-encoding", b"expect", b"upgrade")  # the body does not 
 
 @dataclass(frozen=True, slots=True)
 class KnownHead:
-    """text : with the empty line behind it. size : of the whole request. like : one that had it,
-    without its body. lane : for those that begin as it does."""
+    """text : with the empty line behind it. size, body_size : of the whole request, and of what is
+    behind the head. like : one that had it, without its body. lane : for those that begin as it
+    does."""
 
     text: bytes
     size: int
+    body_size: int
     like: HttpRequest
     lane: Lane | None = None
-
-    @property
-    def body_size(self) -> int:
-        """Bytes behind the head."""
-        return self.size - len(self.text)
 
     def request(self, data: bytes) -> HttpRequest | None:
         """The request that these bytes are, if they are one with this head and nothing else."""
@@ -56,4 +53,4 @@ def known_head(
     if len(data) - end != len(parsed.body) or any(name in headers for name in _OTHERWISE):
         return None
     like = HttpRequest(parsed.method, parsed.path, headers)
-    return KnownHead(data[:end], len(data), like, lane(parsed, data[:end]))
+    return KnownHead(data[:end], len(data), len(parsed.body), like, lane(parsed, data[:end]))
