@@ -62,6 +62,7 @@ class ObjectServer:
             f"-volume.port={volume}", f"-volume.port.grpc={grpc[1]}",
             "-filer", f"-filer.port={filer}", f"-filer.port.grpc={grpc[2]}",
             "-s3", f"-s3.port={s3}", f"-s3.port.grpc={grpc[3]}",
+            "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
             f"-s3.config={self._folder / 'rights.json'}",
         ]  # fmt: skip
         log = (self._folder / "log").open("ab")

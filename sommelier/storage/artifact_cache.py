@@ -12,6 +12,7 @@ have its path and will open it.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import threading
@@ -22,7 +23,7 @@ from pathlib import Path
 from sommelier.errors import StorageError
 from sommelier.storage.artifacts import MANIFEST, digest_of
 from sommelier.storage.durable import sync_file, sync_folder
-from sommelier.storage.remote_manifest import RemoteManifest
+from sommelier.storage.remote_manifest import RemoteFile, RemoteManifest
 from sommelier.storage.staging import remove, staged
 from sommelier.units import Dimension, format_value
 
@@ -56,7 +57,8 @@ class Lease:
 def held(path: Path) -> Lease | None:
     """A lease of the entry that a model file lies in; None for a file that is in no cache, and for
     one that has gone."""
-    return _leased(path.parent)
+    folder = path.parent
+    return _leased(folder) if (folder / MANIFEST).is_file() else None
 
 
 class ArtifactCache:
@@ -76,12 +78,14 @@ class ArtifactCache:
         if lease is None:
             return None
         try:
-            lease.manifest = RemoteManifest.from_json((folder / MANIFEST).read_text("utf-8"))
-            for file in lease.manifest.files:
-                self._verify(folder / file.name, file.size, file.sha256)
+            text = (folder / MANIFEST).read_text("utf-8")
+            lease.manifest = RemoteManifest.from_json(text)
+            times = json.loads(text)["times"]
+            for file, time_ns in zip(lease.manifest.files, times, strict=True):
+                self._verify(folder / file.name, file, time_ns)
             with contextlib.suppress(OSError):
                 os.utime(folder / MANIFEST)  # when it was last used
-        except (OSError, ValueError, StorageError) as error:
+        except (OSError, ValueError, KeyError, TypeError, StorageError) as error:
             logger.warning("the fetched model file %s is damaged: %s", folder, error)
             lease.release()
             with contextlib.suppress(OSError):
@@ -102,10 +106,11 @@ class ArtifactCache:
         OSError.
         """
         (staging / LEASE).touch()
-        (staging / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        times = [(staging / file.name).stat().st_mtime_ns for file in manifest.files]
+        fields = json.loads(manifest.to_json()) | {"times": times}
+        (staging / MANIFEST).write_text(json.dumps(fields), encoding="utf-8")
         sync_file(staging / MANIFEST)
         sync_folder(staging)
-        self._note(staging, manifest, self._folder(digest))
         own = _leased(staging)
         assert own is not None, "its file was just made"
         folder = self._folder(digest)
@@ -158,31 +163,20 @@ class ArtifactCache:
     def _entries(self) -> list[Path]:
         return [file.parent for file in self.root.glob(f"[0-9a-f][0-9a-f]/*/{MANIFEST}")]
 
-    def _note(self, staging: Path, manifest: RemoteManifest, folder: Path) -> None:
-        """The files were verified as they are: they are not read again."""
-        for file in manifest.files:
-            state = _state(staging / file.name)
-            with self._lock:
-                self._verified[folder / file.name] = state
-
-    def _verify(self, path: Path, size: int, digest: str) -> None:
-        """Raises ValueError for a file that is not what was fetched. It is read once a process,
-        and again when its times change."""
-        state = _state(path)
-        if state[1] != size:
-            raise ValueError(f"{path.name} has {state[1]} bytes, not {size}")
+    def _verify(self, path: Path, file: RemoteFile, time_ns: int) -> None:
+        """Raises ValueError for a file that is not what was fetched. One of the size and time it
+        was fetched with is taken for unchanged; one of another time is read, once a process."""
+        found = path.stat()
+        state = found.st_ino, found.st_size, found.st_mtime_ns
+        if found.st_size != file.size:
+            raise ValueError(f"{path.name} has {found.st_size} bytes, not {file.size}")
         with self._lock:
-            if self._verified.get(path) == state:
+            if found.st_mtime_ns == time_ns or self._verified.get(path) == state:
                 return
-        if digest_of(path) != digest:
+        if digest_of(path) != file.sha256:
             raise ValueError(f"{path.name} has changed")
         with self._lock:
             self._verified[path] = state
-
-
-def _state(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _leased(folder: Path) -> Lease | None:

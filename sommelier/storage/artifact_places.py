@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from sommelier.errors import StorageError
 
+MARK = "sommelier-store.json"  # the object that says a place is a store
 LOCAL = "local"  # the folder beside the database
 _ALIASES = {"s3a": "s3", "gcs": "gs"}
 _BUCKETS = ("s3", "gs")

@@ -217,7 +217,7 @@ class ArtifactStore:
         if known is None or not (in_place or known.folder is None):
             return False
         with contextlib.suppress(StorageError):  # a reference whose file has gone is replaced
-            self.path(key)
+            ArtifactStore.path(self, key)  # not one that is in a store as well
             return key not in self._read_again  # a touched file's new time is written down
         return False
 

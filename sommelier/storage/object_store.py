@@ -51,6 +51,18 @@ class ObjectStore:
             raise
         return content
 
+    def size(self, name: str) -> int | None:
+        """Bytes of an object, or None if it is not there. Raises StorageError."""
+        fs, path = self._found(name)
+        try:
+            with told(f"read '{name}' of the store {self.place}"):
+                found: int = fs.info(path)["size"]
+        except StorageError as error:
+            if is_missing(error.__cause__):
+                return None
+            raise
+        return found
+
     def chunks(self, name: str) -> Iterator[bytes]:
         """A large object, in order. Raises StorageError, also where it is not there."""
         fs, path = self._found(name)

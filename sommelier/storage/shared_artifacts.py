@@ -24,7 +24,7 @@ from pathlib import Path
 
 from sommelier.errors import RejectedModelError, StorageError
 from sommelier.storage.artifact_cache import ArtifactCache, Lease
-from sommelier.storage.artifact_places import Place
+from sommelier.storage.artifact_places import MARK, Place
 from sommelier.storage.artifacts import (
     MANIFEST,
     ArtifactStore,
@@ -37,10 +37,10 @@ from sommelier.storage.artifacts import (
 from sommelier.storage.cache import artifact_cache_bytes, cache_folder
 from sommelier.storage.object_store import CHUNK, ObjectStore
 from sommelier.storage.remote_manifest import RemoteFile, RemoteManifest
+from sommelier.storage.store_faults import is_missing
 
 logger = logging.getLogger(__name__)
 
-MARK = "sommelier-store.json"
 FORMAT = 1
 LEASES = 256  # files whose paths were handed out and that are kept, of one connection
 
@@ -113,7 +113,7 @@ class SharedArtifacts(ArtifactStore):
             raise refused(path, error) from error
         _check_names(manifest)
         key = manifest.key
-        if self._remote(key) is None:
+        if not self._has(key):
             self._send(key, files, manifest)
         self._keep_nearby(key, files, manifest)
         return key
@@ -151,9 +151,11 @@ class SharedArtifacts(ArtifactStore):
     def _files(self, key: str) -> list[Path]:
         self._folder(key)  # raises for what is no key
         gone: StorageError | None = None
-        if self._manifest(key) is not None:
+        local = self._manifest(key)
+        if local is not None:
             try:
-                return super().files(key)
+                model = super().path(key)
+                return [model.parent / name for name in local.files]
             except StorageError as error:  # left in place, and moved or changed: perhaps it was
                 gone = error  # sent as well
         lease = self._leased(key, gone)
@@ -208,7 +210,7 @@ class SharedArtifacts(ArtifactStore):
         target.parent.mkdir(parents=True, exist_ok=True)
         digest, size = hashlib.sha256(), 0
         with target.open("wb") as writer:
-            for chunk in self._store.chunks(f"{_folder_of(key)}/{file.name}"):
+            for chunk in self._chunks(key, file):
                 size += len(chunk)
                 if size > file.size:
                     break  # whatever it is, it is not to fill the disk
@@ -222,6 +224,22 @@ class SharedArtifacts(ArtifactStore):
                 " what its name says",
                 hint=f"delete {_folder_of(key)}/ from the store and import the model again",
             )
+
+    def _chunks(self, key: str, file: RemoteFile) -> Iterator[bytes]:
+        try:
+            yield from self._store.chunks(f"{_folder_of(key)}/{file.name}")
+        except StorageError as error:
+            if is_missing(error.__cause__):
+                error.hint = "import the model again, which sends what is missing"
+            raise
+
+    def _has(self, key: str) -> bool:
+        """Whether the store has all of an artifact, by the sizes of its files."""
+        manifest = self._remote(key)
+        if manifest is None:
+            return False
+        names = ((f"{_folder_of(key)}/{file.name}", file.size) for file in manifest.files)
+        return self.place.read_only or all(self._store.size(name) == size for name, size in names)
 
     def _remote(self, key: str) -> RemoteManifest | None:
         """What the store has of an artifact. Raises StorageError for what is damaged."""

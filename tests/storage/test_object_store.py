@@ -241,6 +241,10 @@ def test_what_was_removed_from_the_store_is_missed(
     with pytest.raises(StorageError, match="there is no model file"):
         cold.path(key)
     assert not list((tmp_path / "cold").rglob("model.onnx"))
+    put(store, model)
+    fs.rm_file(f"{folder}/weights.bin")
+    assert put(store, model) == key, "what is missing is sent again"
+    cold.verify(key)
 
 
 # ---- a web server
