@@ -50,6 +50,7 @@ class ObjectServer:
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_MAX_ATTEMPTS": "2",  # where it does not answer, tests wait for no more
         }
 
     def start(self) -> None:

@@ -73,7 +73,7 @@ def test_another_machine_finds_the_store_and_answers_the_same(
     with sm.connect(database, read_only=True) as db:
         for name in ("tiny", "large"):
             np.testing.assert_array_equal(answers(db.model(name)), before[name])
-            assert db.model(name).path.is_relative_to(tmp_path / "cache of b")
+            assert db.model(name).onnx_path.is_relative_to(tmp_path / "cache of b")
         assert rows(db, "SHOW SETTINGS LIKE 'artifacts'")[0]["value"] == s3
     with sm.connect(database) as db:
         db.execute("ANALYZE ALL FOR RESOURCES")
@@ -105,7 +105,7 @@ def test_what_is_analysed_is_not_kept_against_the_limit(
     with sm.connect(database) as db:
         db.execute("ANALYZE ALL FOR RESOURCES")
         assert db.artifacts.cache.make_room() == 0 or db.artifacts.cache.size_bytes() == 0
-        kept = db.model("tiny").path
+        kept = db.model("tiny").onnx_path
         assert kept.exists()
         db.artifacts.cache.make_room()
         assert kept.exists(), "its path was handed out"
@@ -179,7 +179,7 @@ def test_a_database_in_its_own_folder_loads_nothing_of_fsspec(
     program = (
         "import sommelier as sm\n"
         f"with sm.connect('{path}') as db:\n"
-        "    db.query('SELECT MODELS').fetchall(); db.model('tiny').path"
+        "    db.query('SELECT MODELS').fetchall(); db.model('tiny').onnx_path"
     )
     loaded = _loaded_modules(program)
     assert "duckdb" in loaded
@@ -211,7 +211,7 @@ def test_the_command_line_makes_asks_and_moves(
     done = run("artifacts", path, "--to", "local")
     assert done.returncode == 0, done.stderr
     with sm.connect(path) as db:
-        assert db.model("large").path.is_relative_to(f"{path}.d")
+        assert db.model("large").onnx_path.is_relative_to(f"{path}.d")
 
 
 def test_a_move_from_the_own_folder_goes_on_where_it_was_cut_short(
@@ -222,7 +222,7 @@ def test_a_move_from_the_own_folder_goes_on_where_it_was_cut_short(
         db.execute(f"IMPORT MODELS FROM folder '{zoo_folder}/tiny.onnx'")
         db.execute(f"IMPORT MODELS FROM folder '{zoo_folder}/large.onnx' USING copy = no")
         assert len(keys_of(db.catalog)) == 2
-        own = db.model("tiny").path
+        own = db.model("tiny").onnx_path
     whole = own.read_bytes()
     own.write_bytes(b"damaged")
     done = run("artifacts", path, "--to", s3)

@@ -23,6 +23,7 @@ from sommelier.storage.store_faults import is_missing, told
 Send = Callable[[bytes], Any]
 
 CHUNK = 8 << 20  # bytes of one request, and held at a time
+PATIENCE_S = 60.0  # for the next bytes of a web server
 _PART = 16 << 20  # bytes of an upload's parts, 10 000 of which are allowed; and of one request
 _MOST_PARTS = 9_000
 _INCOMING = ".incoming-"
@@ -67,7 +68,7 @@ class ObjectStore:
         """A large object, in order. Raises StorageError, also where it is not there."""
         fs, path = self._found(name)
         with told(f"read '{name}' of the store {self.place}"):
-            handle = fs.open(path, "rb", block_size=CHUNK, cache_type="none")
+            handle = fs.open(path, "rb", **self._as_stream())
         try:
             while True:
                 with told(f"read '{name}' of the store {self.place}"):
@@ -108,6 +109,12 @@ class ObjectStore:
             yield send
 
     # ---- inside
+
+    def _as_stream(self) -> dict[str, object]:
+        """How to open an object that is read once, from its beginning to its end."""
+        if self.place.read_only:
+            return {"block_size": 0}  # in one request: not every web server knows ranges
+        return {"block_size": CHUNK, "cache_type": "none"}
 
     @contextmanager
     def _moved(self, fs: Any, path: str) -> Iterator[Send]:
@@ -179,13 +186,27 @@ def _file_system(place: Place) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 
         with told(f"open the store {place}"):
-            fs, root = url_to_fs(place.address, use_listings_cache=False, skip_instance_cache=True)
+            own = _web(place.protocol) if place.read_only else {}
+            fs, root = url_to_fs(
+                place.address, use_listings_cache=False, skip_instance_cache=True, **own
+            )
     except ImportError as error:
         raise MissingDependencyError(
             f"a store at {place.protocol}:// needs {_needed(place.protocol)}",
             hint=f"pip install 'sommelier-db[{extra}]'",
         ) from error
     return fs, root.rstrip("/")
+
+
+def _web(protocol: str) -> dict[str, object]:
+    """A download may take as long as bytes come; else aiohttp ends it after five minutes. What
+    fsspec's configuration says wins."""
+    from aiohttp import ClientTimeout
+    from fsspec.config import conf
+
+    timeout = ClientTimeout(total=None, sock_connect=PATIENCE_S, sock_read=PATIENCE_S)
+    configured = conf.get(protocol, {}).get("client_kwargs", {})
+    return {"client_kwargs": {"timeout": timeout, **configured}}
 
 
 def _needed(protocol: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sommelier.errors import MissingDependencyError, StorageError
+from sommelier.errors import StorageError
 from sommelier.storage.artifact_places import Place, place_of
 from sommelier.storage.object_store import ObjectStore
 from sommelier.storage.shared_artifacts import SharedArtifacts
@@ -326,19 +326,31 @@ def test_a_protocol_that_nobody_knows_is_said() -> None:
 
 @pytest.mark.parametrize(
     ("protocol", "blocked", "command"),
-    [("s3", "s3fs", "[s3]"), ("gs", "gcsfs", "[gs]"), ("https", "aiohttp", "[http]")],
+    [
+        ("s3", "s3fs", "[s3]"),
+        ("gs", "gcsfs", "[gs]"),
+        ("https", "aiohttp", "[http]"),
+        ("file", "fsspec", "[store]"),
+    ],
 )
 def test_a_library_that_is_missing_is_named(
-    protocol: str, blocked: str, command: str, monkeypatch: pytest.MonkeyPatch
+    protocol: str, blocked: str, command: str
 ) -> None:
-    import fsspec.registry
-
-    monkeypatch.setitem(sys.modules, blocked, None)
-    monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
-    monkeypatch.setattr(fsspec.registry, "_registry", {})
-    with pytest.raises(MissingDependencyError) as failure:
-        ObjectStore(Place(f"{protocol}://x")).read("a")
-    assert command in str(failure.value.hint)
+    program = """
+import sys
+from sommelier.errors import MissingDependencyError
+from sommelier.storage.artifact_places import Place
+from sommelier.storage.object_store import ObjectStore
+sys.modules[sys.argv[2]] = None
+try:
+    ObjectStore(Place(f"{sys.argv[1]}://x")).read("a")
+except MissingDependencyError as error:
+    print(error, error.hint)
+"""
+    ended, told = python(program, protocol, blocked)
+    assert ended == 0
+    assert f"a store at {protocol}:// needs" in told
+    assert f"pip install 'sommelier-db{command}'" in told
 
 
 def test_a_message_of_another_library_is_freed_of_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
