@@ -333,9 +333,7 @@ def test_a_protocol_that_nobody_knows_is_said() -> None:
         ("file", "fsspec", "[store]"),
     ],
 )
-def test_a_library_that_is_missing_is_named(
-    protocol: str, blocked: str, command: str
-) -> None:
+def test_a_library_that_is_missing_is_named(protocol: str, blocked: str, command: str) -> None:
     program = """
 import sys
 from sommelier.errors import MissingDependencyError
