@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.object_server import BUCKET, ObjectServer
+from tests.object_server import BUCKET, GoogleServer, ObjectServer
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +38,25 @@ def s3(object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch, own_cache: 
     for name, value in object_server.environment().items():
         monkeypatch.setenv(name, value)
     return f"s3://{BUCKET}/{os.urandom(6).hex()}"
+
+
+@pytest.fixture(scope="session")
+def google_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoogleServer]:
+    """A server of Google Cloud Storage's protocol with the bucket `models`."""
+    server = GoogleServer(tmp_path_factory.mktemp("google"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def gs(google_server: GoogleServer, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> str:
+    """The address of an empty store there, with the environment that reaches it."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", google_server.endpoint)
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "tests")
+    return f"gs://{BUCKET}/{os.urandom(6).hex()}"
 
 
 @pytest.fixture

