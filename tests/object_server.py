@@ -121,12 +121,12 @@ class GoogleServer:
                 raise RuntimeError((self._folder / "log").read_text(errors="replace")[-3000:])
             time.sleep(0.1)
         body = json.dumps({"name": BUCKET}).encode()
-        asked = urllib.request.Request(  # noqa: S310
+        asked = urllib.request.Request(
             f"{self.endpoint}/storage/v1/b?project=tests",
             data=body,
             headers={"Content-Type": "application/json"},
         )
-        urllib.request.urlopen(asked).close()  # noqa: S310
+        urllib.request.urlopen(asked).close()
 
     def stop(self) -> None:
         """End it at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -14,6 +15,9 @@ import pytest
 
 import sommelier as sm
 from sommelier.errors import ReadOnlyError, StorageError
+from sommelier.runtime.pool import ModelPool
+from sommelier.runtime.session_cache import SessionCache
+from sommelier.shell.serving_plan import Wanted, plan
 from sommelier.storage.artifact_choice import keys_of
 from tests.asking import rows
 from tests.factories import external_data_model, mlp_classifier
@@ -134,6 +138,25 @@ def test_what_is_analysed_is_not_kept_against_the_limit(
         db.artifacts.cache.make_room()
         assert kept.exists(), "its path was handed out"
     assert "large" not in [file.stem for file in kept.parents[2].rglob("*.onnx")]
+
+
+def test_what_is_served_stays_fetched_and_another_store_is_refused(
+    database: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOMMELIER_ARTIFACT_CACHE", "1 B")
+    with pytest.raises(StorageError, match="keeps 2 model files in"):
+        plan(Wanted(str(database), None, ("tiny",), None, "s3://models/another"))
+    (model,) = plan(Wanted(str(database), None, ("tiny",), None, store)).models
+    with sm.connect(database) as db, ModelPool(SessionCache(database.parent / "sessions")) as pool:
+        pool.add(model)  # planned in another process, which has ended
+        db.model("large").onnx_path  # noqa: B018
+        db.artifacts.cache.make_room()
+        pool.load("tiny")
+        assert model.path.exists()
+        pool.remove("tiny")
+        gc.collect()
+        db.artifacts.cache.make_room()
+        assert not model.path.exists()
 
 
 # ---- which store

@@ -126,6 +126,18 @@ def test_a_kill_while_it_is_fetched_leaves_nothing_that_is_taken_for_whole(
     assert not list((tmp_path / "cold").rglob(".incoming-*"))
 
 
+def test_processes_may_send_the_same_at_once(
+    store: SharedArtifacts, s3: str, model: Path, tmp_path: Path
+) -> None:
+    program = KILLED_WHILE_SENDING  # with more steps than there are
+    command = [sys.executable, "-c", program, s3, str(model), str(tmp_path / "db2"), "1000"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate(timeout=120)[0].strip() for process in both]
+    assert told == [put(store, model)] * 2
+    assert len(objects(s3)) == 3
+    store.verify(told[0])
+
+
 def test_a_server_that_dies_while_it_is_sent_to_is_no_loss(
     tmp_path: Path, model: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
