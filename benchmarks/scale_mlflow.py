@@ -19,49 +19,7 @@ from pathlib import Path
 from benchmarks.query_latency import Figures
 from benchmarks.report import Cell
 
-SCRIPT = """
-import json, random, sqlite3, sys, time
-path, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-from mlflow.tracking import MlflowClient
-uri = f"sqlite:///{path}"
-client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-random.seed(seed)
-def tags():
-    return {"task": random.choice(["vision", "text", "audio"]), "license": random.choice(["mit", "apache-2.0"]),
-            "memory": f"{random.lognormvariate(18, 1.2):.0f}", "flops": f"{random.lognormvariate(23, 1.6):.0f}"}
-client.create_registered_model("m0", tags=tags())
-base = sqlite3.connect(path)
-def columns(table):
-    return [row[1] for row in base.execute(f"PRAGMA table_info({table})")]
-names = columns("registered_models")
-row = base.execute(f"SELECT {','.join(names)} FROM registered_models").fetchone()
-at = names.index("name")
-base.executemany(f"INSERT INTO registered_models VALUES ({','.join('?' * len(row))})",
-    ([*row[:at], f"m{i}", *row[at + 1:]] for i in range(1, count)))
-fields = columns("registered_model_tags")
-one = dict(zip(fields, base.execute("SELECT * FROM registered_model_tags").fetchone()))
-base.executemany(f"INSERT INTO registered_model_tags ({','.join(fields)}) VALUES ({','.join('?' * len(fields))})",
-    ([{**one, "name": f"m{i}", "key": k, "value": v}[f] for f in fields]
-     for i in range(1, count) for k, v in tags().items()))
-base.commit(); base.close()
-def timed(ask, times):
-    taken = []
-    for _ in range(times):
-        begun = time.perf_counter(); found = ask(); taken.append((time.perf_counter() - begun) * 1e3)
-    return sorted(taken), found
-def tagged():
-    return len(client.search_registered_models("tags.task = 'vision' AND tags.license = 'mit'", max_results=100))
-def bounded():
-    found, token = [], None
-    while True:
-        page = client.search_registered_models(max_results=1000, page_token=token)
-        found += [(float(m.tags["memory"]), m.name) for m in page
-                  if float(m.tags["memory"]) < 1e8 and float(m.tags["flops"]) <= 1e10]
-        token = page.token
-        if not token:
-            return len(sorted(found)[:10])
-print(json.dumps({"tagged": timed(tagged, 9), "bounded": timed(bounded, 3 if count > 20000 else 5)}))
-"""  # noqa: E501: a program of its own
+CLIENT = Path(__file__).with_name("scale_mlflow_client.py")
 
 
 def beside(sizes: Sequence[int], seed: int) -> tuple[list[list[Cell]], Figures]:
@@ -83,7 +41,7 @@ def beside(sizes: Sequence[int], seed: int) -> tuple[list[list[Cell]], Figures]:
 def _asked(python: Path, size: int, seed: int) -> dict[str, tuple[list[float], int]]:
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [str(python), "-c", SCRIPT, str(Path(folder) / "mlflow.db"), str(size), str(seed)],
+            [str(python), str(CLIENT), str(Path(folder) / "mlflow.db"), str(size), str(seed)],
             capture_output=True,
             text=True,
             cwd=folder,
