@@ -22,6 +22,8 @@ recall, exponents, and every p50 with its size in the name.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -61,8 +63,7 @@ class Size:
 
     def run(self, *, answers: bool = True) -> None:
         """Fill the table's rows and the figures."""
-        with connect(self.path) as db:
-            store(self.growing, db, answers=answers)
+        self._store(answers)
         seconds = self.growing.seconds
         self.figures[f"ingest_per_s_{self.label}"] = len(self.growing) / sum(seconds.values())
         with connect(self.path) as db:
@@ -78,6 +79,16 @@ class Size:
                     self._add(db, columns)
             finally:
                 plain.close()
+
+    def _store(self, answers: bool) -> None:
+        """Fill the database; one that an earlier run kept is used as it is."""
+        told = self.path.with_suffix(".seconds.json")
+        if told.exists():
+            self.growing.seconds.update(json.loads(told.read_text()))
+            return
+        with connect(self.path) as db:
+            store(self.growing, db, answers=answers)
+        told.write_text(json.dumps(self.growing.seconds))
 
     def _columns(self, db: Connection) -> tuple[Columns, PlainTable]:
         """What hand-written answers are made from."""
@@ -231,6 +242,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, help="questions a kind")
     parser.add_argument("--peers", action="store_true", help="MLflow beside, at 10k and 100k")
     parser.add_argument("--folder", type=Path, help="where databases are made (10 GB for 10^6)")
+    parser.add_argument("--keep", action="store_true", help="keep them there, or use those kept")
     options = parser.parse_args()
     sizes = [1_000, 10_000] if options.quick else [1_000, 10_000, 100_000, 1_000_000]
     if options.sizes:
@@ -239,7 +251,10 @@ def main() -> None:
     figures: Figures = {"recall": 1.0}
     rows: Rows = []
     for size in [*sizes, *([options.metadata] if options.metadata else [])]:
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        with contextlib.ExitStack() as stack:
+            folder = options.folder
+            if not options.keep:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(dir=options.folder))
             one = Size(size, Path(folder), options)
             one.run(answers=size in sizes)
         rows += one.rows

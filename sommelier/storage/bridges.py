@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sommelier.storage.agreement_bounds import Leg, TransitiveBounds, transitive_bounds
 from sommelier.storage.answer_scans import AnswerScans
+from sommelier.storage.model_ids import ABSENT
 from sommelier.storage.probe_roster import LabelMaps, Roster, frame, mapped_spaces
 
 INTERMEDIATES = 16  # third models tried per pair of probe sets: those nearest to the reference
@@ -55,12 +56,10 @@ class Bridges:
         home = frame(roster.group_of(reference), mapped)
         here, there = in_frame(roster, home, mapped), in_frame(other, home, mapped)
         ends = np.flatnonzero(there & wanted[other.rows])
-        both = [
-            (position, other.place[roster.entries[position].model_id])
-            for position in np.flatnonzero(here).tolist()
-            if roster.entries[position].model_id in other.place
-        ]
-        bridges = [(position, middle) for position, middle in both if there[middle]]
+        both = np.flatnonzero(here)
+        middles = other.place.of_rows(roster.rows[both])
+        common = (middles != ABSENT) & there[middles]
+        bridges = list(zip(both[common].tolist(), middles[common].tolist(), strict=True))
         if home is None or not bridges or not len(ends):
             return [], 0
         starts = np.array([position for position, _ in bridges], dtype=np.int64)
