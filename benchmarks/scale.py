@@ -11,7 +11,8 @@ one more model costs, and p50 and p99 of
   cold      a semantic question about a reference that was never asked about before
 warm but for the last, parse to rows, beside hand-written SQL over one plain DuckDB table and numpy
 over the same columns; these are given every reference's agreements and the smallest count that the
-confidence asks for. `recall` is 1 only if every answer is the same as theirs; cold questions are
+confidence asks for. `processor`: the median of what all threads of a system used, for machines that
+do other things too. `recall` is 1 only if every answer is the same as theirs; cold questions are
 compared with a scan of all answers. Growth exponents: the slope of log time over log N.
 
 With --peers MLflow's search beside them at 10^4 and 10^5 (scale_mlflow.py).
@@ -31,6 +32,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import query_latency as asked_before
 from benchmarks.growing import PROBE_SET, grow, measurements, record, sketch, store
@@ -138,13 +140,15 @@ class Size:
         recall: float,
         given: float,
     ) -> None:
-        times = asked_before.times_of(systems, asked, asked_before.TURN)
-        for system, taken in zip(systems, times, strict=True):
-            p50, p99 = (float(np.percentile(taken, p)) for p in (50, 99))
-            self.rows.append([f"{self.label} {kind}", system.name, p50, p99, given, recall])
+        taken = times_of(systems, asked)
+        for system, times in zip(systems, taken, strict=True):
+            p50, p99 = (float(np.percentile(times[0], p)) for p in (50, 99))
+            cpu = float(np.median(times[1]))
+            self.rows.append([f"{self.label} {kind}", system.name, p50, p99, cpu, given, recall])
             name = kind if system.name == "sommelier" else f"{kind}_{system.name}"
             self.figures[f"{name}_p50_ms_{self.label}"] = p50
             self.figures[f"{name}_p99_ms_{self.label}"] = p99
+            self.figures[f"{name}_cpu_ms_{self.label}"] = cpu
         self.figures["recall"] = min(self.figures.get("recall", 1.0), recall)
 
     def _ask_cold(self, db: Connection, columns: Columns) -> None:
@@ -154,15 +158,18 @@ class Size:
         for row in chosen.tolist():
             threshold = round(float(self.rng.uniform(80, 95)), 2)
             text = f"SELECT MODELS name CORR {self.growing.name(row)} >= {threshold}% LIMIT {TOP}"
-            begun = time.perf_counter()
+            begun, worked = time.perf_counter(), time.process_time()
             ours = {name for (name,) in db.query(text).fetchall()}
-            taken.append((time.perf_counter() - begun) * 1e3)
+            taken.append((time.perf_counter() - begun, time.process_time() - worked))
             truth = set(columns.scan(_cold_question(columns, row, threshold)))
             common, total = common + len(ours & truth), total + len(ours | truth)
         recall = common / total if total else 1.0
-        p50, p99 = (float(np.percentile(taken, p)) for p in (50, 99))
-        self.rows.append([f"{self.label} cold", "sommelier", p50, p99, total / COLD, recall])
+        times = np.array(taken).T * 1e3
+        p50, p99 = (float(np.percentile(times[0], p)) for p in (50, 99))
+        cpu, given = float(np.median(times[1])), total / COLD
+        self.rows.append([f"{self.label} cold", "sommelier", p50, p99, cpu, given, recall])
         self.figures[f"cold_p50_ms_{self.label}"] = p50
+        self.figures[f"cold_cpu_ms_{self.label}"] = cpu
         self.figures["recall"] = min(self.figures.get("recall", 1.0), recall)
 
     def _add(self, db: Connection, columns: Columns) -> None:
@@ -184,6 +191,22 @@ class Size:
             answered.append((time.perf_counter() - begun) * 1e3)
         self.figures[f"add_one_ms_{self.label}"] = float(np.median(stored))
         self.figures[f"next_question_ms_{self.label}"] = float(np.median(answered))
+
+
+def times_of(systems: list[System], asked: list[Question]) -> NDArray[np.float64]:
+    """(systems, 2, questions) milliseconds: on the clock, and of the processor in all threads.
+
+    Systems take turns of 20 questions, so that what else the machine does hits all alike.
+    """
+    times = np.empty((len(systems), 2, len(asked)))
+    for first in range(0, len(asked), asked_before.TURN):
+        for row, system in enumerate(systems):
+            for number in range(first, min(first + asked_before.TURN, len(asked))):
+                begun, worked = time.perf_counter(), time.process_time()
+                system.ask(asked[number])
+                times[row, 0, number] = time.perf_counter() - begun
+                times[row, 1, number] = time.process_time() - worked
+    return times * 1e3
 
 
 def _cold_question(columns: Columns, row: int, threshold: float) -> Question:
@@ -211,13 +234,15 @@ def label(count: int) -> str:
 
 
 def exponents(sizes: Sequence[int], figures: Figures) -> Figures:
-    """The slope of log p50 over log N of every kind of question, by least squares."""
+    """The slope of log time over log N of every kind of question, by least squares."""
     found = {}
     for kind in (*KINDS, "pareto", "cold"):
-        known = [n for n in sizes if f"{kind}_p50_ms_{label(n)}" in figures]
-        if len(known) > 1:
-            times = [figures[f"{kind}_p50_ms_{label(n)}"] for n in known]
-            found[f"{kind}_exponent"] = float(np.polyfit(np.log(known), np.log(times), 1)[0])
+        for clock in ("p50", "cpu"):
+            known = [n for n in sizes if f"{kind}_{clock}_ms_{label(n)}" in figures]
+            if len(known) > 1:
+                times = [figures[f"{kind}_{clock}_ms_{label(n)}"] for n in known]
+                slope = float(np.polyfit(np.log(known), np.log(times), 1)[0])
+                found[f"{kind}_{clock}_exponent"] = slope
     return found
 
 
@@ -269,7 +294,7 @@ def report(sizes: Sequence[int], options: argparse.Namespace, rows: Rows, figure
 
         more, found = beside([n for n in sizes if n in (10_000, 100_000)], options.seed)
         rows, figures = rows + more, figures | found
-    header = ("question", "system", "p50 ms", "p99 ms", "answers", "recall")
+    header = ("question", "system", "p50 ms", "p99 ms", "processor ms", "answers", "recall")
     print(table(f"{options.repeats} questions a kind, warm, parse to rows", header, rows))
     every = [*sizes, *([options.metadata] if options.metadata else [])]
     print(costs(every, figures))

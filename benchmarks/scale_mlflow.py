@@ -33,7 +33,7 @@ def beside(sizes: Sequence[int], seed: int) -> tuple[list[list[Cell]], Figures]:
         found = _asked(python, size, seed)
         for kind, (taken, given) in found.items():
             p50, worst = taken[len(taken) // 2], taken[-1]
-            rows.append([f"{size // 1000}k {kind}", "mlflow", p50, worst, given, "-"])
+            rows.append([f"{size // 1000}k {kind}", "mlflow", p50, worst, "-", given, "-"])
             figures[f"mlflow_{kind}_p50_ms_{size // 1000}k"] = p50
     return rows, figures
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -145,7 +146,7 @@ class Candidates:
     def prefix(self, least: int) -> tuple[Rows, int]:
         """(rows best first, how many of them have at least so many agreements)."""
         rows, counts = self.ranking.down_to(least)
-        return rows, len(counts) - int(np.searchsorted(counts[::-1], least, side="left"))
+        return rows, bisect_right(counts, -least, key=lambda count: -int(count))
 
     def at_least(self, agreements: int) -> int:
         """How many rows have at least so many agreements."""

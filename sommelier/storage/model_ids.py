@@ -77,7 +77,10 @@ class ModelIds:
     ) -> str | NDArray[np.object_]:
         if isinstance(rows, int | np.integer):
             return self._text(int(rows) % len(self) if rows < 0 else int(rows))
-        at = np.arange(len(self))[rows]
+        if isinstance(rows, np.ndarray) and rows.dtype.kind in "iu":
+            at = rows
+        else:
+            at = np.arange(len(self))[rows]
         found = np.empty(len(at), dtype=object)
         found[:] = [self._text(row) for row in at.tolist()]
         return found
