@@ -35,7 +35,8 @@ GROWTH = 16  # bits are added once the rows without any are 1/GROWTH of those wi
 RECODE = 8  # growth of the file after which the code is chosen anew
 CODED_ROWS = 1_024  # that a code is chosen from
 CLASSES = 4_096  # ids from here on share a bit
-CHUNK = 4_096  # rows at once: 1 MB of bits, 16 MB of answers
+CHUNK = 4_096  # rows whose bits are made at once: 16 MB of answers
+SCANNED = 1_024  # rows compared at once: what is in between stays in the processor's cache
 HEADER = "answers-bits.json"
 
 
@@ -46,19 +47,27 @@ class Bits:
     rows: NDArray[np.uint64]
     code: NDArray[np.uint8]
 
-    def at_most(self, wanted: NDArray[np.uint32], places: NDArray[Any]) -> NDArray[np.int32]:
-        """How many of the wanted answers each of the rows at `places` can hold at most.
+    def at_most(self, wanted: NDArray[np.uint32], places: NDArray[Any] | None) -> NDArray[np.int32]:
+        """How many of the wanted answers each of the rows at `places` can hold at most; None: all.
 
         wanted : (samples,) class ids; numbers above uint16's are answers that no row holds.
         """
         answered = wanted < 0xFFFE
         ours = encoded(self.code, wanted[None])[0]
-        mask = _packed(answered[None])[0]
-        most = np.full(len(places), np.count_nonzero(answered), dtype=np.int32)
-        for start in range(0, len(places), CHUNK):
-            part = _rows(self.rows, places[start : start + CHUNK])
-            different = np.bitwise_count((part ^ ours) & mask)
-            most[start : start + CHUNK] -= different.sum(axis=1, dtype=np.int32)
+        mask = None if answered.all() else _packed(answered[None])[0]
+        ones = np.ones(len(ours), dtype=np.float32)  # sums of whole numbers, exact below 2**24
+        size = len(self.rows) if places is None else len(places)
+        most = np.full(size, np.count_nonzero(answered), dtype=np.int32)
+        rows = np.asarray(self.rows)  # slices of a map cost more
+        if places is not None and _neighbours(places):
+            rows, places = rows[int(places[0]) : int(places[-1]) + 1], None
+        for start in range(0, len(most), SCANNED):
+            part = slice(start, start + SCANNED)
+            different = rows[part if places is None else places[part]] ^ ours
+            if mask is not None:
+                different &= mask
+            counts = np.bitwise_count(different).astype(np.float32) @ ones
+            most[part] -= counts.astype(np.int32)
         return most
 
 
@@ -191,12 +200,13 @@ def chosen_code(answers: NDArray[np.uint16]) -> NDArray[np.uint8]:
     return code
 
 
-def _rows(matrix: NDArray[Any], places: NDArray[Any]) -> NDArray[Any]:
-    """Rows of a matrix; neighbours without a copy."""
-    first, last = int(places[0]), int(places[-1])
-    if last - first == len(places) - 1 and bool((np.diff(places) == 1).all()):
-        return matrix[first : last + 1]
-    return np.asarray(matrix[places])
+def _neighbours(places: NDArray[Any]) -> bool:
+    """Whether rows follow one another without a gap."""
+    return (
+        len(places) > 0
+        and int(places[-1]) - int(places[0]) == len(places) - 1
+        and bool((np.diff(places) == 1).all())
+    )
 
 
 def _packed(bits: NDArray[Any]) -> NDArray[np.uint64]:

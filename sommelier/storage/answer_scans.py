@@ -41,7 +41,7 @@ class AnswerScans:
         self,
         roster: Roster,
         reference: int,
-        positions: NDArray[np.int64],
+        positions: NDArray[Any],
         maps: LabelMaps,
         part: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int64]:
@@ -63,31 +63,37 @@ class AnswerScans:
         return counts
 
     def at_least(
-        self, roster: Roster, reference: int, positions: NDArray[Any], least: int, maps: LabelMaps
+        self,
+        roster: Roster,
+        reference: int,
+        positions: NDArray[Any] | slice,
+        least: int,
+        maps: LabelMaps,
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """(places in `positions`, agreements) of the models with `least` agreements or more.
 
         Exact: rows that their bits exclude (answer_bits.py) are not read, all others are.
         """
-        found, counts = [], []
-        group_of = roster.group[positions]
+        found, counts = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+        group_of = None if len(roster.groups) == 1 else roster.group[positions]
+        file_rows = roster.file_rows[positions]
         with self._lock:
-            for code in np.unique(group_of):
-                where = np.flatnonzero(group_of == code)
-                rows = roster.file_rows[positions[where]]
-                known = self._screened(roster, reference, roster.groups[code], rows, least, maps)
+            for code, group in enumerate(roster.groups):
+                where = None if group_of is None else np.flatnonzero(group_of == code)
+                rows = file_rows if where is None else file_rows[where]
+                if not len(rows):
+                    continue
+                known = self._screened(roster, reference, group, rows, least, maps)
                 kept = np.flatnonzero(known >= least)
-                found.append(where[kept])
+                found.append(kept if where is None else where[kept])
                 counts.append(known[kept].astype(np.int64))
-        if not found:
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
         return np.concatenate(found), np.concatenate(counts)
 
     def paired(
         self,
         roster: Roster,
         reference: int,
-        positions: NDArray[np.int64],
+        positions: NDArray[Any],
         truth: Classes,
         maps: LabelMaps,
     ) -> PairedCounts | None:
@@ -124,7 +130,7 @@ class AnswerScans:
         roster: Roster,
         reference: int,
         group: AnswerGroup,
-        rows: NDArray[np.int64],
+        rows: NDArray[Any],
         maps: LabelMaps,
     ) -> NDArray[np.int32]:
         counts = self._scan(roster, reference, group, int(rows.max(initial=-1)) + 1)
@@ -151,24 +157,25 @@ class AnswerScans:
         if bits is None:
             return self._read(roster, reference, group, rows, maps)
         counts = self._scan(roster, reference, group, int(rows.max(initial=-1)) + 1)
-        new = rows[(counts[rows] == UNREAD) & (rows < len(bits.rows))]
+        known = counts[rows]
+        new = rows[(known == UNREAD) & (rows < len(bits.rows))]
         if len(new):
             wanted = how.apply(self._answers(roster, reference))
             counts[new] = BOUNDED - bits.at_most(wanted, new)
-        known = counts[rows]
+            known = counts[rows]
         may = (known == UNREAD) | ((known <= BOUNDED) & (BOUNDED - known >= least))
         if may.any():
             reading = np.unique(rows[may])
             counts[reading] = self._count(roster, reference, group, reading, maps)
             known = counts[rows]
-        return known
+        return np.asarray(known)
 
     def _count(
         self,
         roster: Roster,
         reference: int,
         group: AnswerGroup,
-        rows: NDArray[np.int64],
+        rows: NDArray[Any],
         maps: LabelMaps,
         part: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int32]:
@@ -183,7 +190,7 @@ class AnswerScans:
         how = relate(roster.group_of(reference), group, maps)
         return agreement_counts(how.apply(answers), matrix, rows, how.row_table)
 
-    def _matrix(self, roster: Roster, group: AnswerGroup, rows: NDArray[np.int64]) -> NDArray[Any]:
+    def _matrix(self, roster: Roster, group: AnswerGroup, rows: NDArray[Any]) -> NDArray[Any]:
         needed = int(rows.max()) + 1
         return np.asarray(self._sketches.matrix(roster.probe_set.id, group.file, rows=needed))
 

@@ -71,7 +71,7 @@ class Bridges:
                 row=int(roster.rows[position]),
                 agreements=int(near[i]),
                 samples=roster.probe_set.samples,
-                rows=other.rows[ends],
+                rows=other.rows[ends].astype(np.int64),
                 counts=self.scans.counts(other, middle, ends, self.maps),
                 candidate_samples=other.probe_set.samples,
             )
@@ -83,8 +83,8 @@ def in_frame(
     roster: Roster, home: tuple[object, ...] | None, mapped: Set[str]
 ) -> NDArray[np.bool_]:
     """(n,) whether "same class" means for a model what it means in frame `home`."""
-    alike = np.array([frame(group, mapped) == home for group in roster.groups], dtype=bool)
-    return alike[roster.group]
+    alike: NDArray[np.bool_] = np.array([frame(g, mapped) == home for g in roster.groups], bool)
+    return np.asarray(alike[roster.group])
 
 
 def _one_population(roster: Roster, other: Roster) -> bool:

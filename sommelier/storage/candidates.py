@@ -14,6 +14,7 @@ from sommelier.confidence import clopper_pearson
 from sommelier.records import EquivalenceEdge
 from sommelier.storage.agreement_bounds import TransitiveBounds
 from sommelier.storage.label_translation import NAMED, POSITIONAL
+from sommelier.storage.model_ids import ModelIds
 
 Rows = NDArray[np.int64]
 
@@ -195,7 +196,7 @@ class PairedCounts:
 def equivalence_edges(
     found: Candidates,
     paired: Sequence[PairedCounts | None],
-    ids: NDArray[np.object_],
+    ids: ModelIds,
     confidence: float,
 ) -> list[EquivalenceEdge]:
     """Candidates of all parts as records, best first, the reference left out; then transitive ones.
@@ -215,7 +216,7 @@ def equivalence_edges(
 
 
 def _measured_edges(
-    found: Candidates, paired: PairedCounts | None, ids: NDArray[np.object_], confidence: float
+    found: Candidates, paired: PairedCounts | None, ids: ModelIds, confidence: float
 ) -> list[EquivalenceEdge]:
     if found.probe_set_id is None:
         return []
@@ -252,9 +253,7 @@ def _differences(paired: PairedCounts | None, confidence: float) -> dict[int, di
     }
 
 
-def _transitive_edges(
-    found: Candidates, ids: NDArray[np.object_], confidence: float
-) -> list[EquivalenceEdge]:
+def _transitive_edges(found: Candidates, ids: ModelIds, confidence: float) -> list[EquivalenceEdge]:
     bounds = found.transitive
     if bounds is None:
         return []

@@ -107,14 +107,30 @@ class Entries:
         of = {code: context for code, context in self.of.items() if keep(context)}
         if len(of) == len(self.of):
             return self
-        at = np.isin(self.context, list(of))
+        at = self.are_in(list(of))
         return Entries(
             self.row[at], self.context[at], self.value[at], self.low[at], self.high[at], of
         )
 
     def rows_of(self, contexts: Sequence[int]) -> NDArray[np.int32]:
         """The models known in any of these contexts, each once, ascending."""
-        return np.unique(self.row[np.isin(self.context, list(contexts))])
+        if len(contexts) == 1:  # a model has one number in a context
+            return np.sort(self.row if len(self.of) == 1 else self.row[self.are_in(contexts)])
+        return np.unique(self.row[self.are_in(contexts)])
+
+    def models_in(self, contexts: Sequence[int]) -> int:
+        """How many those are."""
+        if len(contexts) == 1:
+            return (
+                len(self.row) if len(self.of) == 1 else int(np.count_nonzero(self.are_in(contexts)))
+            )
+        return len(self.rows_of(contexts))
+
+    def are_in(self, contexts: Sequence[int]) -> NDArray[np.bool_]:
+        """Which entries are in any of these contexts."""
+        wanted = np.zeros(max(self.of, default=0) + 1, dtype=bool)
+        wanted[list(contexts)] = True
+        return wanted[self.context]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +193,7 @@ def entries_of(found: Mapping[str, NDArray[Any]], contexts: Mapping[int, Context
         name: found[name] if known.all() else found[name][known]
         for name in ("row", "context", "value", "low", "high")
     }
-    used = np.unique(kept["context"]).tolist()
+    used = np.flatnonzero(np.bincount(kept["context"])).tolist()
     return Entries(**kept, of={code: contexts[code] for code in used})
 
 
@@ -188,7 +204,7 @@ def counted(entries: Entries) -> list[MetricContext]:
         codes.setdefault(context.place, []).append(code)
     found = [
         MetricContext(
-            device, _stated(batch), _stated(percentile), dataset, len(entries.rows_of(of_place))
+            device, _stated(batch), _stated(percentile), dataset, entries.models_in(of_place)
         )
         for (device, batch, percentile, dataset), of_place in codes.items()
     ]
@@ -261,7 +277,7 @@ def build(chosen: Chosen, size: int) -> Column:
     low = np.full(size, np.nan) if bands else _nothing(size)
     high = np.full(size, np.nan) if bands else _nothing(size)
     for codes in _worst_first(entries.of):
-        at = np.flatnonzero(np.isin(entries.context, codes))
+        at = np.flatnonzero(entries.are_in(codes))
         if len(codes) > 1:  # of equal rank: the lowest value is written last
             at = at[np.argsort(-entries.value[at], kind="stable")]
         rows = entries.row[at]
@@ -292,7 +308,7 @@ def _most_used(entries: Entries, field: str) -> str | None:
         codes.setdefault(getattr(context, field), []).append(code)
     if len(codes) < 2:
         return next(iter(codes), None)
-    models = {word: len(entries.rows_of(of_word)) for word, of_word in codes.items()}
+    models = {word: entries.models_in(of_word) for word, of_word in codes.items()}
     return min(codes, key=lambda word: (-models[word], word is None, word or ""))
 
 

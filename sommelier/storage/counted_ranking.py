@@ -79,9 +79,9 @@ class CountedRanking:
     def _extend(self, least: int) -> None:
         """Count what may have `least` agreements. Rows known before stay where they are."""
         roster = self._roster
-        kept = np.arange(len(roster.rows)) if self._kept is None else self._kept
+        kept = slice(None) if self._kept is None else self._kept
         at, counts = self._scans.at_least(roster, self._reference, kept, least, self._maps)
-        rows = roster.rows[kept[at]].astype(np.int64)
+        rows = roster.rows[kept][at].astype(np.int64)
         order = np.lexsort((rows, -counts))
         rows, counts = rows[order], counts[order]
         self._known = rows, counts, np.argsort(rows, kind="stable")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 PREFIX = "sha256:"
 _WORDS = 4  # 64-bit numbers in a digest
 _USUAL = re.compile(r"sha256:[0-9a-f]{64}\Z")
+_ALL_USUAL = re.compile(r"(?:sha256:[0-9a-f]{64}(?:\n|\Z))*+\Z")
 ABSENT = -1
 
 
@@ -129,15 +130,13 @@ def _packed(
     ids: list[str], first: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], dict[int, str]]:
     """(n,) and (n, 3) numbers, zeros for ids of another form; those by row, from `first` on."""
-    others = {first + i: text for i, text in enumerate(ids) if not _USUAL.match(text)}
-    zeros = "0" * 16 * _WORDS
-    digits = (
-        "".join(text[len(PREFIX) :] for text in ids)
-        if not others
-        else "".join(
-            zeros if first + i in others else text[len(PREFIX) :] for i, text in enumerate(ids)
-        )
-    )
+    lines = "\n".join(ids)
+    others: dict[int, str] = {}
+    if not _ALL_USUAL.match(lines) or lines.count("\n") != max(0, len(ids) - 1):
+        others = {first + i: text for i, text in enumerate(ids) if not _USUAL.match(text)}
+        zeros = PREFIX + "0" * 16 * _WORDS
+        lines = "\n".join(zeros if first + i in others else text for i, text in enumerate(ids))
+    digits = lines.replace(PREFIX, "")  # fromhex passes over the ends of lines
     packed = np.frombuffer(bytes.fromhex(digits), dtype=">u8").reshape(-1, _WORDS)
     keys, rest = packed[:, 0].astype(np.uint64), packed[:, 1:].astype(np.uint64)
     return keys, rest, others

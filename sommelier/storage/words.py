@@ -9,30 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 REPEATED = 4  # times that a word stands in a column on average, so that codes take less
+LOOKED_AT = 1_000  # values that tell whether they repeat
 
 
 class Words:
     """Text or None by row, read-only; about 20 bytes a name, where objects take 70."""
 
     def __init__(self, values: Sequence[str | None]) -> None:
-        codes: dict[str | None, int] = {}
-        for value in values:
-            codes.setdefault(value, len(codes))
         self._size = len(values)
         self._codes: NDArray[Any] | None = None
         self._words: NDArray[np.object_] | None = None
-        if len(codes) * REPEATED <= len(values):
-            kind = np.min_scalar_type(max(len(codes) - 1, 0))
-            self._codes = np.fromiter((codes[v] for v in values), dtype=kind, count=len(values))
+        first = values[:LOOKED_AT]
+        if len(set(first)) * REPEATED <= len(first):
+            codes: dict[str | None, int] = {}
+            found = [codes.setdefault(value, len(codes)) for value in values]
+            self._codes = np.array(found, dtype=np.min_scalar_type(max(len(codes) - 1, 0)))
             self._words = np.empty(len(codes), dtype=object)
             self._words[:] = list(codes)
             return
-        texts = [b"" if value is None else value.encode() for value in values]
-        ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
-        small = not len(ends) or ends[-1] <= np.iinfo(np.uint32).max
-        self._ends = ends.astype(np.uint32 if small else np.int64)
-        self._buffer = b"".join(texts)
         self._absent = frozenset(row for row, value in enumerate(values) if value is None)
+        texts = [value or "" for value in values]
+        joined = "".join(texts)
+        sizes = map(len, texts) if joined.isascii() else (len(text.encode()) for text in texts)
+        ends = np.cumsum(np.fromiter(sizes, dtype=np.int64, count=len(texts)))
+        self._buffer = joined.encode()
+        small = len(self._buffer) <= np.iinfo(np.uint32).max
+        self._ends = ends.astype(np.uint32 if small else np.int64)
 
     def __len__(self) -> int:
         return self._size
@@ -40,7 +42,7 @@ class Words:
     def __getitem__(self, rows: NDArray[Any]) -> NDArray[np.object_]:
         """The text of some rows, as objects."""
         if self._codes is not None and self._words is not None:
-            return self._words[self._codes[rows]]
+            return np.asarray(self._words[self._codes[rows]])
         found = np.empty(len(rows), dtype=object)
         found[:] = [self._text(row) for row in rows.tolist()]
         return found
