@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -61,12 +62,14 @@ class Database:
         self._path = Path(path)
         self._named = named or self._path
         self.generation = 0
+        self.commits = 0  # how many of them were made here
         self.notes = 0  # how often `note` was called
         self._lock = threading.RLock()
         self._spared = SparedThreads()
         self._depth = 0
         self._writes = 0
         self._touched: set[str] = set()
+        self._statements: Counter[str] = Counter()
         self._first_generation = 0
         self._generations: dict[str, int] = {}
         self._half_done = False
@@ -220,6 +223,10 @@ class Database:
             raise ValueError(f"there is no group of tables called '{group}'")
         return self._generations.get(group, self._first_generation)
 
+    def statements_on(self, table: str) -> int:
+        """How many statements of this connection have changed a table, undone ones too."""
+        return self._statements[table]
+
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open; in a `steady` block, one of the calling thread."""
@@ -318,6 +325,7 @@ class Database:
                 if tables & self._touched:
                     self._generations[group] = self.generation + 1
             self.generation += 1
+            self.commits += 1
 
     def _abandon(self) -> None:
         self._after_commit = []
@@ -335,7 +343,9 @@ class Database:
     def _changed(self, *tables: str) -> None:
         """Count a change of these tables; none named: of any."""
         self._writes += 1
-        self._touched.update(tables or frozenset().union(*GROUPS.values()))
+        touched = set(tables) or frozenset().union(*GROUPS.values())
+        self._touched.update(touched)
+        self._statements.update(touched)
         for forget in self._on_change:
             forget()
 
