@@ -94,8 +94,10 @@ class ArtifactCache:
         return lease
 
     @contextmanager
-    def filling(self) -> Iterator[Path]:
-        """An empty folder on the disk of the cache, for `adopt`. Raises OSError."""
+    def filling(self, size: int) -> Iterator[Path]:
+        """An empty folder on the disk of the cache, for `adopt`, with room for so many bytes.
+        Raises OSError."""
+        self.make_room(size)
         with staged(self.root) as folder:
             yield folder
 
@@ -131,20 +133,20 @@ class ArtifactCache:
         own.release()
         raise OSError(f"{folder} cannot be replaced")
 
-    def make_room(self) -> int:
-        """Remove what was used longest ago, and is not in use, until the limit is kept; bytes that
-        were freed."""
+    def make_room(self, size: int = 0) -> int:
+        """Remove what was used longest ago, and is not in use, until the limit is kept with `size`
+        bytes more; bytes that were freed."""
         if self.limit_bytes is None:
             return 0
         sizes = {folder: _size(folder) for folder in self._entries()}
-        total, freed = sum(sizes.values()), 0
+        total, freed = sum(sizes.values()) + size, 0
         for folder in sorted(sizes, key=_last_use):
             if total - freed <= self.limit_bytes:
                 return freed
             if _evicted(self.root, folder):
                 logger.info("%s is removed to make room", folder)
                 freed += sizes[folder]
-        if total - freed > self.limit_bytes:
+        if not size and total - freed > self.limit_bytes:
             taken, limit = (
                 format_value(n, Dimension.BYTES) for n in (total - freed, self.limit_bytes)
             )

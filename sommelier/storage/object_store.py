@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ class ObjectStore:
             handle.close()
             if self.place.protocol == "file":
                 Path(target).replace(path)  # in one step, where fsspec may copy
-                sync_folder(Path(path).parent)
+                for folder in Path(path).relative_to(self._root).parents:
+                    sync_folder(Path(self._root) / folder)
             else:
                 fs.mv(target, path)
         except BaseException:
@@ -186,7 +188,7 @@ def _file_system(place: Place) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 
         with told(f"open the store {place}"):
-            own = _web(place.protocol) if place.read_only else {}
+            own = _web() if place.read_only else {}
             fs, root = url_to_fs(
                 place.address, use_listings_cache=False, skip_instance_cache=True, **own
             )
@@ -198,15 +200,15 @@ def _file_system(place: Place) -> tuple[Any, str]:
     return fs, root.rstrip("/")
 
 
-def _web(protocol: str) -> dict[str, object]:
+def _web() -> dict[str, object]:
     """A download may take as long as bytes come; else aiohttp ends it after five minutes. What
     fsspec's configuration says wins."""
     from aiohttp import ClientTimeout
     from fsspec.config import conf
 
     timeout = ClientTimeout(total=None, sock_connect=PATIENCE_S, sock_read=PATIENCE_S)
-    configured = conf.get(protocol, {}).get("client_kwargs", {})
-    return {"client_kwargs": {"timeout": timeout, **configured}}
+    named = (conf.get(name, {}).get("client_kwargs", {}) for name in ("http", "https"))
+    return {"client_kwargs": {"timeout": timeout} | dict(chain(*map(dict.items, named)))}
 
 
 def _needed(protocol: str) -> str:

@@ -37,6 +37,11 @@ class RemoteManifest:
         """The key of an artifact of these contents."""
         return combined([file.sha256 for file in self.files])
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
     @classmethod
     def from_json(cls, text: str | bytes) -> RemoteManifest:
         """Raises StorageError for what is no manifest, one of a newer version, and one that names

@@ -189,7 +189,7 @@ class SharedArtifacts(ArtifactStore):
                 hint="import the model again, or copy the file there from a store that has it",
             )
         try:
-            with self.cache.filling() as staging:
+            with self.cache.filling(manifest.size) as staging:
                 for file in manifest.files:
                     self._fetch(key, file, staging / file.name)
                 return self.cache.adopt(staging, _digest(key), manifest)
@@ -286,7 +286,7 @@ class SharedArtifacts(ArtifactStore):
         found = self.cache.find(_digest(key))
         try:
             if found is None:
-                with self.cache.filling() as staging:
+                with self.cache.filling(manifest.size) as staging:
                     for path, file in zip(files, manifest.files, strict=True):
                         if copied(path, staging / file.name) != file.sha256:
                             return
