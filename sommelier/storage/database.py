@@ -375,31 +375,7 @@ class Database:
 
     def _alchemy(self) -> Connection:
         if self._sqlalchemy is None:
-            self._sqlalchemy = _alchemy_over(self._raw)
+            from sommelier.storage.guest import alchemy_over
+
+            self._sqlalchemy = alchemy_over(self._raw)
         return self._sqlalchemy
-
-
-def _alchemy_over(raw: duckdb.DuckDBPyConnection) -> Connection:
-    """SQLAlchemy on an open DuckDB connection; it never begins, commits or closes anything."""
-    from duckdb_sqlalchemy import ConnectionWrapper
-    from sqlalchemy import create_engine
-    from sqlalchemy.pool import StaticPool
-
-    class Guest(ConnectionWrapper):
-        """A connection whose transactions are begun and ended by Database alone."""
-
-        def begin(self) -> None: ...
-
-        def commit(self) -> None: ...
-
-        def rollback(self) -> None: ...
-
-        def close(self) -> None: ...
-
-    return create_engine(
-        "duckdb:///:memory:",
-        creator=lambda: Guest(raw),
-        poolclass=StaticPool,
-        pool_reset_on_return=None,
-        isolation_level="AUTOCOMMIT",
-    ).connect()

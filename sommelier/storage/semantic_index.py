@@ -41,6 +41,7 @@ from sommelier.storage.probe_roster import (
 )
 from sommelier.storage.random_peers import RandomPeers
 from sommelier.storage.rosters import Rosters
+from sommelier.storage.uncompared import Told, reasons_counted
 
 if TYPE_CHECKING:
     from sommelier.records import EquivalenceEdge
@@ -52,8 +53,6 @@ if TYPE_CHECKING:
 MODES = ("sketch", "random5")
 REMEMBERED_BYTES = 256 << 20  # answers kept, the oldest leave first
 
-NO_ANSWERS = "not analysed for equivalence"
-OTHER_PROBES = "analysed on other probe sets only"
 NOTHING_SHARED = "no common probe set"
 REFERENCE_UNKNOWN = "the reference is not analysed for equivalence"
 OTHER_FRAME = "classes cannot be compared by transitivity"
@@ -330,31 +329,9 @@ class SemanticIndex:
             found.append(bounds)
         return found
 
-    def _incomparable(
-        self, told: Sequence[tuple[Roster, tuple[str | None, ...]]], compared: NDArray[np.bool_]
-    ) -> dict[str, int]:
-        """Reason -> number of models without bounds. told : rosters, best first, a reason a group.
-
-        Of several reasons a model has the one of the best probe set it shares with the reference.
-        """
-        words = [NO_ANSWERS, OTHER_PROBES]
-        why = np.zeros(len(self._resources), dtype=np.int32)  # places in `words`
-        for roster in self._rosters.values():
-            why[roster.rows] = 1
-        for roster, reasons in reversed(told):
-            codes = np.full(len(reasons), -1, dtype=np.int32)
-            for group, reason in enumerate(reasons):
-                if reason is not None:
-                    codes[group] = len(words)
-                    words.append(reason)
-            of_row = codes[roster.group]
-            why[roster.rows[of_row >= 0]] = of_row[of_row >= 0]
-        counts: dict[str, int] = {}
-        found, first, number = np.unique(why[~compared], return_index=True, return_counts=True)
-        for place in np.argsort(first).tolist():
-            word = words[found[place]]
-            counts[word] = counts.get(word, 0) + int(number[place])
-        return counts
+    def _incomparable(self, told: Sequence[Told], compared: NDArray[np.bool_]) -> dict[str, int]:
+        """Reason -> number of models without bounds. told : rosters, best first."""
+        return reasons_counted(self._rosters.values(), told, compared)
 
     def _random5(self, roster: Roster, reference_id: str) -> Candidates:
         """Candidates ranked by the agreement that the paper's index guarantees.
