@@ -46,6 +46,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
     "labels": frozenset({"label_spaces", "label_maps"}),
     "links": frozenset({"links", "plans", "plan_models"}),  # not the models, which make them stale
 }
+EDITED_MODELS = ""  # stands for the models where what is known of them changes, not which there are
 _TABLES_WRITTEN = re.compile(r"(?:INTO|FROM|UPDATE)\s+store\.(\w+)")
 Row = Mapping[str, Any]
 Parameters = Sequence[object] | Mapping[str, object]
@@ -141,7 +142,7 @@ class Database:
             self._alchemy().execute(statement, rows)
         table = getattr(getattr(statement, "table", None), "name", None)
         if table == "models" and getattr(statement, "is_update", False):
-            self._changed("")  # what is known of them, not which there are
+            self._changed(EDITED_MODELS)
         else:
             self._changed(*([table] if table else []))
 
@@ -175,7 +176,10 @@ class Database:
                     self._raw.execute(sql)
             finally:
                 self._raw.unregister("incoming")
-        self._changed(*(name for sql in statements for name in _TABLES_WRITTEN.findall(sql)))
+        tables = {name for sql in statements for name in _TABLES_WRITTEN.findall(sql)}
+        if any("UPDATE store.models" in sql for sql in statements):
+            tables.add(EDITED_MODELS)
+        self._changed(*tables)
 
     def note(self, statement: Executable) -> None:
         """Execute a statement that counts as no change: what nobody keeps in memory, as progress.
@@ -343,7 +347,7 @@ class Database:
     def _changed(self, *tables: str) -> None:
         """Count a change of these tables; none named: of any."""
         self._writes += 1
-        touched = set(tables) or frozenset().union(*GROUPS.values())
+        touched = set(tables) or {EDITED_MODELS}.union(*GROUPS.values())
         self._touched.update(touched)
         self._statements.update(touched)
         for forget in self._on_change:
