@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -248,3 +248,34 @@ def _group(key: GroupKey, label_spaces: Mapping[str, LabelSpace]) -> AnswerGroup
     space = label_spaces.get(key.label_space_id) if key.label_space_id else None
     known = classes(key.label_space_id, space.labels if space is not None else None, key.classes)
     return AnswerGroup(key.kind, key.file, key.width, key.exact, known)
+
+
+def counted_reasons(
+    rosters: Sequence[Roster],
+    told: Sequence[tuple[Roster, tuple[str | None, ...]]],
+    compared: NDArray[np.bool_],
+    otherwise: tuple[str, str],
+) -> dict[str, int]:
+    """Reason -> number of models that are not compared, reasons in the order of the models.
+
+    told : rosters, best first, a reason a group. otherwise : the reasons of models that are in no
+    roster, and of those that are in others than these.
+    """
+    words = [*otherwise]
+    why = np.zeros(len(compared), dtype=np.int32)  # places in `words`
+    for roster in rosters:
+        why[roster.rows] = 1
+    for roster, reasons in reversed(told):
+        codes = np.full(len(reasons), -1, dtype=np.int32)
+        for group, reason in enumerate(reasons):
+            if reason is not None:
+                codes[group] = len(words)
+                words.append(reason)
+        of_row = codes[roster.group]
+        why[roster.rows[of_row >= 0]] = of_row[of_row >= 0]
+    counts: dict[str, int] = {}
+    found, first, number = np.unique(why[~compared], return_index=True, return_counts=True)
+    for place in np.argsort(first).tolist():
+        word = words[found[place]]
+        counts[word] = counts.get(word, 0) + int(number[place])
+    return counts

@@ -34,6 +34,7 @@ from sommelier.storage.probe_roster import (
     VECTORS,
     ReferenceView,
     Roster,
+    counted_reasons,
     frame,
     mapped_spaces,
     relate,
@@ -55,6 +56,7 @@ REMEMBERED_BYTES = 256 << 20  # answers kept, the oldest leave first
 NO_ANSWERS = "not analysed for equivalence"
 OTHER_PROBES = "analysed on other probe sets only"
 NOTHING_SHARED = "no common probe set"
+OTHERWISE = (NO_ANSWERS, OTHER_PROBES)
 REFERENCE_UNKNOWN = "the reference is not analysed for equivalence"
 OTHER_FRAME = "classes cannot be compared by transitivity"
 
@@ -99,7 +101,7 @@ class SemanticIndex:
         if found is None:
             with self._lock:
                 found = self._answers[key] = self._find(reference_id, probe_set_id, mode)
-                while len(self._answers) > 1 and self._remembered() > REMEMBERED_BYTES:
+                while sum(c.nbytes for c in self._answers.values()) > REMEMBERED_BYTES:
                     self._answers.popitem(last=False)
         return found
 
@@ -178,7 +180,7 @@ class SemanticIndex:
         return equivalence_edges(found, paired, self._resources.ids, confidence)
 
     def refresh(self) -> None:
-        """Read the catalog again if it has changed. Rows already compared stay compared."""
+        """Read what changed in the catalog. Rows already compared stay compared."""
         if self._catalog.generation == self._generation:
             return
         with self._catalog.steady(), self._lock:
@@ -191,9 +193,6 @@ class SemanticIndex:
             if changed or ids is not self._ids or maps != self._maps:
                 self._answers.clear()
             self._ids, self._maps, self._generation = ids, maps, generation
-
-    def _remembered(self) -> int:
-        return sum(candidates.nbytes for candidates in self._answers.values())
 
     def _find(self, reference_id: str, probe_set_id: str | None, mode: str) -> Candidates:
         if mode not in MODES:
@@ -337,24 +336,7 @@ class SemanticIndex:
 
         Of several reasons a model has the one of the best probe set it shares with the reference.
         """
-        words = [NO_ANSWERS, OTHER_PROBES]
-        why = np.zeros(len(self._resources), dtype=np.int32)  # places in `words`
-        for roster in self._rosters.values():
-            why[roster.rows] = 1
-        for roster, reasons in reversed(told):
-            codes = np.full(len(reasons), -1, dtype=np.int32)
-            for group, reason in enumerate(reasons):
-                if reason is not None:
-                    codes[group] = len(words)
-                    words.append(reason)
-            of_row = codes[roster.group]
-            why[roster.rows[of_row >= 0]] = of_row[of_row >= 0]
-        counts: dict[str, int] = {}
-        found, first, number = np.unique(why[~compared], return_index=True, return_counts=True)
-        for place in np.argsort(first).tolist():
-            word = words[found[place]]
-            counts[word] = counts.get(word, 0) + int(number[place])
-        return counts
+        return counted_reasons([*self._rosters.values()], told, compared, OTHERWISE)
 
     def _random5(self, roster: Roster, reference_id: str) -> Candidates:
         """Candidates ranked by the agreement that the paper's index guarantees.
