@@ -95,7 +95,7 @@ class Size:
     def _columns(self, db: Connection) -> tuple[Columns, PlainTable]:
         """What hand-written answers are made from."""
         if self.growing.seconds["answers"]:
-            answers = db.sketches.matrix(PROBE_SET.id, "labels")
+            answers = db.sketches.matrix(PROBE_SET.id, "labels")[: len(self.growing)]
         else:
             answers = np.zeros((len(self.growing), 1), dtype=np.uint16)
         columns = Columns(self.growing.as_repository(answers), self.rng)
@@ -176,19 +176,21 @@ class Size:
         """One more model at a time, and the next question about it and all others."""
         asked = asked_before.questions(columns, "combined", ADDED, self.rng)
         more = grow(ADDED, self.growing.seed + 1)
-        stored, answered = [], []
+        stored, answered, arrived = [], [], []
         for row, question in enumerate(asked):
             answers = more.answers(row, row + 1)[0]
             begun = time.perf_counter()
             with db.catalog.transaction():
                 added = replace(record(more, row), name=f"arrival_{row}")
-                db.catalog.add_model(added)
+                arrived.append(db.catalog.add_model(added).record.id)
                 db.catalog.add_measurements(measurements(more, range(row, row + 1)))
                 db.sketches.add(sketch(more, row, answers))
             stored.append((time.perf_counter() - begun) * 1e3)
             begun = time.perf_counter()
             db.query(question.text).fetchall()
             answered.append((time.perf_counter() - begun) * 1e3)
+        for model_id in arrived:  # a database that is kept is as it was
+            db.catalog.drop_model(model_id)
         self.figures[f"add_one_ms_{self.label}"] = float(np.median(stored))
         self.figures[f"next_question_ms_{self.label}"] = float(np.median(answered))
 

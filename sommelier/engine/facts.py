@@ -12,6 +12,7 @@ import numpy as np
 
 from sommelier.engine import settings
 from sommelier.engine.moments import day_or_time
+from sommelier.storage.text_index import KEPT
 from sommelier.storage.words import Words
 
 if TYPE_CHECKING:
@@ -153,6 +154,8 @@ class Facts:
         def read() -> Words | Array:
             if column in ("tags", "opset") or ("text", column) in self._known:
                 return self.text(column)
+            if column in KEPT:
+                return self.resources.texts.words(column)
             return Words(self._text_of(column))
 
         return self._once(("words", column), read)

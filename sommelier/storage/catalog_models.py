@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from sommelier.errors import StorageError, UnknownNameError
 from sommelier.records import LabelSpace, ModelRecord
 from sommelier.storage.catalog_labels import LabelTable
+from sommelier.storage.change_log import ChangeLog
+from sommelier.storage.database import EDITED_MODELS
 from sommelier.storage.naming import unknown_name
 from sommelier.storage.rows import MODEL_COLUMNS, model_from_row, model_to_row, now
 
@@ -40,6 +42,7 @@ class ModelTable(LabelTable):
         super().__init__(database)
         database.on_change(self._forget_models)
         self._resolved: dict[tuple[str, str | None], ModelRecord] = {}
+        self.model_edits = ChangeLog(database, EDITED_MODELS)
         self._positions: Positions | None = None
         self._positions_stale = True
 

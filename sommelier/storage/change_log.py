@@ -39,17 +39,17 @@ class ChangeLog:
     def mark(self) -> Mark:
         """This moment."""
         database = self._database
-        return Mark(database.statements_on(self._table), database.generation, database.commits)
+        return Mark(database.statements[self._table], database.generation, database.commits)
 
     @contextlib.contextmanager
     def about(self, models: Iterable[int]) -> Iterator[None]:
         """The statements inside the block change these models only, by models.number."""
-        before = self._database.statements_on(self._table)
+        before = self._database.statements[self._table]
         named = frozenset(models)
         try:
             yield
         finally:
-            self._entries.append((before, self._database.statements_on(self._table), named))
+            self._entries.append((before, self._database.statements[self._table], named))
             self._named += len(named)
             while self._named > REMEMBERED:
                 self._named -= len(self._entries.popleft()[2])

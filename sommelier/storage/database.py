@@ -46,6 +46,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
     "labels": frozenset({"label_spaces", "label_maps"}),
     "links": frozenset({"links", "plans", "plan_models"}),  # not the models, which make them stale
 }
+EDITED_MODELS = ""  # stands for the models where what is known of them changes, not which there are
 _TABLES_WRITTEN = re.compile(r"(?:INTO|FROM|UPDATE)\s+store\.(\w+)")
 Row = Mapping[str, Any]
 Parameters = Sequence[object] | Mapping[str, object]
@@ -62,14 +63,13 @@ class Database:
         self._path = Path(path)
         self._named = named or self._path
         self.generation = 0
-        self.commits = 0  # how many of them were made here
-        self.notes = 0  # how often `note` was called
+        self.commits = self.notes = 0  # made here; how often `note` was called
         self._lock = threading.RLock()
         self._spared = SparedThreads()
         self._depth = 0
         self._writes = 0
         self._touched: set[str] = set()
-        self._statements: Counter[str] = Counter()
+        self.statements: Counter[str] = Counter()  # by table, undone ones too
         self._first_generation = 0
         self._generations: dict[str, int] = {}
         self._half_done = False
@@ -141,9 +141,8 @@ class Database:
             self._alchemy().execute(statement, rows)
         table = getattr(getattr(statement, "table", None), "name", None)
         if table == "models" and getattr(statement, "is_update", False):
-            self._changed("")  # what is known of them, not which there are
-        else:
-            self._changed(*([table] if table else []))
+            table = EDITED_MODELS
+        self._changed(*([] if table is None else [table]))
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         """Add rows; each has every column. One transaction, one statement per 20 000 rows."""
@@ -175,7 +174,8 @@ class Database:
                     self._raw.execute(sql)
             finally:
                 self._raw.unregister("incoming")
-        self._changed(*(name for sql in statements for name in _TABLES_WRITTEN.findall(sql)))
+        edited = [EDITED_MODELS for sql in statements if "UPDATE store.models" in sql]
+        self._changed(*(t for sql in statements for t in _TABLES_WRITTEN.findall(sql)), *edited)
 
     def note(self, statement: Executable) -> None:
         """Execute a statement that counts as no change: what nobody keeps in memory, as progress.
@@ -222,10 +222,6 @@ class Database:
         if group not in GROUPS:
             raise ValueError(f"there is no group of tables called '{group}'")
         return self._generations.get(group, self._first_generation)
-
-    def statements_on(self, table: str) -> int:
-        """How many statements of this connection have changed a table, undone ones too."""
-        return self._statements[table]
 
     @property
     def in_transaction(self) -> bool:
@@ -343,9 +339,8 @@ class Database:
     def _changed(self, *tables: str) -> None:
         """Count a change of these tables; none named: of any."""
         self._writes += 1
-        touched = set(tables) or frozenset().union(*GROUPS.values())
+        self.statements.update(touched := set(tables) or {EDITED_MODELS}.union(*GROUPS.values()))
         self._touched.update(touched)
-        self._statements.update(touched)
         for forget in self._on_change:
             forget()
 

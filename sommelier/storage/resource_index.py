@@ -35,6 +35,7 @@ from sommelier.storage.column_reading import ColumnKey as ColumnKey
 from sommelier.storage.column_reading import ColumnView as ColumnView
 from sommelier.storage.column_reading import MetricContext as MetricContext
 from sommelier.storage.model_ids import ABSENT, ModelIds
+from sommelier.storage.text_index import TextIndex
 
 if TYPE_CHECKING:
     from sommelier.storage.catalog import Catalog
@@ -51,6 +52,7 @@ class ResourceIndex:
         self._generation = -1
         self._mark = catalog.measurement_changes.mark()
         self._ids = ModelIds()
+        self.texts = TextIndex(catalog)
         self._of_metric: dict[str, dict[int, Context]] = {}
         self._contexts: dict[str, list[MetricContext]] = {}
         self._batches: dict[ColumnKey, dict[int, NDArray[np.int32]]] = {}

@@ -98,7 +98,7 @@ class SemanticIndex:
         if found is None:
             with self._lock:
                 found = self._answers[key] = self._find(reference_id, probe_set_id, mode)
-                while len(self._answers) > 1 and self._remembered() > REMEMBERED_BYTES:
+                while sum(c.nbytes for c in self._answers.values()) > REMEMBERED_BYTES:
                     self._answers.popitem(last=False)
         return found
 
@@ -177,7 +177,7 @@ class SemanticIndex:
         return equivalence_edges(found, paired, self._resources.ids, confidence)
 
     def refresh(self) -> None:
-        """Read the catalog again if it has changed. Rows already compared stay compared."""
+        """Read what changed in the catalog. Rows already compared stay compared."""
         if self._catalog.generation == self._generation:
             return
         with self._catalog.steady(), self._lock:
@@ -190,9 +190,6 @@ class SemanticIndex:
             if changed or ids is not self._ids or maps != self._maps:
                 self._answers.clear()
             self._ids, self._maps, self._generation = ids, maps, generation
-
-    def _remembered(self) -> int:
-        return sum(candidates.nbytes for candidates in self._answers.values())
 
     def _find(self, reference_id: str, probe_set_id: str | None, mode: str) -> Candidates:
         if mode not in MODES:

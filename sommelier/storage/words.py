@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,29 @@ class Words:
         self._buffer = joined.encode()
         small = len(self._buffer) <= np.iinfo(np.uint32).max
         self._ends = ends.astype(np.uint32 if small else np.int64)
+
+    def followed_by(self, values: Sequence[str | None]) -> Words:
+        """This column and then those values."""
+        if self._codes is not None and self._words is not None:
+            known = {word: code for code, word in enumerate(self._words.tolist())}
+            if any(value not in known for value in values):
+                return Words([*self.objects().tolist(), *values])
+            codes = [known[value] for value in values]
+            more = copy(self)
+            more._codes = np.concatenate([self._codes, np.array(codes, self._codes.dtype)])
+        else:
+            texts = [(value or "").encode() for value in values]
+            buffer = self._buffer + b"".join(texts)
+            ends = len(self._buffer) + np.cumsum([len(text) for text in texts], dtype=np.int64)
+            more = copy(self)
+            more._buffer = buffer
+            small = len(buffer) <= np.iinfo(np.uint32).max
+            kind = self._ends.dtype if small else np.dtype(np.int64)
+            more._ends = np.concatenate([self._ends.astype(kind), ends.astype(kind)])
+            absent = (self._size + i for i, value in enumerate(values) if value is None)
+            more._absent = self._absent.union(absent)
+        more._size = self._size + len(values)
+        return more
 
     def __len__(self) -> int:
         return self._size

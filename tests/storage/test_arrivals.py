@@ -23,7 +23,7 @@ KEYS = (
     ColumnKey("flops"),
 )
 PROBES = (probe_set("p", 12), probe_set("q", 9))
-STEPS = ("model", "number", "answers", "again", "drop", "setting", "both", "undone")
+STEPS = ("model", "number", "answers", "drop", "setting", "both", "undone", "rename")
 
 
 class Growing:
@@ -58,6 +58,9 @@ class Growing:
             self.shelf.answer([chosen], probes, table, classes=classes)
         if kind == "drop":
             catalog.drop_model(chosen)
+        if kind == "rename":
+            self.made += 1
+            catalog.rename_model(chosen, f"renamed{self.made}")
         if kind == "setting":
             catalog.set_setting("confidence", "0.9")
 
@@ -96,6 +99,10 @@ class Growing:
             assert shelf.resources.contexts(key.metric) == resources.contexts(key.metric)
             for batch, rows in resources.batches(key).items():
                 assert shelf.resources.batches(key)[batch].tolist() == rows.tolist()
+        for column in ("name", "task", "version"):
+            told = shelf.resources.texts.words(column)
+            assert told.objects().tolist() == shelf.catalog.text_columns([column])[column]
+            assert len(told) == len(shelf.resources.ids)
         for model_id in self.ids:
             kept, new = (index.candidates(model_id) for index in (shelf.semantics, fresh))
             assert kept.incomparable == new.incomparable
