@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
@@ -11,8 +13,10 @@ from numpy.typing import NDArray
 
 PREFIX = "sha256:"
 _WORDS = 4  # 64-bit numbers in a digest
-_USUAL = re.compile(r"sha256:[0-9a-f]{64}\Z")
-_ALL_USUAL = re.compile(r"(?:sha256:[0-9a-f]{64}(?:\n|\Z))*+\Z")
+_FACTOR = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio, to multiply keys with (Knuth, 6.4)
+_BITS = (1 << 64) - 1
+_USUAL = re.compile(r"sha256:(?!0{64})[0-9a-f]{64}\Z")  # zeros stand for ids of another form
+_ALL_USUAL = re.compile(r"(?:sha256:(?!0{64})[0-9a-f]{64}(?:\n|\Z))*+\Z")
 ABSENT = -1
 
 
@@ -20,6 +24,7 @@ class ModelIds:
     """A sequence of different ids that also tells their rows; it never changes.
 
     Ids of the usual form, 'sha256:' and 64 hexadecimal digits, are kept as numbers, others as text.
+    They are found by a key of all their digits: ids that somebody numbered begin alike.
     """
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
@@ -94,13 +99,15 @@ class ModelIds:
         """The row of an id, ABSENT if it is none of these."""
         if not _USUAL.match(model_id):
             return self._others_at.get(model_id, ABSENT)
-        digest = _digest(model_id)
-        place = int(np.searchsorted(self._keys, digest[0], sorter=self._order))
+        first, *rest = struct.unpack(">4Q", bytes.fromhex(model_id[len(PREFIX) :]))
+        key = np.uint64((first ^ _spread(*rest)) & _BITS)
+        # searchsorted would copy the whole order first: its sorter has to be int64
+        place = bisect_left(self._order, key, key=self._keys.__getitem__)
         while place < len(self._order):
             row = int(self._order[place])
-            if self._keys[row] != digest[0]:
+            if self._keys[row] != key:
                 break
-            if row not in self._others and np.array_equal(self._rest[row], digest[1:]):
+            if self._rest[row].tolist() == rest:
                 return row
             place += 1
         return ABSENT
@@ -118,18 +125,23 @@ class ModelIds:
         other = self._others.get(row)
         if other is not None:
             return other
-        rest = "".join(f"{number:016x}" for number in self._rest[row].tolist())
-        return f"{PREFIX}{int(self._keys[row]):016x}{rest}"
+        rest = self._rest[row].tolist()
+        first = int(self._keys[row]) ^ (_spread(*rest) & _BITS)
+        return PREFIX + "".join(f"{number:016x}" for number in (first, *rest))
 
 
-def _digest(model_id: str) -> NDArray[np.uint64]:
-    return np.frombuffer(bytes.fromhex(model_id[len(PREFIX) :]), dtype=">u8").astype(np.uint64)
+def _spread(second: Any, third: Any, fourth: Any) -> Any:
+    """What makes a key of a digest's first number. All int, of which 64 bits count, or arrays."""
+    return ((second * _FACTOR ^ third) * _FACTOR ^ fourth) * _FACTOR
 
 
 def _packed(
     ids: list[str], first: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], dict[int, str]]:
-    """(n,) and (n, 3) numbers, zeros for ids of another form; those by row, from `first` on."""
+    """(n,) keys and (n, 3) digests but their first number, zeros for ids of another form.
+
+    Third, those ids by row, from `first` on.
+    """
     lines = "\n".join(ids)
     others: dict[int, str] = {}
     if not _ALL_USUAL.match(lines) or lines.count("\n") != max(0, len(ids) - 1):
@@ -138,5 +150,5 @@ def _packed(
         lines = "\n".join(zeros if first + i in others else text for i, text in enumerate(ids))
     digits = lines.replace(PREFIX, "")  # fromhex passes over the ends of lines
     packed = np.frombuffer(bytes.fromhex(digits), dtype=">u8").reshape(-1, _WORDS)
-    keys, rest = packed[:, 0].astype(np.uint64), packed[:, 1:].astype(np.uint64)
-    return keys, rest, others
+    rest = packed[:, 1:].astype(np.uint64)
+    return packed[:, 0] ^ _spread(*rest.T), rest, others

@@ -56,3 +56,21 @@ def test_a_row_beyond_the_end_is_an_error() -> None:
 def test_an_id_takes_less_than_forty_bytes() -> None:
     ids = [usual(number) for number in range(1, 1_000)]
     assert ModelIds(ids).nbytes / len(ids) < 40
+
+
+@pytest.mark.parametrize("zeros", [0, 16, 32, 48])
+def test_ids_that_somebody_numbered_have_keys_of_their_own(zeros: int) -> None:
+    """Else finding one costs a look at all that share its key."""
+    ids = [f"sha256:{number:0{64 - zeros}x}" + "0" * zeros for number in range(1_000)]
+    packed = ModelIds(ids[:500]).followed_by(ids[500:])
+    assert packed.rows(ids).tolist() == list(range(1_000))
+    assert packed.tolist() == ids
+    assert len(np.unique(packed._keys)) == 1_000
+
+
+def test_an_id_of_zeros_is_not_an_id_of_another_form() -> None:
+    zeros = "sha256:" + "0" * 64
+    packed = ModelIds(["a", "b", zeros]).followed_by(["c"])
+    assert packed.rows(["c", zeros, "a", "b"]).tolist() == [3, 2, 0, 1]
+    assert packed.tolist() == ["a", "b", zeros, "c"]
+    assert ModelIds(["a", "b"]).row(zeros) == ABSENT
