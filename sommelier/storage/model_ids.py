@@ -88,7 +88,7 @@ class ModelIds:
         else:
             at = np.arange(len(self))[rows]
         found = np.empty(len(at), dtype=object)
-        found[:] = [self._text(row) for row in at.tolist()]
+        found[:] = self._texts(at)
         return found
 
     def tolist(self) -> list[str]:
@@ -120,6 +120,16 @@ class ModelIds:
     def nbytes(self) -> int:
         """Bytes of the arrays."""
         return self._keys.nbytes + self._rest.nbytes + self._order.nbytes
+
+    def _texts(self, rows: NDArray[Any]) -> list[str]:
+        rest = self._rest[rows]
+        digests = np.empty((len(rows), _WORDS), dtype=">u8")
+        digests[:, 0], digests[:, 1:] = self._keys[rows] ^ _spread(*rest.T), rest
+        digits, size = digests.tobytes().hex(), 16 * _WORDS
+        texts = [PREFIX + digits[at : at + size] for at in range(0, len(digits), size)]
+        if not self._others:
+            return texts
+        return [self._others.get(row, text) for row, text in zip(rows.tolist(), texts, strict=True)]
 
     def _text(self, row: int) -> str:
         other = self._others.get(row)
