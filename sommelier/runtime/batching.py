@@ -9,16 +9,13 @@ is seen whether samples have any influence on each other's answers, which nothin
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from sommelier.analysis import latency
-from sommelier.analysis.latency import RunSettings
-from sommelier.errors import AnalysisError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -29,7 +26,7 @@ WORTH = 0.8  # of the time that requests take alone; what saves less is not wort
 DISPATCH_MS = 0.1  # of a request besides the run of its model, behind a socket; ADR 9
 SLOWEST_MS = 1.0  # models that take longer are not run in the event loop, where requests meet
 TOLERANCE = 1e-4  # of the largest number in an answer: kernels of several samples round otherwise
-TIMING = RunSettings(runs=20, warmup=3, budget_s=0.1)
+ROUNDS, BUDGET_S = 20, 0.25
 
 
 def cost_together(session: InferenceSession, feed: Mapping[str, Array]) -> float | None:
@@ -45,13 +42,26 @@ def cost_together(session: InferenceSession, feed: Mapping[str, Array]) -> float
     try:
         if not _independent(session, feed, alone):
             return None
-        together_ms = latency.run_times_ms(session, feed, TIMING)
-        alone_ms = latency.run_times_ms(
-            session, alone[0], replace(TIMING, runs=count * TIMING.runs)
-        )
-    except (AnalysisError, RuntimeError, ValueError):  # it takes one sample at a time
+        shares = [_share(session, feed, alone)]  # it warms up
+        until = time.perf_counter() + BUDGET_S
+        while len(shares) < ROUNDS and time.perf_counter() < until:
+            shares.append(_share(session, feed, alone))
+    except Exception:  # ONNX Runtime's have no common base class; it takes one sample at a time
         return None
-    return float(together_ms.min() / (count * alone_ms.min()))  # whatever else the machine does
+    return statistics.median(shares)  # whatever else the machine does
+
+
+def _share(
+    session: InferenceSession, feed: Mapping[str, Array], alone: Sequence[Mapping[str, Array]]
+) -> float:
+    """What one run of all takes over what runs of each take, one right behind the other: a machine
+    that becomes slower meanwhile makes both slower."""
+    started = time.perf_counter()
+    session.run(None, dict(feed))
+    between = time.perf_counter()
+    for one in alone:
+        session.run(None, dict(one))
+    return (between - started) / (time.perf_counter() - between)
 
 
 def worthwhile(cost: float | None, run_ms: float | None) -> bool:

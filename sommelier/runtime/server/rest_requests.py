@@ -40,6 +40,7 @@ QUICK_MS = SLOWEST_MS
 another thread and back takes 40 microseconds, as long as the smallest models."""
 AWAY_S = 1.0
 LONGEST_AWAY_S = 300.0
+FORGIVEN = 10.0  # times as long in the event loop as it was away, and a name may take long again
 WORTH = 1 << 10  # bytes; smaller answers are not compressed
 T = TypeVar("T")
 _BINARY = b"application/octet-stream"
@@ -116,10 +117,13 @@ class Place:
 
     def send_away(self, name: str) -> None:
         """A name took long: it leaves the event loop, longer each time, for it may have been the
-        machine that was busy and not the model."""
-        _, before_s = self.away.get(name, (0.0, 0.0))
+        machine that was busy and not the model. What was long ago does not count."""
+        now = time.monotonic()
+        until, before_s = self.away.get(name, (now, 0.0))
+        if now - until > FORGIVEN * before_s:
+            before_s = 0.0
         away_s = min(max(AWAY_S, 2 * before_s), LONGEST_AWAY_S)
-        self.away[name] = time.monotonic() + away_s, away_s
+        self.away[name] = now + away_s, away_s
         logger.info("%s may take long: it leaves the event loop for %g s", name, away_s)
 
     def close(self) -> None:
