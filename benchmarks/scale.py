@@ -16,8 +16,8 @@ do other things too. `recall` is 1 only if every answer is the same as theirs; c
 compared with a scan of all answers. Growth exponents: the slope of log time over log N.
 
 With --peers MLflow's search beside them at 10^4 and 10^5 (scale_mlflow.py).
-Figures: combined_p50_ms, sql_p50_ms (of the combined question) at the largest N, index_mb_100k,
-recall, exponents, and every p50 with its size in the name.
+Figures: combined_p50_ms, sql_p50_ms (of the combined question) at the largest N, index_mb_100k (nan
+without that size), recall, exponents, and every p50 with its size in the name.
 """
 
 from __future__ import annotations
@@ -308,8 +308,8 @@ def report(sizes: Sequence[int], options: argparse.Namespace, rows: Rows, figure
         "combined_p50_ms": figures[f"combined_p50_ms_{last}"],
         "sql_p50_ms": figures[f"combined_sql_p50_ms_{last}"],
     }
-    if "index_mb_100k" in figures:
-        figures["index_per_paper"] = figures["index_mb_100k"] / PAPER_MB
+    figures.setdefault("index_mb_100k", np.nan)
+    figures["index_per_paper"] = figures["index_mb_100k"] / PAPER_MB
     finish(figures, options.json)
 
 
