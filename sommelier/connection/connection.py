@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sommelier.connection import deploying, listed
@@ -20,18 +19,13 @@ from sommelier.connection.serving import Serving
 from sommelier.connection.statements import Call, perform
 from sommelier.engine.result import Report, Result, Table
 from sommelier.engine.session import Session
-from sommelier.errors import (
-    BinderError,
-    CancelledError,
-    QueryError,
-    ReadOnlyError,
-    StorageError,
-)
+from sommelier.errors import BinderError, CancelledError, QueryError, ReadOnlyError, StorageError
 from sommelier.grammar import nodes
 from sommelier.grammar.builder import QueryBuilder, model_name
 from sommelier.grammar.parser import is_read_only, parse
 from sommelier.metrics import METRICS
 from sommelier.records import Job
+from sommelier.storage.artifact_choice import settled
 from sommelier.storage.artifacts import ArtifactStore
 from sommelier.storage.catalog import Catalog
 from sommelier.storage.sketches import SketchStore
@@ -51,14 +45,18 @@ Progress = Callable[[str, int, int | None, str | None], None]
 Outcome = Result | Table | Report
 
 
-def connect(path: str | Path = "models.sommelier", *, read_only: bool = False) -> Connection:
+def connect(
+    path: str | Path = "models.sommelier", *, read_only: bool = False, artifacts: str | None = None
+) -> Connection:
     """A connection to the database file `path`, made if it does not exist.
 
     read_only : reads the newest snapshot, also while another process writes. ':memory:' keeps
-    everything in a temporary folder. Raises DatabaseLockedError if another process writes,
-    DatabaseCorruptError if the file is not a Sommelier database (it is left untouched).
+    everything in a temporary folder. artifacts : the store in which one without model files is to
+    keep them from now on, as 's3://bucket/models' (docs/scale.md). Raises DatabaseLockedError if
+    another process writes, DatabaseCorruptError if the file is no database of Sommelier's (it is
+    left untouched), StorageError if it keeps its files elsewhere.
     """
-    return Connection(Catalog.open(path, read_only=read_only))
+    return Connection(settled(Catalog.open(path, read_only=read_only), artifacts))
 
 
 class Connection:
@@ -66,7 +64,6 @@ class Connection:
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self.artifacts = ArtifactStore(catalog.directory / "artifacts")
         self.sketches = SketchStore(catalog.directory / "sketches", catalog)
         self._session: Session | None = None
         self._closed = False
@@ -289,6 +286,10 @@ class Connection:
         return self._session
 
     @property
+    def artifacts(self) -> ArtifactStore:
+        return self.catalog.artifacts
+
+    @property
     def resources(self) -> ResourceIndex:
         return self.session.resources
 
@@ -342,12 +343,7 @@ class Connection:
     def __enter__(self) -> Connection:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -30,6 +30,7 @@ A database of neural-network models that you can question.
   sommelier query [DB] "SELECT ..."   the same for one text
   sommelier [DB] -f script.sql        runs a script; - is stdin
   sommelier serve [DB]                deployments and models behind REST and gRPC
+  sommelier artifacts [DB]            where its model files lie; --to s3://... moves them
   sommelier demo                      real models from pip's registry, five questions answered
   sommelier environment tensorflow    what converts models of TensorFlow, an environment of its own
 """
@@ -70,6 +71,10 @@ def _dispatch(arguments: list[str]) -> int:
         from sommelier.shell.serving import main as serve
 
         return serve(arguments[1:])
+    if arguments and arguments[0] == "artifacts":
+        from sommelier.shell.artifacts import main as artifacts
+
+        return artifacts(arguments[1:])
     if arguments and arguments[0] == "environment":
         from sommelier.shell.environments import main as environment
 
@@ -95,7 +100,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="sommelier",
-        usage="sommelier [shell | query | serve | demo | environment] [DB] [options]",
+        usage="sommelier [shell | query | serve | artifacts | demo | environment] [DB] [options]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -111,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-q", "--quiet", action="store_true", help="no footers, no progress")
     add("--readonly", action="store_true", default=None, help="refuse statements that change it")
     add("--bail", action=argparse.BooleanOptionalAction, help="stop at the first error (default)")
+    add("--artifacts", metavar="STORE", help="keeps the model files of a new database, as s3://...")
     add("--color", choices=("auto", "always", "never"), help="colours (auto: on a terminal)")
     add("--progress", choices=("auto", "plain", "none"), help="progress of long statements")
     add("--maxrows", type=int, metavar="N", help="rows of a table on a terminal, 0 = all")
@@ -200,14 +206,19 @@ def _run(options: argparse.Namespace, config: ShellConfig) -> int:
     if options.shell or (not scripted and sys.stdin.isatty()):
         from sommelier.shell.repl import run_shell
 
-        return run_shell(config, _parameters(options.param or []), quiet=options.quiet)
+        return run_shell(
+            config,
+            _parameters(options.param or []),
+            quiet=options.quiet,
+            artifacts=options.artifacts,
+        )
     from sommelier.shell.console import Console
     from sommelier.shell.jobs import finish
     from sommelier.shell.session import LeaveShell, ShellSession
 
     console = Console(color=config.color)
     session = ShellSession(config, console, parameters=_parameters(options.param or []))
-    session.quiet = options.quiet
+    session.quiet, session.artifacts = options.quiet, options.artifacts
     if options.output:
         console.output(options.output)
     left: int | None = None

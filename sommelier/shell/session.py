@@ -68,6 +68,7 @@ class ShellSession:
         self.ask = ask
         self.parameters = dict(parameters or {})
         self.quiet = False
+        self.artifacts: str | None = None  # the store that the first database opened is to use
         self.last_statement: str | None = None
         self.next_input: str | None = None  # what .edit leaves for the prompt
         self.history: Callable[[], list[str]] = list
@@ -119,12 +120,13 @@ class ShellSession:
         from sommelier.connection import connect
 
         try:
-            connection = connect(path, read_only=read_only)
+            connection = connect(path, read_only=read_only, artifacts=self.artifacts)
         except DatabaseLockedError as error:
             if not self.interactive or read_only:
                 raise databases.in_flags(error) from None
             self.console.talk(f"Read-only: {error.message}", "hint")
-            connection = connect(path, read_only=True)
+            connection = connect(path, read_only=True, artifacts=self.artifacts)
+        self.artifacts = None
         if connection.notice and self.interactive:
             self.console.talk(connection.notice, "note")
         return connection

@@ -14,9 +14,11 @@ import contextlib
 import logging
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from sommelier.errors import DatabaseCorruptError, StorageError
 from sommelier.storage.catalog_models import AddedModel
@@ -26,6 +28,9 @@ from sommelier.storage.database import Database, Parameters
 from sommelier.storage.migrations import identity, migrate
 from sommelier.storage.opening import Opened, open_for_reading, open_for_writing
 from sommelier.storage.snapshots import directory_of
+
+if TYPE_CHECKING:
+    from sommelier.storage.artifacts import ArtifactStore
 
 __all__ = ["AddedModel", "Catalog", "SqlResult", "TextMask"]
 
@@ -42,6 +47,8 @@ class Catalog(TextTable):
         self._opened: Opened | None = None
         self._closed = False
         self._published_notes = 0
+        self._artifacts: ArtifactStore | None = None
+        self._making = threading.Lock()
 
     @classmethod
     def open(cls, path: Path | str, *, read_only: bool = False, brief: bool = False) -> Catalog:
@@ -78,6 +85,16 @@ class Catalog(TextTable):
     def database(self) -> Database:
         """The open DuckDB file, for the rest of the storage room."""
         return self._database
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """The files of its models, where it keeps them; made on first use."""
+        from sommelier.storage.artifact_choice import artifacts_of
+
+        with self._making:
+            if self._artifacts is None:
+                self._artifacts = artifacts_of(self)
+            return self._artifacts
 
     @property
     def read_only(self) -> bool:
@@ -176,6 +193,8 @@ class Catalog(TextTable):
         try:
             self.publish()
         finally:
+            if self._artifacts is not None:
+                self._artifacts.close()
             self._database.close()
             if self._opened is None:
                 shutil.rmtree(self.directory, ignore_errors=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -45,6 +46,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
     "labels": frozenset({"label_spaces", "label_maps"}),
     "links": frozenset({"links", "plans", "plan_models"}),  # not the models, which make them stale
 }
+EDITED_MODELS = ""  # stands for the models where what is known of them changes, not which there are
 _TABLES_WRITTEN = re.compile(r"(?:INTO|FROM|UPDATE)\s+store\.(\w+)")
 Row = Mapping[str, Any]
 Parameters = Sequence[object] | Mapping[str, object]
@@ -61,12 +63,13 @@ class Database:
         self._path = Path(path)
         self._named = named or self._path
         self.generation = 0
-        self.notes = 0  # how often `note` was called
+        self.commits = self.notes = 0  # made here; how often `note` was called
         self._lock = threading.RLock()
         self._spared = SparedThreads()
         self._depth = 0
         self._writes = 0
         self._touched: set[str] = set()
+        self.statements: Counter[str] = Counter()  # by table, undone ones too
         self._first_generation = 0
         self._generations: dict[str, int] = {}
         self._half_done = False
@@ -138,9 +141,8 @@ class Database:
             self._alchemy().execute(statement, rows)
         table = getattr(getattr(statement, "table", None), "name", None)
         if table == "models" and getattr(statement, "is_update", False):
-            self._changed("")  # what is known of them, not which there are
-        else:
-            self._changed(*([table] if table else []))
+            table = EDITED_MODELS
+        self._changed(*([] if table is None else [table]))
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         """Add rows; each has every column. One transaction, one statement per 20 000 rows."""
@@ -172,7 +174,8 @@ class Database:
                     self._raw.execute(sql)
             finally:
                 self._raw.unregister("incoming")
-        self._changed(*(name for sql in statements for name in _TABLES_WRITTEN.findall(sql)))
+        edited = [EDITED_MODELS for sql in statements if "UPDATE store.models" in sql]
+        self._changed(*(t for sql in statements for t in _TABLES_WRITTEN.findall(sql)), *edited)
 
     def note(self, statement: Executable) -> None:
         """Execute a statement that counts as no change: what nobody keeps in memory, as progress.
@@ -318,6 +321,7 @@ class Database:
                 if tables & self._touched:
                     self._generations[group] = self.generation + 1
             self.generation += 1
+            self.commits += 1
 
     def _abandon(self) -> None:
         self._after_commit = []
@@ -335,7 +339,8 @@ class Database:
     def _changed(self, *tables: str) -> None:
         """Count a change of these tables; none named: of any."""
         self._writes += 1
-        self._touched.update(tables or frozenset().union(*GROUPS.values()))
+        self.statements.update(touched := set(tables) or {EDITED_MODELS}.union(*GROUPS.values()))
+        self._touched.update(touched)
         for forget in self._on_change:
             forget()
 
@@ -365,31 +370,7 @@ class Database:
 
     def _alchemy(self) -> Connection:
         if self._sqlalchemy is None:
-            self._sqlalchemy = _alchemy_over(self._raw)
+            from sommelier.storage.guest import alchemy_over
+
+            self._sqlalchemy = alchemy_over(self._raw)
         return self._sqlalchemy
-
-
-def _alchemy_over(raw: duckdb.DuckDBPyConnection) -> Connection:
-    """SQLAlchemy on an open DuckDB connection; it never begins, commits or closes anything."""
-    from duckdb_sqlalchemy import ConnectionWrapper
-    from sqlalchemy import create_engine
-    from sqlalchemy.pool import StaticPool
-
-    class Guest(ConnectionWrapper):
-        """A connection whose transactions are begun and ended by Database alone."""
-
-        def begin(self) -> None: ...
-
-        def commit(self) -> None: ...
-
-        def rollback(self) -> None: ...
-
-        def close(self) -> None: ...
-
-    return create_engine(
-        "duckdb:///:memory:",
-        creator=lambda: Guest(raw),
-        poolclass=StaticPool,
-        pool_reset_on_return=None,
-        isolation_level="AUTOCOMMIT",
-    ).connect()
