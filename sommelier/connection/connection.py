@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sommelier.connection import deploying, listed
 from sommelier.connection.background import BackgroundJobs
 from sommelier.connection.model import Model
+from sommelier.connection.plotting import Plots
 from sommelier.connection.publishing import Publisher
 from sommelier.connection.reading import read
 from sommelier.connection.relation import Relation, keyword_query
@@ -79,8 +80,6 @@ class Connection:
             TaskQueue(catalog).interrupt_stale()  # what a killed process left running
             self.artifacts.sweep()  # and half copied
             self.sketches.sweep()
-
-    # ---- asking
 
     def query(
         self, text: str | None = None, params: Parameters = None, **keywords: Any
@@ -275,7 +274,10 @@ class Connection:
         """The job after CANCEL JOB. Raises UnknownNameError, BinderError if it does not run."""
         return self.background.cancel(job_id)
 
-    # ---- state
+    @property
+    def plot(self) -> Plots:
+        """Pictures of what the database knows: `db.plot.pareto()`, `db.plot.agreement()`."""
+        return Plots(self)
 
     @property
     def session(self) -> Session:
@@ -308,9 +310,8 @@ class Connection:
     def names(self, kind: str) -> list[str]:
         """Names of one kind, for completion and suggestions.
 
-        kind : as in sommelier.engine.naming, or connector; link_option (CREATE LINK, ANALYZE ...
-        FOR LINKS), fusion_option (CREATE MODEL ... AS FUSION OF), cascade_option (CREATE CASCADE),
-        deploy_option, simulate_option, policy, trace.
+        kind : as in sommelier.engine.naming, connector, policy, trace; link_option, fusion_option,
+        cascade_option (of CREATE, and of ANALYZE FOR LINKS), deploy_option, simulate_option.
         """
         if kind == "metric":
             return list(METRICS)

@@ -1,0 +1,87 @@
+"""`db.plot`: pictures of what a database knows. The data come from where statements take theirs;
+sommelier.engine.plots draws them. Nothing is imported here that draws, before something is drawn.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sommelier.connection.relation import Relation
+from sommelier.engine.result import Result
+from sommelier.errors import BinderError
+
+if TYPE_CHECKING:
+    from sommelier.connection.connection import Connection
+    from sommelier.engine.plots.picture import Plot
+
+Question = str | Relation | Result | None
+
+
+class Plots:
+    """Plots of one database; each method returns a Plot, which a notebook shows.
+
+    All raise UnknownNameError for names that are not there, and MissingDependencyError without
+    matplotlib.
+    """
+
+    def __init__(self, db: Connection) -> None:
+        self._db = db
+
+    def pareto(
+        self, question: Question = None, *, x: str = "flops", y: str = "accuracy",
+        size: str | None = None,
+    ) -> Plot:  # fmt: skip
+        """Every model by two numbers, the front of those that no other beats as a line, and the
+        models that answer the question marked and named.
+
+        question : a SELECT MODELS as text, a Relation or a Result; None marks none. x, y, size :
+        what a SELECT MODELS may ask for, 'latency AT p99'. Raises BinderError for text.
+        """
+        from sommelier.engine.plots.of_result import axis, names
+        from sommelier.engine.plots.pareto import Models, pareto
+
+        asked = self._asked(question)
+        everything = self._db.models("id", "name").result
+        notes: dict[str, None] = {}
+        across, up = axis(everything, x, notes), axis(everything, y, notes)
+        by = None if size is None else axis(everything, size, notes)
+        place = {str(id_): i for i, id_ in enumerate(everything.ids)}
+        answer = (
+            [] if asked is None else [place[id_] for id_ in map(str, asked.ids) if id_ in place]
+        )
+        about = _in_words(question, asked)
+        return pareto(Models(names(everything), across, up, by, answer, about, tuple(notes)))
+
+    def agreement(
+        self, *models: str, dataset: str | None = None, cluster: str = "likeness"
+    ) -> Plot:
+        """How often each two models answer alike, as a matrix.
+
+        models : their names; none takes all that answered the probe set that most answered.
+        dataset : whose probes count; None takes the best that each two have in common. cluster :
+        'likeness' or 'family' orders the models. Raises BinderError for less than two models.
+        """
+        from sommelier.connection.plotting_agreement import agreements
+        from sommelier.engine.plots.agreement import agreement
+
+        if cluster not in ("likeness", "family"):
+            raise BinderError(
+                f"models cannot be ordered by '{cluster}'", hint="cluster is likeness or family"
+            )
+        with self._db.turn:
+            return agreement(agreements(self._db, models, dataset), cluster=cluster)
+
+    def _asked(self, question: Question) -> Result | None:
+        if isinstance(question, str):
+            return self._db.query(question).result
+        return question.result if isinstance(question, Relation) else question
+
+
+def _in_words(question: Question, asked: Result | None) -> str:
+    """The question on one line; '' for none."""
+    if asked is None:
+        return ""
+    text = question if isinstance(question, str) else asked.text
+    if text is None and isinstance(question, Relation):
+        text = str(question)
+    return " ".join((text or "models that were asked for").split())
