@@ -71,6 +71,18 @@ class Plots:
         with self._db.turn:
             return agreement(agreements(self._db, models, dataset), cluster=cluster)
 
+    def cascade(self, name: str) -> Plot:
+        """A kept cascade's accuracy against its FLOPs over thresholds, with those that were kept,
+        their interval, and each model alone; agreement with the last model where no labels are.
+
+        Raises BinderError for a stale cascade, or where the answers of its models are not kept.
+        """
+        from sommelier.connection.plotting_cascade import cascade_curve
+        from sommelier.engine.plots.cascade import cascade
+
+        with self._db.turn:
+            return cascade(cascade_curve(self._db, name))
+
     def _asked(self, question: Question) -> Result | None:
         if isinstance(question, str):
             return self._db.query(question).result

@@ -21,7 +21,7 @@ _PLACES = (
     (0.8, -0.8, "left", "top"), (-0.8, -0.8, "right", "top"),
 )  # fmt: skip
 _STEP = 6.0  # pixels between the points of a line that names avoid
-_RINGS = (1.0, 2.2, 3.6)  # times as far, with a line to the point
+_RINGS = (1.0, 2.2, 3.6, 5.5)  # times as far, with a line to the point
 _HIDES = 7.0  # what a name may not cost
 
 

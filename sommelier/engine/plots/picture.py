@@ -147,7 +147,7 @@ def unit_text(value: float, dimension: Dimension | None) -> str:
 
 
 def legend(
-    figure: Figure, axes: Axes, *, where: str = "outside right upper", spacing: float = 0.6
+    figure: Figure, axes: Axes, *, where: str = "outside right center", spacing: float = 0.6
 ) -> None:
     """A legend beside the panels, of what was labelled. spacing : between its lines, in lines."""
     handles, labels = axes.get_legend_handles_labels()
