@@ -83,6 +83,71 @@ class Plots:
         with self._db.turn:
             return cascade(cascade_curve(self._db, name))
 
+    def fusion(self, name: str) -> Plot:
+        """A fused model: the tree of blocks that its tasks share, and the drop and latency of each
+        step of the search that found it, with the step that became the model marked."""
+        from sommelier.analysis.fusion.drawing import branches
+        from sommelier.engine.explain_fusion import fusions_named
+        from sommelier.engine.plots.fusion import FusionStory, fusion
+
+        with self._db.turn:
+            found = fusions_named(name, self._db.session)[0]
+            tree = () if found.graph is None else branches(found.graph)
+            return fusion(FusionStory(found, tree, self._db.catalog.fusion_steps(found.id)))
+
+    def lineage(self, model: str | None = None) -> Plot:
+        """What was made of what: fusions, hybrids, students and variants, parents left of children.
+
+        model : only what it comes from and what came of it; None draws all that is known.
+        """
+        from sommelier.connection.plotting_graphs import family
+        from sommelier.engine.plots.lineage import lineage
+
+        with self._db.turn:
+            return lineage(family(self._db, model))
+
+    def links(self) -> Plot:
+        """Which model predicts which, of the links that may be used; the wider the better."""
+        from sommelier.connection.plotting_graphs import usable_links
+        from sommelier.engine.plots.links import links
+
+        with self._db.turn:
+            return links(usable_links(self._db))
+
+    def deployment(self, name: str) -> Plot:
+        """A deployment under its SLA: latency by model with quantiles, shares of answers, what was
+        in time, what was refused; of one that does not run here only what earlier runs kept."""
+        from sommelier.connection.plotting_served import served
+        from sommelier.engine.plots.deployment import deployment
+
+        return deployment(served(self._db, name))
+
+    def segments(self, reference: str, candidate: str) -> Plot:
+        """The operators of two models side by side, their common segments as bands, coloured by
+        the share of the reference's answers that change with the candidate's weights.
+
+        Raises BinderError where the pair was not analysed (ANALYZE ... FOR SEGMENTS).
+        """
+        from sommelier.connection.plotting_segments import aligned
+        from sommelier.engine.plots.segments import segments
+
+        with self._db.turn:
+            return segments(aligned(self._db, reference, candidate))
+
+    def disagreements(
+        self, reference: str, candidate: str, *, dataset: str | None = None, limit: int = 10
+    ) -> Plot:
+        """Images that two models answer differently, those first on which both are sure.
+
+        dataset : whose probes count; None takes the best they have in common. Raises BinderError
+        where they answered no common probes, or the dataset is not of images.
+        """
+        from sommelier.connection.plotting_pictures import differences
+        from sommelier.engine.plots.disagreements import disagreements
+
+        with self._db.turn:
+            return disagreements(differences(self._db, reference, candidate, dataset, limit))
+
     def _asked(self, question: Question) -> Result | None:
         if isinstance(question, str):
             return self._db.query(question).result

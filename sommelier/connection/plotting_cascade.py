@@ -42,7 +42,9 @@ def cascade_curve(db: Connection, name: str) -> CascadeCurve:
         )
     stages = kept.plan.stages[:-1]
     chosen = [(str(stage.score), stage.temperature, stage.threshold) for stage in stages]
-    if any(score not in one.scores for one, (score, *_) in zip(found.members, chosen, strict=False)):
+    if any(
+        score not in one.scores for one, (score, *_) in zip(found.members, chosen, strict=False)
+    ):
         raise BinderError(
             f"the scores of '{name}' are not kept with the answers",
             hint=f"once more: {kept.statement}",
@@ -87,9 +89,7 @@ def _choices(route: Route, losses: Sequence[Any]) -> Iterable[Route]:
         yield replace(route, thresholds=(float(threshold),))
 
 
-def _working(
-    route: Route, losses: Sequence[Any], last: float, flops: Sequence[float]
-) -> Working:
+def _working(route: Route, losses: Sequence[Any], last: float, flops: Sequence[float]) -> Working:
     """What the thresholds of a route cost and give on the samples."""
     from sommelier.analysis.cascades.paths import answering, shares
 

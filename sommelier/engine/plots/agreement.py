@@ -14,6 +14,7 @@ from sommelier.confidence import clopper_pearson
 from sommelier.engine.plots.picture import (
     INK,
     PALE_INK,
+    SHADES,
     Plot,
     blank,
     clipped,
@@ -104,7 +105,7 @@ def _shades(figure: Any, axes: Any, shares: Floats) -> Any:
     off = shares[~np.eye(len(shares), dtype=bool)]
     known = off[np.isfinite(off)]
     low = float(np.floor(known.min() * 20) / 20) if len(known) else 0.0
-    colours = colormaps["cividis"].with_extremes(bad=_UNKNOWN)
+    colours = colormaps[SHADES].with_extremes(bad=_UNKNOWN)
     image = axes.imshow(
         np.ma.masked_invalid(shares), cmap=colours, vmin=min(low, 0.95), vmax=1.0, aspect="equal"
     )

@@ -1,4 +1,4 @@
-"""A cascade's accuracy against what it computes, over its thresholds, with the one that was kept."""
+"""A cascade's accuracy against what it computes, over its thresholds, with those that were kept."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _draw(axes: Axes, found: CascadeCurve) -> None:
     low, high = found.interval
     chosen = found.chosen
     axes.errorbar(
-        [chosen.flops], [chosen.quality], [[max(0.0, chosen.quality - low)], [high - chosen.quality]],
+        [chosen.flops], [chosen.quality], [[chosen.quality - low], [high - chosen.quality]],
         color=RED, marker="D", markersize=5, capsize=5, linewidth=1.4, zorder=5, linestyle="none",
         label=f"kept, with its {CONFIDENCE:.0%} interval",
     )  # fmt: skip

@@ -21,6 +21,7 @@ PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#F0E442"
 KINDS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW)
 INK, PALE_INK, RULE, FAINT, BACK = "#222222", "#666666", "#D9D9D9", "#BBBBBB", "#FFFFFF"
 
+SHADES = "cividis"  # from little to much; read by any colour vision, and in grey
 DPI = 110
 LOG_FROM = 20.0  # largest / smallest value from which an axis is logarithmic
 _TITLE, _TEXT, _SMALL = 12.0, 9.0, 8.0  # points
