@@ -55,7 +55,7 @@ def cascade_curve(db: Connection, name: str) -> CascadeCurve:
 def _curve(kept: KeptCascade, found: CommonAnswers, route: Route) -> CascadeCurve:
     losses = [np.asarray(values, dtype=np.float64) for values in found.losses]
     last = 1.0 if found.accuracy is None else found.accuracy
-    flops = [float(one.flops) for one in found.members]
+    flops = [one.flops or 0.0 for one in found.members]  # known, as was checked
     alone = [last - float(values.mean()) for values in losses] + [last]
     works = list(zip(kept.names, map(Working, flops, alone), strict=True))
     promise = kept.plan.promise

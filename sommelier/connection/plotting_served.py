@@ -57,7 +57,7 @@ def _kept(db: Connection, name: str) -> Served:
     return Served(
         name=name,
         promise=promise(plan),
-        since="it does not run in this process; answers over all of its runs, times of the last one",
+        since="it does not run here; answers over all of its runs, times of the last one",
         models=models,
         sla_ms=plan.sla_ms,
         quantile=plan.quantile,

@@ -46,11 +46,9 @@ def disagreements(found: Differences) -> Plot:
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
     one, other = found.names
-    figure = blank(
-        f"Where {one} and {other} differ", found.notes,
-        [f"1: {one}, 2: {other}; ✓ right, ✗ wrong, neither mark: the truth is not known"],
-        size=(max(6.0, 1.9 * columns + 0.4), 2.55 * rows + 1.3),
-    )  # fmt: skip
+    marks = f"1: {one}, 2: {other}; ✓ right, ✗ wrong, without a mark the truth is not known"
+    size = (max(6.0, 1.9 * columns + 0.4), 2.55 * rows + 1.1)
+    figure = blank(f"Where {one} and {other} differ", [*found.notes, marks], size=size)
     for place in range(rows * columns):
         axes = bare(figure, rows, columns, place + 1)
         if place < len(found.rows):

@@ -114,8 +114,8 @@ def _note(
 
 def _cost(box: Any, taken: Sequence[Any], marks: Any, inside: Any) -> float:
     """How much a name there would hide: other names weigh most, then leaving the panel."""
-    names = sum(box.overlaps(other) for other in taken)
+    names = sum(bool(box.overlaps(other)) for other in taken)
     x, y = marks[:, 0], marks[:, 1]
     points = int(((x > box.x0) & (x < box.x1) & (y > box.y0) & (y < box.y1)).sum())
-    out = not (inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1))
-    return 10.0 * names + 1.0 * min(points, 6) + 7.0 * out
+    out: bool = not (inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1))
+    return float(10 * names + min(points, 6) + 7 * out)

@@ -74,17 +74,24 @@ class Models:
         return np.asarray(np.isfinite(self.x.values) & np.isfinite(self.y.values))
 
     @property
-    def front(self) -> NDArray[np.int64]:
+    def drawn(self) -> list[int]:
+        """Their places."""
+        return [int(place) for place in np.flatnonzero(self.known)]
+
+    @property
+    def front(self) -> list[int]:
         """Places of the models that no other beats, by rising x."""
         known = np.flatnonzero(self.known)
         costs = np.stack([axis.costs[known] for axis in (self.x, self.y)], axis=1)
         best = known[pareto_front(costs)] if len(known) else known
-        return np.asarray(best[np.lexsort((self.y.values[best], self.x.values[best]))])
+        return [
+            int(place) for place in best[np.lexsort((self.y.values[best], self.x.values[best]))]
+        ]
 
 
 def pareto(models: Models) -> Plot:
     """The models as points, the front as a line, the answer marked and named."""
-    known, front = np.flatnonzero(models.known), models.front
+    known, front = models.drawn, models.front
     answer = [place for place in models.answer if models.known[place]]
     named, unnamed = _named(answer, front)
     under = [models.about] if models.about else []
@@ -129,7 +136,7 @@ def _draw(
 def _name(figure: Figure, axes: Axes, models: Models, named: Sequence[int]) -> None:
     """Names at their points; numbers there and the names in the legend where it is crowded."""
     x, y = models.x.values, models.y.values
-    others = [(float(x[i]), float(y[i])) for i in np.flatnonzero(models.known) if i not in named]
+    others = [(float(x[i]), float(y[i])) for i in models.drawn if i not in named]
     lines = [_stairs(models, models.front)]
     wide = 0.6 if models.size is None else 1.2
     tried = name_points(axes, _labels(models, named), others, lines=lines)
@@ -202,9 +209,9 @@ def _size_key(axes: Axes, size: Axis) -> None:
 
 def _named(answer: Sequence[int], front: Sequence[int]) -> tuple[list[int], int]:
     """(places to name: the answer and, where there is room, the front; how many are not)."""
-    wanted = list(dict.fromkeys(map(int, (*answer, *front))))
+    wanted = list(dict.fromkeys((*answer, *front)))
     if answer and len(wanted) > NAMED:
-        wanted = list(map(int, answer))
+        wanted = list(answer)
     if len(wanted) <= NAMED:
         return wanted, 0
     spread = np.unique(np.linspace(0, len(wanted) - 1, NAMED).round().astype(int))
