@@ -132,10 +132,7 @@ class Connection:
             return self._write(statement, params, progress, text)
 
     def sql(self, text: str, params: Sequence[Any] = ()) -> Table:
-        """Rows of read-only catalog SQL over the views models, profiles, equivalences, ...
-
-        params : values for the `?` in the text.
-        """
+        """Rows of read-only catalog SQL over the views models, ...; params : of the `?` in it."""
         with self._lock:
             self.background.note()
             return self.session.sql(text, list(params))
@@ -273,6 +270,8 @@ class Connection:
     def cancel_job(self, job_id: int) -> Job:
         """The job after CANCEL JOB. Raises UnknownNameError, BinderError if it does not run."""
         return self.background.cancel(job_id)
+
+    # ---- state
 
     @property
     def plot(self) -> Plots:
