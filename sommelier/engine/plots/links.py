@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NUMBERED = 24  # links whose quality is written
+Ends = tuple[tuple[float, float], tuple[float, float]]
+
 _THIN, _THICK = 0.6, 5.5  # points
 
 
@@ -64,7 +66,8 @@ def links(found: Links) -> Plot:
     low = min((link.quality for link in found.links if link.quality is not None), default=0.0)
     for link in found.links:
         for source in link.sources:
-            _arrow(axes, at[source], at[link.target], link, low, len(found.links) <= NUMBERED)
+            numbered = len(found.links) <= NUMBERED
+            _arrow(axes, (at[source], at[link.target]), link, low, numbered=numbered)
     for name in names:
         x, y = at[name]
         axes.scatter([x], [y], s=60, color=INK, zorder=5)
@@ -92,10 +95,8 @@ def width_of(quality: float | None, low: float) -> float:
     return _THIN + (_THICK - _THIN) * (quality - low) / (1 - low)
 
 
-def _arrow(
-    axes: Axes, start: tuple[float, float], stop: tuple[float, float], link: Link, low: float,
-    numbered: bool,
-) -> None:  # fmt: skip
+def _arrow(axes: Axes, ends: Ends, link: Link, low: float, *, numbered: bool) -> None:
+    start, stop = ends
     known = link.quality is not None
     colour = BLUE if len(link.sources) == 1 else ORANGE
     axes.annotate(
