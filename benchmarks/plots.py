@@ -18,7 +18,7 @@ from sommelier.engine.plots.picture import Plot
 
 QUESTION = "SELECT MODELS CORR cifar10_resnet56 >= 75% ON memory < 200%"
 USING = "USING dataset = 'cifar10', samples = 2000, sampling = 'first'"
-DPI = 80
+DPI = 70
 LARGEST = 60_000  # bytes
 
 
