@@ -1,0 +1,67 @@
+"""What every page has: its head, the way to the others, and what was read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from sommelier.shell.explorer.markup import Content, Markup, joined, tag
+
+if TYPE_CHECKING:
+    from sommelier.connection import Connection
+
+_PLACES = (
+    ("/", "Ask"),
+    ("/?" + urlencode({"q": "SHOW MODELS"}), "Models"),
+    ("/jobs", "Jobs"),
+    ("/deployments", "Deployments"),
+    ("/docs", "REST"),
+)
+
+
+def page(title: str, *content: Content, db: Connection | None = None, here: str = "") -> bytes:
+    """The document. here : the place among the others that it is, as its address."""
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("title", f"{title} · Sommelier"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("link", rel="icon", href="data:,"),
+        tag("link", rel="stylesheet", href="/explorer.css"),
+        tag("script", src="/explorer.js", defer=True),
+    )
+    body = tag(
+        "body",
+        tag("a", "To the content", href="#content", class_="skip"),
+        tag("header", tag("a", "Sommelier", href="/", class_="brand"), _ways(here)),
+        tag("main", *content, id="content", tabindex="-1"),
+        tag("footer", tag("p", _read(db))) if db is not None else None,
+    )
+    return ("<!doctype html>" + tag("html", head, body, lang="en")).encode(errors="replace")
+
+
+def question(statement: str, shown: Content = None, **attributes: str) -> Markup:
+    """A link that asks a statement."""
+    label = tag("code", statement) if shown is None else shown
+    return tag("a", label, href="/?" + urlencode({"q": statement}), **attributes)
+
+
+def model_link(model_id: str, shown: Content) -> Markup:
+    """A link to a model's page."""
+    return tag("a", shown, href="/model?" + urlencode({"id": model_id}))
+
+
+def _ways(here: str) -> Markup:
+    items = (
+        tag("li", tag("a", name, href=href, aria_current="page" if href == here else None))
+        for href, name in _PLACES
+    )
+    return tag("nav", tag("ul", *items), aria_label="Pages")
+
+
+def _read(db: Connection) -> Markup:
+    """Which database was read, and of which moment it is."""
+    name = Path(db.path).name
+    return joined(tag("span", name, title=db.path), " · read-only · ", db.notice or "as it is now")
