@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
+from sommelier.shell.explorer.frame import model_address
 from sommelier.shell.explorer.markup import Markup, joined, tag
 from sommelier.shell.output import human
 from sommelier.units import Dimension, format_value
@@ -19,10 +20,11 @@ _WIDTH, _HEIGHT = 720, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 84, 24, 20, 58
 _MANY = 20.0  # largest by smallest, from which on an axis is logarithmic
 _TICKS = 5
-_LETTER, _LINE = 7.0, 14  # px of a label at 12 px
+_LETTER, _HIGH = 7.0, 14  # px of a label at 12 px
 _LABELS = 40
 _LONGEST = 24
 _MARGIN = 0.06  # of an axis, at its ends
+Box = tuple[float, float, float, float]  # left, top, width, height; px
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ def drawing(
     across = scale([p.x for p in every], _LEFT, _WIDTH - _RIGHT, share=_is_share(axes[0]))
     up = scale([p.y for p in every], _HEIGHT - _BOTTOM, _TOP, share=_is_share(axes[1]))
     on_front = set(best)
+    along = [(across.at(points[place].x), up.at(points[place].y)) for place in best]
+    line = _corners(along, less=axes[0].less)
     dots = [_dot(p, across, up, axes, best=i in on_front) for i, p in enumerate(points)]
     return tag(
         "svg",
@@ -106,9 +110,9 @@ def drawing(
         _across(across, axes[0]),
         _up(up, axes[1]),
         *(tag("circle", cx=across.at(p.x), cy=up.at(p.y), r=3, class_="other") for p in others),
-        _step([points[place] for place in best], across, up, less=axes[0].less),
+        _line(line),
         *dots,
-        *_labels(points, best, across, up),
+        *_labels(points, best, line, (across, up)),
         viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
         role="group",
         aria_label=f"Plot of {axes[1].name} by {axes[0].name}",
@@ -156,18 +160,25 @@ def _up(found: Scale, axis: Axis) -> Markup:
     return tag("g", *marks, words)
 
 
-def _step(best: Sequence[Point], across: Scale, up: Scale, *, less: bool) -> Markup:
-    """The line of what can be had: between two of the front, what the better-placed one allows."""
-    places = [(across.at(p.x), up.at(p.y)) for p in best]
-    path = ""
-    for number, (x, y) in enumerate(places):
-        if not number:
-            path = f"M{x} {y}"
-        elif less:  # at this cost nothing more is had until the next one is paid for
-            path += f"H{x}V{y}"
-        else:
-            path += f"V{y}H{x}"
-    return tag("path", d=path or None, class_="front", aria_hidden="true")
+def _corners(places: Sequence[tuple[float, float]], *, less: bool) -> list[tuple[float, float]]:
+    """The line of what can be had, px: of two on the front, what the better-placed one allows.
+
+    >>> _corners([(0, 9), (5, 3)], less=True)
+    [(0, 9), (5, 9), (5, 3)]
+    """
+    found: list[tuple[float, float]] = []
+    for x, y in places:
+        if found:
+            before = found[-1]
+            # at this cost nothing more is had until the next one is paid for
+            found.append((x, before[1]) if less else (before[0], y))
+        found.append((x, y))
+    return found
+
+
+def _line(corners: Sequence[tuple[float, float]]) -> Markup:
+    path = "L".join(f"{x} {y}" for x, y in corners)
+    return tag("path", d=f"M{path}", class_="front", aria_hidden="true")
 
 
 def _dot(point: Point, across: Scale, up: Scale, axes: tuple[Axis, Axis], *, best: bool) -> Markup:
@@ -184,27 +195,39 @@ def _dot(point: Point, across: Scale, up: Scale, axes: tuple[Axis, Axis], *, bes
         r=6 if best else 5,
         class_="best" if best else "answer",
     )
-    href = "/model?" + urlencode({"id": point.model_id})
-    return tag("a", circle, href=href, aria_label=said)
+    return tag("a", circle, href=model_address(point.model_id), aria_label=said)
 
 
-def _labels(points: Sequence[Point], best: Sequence[int], across: Scale, up: Scale) -> list[Markup]:
+def _labels(
+    points: Sequence[Point],
+    best: Sequence[int],
+    line: Sequence[tuple[float, float]],
+    scales: tuple[Scale, Scale],
+) -> list[Markup]:
     """Names beside points, those of the front first, where nothing is in the way."""
+    across, up = scales
     taken = [(across.at(p.x) - 5, up.at(p.y) - 5, 10.0, 10.0) for p in points]
-    order = [*best, *(i for i in range(len(points)) if i not in set(best))][:_LABELS]
+    taken += [_around(one, other) for one, other in pairwise(line)]
+    on_front = set(best)
+    order = [*best, *(i for i in range(len(points)) if i not in on_front)][:_LABELS]
     found = []
-    for place in order:
-        point = points[place]
+    for point in (points[place] for place in order):
         name = point.name if len(point.name) <= _LONGEST else point.name[: _LONGEST - 1] + "…"
-        x, y, width = across.at(point.x), up.at(point.y), len(name) * _LETTER
-        for left, top in _spots(x, y, width):
-            box = (left, top, width, float(_LINE))
+        width = len(name) * _LETTER
+        for left, top in _spots(across.at(point.x), up.at(point.y), width):
+            box = (left, top, width, float(_HIGH))
             if _fits(box) and not any(_meet(box, other) for other in taken):
                 taken.append(box)
-                label = tag("text", name, x=left, y=top + 11, class_="label", aria_hidden="true")
-                found.append(label)
+                place = {"x": left, "y": round(top + 11, 1)}
+                found.append(tag("text", name, **place, class_="label", aria_hidden="true"))
                 break
     return found
+
+
+def _around(one: tuple[float, float], other: tuple[float, float]) -> Box:
+    """What a piece of the line takes."""
+    left, top = min(one[0], other[0]), min(one[1], other[1])
+    return left, top - 1, abs(one[0] - other[0]) + 1, abs(one[1] - other[1]) + 2
 
 
 def _spots(x: float, y: float, width: float) -> list[tuple[float, float]]:
@@ -214,13 +237,13 @@ def _spots(x: float, y: float, width: float) -> list[tuple[float, float]]:
             (middle, y + 8)]  # fmt: skip
 
 
-def _fits(box: tuple[float, float, float, float]) -> bool:
+def _fits(box: Box) -> bool:
     left, top, width, height = box
     inside = left > _LEFT and left + width < _WIDTH
     return inside and top > 2 and top + height < _HEIGHT - _BOTTOM
 
 
-def _meet(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+def _meet(one: Box, other: Box) -> bool:
     return (
         one[0] < other[0] + other[2]
         and other[0] < one[0] + one[2]

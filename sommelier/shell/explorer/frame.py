@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _PLACES = (
     ("/", "Ask"),
-    ("/?" + urlencode({"q": "SHOW MODELS"}), "Models"),
+    ("/?" + urlencode({"q": "SELECT MODELS ORDER BY name"}), "Models"),
     ("/jobs", "Jobs"),
     ("/deployments", "Deployments"),
     ("/docs", "REST"),
@@ -45,12 +45,23 @@ def page(title: str, *content: Content, db: Connection | None = None, here: str 
 def question(statement: str, shown: Content = None, **attributes: str) -> Markup:
     """A link that asks a statement."""
     label = tag("code", statement) if shown is None else shown
-    return tag("a", label, href="/?" + urlencode({"q": statement}), **attributes)
+    return tag("a", label, href=address(statement), **attributes)
 
 
-def model_link(model_id: str, shown: Content) -> Markup:
-    """A link to a model's page."""
-    return tag("a", shown, href="/model?" + urlencode({"id": model_id}))
+def address(statement: str) -> str:
+    """Where a statement is asked."""
+    return "/?" + urlencode({"q": statement})
+
+
+def model_address(model_id: str) -> str:
+    """Of a model's page."""
+    return "/model?" + urlencode({"id": model_id})
+
+
+def asked(statement: str) -> Markup:
+    """The way from what a page shows to the statement that answers it."""
+    link = question(statement, "Ask for this", aria_label=f"Ask for this: {statement}")
+    return tag("p", link, class_="asked")
 
 
 def _ways(here: str) -> Markup:

@@ -11,7 +11,7 @@ from sommelier.errors import BinderError, SommelierError
 from sommelier.grammar import nodes
 from sommelier.grammar.builder import model_name
 from sommelier.grammar.spelling import write_model, write_name
-from sommelier.shell.explorer.frame import page, question
+from sommelier.shell.explorer.frame import asked, page
 from sommelier.shell.explorer.markup import Markup, joined, tag
 from sommelier.shell.explorer.questions import answered
 from sommelier.shell.explorer.tables import answer_table
@@ -76,7 +76,7 @@ def _facts(db: Connection, reference: nodes.ModelRef, written: str) -> Markup:
         for name, value in rows
         if name not in _SHORT
     ]
-    return joined(tag("dl", *facts, class_="facts"), _asked(f"DESCRIBE MODEL {written}"))
+    return joined(tag("dl", *facts, class_="facts"), asked(f"DESCRIBE MODEL {written}"))
 
 
 def _listed(db: Connection, title: str, statement: nodes.Show, text: str) -> Markup:
@@ -117,9 +117,4 @@ def _missing(error: SommelierError) -> Markup:
 
 
 def _section(title: str, content: Markup, text: str | None) -> Markup:
-    asked = None if text is None else _asked(text)
-    return tag("section", tag("h2", title), content, asked)
-
-
-def _asked(text: str) -> Markup:
-    return tag("p", question(text, "Ask for this"), class_="asked")
+    return tag("section", tag("h2", title), content, None if text is None else asked(text))

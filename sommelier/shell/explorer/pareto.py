@@ -158,7 +158,7 @@ def _words(
     names = [points[place].name for place in best]
     listed = ", ".join(names[:_NAMED]) + (" …" if len(names) > _NAMED else "")
     sides = [f"{'less' if axis.less else 'more'} {axis.name}" for axis in axes]
-    told = f"{len(points)} models; none of them has {sides[0]} and {sides[1]} than {listed}."
+    told = f"{len(points)} models. None has {sides[0]} and also {sides[1]} than any of: {listed}."
     return told + (f" Pale: {len(others)} others of the database." if others else "")
 
 

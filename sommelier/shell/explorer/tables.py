@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sommelier.engine.result import ColumnInfo, Report
-from sommelier.shell.explorer.frame import model_link
+from sommelier.shell.explorer.frame import model_address
 from sommelier.shell.explorer.markup import Content, Markup, joined, tag
 from sommelier.shell.explorer.questions import Answer
 from sommelier.shell.output import human, raw
@@ -17,12 +17,17 @@ _NAMES = ("name", "model")
 _WIDE = 40  # characters beyond which a cell is wrapped
 
 
-def answer_table(found: Answer, caption: str = "Answer") -> Markup:
-    """The rows, how many there are, and the notes."""
+def answer_table(
+    found: Answer, caption: str = "Answer", hrefs: Sequence[str] | None = None
+) -> Markup:
+    """The rows, how many there are, and the notes. hrefs : where names lead, other than to models
+    that are the rows."""
     if isinstance(found.outcome, Report):
         lines = "\n".join(row[0] for row in found.rows)
         return tag("pre", lines, class_="report", tabindex="0", aria_label=caption)
-    table = rows_table(found.columns, found.rows, caption=caption, ids=found.ids)
+    if hrefs is None:
+        hrefs = [model_address(model_id) for model_id in found.ids]
+    table = rows_table(found.columns, found.rows, caption=caption, hrefs=hrefs)
     notes = [tag("li", note) for note in found.notes]
     return joined(
         table,
@@ -46,40 +51,50 @@ def rows_table(
     rows: Sequence[Sequence[Any]],
     *,
     caption: str,
-    ids: Sequence[str] = (),
+    hrefs: Sequence[str] = (),
 ) -> Markup:
-    """A table with its heads. ids : of the models that are the rows; their names are links."""
-    heads = tag("tr", *(_head(column) for column in columns))
-    named = next((i for i, c in enumerate(columns) if c.name in _NAMES), 0 if ids else None)
+    """A table with its heads. hrefs : where the names of the rows lead."""
+    right = [_is_right(column, [row[i] for row in rows]) for i, column in enumerate(columns)]
+    heads = (_head(column, right=one) for column, one in zip(columns, right, strict=True))
+    named = next((i for i, c in enumerate(columns) if c.name in _NAMES), 0)
     body = []
     for number, row in enumerate(rows):
-        model_id = ids[number] if ids else None
+        hrefs_of = {named: hrefs[number]} if hrefs else {}
         cells = [
-            _cell(value, column, model_id if place == named else None)
-            for place, (value, column) in enumerate(zip(row, columns, strict=True))
+            _cell(value, columns[i], hrefs_of.get(i), right=right[i]) for i, value in enumerate(row)
         ]
-        body.append(tag("tr", *cells, data_row=number if ids else None))
-    table = tag("table", tag("caption", caption), tag("thead", heads), tag("tbody", *body))
+        body.append(tag("tr", *cells))
+    head = tag("thead", tag("tr", *heads))
+    table = tag("table", tag("caption", caption), head, tag("tbody", *body))
     return tag("div", table, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 
-def _head(column: ColumnInfo) -> Markup:
+def _is_right(column: ColumnInfo, values: Sequence[Any]) -> bool:
+    known = [value for value in values if value is not None]
+    return column.dimension is not None or (bool(known) and all(map(_is_number, known)))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _head(column: ColumnInfo, *, right: bool) -> Markup:
     unit = column.dimension
     kind = tag("small", unit.value) if unit is not None and unit is not Dimension.NUMBER else None
-    return tag("th", column.name, kind, scope="col", class_="number" if unit else None)
+    return tag("th", column.name, kind, scope="col", class_="number" if right else None)
 
 
-def _cell(value: Any, column: ColumnInfo, model_id: str | None) -> Markup:
+def _cell(value: Any, column: ColumnInfo, href: str | None, *, right: bool) -> Markup:
+    side = "number" if right else None
+    if value is None:
+        return tag("td", tag("span", "–", class_="unknown", title="unknown"), class_=side)
     shown = human(value, column.dimension)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    exact = raw(value) if number and column.dimension is not None else None
+    exact = raw(value) if _is_number(value) and column.dimension is not None else None
     if len(shown) > _LONGEST:
         shown = shown[:_LONGEST] + "…"
-    if value is None:
-        return tag("td", tag("span", "–", class_="unknown", title="unknown"))
-    content: Content = shown if model_id is None else model_link(model_id, shown)
-    if column.name == "progress" and number:
-        content = joined(tag("progress", value=value, max=1, aria_label="progress"), " ", shown)
-    kind = "number" if number else ("wide" if len(shown) > _WIDE else None)
-    title = exact if exact != shown else None
-    return tag("td", content, class_=kind, title=title)
+    content: Content = shown if href is None else tag("a", shown, href=href)
+    if column.name == "progress" and _is_number(value):
+        bar = tag("progress", value=value, max=1, aria_label="progress")
+        content = joined(bar, " ", shown)
+    kind = side or ("wide" if len(shown) > _WIDE else None)
+    return tag("td", content, class_=kind, title=exact if exact != shown else None)
