@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from sommelier.runtime.server.http_messages import Headers, HttpRequest, HttpResponse, Reply
+
+logger = logging.getLogger(__name__)
 
 PATHS = {
     "": "GET",
@@ -102,6 +105,8 @@ def _told(done: Future[Said], loop: asyncio.AbstractEventLoop, reply: Reply) -> 
     if done.cancelled():
         return
     error = done.exception()
+    if error is not None:
+        logger.error("a page failed", exc_info=error)
     said = done.result() if error is None else Said(500, b"this page failed", "text/plain")
     with contextlib.suppress(RuntimeError):  # the server has ended
         loop.call_soon_threadsafe(reply, _response(said))

@@ -151,8 +151,12 @@ class _Answerer:
         assert self.process.stdout is not None, "asked for"
         self._in: IO[bytes] = self.process.stdin
         self._out: IO[bytes] = self.process.stdout
-        with self._within(rules.start_s, "the database did not open"):
-            self._line()
+        try:
+            with self._within(rules.start_s, "the database did not open within"):
+                self._line()
+        except BaseException:
+            self.kill()
+            raise
 
     @property
     def ended(self) -> bool:

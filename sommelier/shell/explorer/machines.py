@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from datetime import date, datetime
+from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -121,8 +122,8 @@ def _plain(value: Any) -> Any:
         return _plain(value.value)
     if value is None or isinstance(value, bool | int | str):
         return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+    if isinstance(value, float | Decimal):
+        return float(value) if math.isfinite(value) else None
     if isinstance(value, date | datetime):
         return value.isoformat()
     if isinstance(value, dict):
