@@ -32,7 +32,11 @@
     area.addEventListener("input", () => { grow(); clear(); later(); });
     area.addEventListener("keydown", keys);
     area.addEventListener("blur", () => setTimeout(close, 150));
-    area.addEventListener("scroll", close);
+    area.addEventListener("scroll", () => {
+      const fault = document.getElementById("fault");
+      if (fault) { fault.scrollTop = area.scrollTop; }
+      close();
+    });
     grow();
 
     function keys(event) {
@@ -146,7 +150,7 @@
 
     function behind(...content) {
       const copy = document.createElement("div");
-      copy.className = "behind editor-copy";
+      copy.className = "behind";
       copy.setAttribute("aria-hidden", "true");
       copy.append(...content);
       copy.style.fontFamily = getComputedStyle(area).fontFamily;

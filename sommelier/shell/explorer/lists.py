@@ -32,7 +32,7 @@ _LIVE = (
     ColumnInfo("refused", Dimension.COUNT),
     ColumnInfo("failed", Dimension.COUNT),
     ColumnInfo("waiting", Dimension.COUNT),
-    ColumnInfo("told"),
+    ColumnInfo("note"),
 )
 
 

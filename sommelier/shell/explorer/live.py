@@ -23,9 +23,9 @@ def live(service: ModelService) -> list[dict[str, Any]]:
                 "refused": sum(state.rejected.values()),
                 "failed": state.failed,
                 "waiting": state.waiting,
-                "told": "; ".join([*state.warnings, *reasons]) or None,
+                "note": "; ".join([*state.warnings, *reasons]) or None,
             }
         )
     return found + [
-        {"name": out.name, "state": "not served", "told": out.reason} for out in service.left_out
+        {"name": out.name, "state": "not served", "note": out.reason} for out in service.left_out
     ]
