@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
 import os
@@ -37,6 +38,10 @@ needs_browser = pytest.mark.skipif(
 )
 
 
+class RefusedError(Exception):
+    """A command has failed, as one to a page that is being left does."""
+
+
 class Browser:
     """One page. requests : addresses that it asked for. faults : what its console says."""
 
@@ -62,7 +67,8 @@ class Browser:
         self._ask(json.dumps(message).encode() + b"\0")
         for told in self._read:
             if told.get("id") == number:
-                assert "error" not in told, (method, told["error"])
+                if "error" in told:
+                    raise RefusedError(f"{method}: {told['error']}")
                 result: dict[str, Any] = told["result"]
                 return result
             self._note(told)
@@ -117,10 +123,13 @@ class Browser:
     def wait_for(self, condition: Callable[[], object]) -> None:
         """Until it holds."""
         until = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < until, "it did not come about"
-            self.run("1")  # hears what has happened
+        while time.monotonic() < until:
+            with contextlib.suppress(RefusedError):
+                if condition():
+                    return
+                self.run("1")  # hears what has happened
             time.sleep(0.03)
+        raise AssertionError("it did not come about")
 
     def wait(self, code: str) -> None:
         """Until an expression in the page is true."""
