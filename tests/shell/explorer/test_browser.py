@@ -168,7 +168,8 @@ def test_text_can_be_read_on_its_ground_dark_and_light(
 
 
 CONTRASTS = """[...document.querySelectorAll('body *')].filter(e => [...e.childNodes].some(
-  n => n.nodeType === 3 && n.data.trim()) && e.getClientRects().length && !e.closest('svg, [aria-hidden=true]')
+  n => n.nodeType === 3 && n.data.trim()) && e.getClientRects().length
+  && !e.closest('svg, [aria-hidden=true]')
 ).map(e => {
   let ground = e;
   while (ground && /, 0\\)$|transparent/.test(getComputedStyle(ground).backgroundColor)) {
