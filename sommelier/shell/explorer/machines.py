@@ -101,6 +101,7 @@ def _columns(found: Answer) -> Iterator[dict[str, Any]]:
 def _object(body: bytes) -> dict[str, Any]:
     try:
         asked = json.loads(body)
+        json.dumps(asked, ensure_ascii=False).encode()  # no half of a surrogate pair
     except (ValueError, RecursionError) as error:
         raise BinderError(f"the question is no JSON: {error}") from None
     if not isinstance(asked, dict) or not asked.keys() <= _EXPECTED:

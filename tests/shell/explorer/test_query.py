@@ -116,6 +116,7 @@ def test_no_file_source_or_model_is_touched(served: Serve, statement: str) -> No
         (b'{"statement": "SHOW MODELS", "limit": "x"}', "no number of rows"),
         (b'{"sql": "SHOW MODELS"}', "is an object with"), (b"[" * 100_000, "is no JSON"),
         (b'{"statement": ""}', "there is no statement"), (b"\xff", "is no JSON"),
+        (b'{"statement": "SELECT \'\\ud800\'"}', "is no JSON"),
         (b'{"statement": "SHOW MODELS; SHOW JOBS"}', "one statement"),
     ],
 )  # fmt: skip
