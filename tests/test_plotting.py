@@ -40,6 +40,7 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sm.Connection]:
         db.execute(
             "ANALYZE tiny, small, big FOR RESOURCES, EQUIVALENCE, ACCURACY USING dataset = 'toys'"
         )
+        db.execute("ANALYZE tiny, big FOR LATENCY")
         db.execute(
             "CREATE CASCADE quick FROM tiny TO big WITHIN 3% OF ACCURACY USING dataset = 'toys'"
         )
