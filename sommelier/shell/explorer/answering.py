@@ -35,6 +35,17 @@ class Reader:
         self._path = path
         self._watch = ChangeWatch(Path(path).absolute())
         self._db: Connection | None = None
+        self._short = False
+
+    @property
+    def spent(self) -> bool:
+        """Whether the next question may find too little memory: what a large one took is not all
+        given back, so this process is to be replaced."""
+        return self._short or _held_memory() > MEMORY // 2
+
+    def fell_short(self) -> None:
+        """A question found no memory."""
+        self._short = True
 
     def open(self) -> Connection:
         """Raises StorageError where it cannot be read."""
@@ -73,7 +84,10 @@ def main(path: str, limit_s: float) -> None:
         body = asked.read(head["size"])
         if hasattr(signal, "alarm"):
             signal.alarm(math.ceil(limit_s) + _GRACE_S)
-        _say(said, *answer(reader, head, body))
+        told = answer(reader, head, body)
+        _say(said, *told, last=reader.spent)
+        if reader.spent:
+            break
         if hasattr(signal, "alarm"):
             signal.alarm(0)
     reader.close()
@@ -93,6 +107,7 @@ def answer(reader: Reader, head: dict[str, Any], body: bytes) -> tuple[int, str,
     except SommelierError as error:
         return failure(error, 400)
     except MemoryError:
+        reader.fell_short()
         return failure(SommelierError("the question needs more memory than it may have"), 400)
     except Exception as error:
         logger.exception("a page failed")
@@ -119,8 +134,17 @@ def _become_modest() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
-def _say(said: IO[bytes], status: int, kind: str, body: bytes) -> None:
-    head = {"status": status, "type": kind, "size": len(body)}
+def _held_memory() -> int:
+    """Bytes of this process, as its limit counts them where there is one."""
+    import psutil
+
+    held = psutil.Process().memory_info()
+    return int(getattr(held, "data", held.rss))
+
+
+def _say(said: IO[bytes], status: int, kind: str, body: bytes, *, last: bool) -> None:
+    """last : no more questions are answered by this process."""
+    head = {"status": status, "type": kind, "size": len(body), "last": last}
     said.write(json.dumps(head).encode() + b"\n" + body)
     said.flush()
 

@@ -80,7 +80,7 @@ class QuestionDesk:
     def process_id(self) -> int | None:
         """Of the process that answers, as long as there is one."""
         answerer = self._answerer
-        return None if answerer is None else answerer.process.pid
+        return None if answerer is None or answerer.ended else answerer.process.pid
 
     def close(self) -> None:
         """Ends the process; who waits is told so."""
@@ -172,6 +172,8 @@ class _Answerer:
             body = self._out.read(told["size"])
         if len(body) < told["size"]:
             raise OSError("its process ended")
+        if told["last"]:
+            self.kill()
         return Said(told["status"], body, told["type"])
 
     def kill(self) -> None:

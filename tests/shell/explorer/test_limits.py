@@ -60,6 +60,7 @@ def test_a_question_that_takes_too_much_memory_fails_alone(database: Path) -> No
         hungry = "SELECT list(repeat(a.range::VARCHAR, 1000)) FROM range(30000000) a"
         said = asking.ask(query(hungry)).result(SOON_S)
         assert said.status in (400, 500), said.body[:200]
+        assert asking.process_id is None, "it would have no memory for another question"
         assert asking.ask(query("SHOW MODELS")).result(SOON_S).status == 200
 
 
