@@ -13,6 +13,7 @@ import pytest
 from sommelier.analysis.fusion.drawing import branches
 from sommelier.engine.plots.agreement import Agreements, agreement, ordered
 from sommelier.engine.plots.deployment import ModelServed, Served, attained, deployment
+from sommelier.engine.plots.disagreements import Differences, Differing, disagreements
 from sommelier.engine.plots.fusion import FusionStory, fusion
 from sommelier.engine.plots.layers import places
 from sommelier.engine.plots.links import Link, Links, links, width_of
@@ -95,6 +96,15 @@ def test_crowded_names_stand_in_the_legend_by_number() -> None:
     (legend,) = plot.figure.legends
     told = [text.get_text() for text in legend.get_texts()]
     assert [name for name in told if name.startswith("m")] == [f"m{i}" for i in range(count + 1)]
+
+
+def test_few_models_are_all_named() -> None:
+    x, y = [1e6, 2e6, 3e6, 4e6], [0.5, 0.8, 0.7, 0.6]
+    assert {"m0", "m1", "m2", "m3"} <= set(texts(pareto(of(x, y))).split("\n"))
+    many = of([*x, *(5e6 + 1e5 * i for i in range(9))], [*y, *[0.4] * 9])
+    named = set(texts(pareto(many)).split("\n"))
+    assert {"m0", "m1"} <= named, "the front"
+    assert not {"m2", "m3"} & named
 
 
 def test_a_catalog_without_a_known_value_is_an_empty_picture_that_says_so() -> None:
@@ -226,7 +236,29 @@ def test_quantiles_shares_and_what_was_late_are_drawn() -> None:
 
 def test_what_is_not_known_of_a_deployment_is_said() -> None:
     plot = deployment(a_deployment())
-    assert texts(plot).split("\n").count("not known") == 2
+    assert "what was late or refused is known where it runs" in texts(plot)
+    assert len(plot.axes) == 2, "no panels without numbers"
+
+
+# ---- disagreements
+
+
+def test_what_stands_under_images_is_whole_and_covers_nothing() -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    rows = [Differing(i, image, ("ape", "bee"), "ape", "one") for i in range(12)]
+    plot = disagreements(Differences(("one", "two"), rows, ("12 of 90 are answered differently",)))
+    plot.figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for axes in plot.axes for text in _texts_of(axes)]
+    page = plot.figure.bbox
+    assert len(boxes) == 4 * len(rows)
+    assert all(box.y0 >= page.y0 and box.x1 <= page.x1 for box in boxes)
+    images = [axes.get_window_extent() for axes in plot.axes if axes.images]
+    for place, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in [*boxes[:place], *images])
+
+
+def _texts_of(axes: Any) -> list[Any]:
+    return [text for text in (axes.title, axes._left_title, *axes.texts) if text.get_text()]
 
 
 # ---- all

@@ -66,20 +66,24 @@ class Served:
 
 
 def deployment(served: Served) -> Plot:
-    """Latency and share of answers by model above, the SLA and what was not answered below."""
+    """Latency and share of answers by model above; below, where it runs here, the SLA and what was
+    not answered."""
     total = sum(model.answered for model in served.models)
     tall = 0.34 * max(3, len(served.models)) + 1.0
+    runs = served.promised is not None
     figure = blank(
         f"Deployment {served.name}: {plural(total, 'answer')}",
         [f"promised: {served.promise or 'nothing'}", served.since], _notes(served),
-        size=(10.0, tall + 3.6),
+        size=(10.0, tall + (3.6 if runs else 1.8)),
     )  # fmt: skip
-    grid = figure.add_gridspec(2, 2, height_ratios=[tall, 1.4])
+    figure.get_layout_engine().set(w_pad=0.16)  # type: ignore[union-attr]
+    grid = figure.add_gridspec(1 + runs, 2, height_ratios=[tall, 1.4][: 1 + runs])
     first = panel(figure, grid[0, 0])
     _latency(first, served)
     _shares(panel(figure, grid[0, 1]), served, total)
-    _attained(panel(figure, grid[1, 0]), served)
-    _unanswered(panel(figure, grid[1, 1]), served)
+    if runs:
+        _attained(panel(figure, grid[1, 0]), served)
+        _unanswered(panel(figure, grid[1, 1]), served)
     handles, labels = first.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
     return Plot(figure, _told(served, total))
@@ -147,7 +151,7 @@ def _attained(axes: Axes, served: Served) -> None:
     axes.grid(visible=False, axis="y")
     if found is None:
         axes.set_axis_off()
-        _unknown(axes, "not known" if served.promised is None else "nothing had a deadline")
+        _unknown(axes, "nothing had a deadline")
         return
     share, low, high = found
     axes.barh([0], [1.0], height=0.5, color="#EEEEEE")
@@ -161,10 +165,6 @@ def _attained(axes: Axes, served: Served) -> None:
 
 def _unanswered(axes: Axes, served: Served) -> None:
     _title(axes, "requests without an answer")
-    if served.promised is None:
-        axes.set_axis_off()
-        _unknown(axes, "not known")
-        return
     names = list(served.unanswered)
     if not any(served.unanswered.values()):
         axes.set_axis_off()
@@ -189,6 +189,8 @@ def _notes(served: Served) -> list[str]:
     told = [f"never timed here, so not drawn: {', '.join(untimed)}"] if untimed else []
     if attained(served) is not None:
         told.append(f"interval of the share in time: {CONFIDENCE:.0%}; dashed: what is promised")
+    if served.promised is None:
+        told.append("what was late or refused is known where it runs")
     return [*told, *served.notes]
 
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sommelier.engine.plots.picture import INK
+from sommelier.engine.plots.picture import BACK, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_AWAY = 7.0  # points between a mark and its name
+_SIZE = 8.0  # points of letters
+_AWAY = 7.0  # points between the middle of a small mark and its name
+_GAP = 3.0  # and between the rim of a large one and its name
 _PLACES = (
     (1, 0, "left", "center"), (-1, 0, "right", "center"), (0, 1, "center", "bottom"),
     (0, -1, "center", "top"), (0.8, 0.8, "left", "bottom"), (-0.8, 0.8, "right", "bottom"),
@@ -44,11 +46,12 @@ def name_points(
     others: Sequence[tuple[float, float]] = (),
     *,
     lines: Sequence[Sequence[tuple[float, float]]] = (),
-    fontsize: float = 8.0,
+    around: Sequence[float] = (),
 ) -> Crowd:
     """Write each name (x, y, name) where it covers least; the layout is settled first.
 
     others : points that have no name and should stay visible. lines : corners of what is drawn.
+    around : radii of the marks that are named, in points; () for small ones.
     """
     axes.figure.draw_without_rendering()
     to_pixels = axes.transData.transform
@@ -58,22 +61,26 @@ def name_points(
     near = np.concatenate(marks) if marks else np.zeros((0, 2))
     crowd = Crowd([], 0)
     taken: list[Any] = []
-    for one in sorted(named, key=lambda one: (-one[1], one[0])):
-        text, box, cost = _placed(axes, one, taken, near, fontsize)
+    away = [max(_AWAY, radius + _GAP) for radius in around] or [_AWAY] * len(named)
+    pairs = zip(named, away, strict=True)
+    for one, far in sorted(pairs, key=lambda pair: (-pair[0][1], pair[0][0])):
+        text, box, cost = _placed(axes, one, taken, near, far=far)
         crowd = Crowd([*crowd.texts, text], crowd.hidden + (cost >= _HIDES))
         taken.append(box)
     return crowd
 
 
 def _placed(
-    axes: Axes, named: tuple[float, float, str], taken: Sequence[Any], marks: Any, fontsize: float
-) -> tuple[Any, Any, float]:
-    """(the name where it hides least, its box, what it hides)."""
+    axes: Axes, named: tuple[float, float, str], taken: Sequence[Any], marks: Any, *,
+    far: float,
+) -> tuple[Any, Any, float]:  # fmt: skip
+    """(the name where it hides least, its box, what it hides). far : points from its mark."""
     inside = axes.get_window_extent()
     best: tuple[Any, Any, float] | None = None
     for ring in _RINGS:
         for dx, dy, ha, va in _PLACES:
-            text = _note(axes, named, (dx * ring, dy * ring), (ha, va), fontsize)
+            away = dx * ring * far, dy * ring * far
+            text = _note(axes, named, away, (ha, va), led=ring > 1)
             box = text.get_window_extent().padded(1.5)
             cost = _cost(box, taken, marks, inside) + (ring - 1.0) * 0.1
             if best is not None and best[2] <= cost:
@@ -98,15 +105,17 @@ def _along(corners: Any) -> Any:
 
 
 def _note(
-    axes: Axes, named: tuple[float, float, str], towards: tuple[float, float],
-    ends: tuple[str, str], fontsize: float,
+    axes: Axes, named: tuple[float, float, str], away: tuple[float, float], ends: tuple[str, str],
+    *, led: bool,
 ) -> Any:  # fmt: skip
-    far = max(map(abs, towards)) > 1
-    line = {"arrowstyle": "-", "color": "#888888", "linewidth": 0.6, "shrinkB": 3} if far else None
+    """led : by a line from its point. A white rim keeps it readable over marks."""
+    from matplotlib.patheffects import withStroke
+
+    line = {"arrowstyle": "-", "color": "#888888", "linewidth": 0.6, "shrinkB": 3} if led else None
     text = axes.annotate(
-        named[2], named[:2], xytext=(towards[0] * _AWAY, towards[1] * _AWAY),
-        textcoords="offset points", ha=ends[0], va=ends[1], fontsize=fontsize, color=INK,
-        arrowprops=line, zorder=6, annotation_clip=False,
+        named[2], named[:2], xytext=away, textcoords="offset points", ha=ends[0], va=ends[1],
+        fontsize=_SIZE, color=INK, arrowprops=line, zorder=6, annotation_clip=False,
+        path_effects=[withStroke(linewidth=2.0, foreground=BACK)],
     )  # fmt: skip
     text.set_in_layout(False)
     return text

@@ -24,6 +24,7 @@ from sommelier.engine.plots.picture import (
     panel,
     plural,
     unit_text,
+    wrapped,
 )
 from sommelier.units import Dimension
 
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMED = 20  # models whose names are written
+FEW = 12  # models of which all are named, where names find room
 _LEAST, _MOST = 20.0, 260.0  # areas of marks, points squared
+_RING = 60.0  # how much more the mark of an answer takes
+_LINE = 0.19  # inches of a line of the legend
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +98,37 @@ def pareto(models: Models) -> Plot:
     known, front = models.drawn, models.front
     answer = [place for place in models.answer if models.known[place]]
     named, unnamed = _named(answer, front)
-    under = [models.about] if models.about else []
-    figure = blank(
-        f"{_subject(models)} of {plural(len(known), 'model')}",
-        under,
-        _notes(models, unnamed),
-        size=(8.4, 5.2),
-    )
+    figure, hidden = _figure(models, known if len(known) <= FEW else named, unnamed)
+    if hidden and len(known) <= FEW:
+        figure, hidden = _figure(models, named, unnamed)
+    if hidden:
+        figure, _ = _figure(models, named, unnamed, numbered=True)
+    return Plot(figure, _told(models, known, front, answer))
+
+
+def _figure(
+    models: Models, named: Sequence[int], unnamed: int, *, numbered: bool = False
+) -> tuple[Figure, int]:
+    """(all that is drawn, how many names cover others). numbered : numbers stand at the points and
+    their names in the legend."""
+    known, front = models.drawn, models.front
+    answer = [place for place in models.answer if models.known[place]]
+    notes = _notes(models, unnamed)
+    wide, tall = 8.4, 5.2
+    if numbered:  # the legend is in the middle of what is above and below the notes
+        below = sum(len(wrapped(note, wide)) for note in notes)
+        tall = max(tall, _LINE * (len(named) + 4 + 2 * below))
+    title = f"{_subject(models)} of {plural(len(known), 'model')}"
+    figure = blank(title, [models.about] if models.about else [], notes, size=(wide, tall))
     axes = panel(figure)
-    measured_axis(axes, "x", models.x.label, models.x.dimension, models.x.values[known].tolist())
-    measured_axis(axes, "y", models.y.label, models.y.dimension, models.y.values[known].tolist())
+    for which, axis in (("x", models.x), ("y", models.y)):
+        measured_axis(axes, which, axis.label, axis.dimension, axis.values[known].tolist())
     axes.margins(0.08, 0.1)
     _draw(axes, models, known, front, answer)
-    _name(figure, axes, models, named)
-    return Plot(figure, _told(models, known, front, answer))
+    if numbered:
+        _number(axes, models, named)
+    legend(figure, axes, spacing=0.6 if models.size is None else 1.2)
+    return figure, _name(axes, models, named, numbered=numbered)
 
 
 def _draw(
@@ -126,39 +147,37 @@ def _draw(
         off = [i for i in answer if i not in set(front)]
         _marks(axes, models, off, gid="answers off the front", color=RED, zorder=3)
         _marks(
-            axes, models, answer, gid="answer", label=plural(len(answer), "answer"), wider=60.0,
+            axes, models, answer, gid="answer", label=plural(len(answer), "answer"), wider=_RING,
             facecolor="none", edgecolor=RED, linewidth=1.8, zorder=4,
         )  # fmt: skip
     if models.size is not None:
         _size_key(axes, models.size)
 
 
-def _name(figure: Figure, axes: Axes, models: Models, named: Sequence[int]) -> None:
-    """Names at their points; numbers there and the names in the legend where it is crowded."""
+def _number(axes: Axes, models: Models, named: Sequence[int]) -> None:
+    """Have the legend say which model a number is."""
+    for number, place in enumerate(_by_x(models, named), start=1):
+        axes.scatter(
+            [], [], marker=f"${number}$", s=32 + 36 * (number > 9), color=INK, linewidth=0,
+            label=clipped(models.names[place], 34),
+        )  # fmt: skip
+
+
+def _name(axes: Axes, models: Models, named: Sequence[int], *, numbered: bool) -> int:
+    """Write names, or numbers, at their points; how many cover others."""
     x, y = models.x.values, models.y.values
     others = [(float(x[i]), float(y[i])) for i in models.drawn if i not in named]
-    lines = [_stairs(models, models.front)]
-    wide = 0.6 if models.size is None else 1.2
-    tried = name_points(axes, _labels(models, named), others, lines=lines)
-    tried.remove()
-    labels = _labels(models, named)
-    if tried.hidden:
-        labels = [(*label[:2], str(number)) for number, label in enumerate(labels, start=1)]
-        for number, place in enumerate(_by_x(models, named), start=1):
-            axes.scatter(
-                [], [], marker=f"${number}$", s=22 + 18 * (number > 9), color=INK,
-                label=clipped(models.names[place], 34),
-            )  # fmt: skip
-    legend(figure, axes, spacing=wide)
-    name_points(axes, labels, others, lines=lines)
-
-
-def _labels(models: Models, named: Sequence[int]) -> list[tuple[float, float, str]]:
-    """(x, y, name) by rising x."""
-    return [
-        (float(models.x.values[i]), float(models.y.values[i]), clipped(models.names[i]))
-        for i in _by_x(models, named)
+    areas = _areas(models)
+    areas[list(models.answer)] += _RING
+    radii = np.sqrt(areas) / 2
+    labels = [
+        (float(x[i]), float(y[i]), str(number) if numbered else clipped(models.names[i]))
+        for number, i in enumerate(_by_x(models, named), start=1)
     ]
+    around = [float(radii[i]) for i in _by_x(models, named)]
+    return name_points(
+        axes, labels, others, lines=[_stairs(models, models.front)], around=around
+    ).hidden
 
 
 def _by_x(models: Models, named: Sequence[int]) -> list[int]:
