@@ -76,7 +76,7 @@ def deployment(served: Served) -> Plot:
         [f"promised: {served.promise or 'nothing'}", served.since], _notes(served),
         size=(10.0, tall + (3.6 if runs else 1.8)),
     )  # fmt: skip
-    figure.get_layout_engine().set(w_pad=0.16)  # type: ignore[union-attr]
+    figure.get_layout_engine().set(w_pad=0.16)
     grid = figure.add_gridspec(1 + runs, 2, height_ratios=[tall, 1.4][: 1 + runs])
     first = panel(figure, grid[0, 0])
     _latency(first, served)

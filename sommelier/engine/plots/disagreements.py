@@ -49,7 +49,7 @@ def disagreements(found: Differences) -> Plot:
     marks = f"1: {one}, 2: {other}; ✓ right, ✗ wrong, without a mark the truth is not known"
     size = (max(6.0, 1.9 * columns + 0.4), 2.85 * rows + 1.1)
     figure = blank(f"Where {one} and {other} differ", [*found.notes, marks], size=size)
-    figure.get_layout_engine().set(h_pad=0.09)  # type: ignore[union-attr]
+    figure.get_layout_engine().set(h_pad=0.09)
     for place in range(rows * columns):
         axes = bare(figure, rows, columns, place + 1)
         if place < len(found.rows):

@@ -97,12 +97,13 @@ def page(pages: bool = False) -> bytes:
         for method, path, told in _paths(pages)
     )
     parameters = "".join(f"<tr><td><code>{n}</code></td><td>{t}</td></tr>" for n, t in _wishes())
+    explorer = ' · <a href="/">Ask the database</a>' if pages else ""
     errors = "".join(f"<tr><td>{s}</td><td>{why}</td></tr>" for s, why in _ERRORS.items())
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Sommelier</title>'
         f"<style>{_STYLE}</style><h1>Sommelier</h1>"
         "<p>This server speaks the Open Inference Protocol v2. "
-        '<a href="/openapi.json">openapi.json</a></p>'
+        f'<a href="/openapi.json">openapi.json</a>{explorer}</p>'
         f"<table>{rows}</table><p>What takes GET takes HEAD, every path OPTIONS.</p>"
         f"<h2>Inference</h2><pre>{html.escape(_EXAMPLE)}</pre>"
         f"<h2>Parameters of a request</h2><table>{parameters}</table>"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 720, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 84, 24, 20, 58
 _MANY = 20.0  # largest by smallest, from which on an axis is logarithmic
-_TICKS = 5
+_TICKS = 6
 _LETTER, _HIGH = 7.0, 14  # px of a label at 12 px
 _LABELS = 40
 _LONGEST = 24
@@ -69,10 +69,12 @@ def scale(values: Sequence[float], first: float, last: float, *, share: bool) ->
 
 
 def ticks(found: Scale) -> list[float]:
-    """Round values on an axis, some five of them.
+    """Round values on an axis, some six of them.
 
     >>> ticks(Scale(0.0, 1.0, 0, 100, False))
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    >>> ticks(Scale(0.738, 0.848, 0, 100, False))
+    [0.74, 0.76, 0.78, 0.8, 0.82, 0.84]
     >>> ticks(Scale(900.0, 2e6, 0, 100, True))
     [1000.0, 10000.0, 100000.0, 1000000.0]
     """

@@ -13,7 +13,7 @@ from sommelier.grammar.builder import model_name
 from sommelier.grammar.spelling import write_model, write_name
 from sommelier.shell.explorer.frame import asked, page
 from sommelier.shell.explorer.markup import Markup, joined, tag
-from sommelier.shell.explorer.questions import answered
+from sommelier.shell.explorer.questions import answered, beginning_with
 from sommelier.shell.explorer.tables import answer_table
 from sommelier.shell.output import human
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _NEIGHBOURS = 20
 _ROWS = 200
+_FIRST = ("segment", "donor", "kind", "part")  # what a row is about; the rest may be scrolled to
 _SHORT = ("name", "version")  # of the facts, which the heading has
 
 
@@ -82,7 +83,7 @@ def _facts(db: Connection, reference: nodes.ModelRef, written: str) -> Markup:
 def _listed(db: Connection, title: str, statement: nodes.Show, text: str) -> Markup:
     began = time.perf_counter()
     try:
-        found = answered(db.run(statement), _ROWS, began)
+        found = beginning_with(_FIRST, answered(db.run(statement), _ROWS, began))
     except SommelierError as error:
         return _section(title, _missing(error), None)
     if not found.rows:

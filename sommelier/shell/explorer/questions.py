@@ -4,7 +4,7 @@ database. Nothing is changed, no model runs, no file or source is opened."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sommelier.engine.result import ColumnInfo, Report, Result, Table
@@ -66,10 +66,16 @@ def answered(outcome: Outcome, most: int, began: float) -> Answer:
         if isinstance(outcome, Result):
             ids = tuple(str(id_) for id_ in outcome.ids[:most])
         answer = Answer(outcome, outcome.columns, rows, len(outcome), outcome.notes, ids)
-    took_ms = (time.perf_counter() - began) * 1e3
-    return Answer(
-        answer.outcome, answer.columns, answer.rows, answer.total, answer.notes, answer.ids, took_ms
-    )
+    return replace(answer, took_ms=(time.perf_counter() - began) * 1e3)
+
+
+def beginning_with(names: Sequence[str], found: Answer) -> Answer:
+    """The same answer with these columns first, those of them that it has."""
+    having = [column.name for column in found.columns]
+    first = [having.index(name) for name in names if name in having]
+    order = [*first, *(place for place in range(len(having)) if place not in first)]
+    rows = [tuple(row[place] for place in order) for row in found.rows]
+    return replace(found, columns=tuple(found.columns[place] for place in order), rows=rows)
 
 
 def check(statement: nodes.Statement, text: str) -> None:

@@ -80,7 +80,8 @@ def _is_number(value: Any) -> bool:
 
 def _head(column: ColumnInfo, *, right: bool) -> Markup:
     unit = column.dimension
-    kind = tag("small", unit.value) if unit is not None and unit is not Dimension.NUMBER else None
+    told = unit not in (None, Dimension.NUMBER) and unit.value != column.name
+    kind = tag("small", unit.value) if unit is not None and told else None
     return tag("th", column.name, kind, scope="col", class_="number" if right else None)
 
 

@@ -104,7 +104,9 @@ def test_a_model_page_has_profile_neighbours_lineage_and_segments(served: Serve)
     assert set(names[:2]) == {"tuned", "grafted"}
     assert "confidence" in sections["Neighbours"]
     assert ["grafted", "base"] in [row[:2] for row in cells(sections["Lineage"])]
-    assert "tuned" in {row[-1] for row in cells(sections["Segments"])}
+    heads = re.findall(r"<th [^>]*>(\w+)", sections["Segments"])
+    assert heads[:3] == ["segment", "donor", "kind"], "what a row is about is seen first"
+    assert "tuned" in {row[1] for row in cells(sections["Segments"])}
     made_of = cells(served.page("/model", name="grafted").text.partition("<h2>Lineage")[2])
     assert {row[1] for row in made_of} == {"base", "tuned"}
 

@@ -230,7 +230,9 @@ def test_what_is_described_is_answered(served: Serve) -> None:
     paths = served.ask("/openapi.json").json["paths"]
     for path in ("/query", "/", "/model", "/jobs", "/deployments", "/complete"):
         assert path in paths
-    assert "POST /query" in served.ask("/docs").text
+    told = served.ask("/docs").text
+    assert "POST /query" in told
+    assert 'href="/"' in told, "the way back"
 
 
 def test_completion_is_that_of_the_shell(served: Serve) -> None:
