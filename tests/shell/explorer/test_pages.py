@@ -208,7 +208,7 @@ def test_the_serving_process_stays_small_and_its_helper_ends_with_it(database: P
         assert process.memory_info().rss < 120 * 2**20
         maps = Path(f"/proc/{process.pid}/maps")
         if maps.exists():
-            assert not re.search("duckdb|torch|pandas", maps.read_text())
+            assert not re.search("duckdb|torch|pandas|matplotlib", maps.read_text())
         helpers = [p for p in process.children() if "answering" in " ".join(p.cmdline())]
         assert len(helpers) == 1
         served.process.terminate()
