@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 
 import psutil
 
-from sommelier.runtime.server.pages import Asked, Said
-from sommelier.shell.explorer.desk import DeskRules, QuestionDesk
+from sommelier.runtime.server.pages import LARGEST, Asked, Said
+from sommelier.shell.explorer.desk import WAITING, DeskRules, QuestionDesk
 from tests.runtime.server.asking import wait_until
 from tests.shell.explorer.serving import SLOW_SQL, SOON_S, Serve
 
@@ -56,7 +56,7 @@ def test_a_question_that_takes_too_long_ends_and_the_next_is_answered(database: 
 
 
 def test_a_question_that_takes_too_much_memory_fails_alone(database: Path) -> None:
-    with desk(database, limit_s=60.0) as asking:
+    with desk(database, limit_s=100.0) as asking:
         hungry = "SELECT list(repeat(a.range::VARCHAR, 1000)) FROM range(30000000) a"
         said = asking.ask(query(hungry)).result(SOON_S)
         assert said.status in (400, 500), said.body[:200]
@@ -132,6 +132,31 @@ def test_inference_goes_on_while_questions_are_answered(served: Serve) -> None:
     assert len(beside) > 50
     assert statistics.median(beside) < statistics.median(alone) + SLOWER_MS
     assert max(beside) < 3_000, "a question takes ten seconds"
+
+
+def test_a_question_that_is_too_long_is_refused_by_the_server_itself(served: Serve) -> None:
+    assert served.query("SELECT 1 -- " + "x" * (LARGEST - 100)).status == 200
+    heard = served.query("SELECT 1 -- " + "x" * LARGEST)
+    assert heard.status == 413
+    assert str(LARGEST) in heard.json["error"]["message"]
+    assert served.page(q="SELECT 1 -- " + "x" * LARGEST).status == 414
+
+
+def test_of_many_questions_at_once_those_beyond_the_limit_may_come_again_later(
+    served: Serve,
+) -> None:
+    assert served.query("SELECT 1").status == 200
+    with ThreadPoolExecutor(WAITING + 12) as threads:
+        slow = threads.submit(served.query, SLOW_SQL)
+        time.sleep(1.0)  # it takes ten seconds, and is to come first
+        heard = [one.result() for one in [threads.submit(served.query, "SELECT 1")
+                                          for _ in range(WAITING + 10)]]  # fmt: skip
+        assert slow.result().status == 504
+    refused = [one for one in heard if one.status == 503]
+    assert refused, "more came than may wait"
+    assert all(one.headers["retry-after"] == "5" for one in refused)
+    assert len(heard) - len(refused) >= WAITING
+    assert {one.status for one in heard} == {200, 503}
 
 
 _ms: list[float] = []
