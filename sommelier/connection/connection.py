@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sommelier.connection import deploying, listed
 from sommelier.connection.background import BackgroundJobs
 from sommelier.connection.model import Model
+from sommelier.connection.plotting import Plots
 from sommelier.connection.publishing import Publisher
 from sommelier.connection.reading import read
 from sommelier.connection.relation import Relation, keyword_query
@@ -77,8 +78,6 @@ class Connection:
             self.artifacts.sweep()  # and half copied
             self.sketches.sweep()
 
-    # ---- asking
-
     def query(
         self, text: str | None = None, params: Parameters = None, **keywords: Any
     ) -> Relation:
@@ -130,10 +129,7 @@ class Connection:
             return self._write(statement, params, progress, text)
 
     def sql(self, text: str, params: Sequence[Any] = ()) -> Table:
-        """Rows of read-only catalog SQL over the views models, profiles, equivalences, ...
-
-        params : values for the `?` in the text.
-        """
+        """Rows of read-only catalog SQL over the views models, ...; params : of the `?` in it."""
         with self._lock:
             self.background.note()
             return self.session.sql(text, list(params))
@@ -275,6 +271,11 @@ class Connection:
     # ---- state
 
     @property
+    def plot(self) -> Plots:
+        """Pictures of what the database knows: `db.plot.pareto()`, `db.plot.agreement()`."""
+        return Plots(self)
+
+    @property
     def session(self) -> Session:
         """The engine over this catalog's indexes, made on first use."""
         if self._closed:
@@ -309,9 +310,8 @@ class Connection:
     def names(self, kind: str) -> list[str]:
         """Names of one kind, for completion and suggestions.
 
-        kind : as in sommelier.engine.naming, or connector; link_option (CREATE LINK, ANALYZE ...
-        FOR LINKS), fusion_option (CREATE MODEL ... AS FUSION OF), cascade_option (CREATE CASCADE),
-        deploy_option, simulate_option, policy, trace.
+        kind : as in sommelier.engine.naming, connector, policy, trace; link_option, fusion_option,
+        cascade_option (of CREATE, and of ANALYZE FOR LINKS), deploy_option, simulate_option.
         """
         if kind == "metric":
             return list(METRICS)

@@ -12,6 +12,7 @@ from sommelier.grammar.formatter import format as format_query
 
 if TYPE_CHECKING:
     from sommelier.connection.connection import Connection
+    from sommelier.engine.plots.of_result import ResultPlots
 
 
 class Relation:
@@ -104,6 +105,11 @@ class Relation:
 
     def pl(self) -> Any:
         return self.result.pl()
+
+    @property
+    def plot(self) -> ResultPlots:
+        """Pictures of the answer: `db.query(...).plot.pareto()`."""
+        return self.result.plot
 
     @property
     def columns(self) -> tuple[Any, ...]:

@@ -80,6 +80,11 @@ def explain_fusion(
 # ---- which one
 
 
+def fusions_named(name: str, session: Session) -> list[FusedModel]:
+    """The fusions of that name, that which led to a model first. Raises UnknownNameError."""
+    return _named(nodes.ModelRef(*model_name(name)), session)
+
+
 def _found(
     statement: nodes.ExplainFusion, session: Session, parameters: Parameters
 ) -> list[FusedModel]:
@@ -93,6 +98,11 @@ def _found(
         node = nodes.ModelRef(node.name, span=span)
     if not isinstance(node, nodes.ModelRef):
         raise BinderError("a fused model is named here", span=span)
+    return _named(node, session)
+
+
+def _named(node: nodes.ModelRef, session: Session) -> list[FusedModel]:
+    span = node.span
     found = session.catalog.fusions(name=node.name) if node.version is None else []
     if found:
         return found

@@ -24,6 +24,7 @@ from sommelier.units import Dimension
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sommelier.engine.plots.of_result import ResultPlots
     from sommelier.engine.state import StageReport
     from sommelier.records import Measurement, ModelRecord
 
@@ -116,6 +117,7 @@ class Actions:
 
     path(id) -> the ONNX file, or None for a row without weights. load(id, provider) -> a model
     ready to predict. why(id) -> Report. misses() -> nearest models of an empty answer.
+    column(expression) -> (what it is, its value by id for every model, notes).
     """
 
     record: Callable[[str], ModelRecord] = _unavailable
@@ -123,6 +125,7 @@ class Actions:
     path: Callable[[str], Path | None] = _unavailable
     load: Callable[[str, str | None], Any] = _unavailable
     why: Callable[[str], Report] = _unavailable
+    column: Callable[[str], tuple[ColumnInfo, Mapping[str, Any], tuple[str, ...]]] = _unavailable
     misses: Callable[[], tuple[tuple[str, ...], str | None]] = lambda: ((), None)
 
 
@@ -308,6 +311,13 @@ class Result(Sequence[Match]):
         """The same rows as a plain Table, at most `limit` of them."""
         stop = len(self) if limit is None else min(limit, len(self))
         return Table("models", self.columns, self.rows_between(0, stop), self.notes)
+
+    @property
+    def plot(self) -> ResultPlots:
+        """Pictures of the answer: `result.plot.pareto()`."""
+        from sommelier.engine.plots.of_result import ResultPlots
+
+        return ResultPlots(self)
 
     def __repr__(self) -> str:
         rows = self.rows_between(0, min(len(self), _ROWS_SHOWN))

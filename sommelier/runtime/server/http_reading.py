@@ -157,8 +157,8 @@ class HttpReading(asyncio.Protocol):
         self._read_until = self._loop.time() + limits.body_s
         self._keep_alive = self._parser.should_keep_alive()
         method = self._parser.get_method().decode()
-        path = self._target.decode("latin-1").partition("?")[0]
-        self._request = HttpRequest(method, path, self._headers)
+        path, _, query = self._target.decode("latin-1").partition("?")
+        self._request = HttpRequest(method, path, self._headers, query=query)
         if b"host" not in self._headers and self._parser.get_http_version() > "1.0":
             self._stop(400, "a request of HTTP/1.1 needs a Host header")
         length = self._headers.get(b"content-length", b"")
