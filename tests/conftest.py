@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.over_postgres import VARIABLE, Databases, redirected
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +18,35 @@ def zoo() -> Path:
     if not folder:
         pytest.skip("SOMMELIER_ZOO is not set: the real models are not on this machine")
     return Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _databases() -> Iterator[Databases | None]:
+    """The databases of a PostgreSQL server that stand for files, where one is to be tested."""
+    with redirected() as databases:
+        yield databases
+
+
+@pytest.fixture(autouse=True)
+def _forgotten(request: pytest.FixtureRequest, _databases: Databases | None) -> Iterator[None]:
+    yield
+    if _databases is not None and "tmp_path" in request.fixturenames:
+        _databases.forget(request.getfixturevalue("tmp_path"))
+
+
+@pytest.fixture(scope="session")
+def databases(_databases: Databases | None) -> Databases:
+    """Databases of a real PostgreSQL server; the test is skipped where none is named."""
+    if _databases is None:
+        pytest.skip(f"{VARIABLE} names no server: `make test-postgres` starts one")
+    return _databases
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Over PostgreSQL, leave out what is about files, and say why."""
+    if VARIABLE not in os.environ:
+        return
+    for item in items:
+        mark = item.get_closest_marker("duckdb")
+        if mark is not None:
+            item.add_marker(pytest.mark.skip(reason=f"over PostgreSQL: {mark.args[0]}"))

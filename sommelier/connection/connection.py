@@ -51,14 +51,21 @@ Progress = Callable[[str, int, int | None, str | None], None]
 Outcome = Result | Table | Report
 
 
-def connect(path: str | Path = "models.sommelier", *, read_only: bool = False) -> Connection:
-    """A connection to the database file `path`, made if it does not exist.
+def connect(
+    path: str | Path = "models.sommelier",
+    *,
+    artifacts: str | Path | None = None,
+    read_only: bool = False,
+) -> Connection:
+    """A connection to the database file `path`, made if it does not exist, or to a catalog on a
+    PostgreSQL server: postgresql+psycopg://user:password@host/database.
 
-    read_only : reads the newest snapshot, also while another process writes. ':memory:' keeps
-    everything in a temporary folder. Raises DatabaseLockedError if another process writes,
-    DatabaseCorruptError if the file is not a Sommelier database (it is left untouched).
+    artifacts : for a server, the folder of the model files and answers. read_only : reads the
+    newest snapshot, also while another process writes. ':memory:' keeps everything in a temporary
+    folder. Raises DatabaseLockedError if another process writes, DatabaseCorruptError if the file
+    is not a Sommelier database (it is left untouched).
     """
-    return Connection(Catalog.open(path, read_only=read_only))
+    return Connection(Catalog.open(path, artifacts=artifacts, read_only=read_only))
 
 
 class Connection:
@@ -77,8 +84,10 @@ class Connection:
         self._publisher = Publisher(catalog)
         if not catalog.read_only:
             TaskQueue(catalog).interrupt_stale()  # what a killed process left running
-            self.artifacts.sweep()  # and half copied
-            self.sketches.sweep()
+            with catalog.alone() as alone:
+                if alone:
+                    self.artifacts.sweep()  # and half copied
+                    self.sketches.sweep()
 
     # ---- asking
 

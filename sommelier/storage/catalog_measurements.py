@@ -88,7 +88,7 @@ class MeasurementTable(ModelTable):
             f"SELECT {_CONTEXT_LIST}, value, low, high, count, s.source, recorded_at"
             " FROM store.measurements m JOIN store.contexts c ON c.id = m.context"
             " LEFT JOIN store.sources s ON s.id = m.source"
-            " WHERE m.model = ? ORDER BY ALL",
+            f" WHERE m.model = ? ORDER BY {_CONTEXT_LIST}, value",
             [numbers[model_id]],
         )
         return [_measurement(model_id, row) for row in rows]

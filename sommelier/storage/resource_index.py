@@ -134,7 +134,7 @@ class ResourceIndex:
         generation = self._catalog.generation
         if generation == self._generation:
             return False
-        with self._lock:
+        with self._catalog.steady(), self._lock:
             ids = np.asarray(self._catalog.model_ids(), dtype=object)
             if not np.array_equal(ids, self._ids):
                 self._ids = ids

@@ -176,7 +176,7 @@ class SemanticIndex:
         """Read the catalog again if it has changed. Rows already compared stay compared."""
         if self._catalog.generation == self._generation:
             return
-        with self._lock:
+        with self._catalog.steady(), self._lock:
             generation = self._catalog.generation
             self._resources.refresh()
             entries = self._catalog.sketch_rows()
