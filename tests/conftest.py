@@ -29,9 +29,12 @@ def _databases() -> Iterator[Databases | None]:
 
 @pytest.fixture(autouse=True)
 def _forgotten(request: pytest.FixtureRequest, _databases: Databases | None) -> Iterator[None]:
+    """No database stays that only one test used."""
+    own = "tmp_path" in request.fixturenames and _databases is not None
+    folder = request.getfixturevalue("tmp_path") if own else None
     yield
-    if _databases is not None and "tmp_path" in request.fixturenames:
-        _databases.forget(request.getfixturevalue("tmp_path"))
+    if _databases is not None and folder is not None:
+        _databases.forget(folder)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ class Databases:
         self._url = url
         self._opened = Catalog.open
         self._made: dict[Path, str] = {}
-        self._closed = False
+        self._has_template = False
 
     def url(self, database: str) -> str:
         """The URL of a database of the server."""
@@ -40,7 +40,7 @@ class Databases:
         new."""
         path = path.absolute()
         if path not in self._made:
-            if not self._made:
+            if not self._has_template:
                 self._make_template()
             name = _PREFIX + hashlib.sha256(str(path).encode()).hexdigest()[:16]
             self._do(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
@@ -56,10 +56,10 @@ class Databases:
         return self._opened(self.fresh(file), **{"artifacts": directory_of(file), **options})
 
     def forget(self, folder: Path) -> None:
-        """Drop the databases of files in a folder, but for those that are open."""
+        """Drop the databases of files in a folder."""
         for path in [path for path in self._made if path.is_relative_to(folder)]:
             with contextlib.suppress(Exception):
-                self._do(f"DROP DATABASE {self._made[path]}")
+                self._do(f"DROP DATABASE {self._made[path]} WITH (FORCE)")
                 del self._made[path]
 
     def close(self) -> None:
@@ -73,6 +73,7 @@ class Databases:
         self._do(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0 ENCODING 'UTF8'")
         with tempfile.TemporaryDirectory() as folder:
             self._opened(self.url(TEMPLATE), artifacts=folder).close()
+        self._has_template = True
 
     def _do(self, sql: str) -> None:
         import psycopg

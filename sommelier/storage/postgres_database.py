@@ -141,12 +141,12 @@ class PostgresDatabase(Database):
     @contextlib.contextmanager
     def alone(self) -> Iterator[bool]:
         with self._turn(), self._translated("look who else is connected"):
-            alone = self._locks.try_alone()
+            alone = self._fresh(self._locks.try_alone)
         try:
             yield alone
         finally:
             with self._turn(), self._translated("look who else is connected"):
-                self._locks.be_one_of_many()
+                self._fresh(self._locks.be_one_of_many)
 
     def keep_alive(self, job_id: int) -> None:
         with self._turn(), self._translated("start a job"):
@@ -154,11 +154,11 @@ class PostgresDatabase(Database):
 
     def let_go(self, job_id: int) -> None:
         with self._turn(), self._translated("finish a job"):
-            self._locks.release_job(job_id)
+            self._fresh(lambda: self._locks.release_job(job_id))
 
     def living_jobs(self) -> frozenset[int]:
         with self._turn(), self._translated("read the catalog"):
-            return self._locks.jobs()
+            return self._fresh(self._locks.jobs)
 
     # ---- its lifetime
 

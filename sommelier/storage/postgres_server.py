@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -62,8 +62,8 @@ class Server:
     """Where a catalog lies on a server. name : for people, without the password."""
 
     name: str
-    conninfo: str
-    password: str | None
+    conninfo: str = field(repr=False)
+    password: str | None = field(repr=False)
 
     def connect(self, *, read_only: bool) -> psycopg.Connection[tuple[Any, ...]]:
         """A new connection in autocommit, its transactions READ ONLY where that is asked.

@@ -1,0 +1,434 @@
+"""A catalog on a real PostgreSQL server: reaching it, sharing it, losing it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sommelier.errors import (
+    CancelledError,
+    CatalogSqlError,
+    DatabaseCorruptError,
+    ReadOnlyError,
+    StorageError,
+)
+from sommelier.records import AnalysisTask
+from sommelier.storage.catalog import Catalog
+from sommelier.storage.database import GROUPS
+from sommelier.storage.tasks import TaskQueue
+from tests.over_postgres import Databases
+from tests.storage.catalog_factories import number, plain_model, start
+
+SECRET = "s3cr%et/pw"  # never to be seen in a message
+
+
+@pytest.fixture
+def url(databases: Databases, tmp_path: Path) -> str:
+    return databases.fresh(tmp_path / "shared")
+
+
+@pytest.fixture
+def both(url: str, tmp_path: Path) -> Iterator[tuple[Catalog, Catalog]]:
+    """Two clients of one catalog."""
+    with (
+        Catalog.open(url, artifacts=tmp_path / "files") as one,
+        Catalog.open(url, artifacts=tmp_path / "files") as other,
+    ):
+        yield one, other
+
+
+def execute(url: str, *statements: str) -> None:
+    """What somebody else does to the database."""
+    import psycopg
+
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+def end_connections(url: str) -> None:
+    """What a restart of the server, or a broken network, does to all clients."""
+    execute(
+        url,
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+
+
+# ---- reaching it
+
+
+def with_user(url: str, user: str, password: str) -> str:
+    from urllib.parse import quote
+
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{user}:{quote(password, safe='')}@{rest.rpartition('@')[2]}"
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "hint"),
+    [
+        (lambda url: with_user(url, "postgres", SECRET), "password authentication failed", "check"),
+        (lambda url: with_user(url, "nobody", SECRET), "authentication failed", "check the user"),
+        (lambda url: url.rpartition("/")[0] + "/absent", '"absent" does not exist', "createdb"),
+        (lambda url: "postgresql://u:s3cr@127.0.0.1:1/x", "refused", "is the server running"),
+        (lambda url: "postgresql://u:s3cr@nohost.invalid/x", "nohost", "check the host"),
+        (lambda url: "postgresql://u:s3cr@[half/x", "cannot be read", "postgresql+psycopg://"),
+        (lambda url: "mysql://u:s3cr@h/x", "mysql://...", "a file's path"),
+    ],
+)  # fmt: skip
+def test_who_cannot_be_reached_is_told_with_what_to_do_and_without_the_password(
+    url: str, tmp_path: Path, change: object, said: str, hint: str
+) -> None:
+    with pytest.raises(StorageError) as caught:
+        Catalog.open(change(url), artifacts=tmp_path)  # type: ignore[operator]
+    told = f"{caught.value} {caught.value.hint}"
+    assert said in told
+    assert hint in told
+    assert "s3cr" not in told
+    assert caught.value.__cause__ is None, "a traceback would show it"
+
+
+def test_the_files_need_a_place(url: str, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="needs a place for the files"):
+        Catalog.open(url)
+    with pytest.raises(StorageError, match="no folder"):
+        Catalog.open(url, artifacts=tmp_path / "not" / "there")
+
+
+def test_a_catalog_is_called_by_its_url_without_the_password(url: str, tmp_path: Path) -> None:
+    with Catalog.open(url, artifacts=tmp_path) as catalog:
+        assert str(catalog.path).startswith("postgresql://postgres@127.0.0.1:")
+        assert url.split(":")[2].split("@")[0] not in str(catalog.path)
+
+
+def test_a_newer_catalog_and_one_of_another_program_are_left_alone(
+    url: str, tmp_path: Path
+) -> None:
+    execute(url, "UPDATE store.meta SET value = '99' WHERE key = 'schema_version'")
+    with pytest.raises(StorageError, match="schema version 99"):
+        Catalog.open(url, artifacts=tmp_path)
+    execute(url, "DELETE FROM store.meta WHERE key = 'application_id'")
+    with pytest.raises(DatabaseCorruptError, match="another program's"):
+        Catalog.open(url, artifacts=tmp_path)
+
+
+def test_two_clients_that_find_an_empty_database_make_one_catalog(
+    databases: Databases, tmp_path: Path
+) -> None:
+    url = databases.fresh(tmp_path / "empty")
+    execute(url, "DROP SCHEMA store CASCADE", "DROP SCHEMA main CASCADE")
+    with pytest.raises(StorageError, match="holds no catalog"):
+        Catalog.open(url, artifacts=tmp_path, read_only=True)
+    versions: list[str] = []
+
+    def open_it() -> None:
+        with Catalog.open(url, artifacts=tmp_path) as catalog:
+            versions.append(catalog.version)
+
+    threads = [threading.Thread(target=open_it) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(versions) == 4
+    assert len(set(versions)) == 1
+
+
+# ---- sharing it
+
+
+def test_a_client_notices_what_another_one_committed(both: tuple[Catalog, Catalog]) -> None:
+    one, other = both
+    before = {group: other.generation_of(group) for group in GROUPS}
+    added = one.add_model(plain_model("first")).record
+    assert other.resolve("first") == added
+    assert list(other.model_ids()) == [added.id]
+    assert other.generation == one.generation
+    assert other.generation_of("models") > before["models"]
+    assert other.generation_of("links") == before["links"]
+    one.drop_model(added.id)
+    assert list(other.model_ids()) == []
+
+
+def test_a_question_sees_one_moment_while_others_change_the_catalog(
+    both: tuple[Catalog, Catalog],
+) -> None:
+    one, other = both
+    one.add_model(plain_model("first"))
+    with other.steady():
+        assert other.model_names() == ["first"]
+        generation = other.generation
+        one.add_model(plain_model("second"))
+        assert other.model_names() == ["first"]
+        assert len(other.models()) == 1
+        assert other.generation == generation
+    assert other.model_names() == ["first", "second"]
+    assert other.generation > generation
+
+
+def test_a_change_inside_a_steady_block_is_of_the_newest_state(
+    both: tuple[Catalog, Catalog],
+) -> None:
+    one, other = both
+    with other.steady():
+        assert other.model_names() == []
+        one.add_model(plain_model("first"))
+        other.add_model(plain_model("second"))
+        assert other.model_names() == ["first", "second"]
+
+
+def test_what_clients_read_and_then_change_nobody_changes_in_between(
+    url: str, tmp_path: Path
+) -> None:
+    """Each gives its models the next free number and the next free version of one name."""
+
+    def ingest(client: int) -> None:
+        with Catalog.open(url, artifacts=tmp_path) as catalog:
+            for i in range(15):
+                with catalog.transaction():
+                    model = catalog.add_model(plain_model("same", f"{client}-{i}")).record
+                    catalog.add_measurements([number(model.id, "params", client * 100 + i)])
+
+    threads = [threading.Thread(target=ingest, args=(client,)) for client in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    with Catalog.open(url, artifacts=tmp_path) as catalog:
+        models = catalog.models()
+        assert sorted(int(model.version) for model in models) == list(range(1, 61))
+        values = catalog.measurement_columns()
+        assert sorted(values["value"]) == sorted(c * 100 + i for c in range(4) for i in range(15))
+        assert len(set(values["model_id"])) == 60
+        assert set(values["context"]) == {1}
+
+
+def test_a_client_that_only_reads_changes_nothing_and_sees_everything(
+    url: str, tmp_path: Path
+) -> None:
+    with (
+        Catalog.open(url, artifacts=tmp_path) as writer,
+        Catalog.open(url, artifacts=tmp_path, read_only=True) as reader,
+    ):
+        writer.add_model(plain_model("first"))
+        assert reader.model_names() == ["first"]
+        assert reader.notice is None
+        with pytest.raises(ReadOnlyError, match="read-only"):
+            reader.add_model(plain_model("second"))
+
+
+def test_only_the_first_client_may_remove_what_others_left(url: str, tmp_path: Path) -> None:
+    with Catalog.open(url, artifacts=tmp_path) as one:
+        with one.alone() as alone:
+            assert alone
+        with Catalog.open(url, artifacts=tmp_path) as other, other.alone() as alone:
+            assert not alone
+    with Catalog.open(url, artifacts=tmp_path) as one, one.alone() as alone:
+        assert alone, "the others have gone"
+
+
+# ---- jobs
+
+
+def test_jobs_of_living_clients_go_on_and_those_of_killed_ones_are_interrupted(
+    url: str, tmp_path: Path
+) -> None:
+    killed = start(
+        "import sys, time\n"
+        "from sommelier.storage.catalog import Catalog\n"
+        "from sommelier.storage.tasks import TaskQueue\n"
+        "queue = TaskQueue(Catalog.open(sys.argv[1], artifacts=sys.argv[2]))\n"
+        "print(queue.start_job('KILLED', []).id, flush=True)\ntime.sleep(600)\n",
+        url, tmp_path,
+    )  # fmt: skip
+    assert killed.stdout is not None
+    number_of_killed = int(killed.stdout.readline())
+    with (
+        Catalog.open(url, artifacts=tmp_path) as one,
+        Catalog.open(url, artifacts=tmp_path) as other,
+    ):
+        model = one.add_model(plain_model("first")).record
+        job = TaskQueue(one).start_job("ANALYZE", [AnalysisTask("k", 0, "x", model.id, {})])
+        assert TaskQueue(other).interrupt_stale() == 0
+        killed.kill()
+        killed.communicate()
+        queue = TaskQueue(other)
+        assert poll(queue.interrupt_stale) == 1
+        states = {job.id: (job.state, job.reason) for job in queue.jobs()}
+        assert states[job.id][0] == "running"
+        assert states[number_of_killed] == (
+            "interrupted", f"process {killed.pid} ended while it ran"
+        )  # fmt: skip
+        end_connections(url)
+        one.model_names()  # connects anew, and shows again that its job lives
+        assert queue.interrupt_stale() == 0
+        TaskQueue(one).finish_job(job.id)
+        assert other.database.living_jobs() == frozenset()
+
+
+def poll(ask: object) -> int:
+    """The first answer that is not 0, within ten seconds: a server takes a moment to see that a
+    client is dead."""
+    import time
+
+    for _ in range(200):
+        if found := ask():  # type: ignore[operator]
+            return int(found)
+        time.sleep(0.05)
+    return 0
+
+
+def test_a_job_that_was_not_kept_is_not_shown_to_live(both: tuple[Catalog, Catalog]) -> None:
+    one, other = both
+    with pytest.raises(ZeroDivisionError), one.transaction():
+        TaskQueue(one).start_job("ANALYZE", [])
+        raise ZeroDivisionError
+    assert other.database.living_jobs() == frozenset()
+
+
+# ---- losing it
+
+
+def test_a_connection_that_was_lost_between_two_questions_is_made_anew(
+    both: tuple[Catalog, Catalog], url: str
+) -> None:
+    one, other = both
+    one.add_model(plain_model("first"))
+    for use in (
+        one.model_names,
+        one.model_ids,
+        lambda: one.sql("SELECT 1"),
+        lambda: one.add_model(plain_model("second")),
+        lambda: one.generation,
+    ):
+        end_connections(url)
+        use()  # type: ignore[operator]
+    assert other.model_names() == ["first", "second"]
+
+
+def test_a_change_whose_connection_is_lost_is_undone_and_says_so(
+    both: tuple[Catalog, Catalog], url: str
+) -> None:
+    one, other = both
+
+    def lose() -> None:
+        with one.transaction():
+            one.add_model(plain_model("first"))
+            end_connections(url)
+            one.add_model(plain_model("second"))
+
+    with pytest.raises(StorageError, match="was lost") as caught:
+        lose()
+    assert "nothing of this change was kept" in str(caught.value.hint)
+    assert one.model_names() == other.model_names() == []
+    one.add_model(plain_model("third"))
+    assert other.model_names() == ["third"]
+
+
+def test_an_answer_whose_connection_is_lost_half_way_says_so(
+    both: tuple[Catalog, Catalog], url: str
+) -> None:
+    one, _ = both
+
+    def lose() -> None:
+        with one.steady():
+            one.model_names()
+            end_connections(url)
+            one.model_names()
+
+    with pytest.raises(StorageError, match="was lost"):
+        lose()
+    assert one.model_names() == []
+
+
+def test_a_closed_catalog_is_not_connected_again(url: str, tmp_path: Path) -> None:
+    catalog = Catalog.open(url, artifacts=tmp_path)
+    catalog.close()
+    catalog.close()
+    with pytest.raises(StorageError, match="closed"):
+        catalog.model_names()
+
+
+# ---- arrays and SQL
+
+
+def test_columns_are_those_of_duckdb(both: tuple[Catalog, Catalog]) -> None:
+    one, _ = both
+    with Catalog.open(":memory:") as file:
+        for catalog in (one, file):
+            ids = [catalog.add_model(plain_model(f"m{i}")).record.id for i in range(3)]
+            catalog.add_measurements(
+                [
+                    number(ids[1], "accuracy", 0.5, low=0.4, high=float("inf"), count=7),
+                    number(ids[0], "params", 1e300),
+                    number(ids[2], "latency", -0.0, device="cpu", batch=8, source="x"),
+                ]
+            )
+        sql = (
+            "SELECT model, value, low, high, count, source, low IS NULL AS unknown, recorded_at,"
+            " CASE WHEN source IS NOT NULL THEN 'text' END AS word"
+            " FROM store.measurements ORDER BY model"
+        )
+        found, expected = (catalog.database.columns(sql) for catalog in (one, file))
+        assert list(found) == list(expected)
+        for name in found:
+            if name == "recorded_at":
+                assert found[name].dtype == expected[name].dtype
+                continue
+            assert found[name].dtype == expected[name].dtype, name
+            assert np.ma.isMaskedArray(found[name]) == np.ma.isMaskedArray(expected[name]), name
+            assert found[name].tolist() == expected[name].tolist(), name
+        nothing = one.database.columns(f"{sql.replace('ORDER', 'WHERE false ORDER')}")
+        assert {name: len(column) for name, column in nothing.items()} == dict.fromkeys(found, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT 1; DROP SCHEMA store CASCADE",
+        "SELECT 1; COMMIT; DROP SCHEMA store CASCADE",
+        "WITH gone AS (DELETE FROM store.meta RETURNING 1) SELECT * FROM gone",
+        "SELECT * INTO taken FROM store.meta",
+        "DROP SCHEMA store CASCADE",
+        "COPY store.meta TO PROGRAM 'cat'",
+        "COMMIT",
+        "SELECT set_config('transaction_read_only', 'off', false), lo_create(0)",
+        "EXPLAIN ANALYZE DELETE FROM store.meta",
+        "DO 'BEGIN END'",
+    ],
+)
+def test_catalog_sql_only_reads(both: tuple[Catalog, Catalog], text: str) -> None:
+    one, other = both
+    with pytest.raises(CatalogSqlError):
+        one.sql(text)
+    assert other.sql("SELECT count(*) FROM store.meta").rows[0][0] > 3
+    other.add_model(plain_model("still there"))
+
+
+def test_errors_of_catalog_sql_point_at_the_words_at_fault(both: tuple[Catalog, Catalog]) -> None:
+    one, _ = both
+    text = "SELECT name, ? AS ä, 'it''s ?' FROM models WHERE nme = $2"
+    with pytest.raises(CatalogSqlError, match="nme") as caught:
+        one.sql("SELECT name, $1 AS ä, 'it''s ?' FROM models WHERE nme = $2", ["x", "y"])
+    assert caught.value.span is not None
+    assert text.replace("?", "$1", 1)[caught.value.span.start : caught.value.span.end] == "nme"
+    with pytest.raises(CatalogSqlError) as caught:
+        one.sql("SELECT * FROM modells")
+    assert caught.value.suggestions[0] == "models"
+    with pytest.raises(CatalogSqlError, match="places for 1 values, and 2"):
+        one.sql("SELECT ?", [1, 2])
+
+
+def test_a_running_statement_is_stopped(both: tuple[Catalog, Catalog]) -> None:
+    one, _ = both
+    timer = threading.Timer(0.5, one.interrupt)
+    timer.start()
+    with pytest.raises(CancelledError):
+        one.sql("SELECT pg_sleep(60)")
+    timer.join()
+    assert one.sql("SELECT sum(x) AS s FROM generate_series(1, 3) x").rows == [(6,)]
