@@ -18,8 +18,8 @@ from sommelier.storage.catalog import Catalog
 from sommelier.storage.snapshots import directory_of
 from tests.postgres_server import VARIABLE
 
-TEMPLATE = f"sommelier_template_{os.getpid()}"
-_PREFIX = f"sommelier_{os.getpid()}_"
+FAMILY = "SOMMELIER_TEST_FAMILY"
+"""The variable by which the processes of one test session know their databases."""
 
 
 class Databases:
@@ -27,9 +27,10 @@ class Databases:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._opened = Catalog.open
+        self._prefix = f"sommelier_{os.environ.setdefault(FAMILY, str(os.getpid()))}_"
+        self._template = f"{self._prefix}template"
+        self._open = Catalog.__dict__["open"].__func__
         self._made: dict[Path, str] = {}
-        self._has_template = False
 
     def url(self, database: str) -> str:
         """The URL of a database of the server."""
@@ -40,20 +41,30 @@ class Databases:
         new."""
         path = path.absolute()
         if path not in self._made:
-            if not self._has_template:
-                self._make_template()
-            name = _PREFIX + hashlib.sha256(str(path).encode()).hexdigest()[:16]
-            self._do(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+            name = self._prefix + hashlib.sha256(str(path).encode()).hexdigest()[:16]
+            if not self._is_there(name):
+                if not self._is_there(self._template):
+                    self._make_template()
+                self._do(f"CREATE DATABASE {name} TEMPLATE {self._template}")
             self._made[path] = name
         return self.url(self._made[path])
 
-    def open(self, path: Path | str, **options: Any) -> Catalog:
-        """`Catalog.open`, on the server where `path` is a file's."""
-        if "://" in str(path) or str(path) == ":memory:":
-            return self._opened(path, **options)
-        file = Path(path).absolute()
-        directory_of(file).mkdir(parents=True, exist_ok=True)
-        return self._opened(self.fresh(file), **{"artifacts": directory_of(file), **options})
+    def redirect(self) -> None:
+        """Have `Catalog.open` open the server's databases where a path is a file's."""
+
+        def open_(kind: type[Catalog], path: Path | str, **options: Any) -> Catalog:
+            if "://" in str(path) or str(path) == ":memory:":
+                return self._catalog(kind, path, **options)
+            file = Path(path).absolute()
+            directory_of(file).mkdir(parents=True, exist_ok=True)
+            given = {"artifacts": directory_of(file), **options}
+            return self._catalog(kind, self.fresh(file), **given)
+
+        Catalog.open = classmethod(open_)  # type: ignore[method-assign,assignment]
+
+    def _catalog(self, kind: type[Catalog], path: Path | str, **options: Any) -> Catalog:
+        found: Catalog = self._open(kind, path, **options)
+        return found
 
     def forget(self, folder: Path) -> None:
         """Drop the databases of files in a folder."""
@@ -64,23 +75,26 @@ class Databases:
 
     def close(self) -> None:
         """Drop all of them."""
-        for name in [*self._made.values(), TEMPLATE]:
+        for name in [*self._made.values(), self._template]:
             self._do(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def _make_template(self) -> None:
         import tempfile
 
-        self._do(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0 ENCODING 'UTF8'")
+        self._do(f"CREATE DATABASE {self._template} TEMPLATE template0 ENCODING 'UTF8'")
         with tempfile.TemporaryDirectory() as folder:
-            self._opened(self.url(TEMPLATE), artifacts=folder).close()
-        self._has_template = True
+            self._catalog(Catalog, self.url(self._template), artifacts=folder).close()
 
-    def _do(self, sql: str) -> None:
+    def _is_there(self, database: str) -> bool:
+        return bool(self._do(f"SELECT 1 FROM pg_database WHERE datname = '{database}'"))
+
+    def _do(self, sql: str) -> list[Any]:
         import psycopg
 
         address = self._url.replace("+psycopg", "")
         with psycopg.connect(address, autocommit=True) as connection:
-            connection.execute(sql.encode())
+            cursor = connection.execute(sql.encode())
+            return cursor.fetchall() if cursor.description else []
 
 
 @contextlib.contextmanager
@@ -90,11 +104,24 @@ def redirected() -> Iterator[Databases | None]:
     if not url:
         yield None
         return
+    os.environ.pop(FAMILY, None)
     databases = Databases(url)
     own = Catalog.__dict__["open"]
-    Catalog.open = databases.open  # type: ignore[method-assign,assignment]
+    databases.redirect()
     try:
         yield databases
     finally:
         Catalog.open = own  # type: ignore[method-assign]
         databases.close()
+
+
+def program(text: str) -> str:
+    """A program for a process of its own, that opens databases as the test does which starts it."""
+    if VARIABLE not in os.environ:
+        return text
+    return f"from tests.over_postgres import follow; follow()\n{text}"
+
+
+def follow() -> None:
+    """Open databases as the test does that started this process."""
+    Databases(os.environ[VARIABLE]).redirect()

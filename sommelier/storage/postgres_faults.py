@@ -91,7 +91,10 @@ def sql_error(
         return CancelledError("the statement was cancelled")
     message = message_of(error)
     named = _QUOTED.search(message)
-    hint, suggestions = error.diag.message_hint, ()
+    hint = error.diag.message_hint
+    suggestions: tuple[str, ...] = ()
+    if isinstance(error, errors.UndefinedColumn) and hint:
+        suggestions, hint = tuple(name.split(".")[-1] for name in _QUOTED.findall(hint)), None
     if isinstance(error, errors.UndefinedTable) and named is not None:
         suggestions = nearest(named[1].split(".")[-1], VIEWS)
         hint = "SHOW TABLES lists what catalog SQL can read"

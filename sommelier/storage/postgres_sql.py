@@ -24,11 +24,8 @@ from sommelier.storage.database import Parameters
 from sommelier.storage.postgres_faults import sql_error
 
 _DECLARE = "DECLARE answer NO SCROLL CURSOR FOR "
-_READS = ("SELECT", "WITH", "VALUES", "TABLE", "(")
-_DUCKDBS = {
-    "FROM": "write SELECT * FROM ... here",
-    "SUMMARIZE": "only DuckDB summarizes; DESCRIBE lists the columns",
-}
+_READS = ("SELECT", "WITH", "VALUES", "TABLE", "FROM", "(")
+_DUCKDBS = {"SUMMARIZE": "only DuckDB summarizes; DESCRIBE lists the columns"}
 _TOKEN = re.compile(
     r"""[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/
     | \$(?P<tag>[A-Za-z_]\w*)?\$.*?\$(?P=tag)?\$
@@ -70,7 +67,7 @@ class _Sent:
             return None
         place = int(told) - 1 - len(_DECLARE)
         back = [(sent, own) for sent, own in self.moved if sent <= place]
-        sent, own = back[-1] if back else (0, 0)
+        sent, own = back[-1] if back else (place, 0)
         return max(0, own + place - sent)
 
 
@@ -122,12 +119,16 @@ def _run(raw: psycopg.Connection[Any], text: str, sent: _Sent, limit: int | None
 
 def _check(text: str) -> None:
     """Refuse what does not begin as a statement that reads."""
-    first = _FIRST.match(text)
-    word = (first[1] or "") if first else ""
-    if not word or word == ";":
+    word = _first_word(text)
+    if word in ("", ";"):
         raise CatalogSqlError("there is no statement", text=text)
     if word.upper() not in _READS:
         raise only_reads(text, hint=_DUCKDBS.get(word.upper(), ONLY_READS))
+
+
+def _first_word(text: str) -> str:
+    first = _FIRST.match(text)
+    return (first[1] or "") if first else ""
 
 
 def _writes(error: psycopg.Error) -> bool:
@@ -138,14 +139,17 @@ def _writes(error: psycopg.Error) -> bool:
 
 
 def _sent(text: str, parameters: Parameters | None) -> _Sent:
-    """The statement with PostgreSQL's places for values in place of ?, $1 or $name."""
+    """The statement with PostgreSQL's places for values in place of ?, $1 or $name.
+
+    FROM models, as DuckDB has it, becomes SELECT * FROM models.
+    """
     given = parameters if parameters is not None else ()
     names = list(given) if isinstance(given, Mapping) else []
-    pieces: list[str] = []
-    moved: list[tuple[int, int]] = []
+    lead = "SELECT * " if _first_word(text).upper() == "FROM" else ""
+    pieces, moved = [lead], [(len(lead), 0)]
     values: list[object] = list(given.values()) if isinstance(given, Mapping) else list(given)
     used: set[int] = set()
-    at = length = 0
+    at, length = 0, len(lead)
     for token in _TOKEN.finditer(text):
         number = _number(token, names, len(used))
         if number is None:

@@ -25,6 +25,8 @@ from sommelier.storage.migrations import (
 from sommelier.storage.schema import METADATA
 from tests.storage.catalog_factories import plain_model, run
 
+pytestmark = pytest.mark.duckdb("it looks into files; no catalog there is older than version 11")
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
