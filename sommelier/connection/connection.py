@@ -51,23 +51,6 @@ Progress = Callable[[str, int, int | None, str | None], None]
 Outcome = Result | Table | Report
 
 
-def connect(
-    path: str | Path = "models.sommelier",
-    *,
-    artifacts: str | Path | None = None,
-    read_only: bool = False,
-) -> Connection:
-    """A connection to the database file `path`, made if it does not exist, or to a catalog on a
-    PostgreSQL server: postgresql+psycopg://user:password@host/database.
-
-    artifacts : for a server, the folder of the model files and answers. read_only : reads the
-    newest snapshot, also while another process writes. ':memory:' keeps everything in a temporary
-    folder. Raises DatabaseLockedError if another process writes, DatabaseCorruptError if the file
-    is not a Sommelier database (it is left untouched).
-    """
-    return Connection(Catalog.open(path, artifacts=artifacts, read_only=read_only))
-
-
 class Connection:
     """The object users hold. Use it as a context manager, or call close()."""
 
@@ -327,6 +310,14 @@ class Connection:
             return listed.NAMES[kind]()
         with self._lock:
             return self.session.names(kind)
+
+    def copy_to(self, place: str | Path, *, artifacts: str | Path | None = None) -> int:
+        """Everything in this database in another one that is new: of a file on a server, or back;
+        how many rows that were. place, artifacts : as `connect` takes them."""
+        from sommelier.storage.copying_catalogs import copy_catalog
+
+        with self._lock, Catalog.open(place, artifacts=artifacts) as target:
+            return copy_catalog(self.catalog, target)
 
     def cancel(self) -> None:
         """Stops the running statement, not background jobs; safe from any thread or handler."""

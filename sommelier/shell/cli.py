@@ -102,13 +102,14 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("words", nargs="*", metavar="DB", help="the database file")
+    add("words", nargs="*", metavar="DB", help="the database: a file, or postgresql://...")
     add("-c", "--command", action="append", metavar="TEXT", help="statements to answer")
     add("-f", "--file", action="append", metavar="FILE", help="a script to run; - is stdin")
     add("-p", "--param", action="append", metavar="NAME=VALUE", help="a value for $NAME")
     add("-F", "--format", choices=FORMATS, help="how answers are written (auto: table or tsv)")
     add("-o", "--output", metavar="FILE", help="write answers to a file")
     add("-q", "--quiet", action="store_true", help="no footers, no progress")
+    add("--artifacts", metavar="FOLDER", help="where a server's catalog has its files")
     add("--readonly", action="store_true", default=None, help="refuse statements that change it")
     add("--bail", action=argparse.BooleanOptionalAction, help="stop at the first error (default)")
     add("--color", choices=("auto", "always", "never"), help="colours (auto: on a terminal)")
@@ -148,7 +149,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _config(options: argparse.Namespace) -> ShellConfig:
-    names = ("database", "format", "color", "progress", "readonly", "bail", "maxrows")
+    names = ("database", "artifacts", "format", "color", "progress", "readonly", "bail", "maxrows")
     flags = {name: getattr(options, name) for name in names}
     if options.quiet and options.progress is None:
         flags["progress"] = "none"

@@ -28,7 +28,7 @@ _Context = tuple[object, ...]
 _FORGET = """
     DELETE FROM store.measurements m USING incoming i
     WHERE m.model = i.model AND m.context = i.context"""
-_INSERT = """
+INSERT = """
     INSERT INTO store.measurements
     SELECT model, context, value, nullif(low, 'nan'), nullif(high, 'nan'), nullif(count, 'nan'),
         nullif(source, 'nan'), recorded_at
@@ -76,7 +76,7 @@ class MeasurementTable(ModelTable):
                 contexts=self._context_ids([context for _, context in last]),
                 sources=self._source_ids([m.source for m in kept]),
             )
-            self._database.load(arrays, _FORGET, _INSERT)
+            self._database.load(arrays, _FORGET, INSERT)
         return len(given)
 
     def measurements(self, model_id: str) -> list[Measurement]:
