@@ -57,8 +57,9 @@ class Databases:
                 return self._catalog(kind, path, **options)
             file = Path(path).absolute()
             directory_of(file).mkdir(parents=True, exist_ok=True)
-            given = {"artifacts": directory_of(file), **options}
-            return self._catalog(kind, self.fresh(file), **given)
+            if options.get("artifacts") is None:
+                options["artifacts"] = directory_of(file)
+            return self._catalog(kind, self.fresh(file), **options)
 
         Catalog.open = classmethod(open_)  # type: ignore[method-assign,assignment]
 

@@ -1,8 +1,9 @@
 """What DuckDB and PostgreSQL say differently: the pieces of SQL that no one text serves.
 
-Every other text of this room is valid in both. Where one of them has a function the other has not
-(`arg_min`), a plainer spelling is used that both know, unless it would cost DuckDB time. PostgreSQL
-has one function of ours, `sha256(text)`, made with its views; DuckDB has that by itself.
+Every other text of this room is valid in both. Where one of them has a function the other has not,
+a plainer spelling is used that both know, unless it would cost DuckDB time. PostgreSQL has two
+functions of ours, made with its views, that DuckDB has by itself: sha256 of text, which says whether
+a model has changed, and round of a float to digits, for who asks in SQL.
 
 Texts are in collation "C" in PostgreSQL (schema_base.Text): ordered by code points, as in DuckDB.
 """
@@ -69,6 +70,9 @@ POSTGRES = Dialect(
         """CREATE OR REPLACE FUNCTION main.sha256(text) RETURNS text
         LANGUAGE sql STABLE STRICT PARALLEL SAFE
         RETURN encode(pg_catalog.sha256(convert_to($1, 'UTF8')), 'hex')""",
+        """CREATE OR REPLACE FUNCTION main.round(double precision, integer) RETURNS double precision
+        LANGUAGE sql STABLE STRICT PARALLEL SAFE
+        RETURN pg_catalog.round($1::numeric, $2)::double precision""",
         "CREATE INDEX IF NOT EXISTS measurements_model ON store.measurements (model)",
         "CREATE INDEX IF NOT EXISTS models_name ON store.models (name)",
         "CREATE INDEX IF NOT EXISTS edges_candidate ON store.edges (candidate_id)",
