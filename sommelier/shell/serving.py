@@ -18,6 +18,7 @@ from sommelier.shell.exits import ExitCode
 from sommelier.shell.following import LEAST_S, Follower
 from sommelier.shell.served import ServedDatabase
 from sommelier.shell.serving_plan import Wanted, serving_plan
+from sommelier.storage.servers import is_url
 from sommelier.units import Dimension, parse
 
 if TYPE_CHECKING:
@@ -143,6 +144,11 @@ class _Serving:
 
     def __init__(self, options: argparse.Namespace) -> None:
         database = load_config({"database": options.database}).database
+        if is_url(database):
+            raise ConfigError(
+                "`sommelier serve` follows a database file, not yet a server's catalog",
+                hint="in Python, sm.connect(url, artifacts=...).deploy(...) answers requests",
+            )
         names, models = options.deployment, options.models or ()
         _check_names(names or (), models)
         self._wanted = Wanted(

@@ -1,6 +1,6 @@
 """Opening a catalog that lies on a PostgreSQL server, its files in a folder.
 
-psycopg is imported only here: who opens a file does without.
+psycopg and the rest are imported only when one is: who opens a file does without.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sommelier.errors import StorageError
-from sommelier.storage.migrations import SCHEMA_VERSION, migrate, refuse_newer, schema_version
 
 if TYPE_CHECKING:
     from sommelier.storage.postgres_database import PostgresDatabase
@@ -56,6 +55,8 @@ def open_on_server(
 
 
 def _bring_up_to_date(database: PostgresDatabase) -> None:
+    from sommelier.storage.migrations import SCHEMA_VERSION, migrate, refuse_newer, schema_version
+
     version = schema_version(database)
     refuse_newer(version)
     if version:
