@@ -2,8 +2,8 @@
 
 Every other text of this room is valid in both. Where one of them has a function the other has not,
 a plainer spelling is used that both know, unless it would cost DuckDB time. PostgreSQL has two
-functions of ours, made with its views, that DuckDB has by itself: sha256 of text, which says whether
-a model has changed, and round of a float to digits, for who asks in SQL.
+functions of ours, made with its views, that DuckDB has by itself: sha256 of text, by which a model
+that has changed is known, and round of a float to digits, for who asks in SQL.
 
 Texts are in collation "C" in PostgreSQL (schema_base.Text): ordered by code points, as in DuckDB.
 """

@@ -292,7 +292,9 @@ class PostgresDatabase(Database):
                 copy.write_row([row[name] for name in names])
 
     def _make_alchemy(self) -> Connection:
-        return _alchemy_over(self._raw)
+        from sommelier.storage.postgres_alchemy import alchemy_over
+
+        return alchemy_over(self._raw)
 
     def _translated(self, doing: str) -> contextlib.AbstractContextManager[None]:
         return translated_here(doing, self.server, lambda: self._raw.closed)
@@ -379,35 +381,3 @@ def _replacing(table: str, names: Sequence[str], keys: Sequence[str]) -> str:
         f"INSERT INTO {table} ({listed}) SELECT {listed} FROM arriving"
         f" ON CONFLICT ({on}) DO {action}"
     )
-
-
-class _Guest:
-    """A connection for SQLAlchemy whose transactions are begun and ended by Database alone."""
-
-    def __init__(self, raw: Raw) -> None:
-        self._raw = raw
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._raw, name)
-
-    def begin(self) -> None: ...
-
-    def commit(self) -> None: ...
-
-    def rollback(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def _alchemy_over(raw: Raw) -> Connection:
-    """SQLAlchemy on an open connection; it never begins, commits or closes anything."""
-    from sqlalchemy import create_engine
-    from sqlalchemy.pool import StaticPool
-
-    return create_engine(
-        "postgresql+psycopg://",
-        creator=lambda: _Guest(raw),
-        poolclass=StaticPool,
-        pool_reset_on_return=None,
-        use_native_hstore=False,  # or it asks the server for a type nobody needs
-    ).connect()
