@@ -32,5 +32,10 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'sommelier' has no attribute '{name}'")
 
 
+def load_ipython_extension(ipython: Any) -> None:
+    """`%load_ext sommelier` in Jupyter: see sommelier.shell.notebook."""
+    import_module("sommelier.shell.notebook").load_ipython_extension(ipython)
+
+
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])

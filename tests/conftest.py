@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.object_server import BUCKET, GoogleServer, ObjectServer
 from tests.over_postgres import VARIABLE, Databases, redirected
 
 
@@ -53,3 +54,50 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         mark = item.get_closest_marker("duckdb")
         if mark is not None:
             item.add_marker(pytest.mark.skip(reason=f"over PostgreSQL: {mark.args[0]}"))
+
+
+@pytest.fixture(scope="session")
+def object_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
+    """A real object server with the bucket `models`."""
+    server = ObjectServer(tmp_path_factory.mktemp("objects"))
+    try:
+        server.start()
+        server.make_bucket()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def s3(object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> str:
+    """The address of an empty store there, with the environment that reaches it."""
+    for name, value in object_server.environment().items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{os.urandom(6).hex()}"
+
+
+@pytest.fixture(scope="session")
+def google_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoogleServer]:
+    """A server of Google Cloud Storage's protocol with the bucket `models`."""
+    server = GoogleServer(tmp_path_factory.mktemp("google"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def gs(google_server: GoogleServer, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> str:
+    """The address of an empty store there, with the environment that reaches it."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", google_server.endpoint)
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "tests")
+    return f"gs://{BUCKET}/{os.urandom(6).hex()}"
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What is fetched stays in the test's own folder."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("SOMMELIER_CACHE", str(folder))
+    return folder

@@ -57,8 +57,8 @@ class Databases:
                 return self._catalog(kind, path, **options)
             file = Path(path).absolute()
             directory_of(file).mkdir(parents=True, exist_ok=True)
-            if options.get("artifacts") is None:
-                options["artifacts"] = directory_of(file)
+            if options.get("folder") is None:
+                options["folder"] = directory_of(file)
             return self._catalog(kind, self.fresh(file), **options)
 
         Catalog.open = classmethod(open_)  # type: ignore[method-assign,assignment]
@@ -84,7 +84,7 @@ class Databases:
 
         self._do(f"CREATE DATABASE {self._template} TEMPLATE template0 ENCODING 'UTF8'")
         with tempfile.TemporaryDirectory() as folder:
-            self._catalog(Catalog, self.url(self._template), artifacts=folder).close()
+            self._catalog(Catalog, self.url(self._template), folder=folder).close()
 
     def _is_there(self, database: str) -> bool:
         return bool(self._do(f"SELECT 1 FROM pg_database WHERE datname = '{database}'"))

@@ -188,7 +188,8 @@ class _Runner:
         sandbox = self._sandboxes.get()
         started = time.perf_counter()
         try:
-            finding = self._find(task, sandbox)
+            with self._rooms.artifacts.using():
+                finding = self._find(task, sandbox)
         except SommelierError as error:  # the model's fault, or its file's
             if not (self._stopping.is_set() or self._cancelled()):
                 self._settle(task, "failed", error.message)

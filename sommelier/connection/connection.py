@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sommelier.connection import deploying, listed
@@ -20,13 +19,7 @@ from sommelier.connection.serving import Serving
 from sommelier.connection.statements import Call, perform
 from sommelier.engine.result import Report, Result, Table
 from sommelier.engine.session import Session
-from sommelier.errors import (
-    BinderError,
-    CancelledError,
-    QueryError,
-    ReadOnlyError,
-    StorageError,
-)
+from sommelier.errors import BinderError, CancelledError, QueryError, ReadOnlyError, StorageError
 from sommelier.grammar import nodes
 from sommelier.grammar.builder import QueryBuilder, model_name
 from sommelier.grammar.parser import is_read_only, parse
@@ -56,7 +49,6 @@ class Connection:
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self.artifacts = ArtifactStore(catalog.directory / "artifacts")
         self.sketches = SketchStore(catalog.directory / "sketches", catalog)
         self._session: Session | None = None
         self._closed = False
@@ -281,6 +273,10 @@ class Connection:
         return self._session
 
     @property
+    def artifacts(self) -> ArtifactStore:
+        return self.catalog.artifacts
+
+    @property
     def resources(self) -> ResourceIndex:
         return self.session.resources
 
@@ -311,12 +307,12 @@ class Connection:
         with self._lock:
             return self.session.names(kind)
 
-    def copy_to(self, place: str | Path, *, artifacts: str | Path | None = None) -> int:
+    def copy_to(self, place: str | Path, *, folder: str | Path | None = None) -> int:
         """Everything in this database in another one that is new: of a file on a server, or back;
-        how many rows that were. place, artifacts : as `connect` takes them."""
+        how many rows that were. place, folder : as `connect` takes them."""
         from sommelier.storage.copying_catalogs import copy_catalog
 
-        with self._lock, Catalog.open(place, artifacts=artifacts) as target:
+        with self._lock, Catalog.open(place, folder=folder) as target:
             return copy_catalog(self.catalog, target)
 
     def cancel(self) -> None:
@@ -342,12 +338,7 @@ class Connection:
     def __enter__(self) -> Connection:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sommelier.engine.frames import as_python
 from sommelier.engine.listed_columns import ListedRows, ListedWords
 from sommelier.engine.numbers import Binding
 from sommelier.engine.ordering import SortKey, ordered
@@ -25,7 +26,6 @@ from sommelier.engine.plan import (
     operands,
 )
 from sommelier.engine.predicates import Block, numbers
-from sommelier.engine.result import as_python
 from sommelier.grammar import nodes
 
 Rows = NDArray[np.int64]

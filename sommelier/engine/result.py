@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
-
 from sommelier.engine import rendering
-from sommelier.errors import MissingDependencyError, NoModelFoundError, SommelierError
+from sommelier.engine.frames import (
+    Array,
+    arrow_table,
+    as_python,
+    column_array,
+    pandas_frame,
+    polars_frame,
+)
+from sommelier.errors import NoModelFoundError, SommelierError
 from sommelier.units import Dimension
 
 if TYPE_CHECKING:
@@ -22,9 +27,6 @@ if TYPE_CHECKING:
     from sommelier.engine.state import StageReport
     from sommelier.records import Measurement, ModelRecord
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-_WHOLE = (Dimension.COUNT, Dimension.BYTES, Dimension.FLOPS)
 _ROWS_SHOWN = 40
 
 
@@ -60,11 +62,21 @@ class Table:
         names = [column.name for column in self.columns]
         return [dict(zip(names, row, strict=True)) for row in self.rows]
 
+    def rows_between(self, start: int, stop: int) -> list[tuple[object, ...]]:
+        """Rows start to stop - 1."""
+        return self.rows[start:stop]
+
+    def arrow(self) -> Any:
+        """A pyarrow Table; unknown values are null."""
+        return arrow_table(
+            {c.name: [row[i] for row in self.rows] for i, c in enumerate(self.columns)}
+        )
+
     def df(self) -> Any:
         """A pandas DataFrame; unknown numbers are NaN, unknown text None."""
         values = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
-        arrays = [_array(v, c.dimension) for c, v in zip(self.columns, values, strict=True)]
-        return _frame(self.columns, arrays)
+        arrays = [column_array(v, c.dimension) for c, v in zip(self.columns, values, strict=True)]
+        return pandas_frame(self.columns, arrays)
 
     def __repr__(self) -> str:
         shown = self.rows[:_ROWS_SHOWN]
@@ -254,7 +266,7 @@ class Result(Sequence[Match]):
     def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
         """The next `size` rows."""
         start, self._cursor = self._cursor, min(len(self), self._cursor + size)
-        return self._rows(start, self._cursor)
+        return self.rows_between(start, self._cursor)
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """All rows that were not fetched yet."""
@@ -277,43 +289,31 @@ class Result(Sequence[Match]):
 
     def dicts(self) -> list[dict[str, Any]]:
         names = [column.name for column in self.columns]
-        return [dict(zip(names, row, strict=True)) for row in self._rows(0, len(self))]
+        return [dict(zip(names, row, strict=True)) for row in self.rows_between(0, len(self))]
 
     def df(self) -> Any:
         """A pandas DataFrame; unknown numbers are NaN, unknown text None."""
-        return _frame(self.columns, [self._gather(i) for i in range(len(self.columns))])
+        return pandas_frame(self.columns, [self._gather(i) for i in range(len(self.columns))])
 
     def arrow(self) -> Any:
         """A pyarrow Table; unknown values are null."""
-        try:
-            import pyarrow
-        except ImportError as error:
-            raise MissingDependencyError(
-                "pyarrow is not installed", hint="pip install 'sommelier-db[arrow]'"
-            ) from error
-        return pyarrow.table(self._lists())
+        return arrow_table(self._lists())
 
     def pl(self) -> Any:
         """A polars DataFrame; unknown values are null."""
-        try:
-            polars = import_module("polars")
-        except ImportError as error:
-            raise MissingDependencyError(
-                "polars is not installed", hint="pip install polars"
-            ) from error
-        return polars.DataFrame(self._lists(), strict=False)
+        return polars_frame(self._lists())
 
     def table(self, limit: int | None = None) -> Table:
         """The same rows as a plain Table, at most `limit` of them."""
         stop = len(self) if limit is None else min(limit, len(self))
-        return Table("models", self.columns, self._rows(0, stop), self.notes)
+        return Table("models", self.columns, self.rows_between(0, stop), self.notes)
 
     def __repr__(self) -> str:
-        rows = self._rows(0, min(len(self), _ROWS_SHOWN))
+        rows = self.rows_between(0, min(len(self), _ROWS_SHOWN))
         return rendering.text_table(self.columns, rows, total=len(self), notes=self.notes)
 
     def _repr_html_(self) -> str:
-        rows = self._rows(0, min(len(self), _ROWS_SHOWN))
+        rows = self.rows_between(0, min(len(self), _ROWS_SHOWN))
         return rendering.html_table(self.columns, rows, total=len(self), notes=self.notes)
 
     def _gather(self, index: int) -> Array:
@@ -333,44 +333,10 @@ class Result(Sequence[Match]):
             as_python(self._gather(i)[row], c.dimension) for i, c in enumerate(self.columns)
         )
 
-    def _rows(self, start: int, stop: int) -> list[tuple[Any, ...]]:
+    def rows_between(self, start: int, stop: int) -> list[tuple[Any, ...]]:
+        """Rows start to stop - 1 as Python objects, whatever was fetched before."""
         columns = [
             [as_python(v, c.dimension) for v in self._gather(i)[start:stop]]
             for i, c in enumerate(self.columns)
         ]
         return list(zip(*columns, strict=True)) if columns else []
-
-
-def _frame(columns: Sequence[ColumnInfo], arrays: Sequence[Array]) -> Any:
-    """A pandas DataFrame of these arrays, each of its own type."""
-    import pandas as pd
-
-    series = {i: pd.Series(array, dtype=array.dtype) for i, array in enumerate(arrays)}
-    frame = pd.DataFrame(series)  # pandas would make text of objects, and NaN of None
-    frame.columns = [column.name for column in columns]  # SQL may give two one name
-    return frame
-
-
-def _array(values: Sequence[object], dimension: Dimension | None) -> Array:
-    """A column of a frame: amounts and numbers with unknown ones as floats, text as objects."""
-    known = [value for value in values if value is not None]
-    if all(isinstance(value, bool) for value in known) and len(known) == len(values) > 0:
-        return np.array(values)
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
-    if numeric and (dimension is not None or known):
-        whole = dimension is None and len(known) == len(values)
-        return np.array(values, dtype=None if whole else np.float64)
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
-
-
-def as_python(value: Any, dimension: Dimension | None) -> Any:
-    """A cell as a Python object: NaN is None, whole bytes, FLOPs and counts are int."""
-    if isinstance(value, float):  # includes numpy.float64
-        if value != value:
-            return None
-        if dimension in _WHOLE and value.is_integer():
-            return int(value)
-        return float(value)
-    return value.item() if isinstance(value, np.generic) else value

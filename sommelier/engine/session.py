@@ -110,7 +110,7 @@ class Session:
             if isinstance(statement, nodes.ExplainWhy):
                 return self.why(statement, parameters, text=text)
             if isinstance(statement, nodes.CatalogSql):
-                return self.sql(statement.text)
+                return self.sql(statement.text, parameters)
             known = as_parameters(parameters)
             with self.catalog.steady():
                 if isinstance(statement, nodes.ExplainFusion):
@@ -246,7 +246,7 @@ class Session:
 
         return explain_cascade(statement, self, parameters)
 
-    def sql(self, text: str, parameters: list[Any] | None = None) -> Table:
+    def sql(self, text: str, parameters: Supplied = None) -> Table:
         """Rows of read-only SQL over the catalog's views."""
         result = self.catalog.sql(text, parameters)
         columns = tuple(ColumnInfo(name) for name in result.columns)

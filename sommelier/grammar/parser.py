@@ -152,16 +152,21 @@ def _children(value: Any) -> list[Any]:
     return [item for item in found if isinstance(item, nodes.Node)]
 
 
-def _number_parameters(result: Any) -> Any:
-    """`?` by position: ?1, ?2 ... Raises ParserError if $name and ? are mixed."""
+def parameters_of(statement: Any) -> list[nodes.Parameter]:
+    """The parameters of a statement, in order; [] of catalog SQL, which only DuckDB reads."""
     found: list[nodes.Parameter] = []
-    stack = [result]
+    stack = [statement]
     while stack:
         value = stack.pop()
         if isinstance(value, nodes.Parameter):
             found.append(value)
         stack.extend(_children(value))
-    found.sort(key=_start)
+    return sorted(found, key=_start)
+
+
+def _number_parameters(result: Any) -> Any:
+    """`?` by position: ?1, ?2 ... Raises ParserError if $name and ? are mixed."""
+    found = parameters_of(result)
     marks = [parameter for parameter in found if parameter.name == "?"]
     if not marks:
         return result

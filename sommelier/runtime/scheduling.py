@@ -25,8 +25,9 @@ from sommelier.runtime.policy import (
 from sommelier.runtime.queueing import QueueRules, RequestQueue
 from sommelier.runtime.telemetry import LatencyEstimate, Telemetry, size_class
 
-PROBE_MS = 100.0  # an estimate that was not tested for so long refuses nobody who is alone ...
-PROBE_RUNS = 5.0  # ... nor before as many times the mean, so that trying takes a sixth of the time
+PROBE_MS = 10.0  # an estimate that was not tested for so long refuses nobody who is alone ...
+PROBE_RUNS = 5.0  # ... nor before as many times the mean, so that trying takes a sixth of the time,
+SPELL_RUNS = 1.0  # and half of it while the model may be slow for a moment only
 SAFETY_SDS = 2.0  # runtime.md 6: admission counts the mean and two deviations of the fastest model
 
 
@@ -299,7 +300,8 @@ class Scheduler:
         serving, of one sample, is no guess."""
         if not latency.samples:
             return request.samples > 1
-        return latency.age_ms(now_ms) > max(PROBE_MS, PROBE_RUNS * latency.mean_ms)
+        runs = SPELL_RUNS if latency.in_spell else PROBE_RUNS
+        return latency.age_ms(now_ms) > max(PROBE_MS, runs * latency.mean_ms)
 
     def _late(self, request: Request, now_ms: float) -> Rejection | None:
         """The refusal of a request that would be late whatever is done, by estimate.

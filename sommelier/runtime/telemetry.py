@@ -122,6 +122,11 @@ class LatencyEstimate:
         """Time since the last sample; inf before the first."""
         return math.inf if self.last_ms != self.last_ms else now_ms - self.last_ms
 
+    @property
+    def in_spell(self) -> bool:
+        """Whether it has become slower, and not so long ago that it must be for good."""
+        return self._before is not None
+
     def uncertainty(self, observations: int) -> float:
         """Standard deviation of what is believed of `log_mean`, after `observations` requests of
         the whole deployment: it grows while other models answer."""

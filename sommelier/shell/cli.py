@@ -30,6 +30,7 @@ A database of neural-network models that you can question.
   sommelier query [DB] "SELECT ..."   the same for one text
   sommelier [DB] -f script.sql        runs a script; - is stdin
   sommelier serve [DB]                deployments and models behind REST and gRPC
+  sommelier artifacts [DB]            where its model files lie; --to s3://... moves them
   sommelier demo                      real models from pip's registry, five questions answered
   sommelier environment tensorflow    what converts models of TensorFlow, an environment of its own
 """
@@ -70,6 +71,10 @@ def _dispatch(arguments: list[str]) -> int:
         from sommelier.shell.serving import main as serve
 
         return serve(arguments[1:])
+    if arguments and arguments[0] == "artifacts":
+        from sommelier.shell.artifacts import main as artifacts
+
+        return artifacts(arguments[1:])
     if arguments and arguments[0] == "environment":
         from sommelier.shell.environments import main as environment
 
@@ -95,7 +100,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="sommelier",
-        usage="sommelier [shell | query | serve | demo | environment] [DB] [options]",
+        usage="sommelier [shell | query | serve | artifacts | demo | environment] [DB] [options]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -109,9 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     add("-F", "--format", choices=FORMATS, help="how answers are written (auto: table or tsv)")
     add("-o", "--output", metavar="FILE", help="write answers to a file")
     add("-q", "--quiet", action="store_true", help="no footers, no progress")
-    add("--artifacts", metavar="FOLDER", help="where a server's catalog has its files")
     add("--readonly", action="store_true", default=None, help="refuse statements that change it")
     add("--bail", action=argparse.BooleanOptionalAction, help="stop at the first error (default)")
+    add("--artifacts", metavar="STORE", help="keeps the model files of a new database, as s3://...")
+    add("--folder", metavar="FOLDER", help="where a server's catalog keeps its files")
     add("--color", choices=("auto", "always", "never"), help="colours (auto: on a terminal)")
     add("--progress", choices=("auto", "plain", "none"), help="progress of long statements")
     add("--maxrows", type=int, metavar="N", help="rows of a table on a terminal, 0 = all")
@@ -149,7 +155,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _config(options: argparse.Namespace) -> ShellConfig:
-    names = ("database", "artifacts", "format", "color", "progress", "readonly", "bail", "maxrows")
+    names = ("database", "folder", "format", "color", "progress", "readonly", "bail", "maxrows")
     flags = {name: getattr(options, name) for name in names}
     if options.quiet and options.progress is None:
         flags["progress"] = "none"
@@ -201,14 +207,19 @@ def _run(options: argparse.Namespace, config: ShellConfig) -> int:
     if options.shell or (not scripted and sys.stdin.isatty()):
         from sommelier.shell.repl import run_shell
 
-        return run_shell(config, _parameters(options.param or []), quiet=options.quiet)
+        return run_shell(
+            config,
+            _parameters(options.param or []),
+            quiet=options.quiet,
+            artifacts=options.artifacts,
+        )
     from sommelier.shell.console import Console
     from sommelier.shell.jobs import finish
     from sommelier.shell.session import LeaveShell, ShellSession
 
     console = Console(color=config.color)
     session = ShellSession(config, console, parameters=_parameters(options.param or []))
-    session.quiet = options.quiet
+    session.quiet, session.artifacts = options.quiet, options.artifacts
     if options.output:
         console.output(options.output)
     left: int | None = None

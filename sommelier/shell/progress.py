@@ -31,6 +31,16 @@ class Step:
     first: int  # `done` when the phase began, so that resumed work does not flatter the rate
 
 
+def next_step(
+    last: Step | None, report: tuple[str, int, int | None, str | None], now: float
+) -> Step:
+    """What a report (phase, done, total, current) makes of the one before it."""
+    phase, done, _, _ = report
+    if last is None or last.phase != phase or done < last.done:
+        return Step(*report, now, done)
+    return Step(*report, last.started, last.first)
+
+
 class ProgressBar:
     """Receives reports of one statement and draws them; use as a context manager.
 
@@ -65,10 +75,7 @@ class ProgressBar:
         """Take note of a report."""
         last = self._step
         now = self._clock()
-        if last is None or last.phase != phase or done < last.done:
-            self._step = Step(phase, done, total, current, now, done)
-        else:
-            self._step = Step(phase, done, total, current, last.started, last.first)
+        self._step = next_step(last, (phase, done, total, current), now)
         if self._mode == "plain":
             self._write_plain(now, new_phase=last is None or last.phase != phase)
 

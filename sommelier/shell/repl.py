@@ -30,15 +30,21 @@ _PROMPT = "sommelier> "
 
 
 def run_shell(
-    config: ShellConfig, parameters: Mapping[str, object] | None = None, *, quiet: bool = False
+    config: ShellConfig,
+    parameters: Mapping[str, object] | None = None,
+    *,
+    quiet: bool = False,
+    artifacts: str | None = None,
 ) -> int:
     """Runs the shell until the person leaves; returns the exit code.
+
+    artifacts : the store for the model files of a database that has none yet.
 
     Raises StorageError if the database cannot be opened at all.
     """
     console = Console(color=config.color)
     session = ShellSession(config, console, interactive=True, parameters=parameters)
-    session.quiet = quiet
+    session.quiet, session.artifacts = quiet, artifacts
     existed = databases.exists(config.database)
     session.open(config.database)
     try:

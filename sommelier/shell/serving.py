@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add("database", nargs="?", metavar="DB", help="the database file")
     add("--deployment", nargs="+", action="extend", metavar="NAME", help="only these (all)")
     add("--models", nargs="+", action="extend", metavar="NAME", help="single models to serve")
+    add("--artifacts", metavar="STORE", help="the store its model files are said to lie in")
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     add("--port", type=_port, default=8000, help="of REST (8000); 0 is any free one")
     add("--grpc-port", type=_port, metavar="PORT", help="of gRPC (none: no gRPC)")
@@ -152,8 +153,9 @@ class _Serving:
         names, models = options.deployment, options.models or ()
         _check_names(names or (), models)
         self._wanted = Wanted(
-            database, None if names is None else tuple(names), tuple(models), options.max_queue
-        )
+            database, None if names is None else tuple(names), tuple(models), options.max_queue,
+            options.artifacts,
+        )  # fmt: skip
         self._write = not options.no_write
         self._served = ServedDatabase(self._wanted)
         self._follower: Follower | None = None

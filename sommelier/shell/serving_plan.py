@@ -34,12 +34,14 @@ _NICE = 10  # requests come first
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be served. deployments : None for all. queue : in place of each one's own."""
+    """What is to be served. deployments : None for all. queue : in place of each one's own.
+    artifacts : the store that the database is said to use."""
 
     database: str
     deployments: tuple[str, ...] | None
     models: tuple[str, ...]
     queue: int | None
+    artifacts: str | None = None
 
     @property
     def everything(self) -> bool:
@@ -148,7 +150,7 @@ def plan(wanted: Wanted) -> ServingPlan:
 
     if not exists(wanted.database):
         raise no_database(wanted.database)
-    with connect(wanted.database, read_only=True) as db:
+    with connect(wanted.database, read_only=True, artifacts=wanted.artifacts) as db:
         names = _names(db, wanted)
         prepared, no_deployment = _each(names, db.serving.prepared)
         models, no_model = _each(wanted.models, lambda name: _served(db, name))

@@ -69,6 +69,7 @@ class ShellSession:
         self.ask = ask
         self.parameters = dict(parameters or {})
         self.quiet = False
+        self.artifacts: str | None = None  # the store that the first database opened is to use
         self.last_statement: str | None = None
         self.next_input: str | None = None  # what .edit leaves for the prompt
         self.history: Callable[[], list[str]] = list
@@ -122,19 +123,22 @@ class ShellSession:
         from sommelier.connection import connect
 
         try:
-            connection = connect(path, artifacts=self._artifacts(path), read_only=read_only)
+            connection = connect(
+                path, read_only=read_only, artifacts=self.artifacts, folder=self._folder(path)
+            )
         except DatabaseLockedError as error:
             if not self.interactive or read_only:
                 raise databases.in_flags(error) from None
             self.console.talk(f"Read-only: {error.message}", "hint")
-            connection = connect(path, read_only=True)
+            connection = connect(path, read_only=True, artifacts=self.artifacts)
+        self.artifacts = None
         if connection.notice and self.interactive:
             self.console.talk(connection.notice, "note")
         return connection
 
-    def _artifacts(self, path: str) -> str | None:
-        """The folder of the files of a server's catalog."""
-        return (self.config.artifacts or None) if is_url(path) else None
+    def _folder(self, path: str) -> str | None:
+        """The folder of the files of a server's catalog; None: the one it remembers."""
+        return (self.config.folder or None) if is_url(path) else None
 
     # ---- running
 

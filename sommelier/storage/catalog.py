@@ -15,9 +15,11 @@ import contextlib
 import logging
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from sommelier.errors import DatabaseCorruptError, StorageError
 from sommelier.storage.catalog_models import AddedModel
@@ -29,6 +31,9 @@ from sommelier.storage.migrations import identity, migrate
 from sommelier.storage.opening import Opened, open_for_reading, open_for_writing
 from sommelier.storage.servers import is_url, open_on_server
 from sommelier.storage.snapshots import directory_of
+
+if TYPE_CHECKING:
+    from sommelier.storage.artifacts import ArtifactStore
 
 __all__ = ["AddedModel", "Catalog", "SqlResult", "TextMask"]
 
@@ -46,23 +51,25 @@ class Catalog(TextTable):
         self._temporary = False
         self._closed = False
         self._published_notes = 0
+        self._artifacts: ArtifactStore | None = None
+        self._making = threading.Lock()
 
     @classmethod
     def open(
         cls,
         path: Path | str,
         *,
-        artifacts: Path | str | None = None,
+        folder: Path | str | None = None,
         read_only: bool = False,
         brief: bool = False,
     ) -> Catalog:
         """The database at `path`, created if it is not there.
 
-        path : of a DuckDB file, or postgresql+psycopg://user:password@host/database. artifacts :
-        for a server, the folder of the files that belong to its catalog. read_only : its newest
-        snapshot, also while another process writes. brief : to write for a moment; others that want
-        to write wait for its end, where else they would be refused. ':memory:' lives as long as the
-        Catalog, with a temporary folder for files.
+        path : of a DuckDB file, or postgresql+psycopg://user:password@host/database. folder : of
+        the files that belong to a server's catalog; None: the one it remembers. read_only : its
+        newest snapshot, also while another process writes. brief : to write for a moment; others
+        that want to write wait for its end, where else they would be refused. ':memory:' lives as
+        long as the Catalog, with a temporary folder for files.
 
         Raises StorageError if a server cannot be reached; DatabaseLockedError if another connection
         writes it, DatabaseCorruptError for a damaged or foreign file (untouched), StorageError for
@@ -71,8 +78,8 @@ class Catalog(TextTable):
         if str(path) == ":memory:":
             return cls._open_in_memory(read_only=read_only)
         if is_url(path):
-            server, folder = open_on_server(str(path), artifacts, read_only=read_only)
-            return cls(server, server.server.name, folder)
+            server, place = open_on_server(str(path), folder, read_only=read_only)
+            return cls(server, server.server.name, place)
         file = Path(path).absolute()
         opened = open_for_reading(file) if read_only else open_for_writing(file, brief=brief)
         catalog = cls(opened.database, file, directory_of(file))
@@ -97,6 +104,16 @@ class Catalog(TextTable):
     def database(self) -> Database:
         """The open database, for the rest of the storage room."""
         return self._database
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """The files of its models, where it keeps them; made on first use."""
+        from sommelier.storage.artifact_choice import artifacts_of
+
+        with self._making:
+            if self._artifacts is None:
+                self._artifacts = artifacts_of(self)
+            return self._artifacts
 
     @property
     def read_only(self) -> bool:
@@ -200,6 +217,8 @@ class Catalog(TextTable):
         try:
             self.publish()
         finally:
+            if self._artifacts is not None:
+                self._artifacts.close()
             self._database.close()
             if self._temporary:
                 shutil.rmtree(self.directory, ignore_errors=True)

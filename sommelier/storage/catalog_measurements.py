@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sommelier.errors import UnknownNameError
 from sommelier.records import Measurement, Provenance, ResourceProfile
 from sommelier.storage.catalog_models import ModelTable
+from sommelier.storage.change_log import ChangeLog
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from sommelier.storage.database import Database
@@ -52,6 +54,7 @@ class MeasurementTable(ModelTable):
         database.on_abandon(self._forget_contexts)
         self._contexts: dict[_Context, int] | None = None
         self._sources: dict[str, int] | None = None
+        self.measurement_changes = ChangeLog(database, "measurements")
 
     # ---- measurements
 
@@ -70,13 +73,15 @@ class MeasurementTable(ModelTable):
         with self._database.transaction("add measurements"):
             last = {(m.model_id, _context(m)): m for m in given}
             kept = list(last.values())
+            numbers = self._numbers_of(kept)
             arrays = measurement_arrays(
                 kept,
-                numbers=self._numbers_of(kept),
+                numbers=numbers,
                 contexts=self._context_ids([context for _, context in last]),
                 sources=self._source_ids([m.source for m in kept]),
             )
-            self._database.load(arrays, _FORGET, INSERT)
+            with self.measurement_changes.about(numbers.values()):
+                self._database.load(arrays, _FORGET, INSERT)
         return len(given)
 
     def measurements(self, model_id: str) -> list[Measurement]:
@@ -127,6 +132,45 @@ class MeasurementTable(ModelTable):
             "low": bulk.filled(found["low"]),
             "high": bulk.filled(found["high"]),
         }
+
+    def contexts(self) -> dict[int, dict[str, Any]]:
+        """What tells numbers apart, by the id that `numbers_in` takes: metric, provenance, method,
+        device, batch, percentile, dataset, precision and threads; values are text, int or None."""
+        rows = self._database.rows(f"SELECT {_CONTEXT_LIST}, id FROM store.contexts ORDER BY id")
+        return {row[-1]: dict(zip(_CONTEXT_COLUMNS, row, strict=False)) for row in rows}
+
+    def numbers_in(
+        self, contexts: Sequence[int], models: Sequence[int] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """The measurements in these contexts, as columns in no order.
+
+        models : only those with these models.number. row : int32, as in `model_ids`. context :
+        int32. value, low, high : float64, NaN = none. About 30 ms per million measurements kept.
+        """
+        from sommelier.storage import bulk
+
+        wanted = f"context IN ({', '.join(str(int(c)) for c in contexts)})" if contexts else "false"
+        if models is not None:
+            wanted += f" AND model IN ({', '.join(str(int(m)) for m in models) or 'NULL'})"
+        with self._database.steady():
+            found = self._database.columns(
+                f"SELECT model, context, value, low, high FROM store.measurements WHERE {wanted}"
+            )
+            places = self._known_positions()
+        return {
+            "row": places.of_number[found["model"]],
+            "context": found["context"],
+            **{name: bulk.filled(found[name]) for name in ("value", "low", "high")},
+        }
+
+    def rows_of_numbers(self, models: Sequence[int]) -> NDArray[np.int32]:
+        """The rows, as in `model_ids`, of those of these models.number that exist."""
+        import numpy as np
+
+        of_number = self._known_positions().of_number
+        known = np.array([m for m in models if m < len(of_number)], dtype=np.int64)
+        rows: NDArray[np.int32] = of_number[known]
+        return rows[rows >= 0]
 
     # ---- resource profiles
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sommelier.storage.dialects import Dialect
+    from sommelier.storage.model_ids import ModelIds
 
 _LABEL_SPACE = "(SELECT l.name FROM store.label_spaces l WHERE l.id = m.label_space_id)"
 _EXPRESSIONS = {
@@ -48,19 +49,17 @@ class TextMask:
 
     true_rows: NDArray[np.int32]
     null_rows: NDArray[np.int32]
-    all_ids: NDArray[Any]
+    all_ids: ModelIds
 
     @property
     def true_ids(self) -> NDArray[Any]:
         """The ids of the models for which it is true."""
-        found: NDArray[Any] = self.all_ids[self.true_rows]
-        return found
+        return self.all_ids[self.true_rows]
 
     @property
     def null_ids(self) -> NDArray[Any]:
         """The ids of the models whose column is NULL: it is neither true nor false for them."""
-        found: NDArray[Any] = self.all_ids[self.null_rows]
-        return found
+        return self.all_ids[self.null_rows]
 
 
 class TextTable(OriginTable):

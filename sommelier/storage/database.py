@@ -16,6 +16,7 @@ import contextlib
 import re
 import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ class Database(ABC):
 
     def __init__(self, *, read_only: bool) -> None:
         self.read_only = read_only
+        self.commits = 0  # how many of them were made here
         self.notes = 0  # how often `note` was called
         self._generation = 0
         self._lock = threading.RLock()
@@ -59,6 +61,7 @@ class Database(ABC):
         self._depth = 0
         self._writes = 0
         self._touched: set[str] = set()
+        self._statements: Counter[str] = Counter()
         self._first_generation = 0
         self._generations: dict[str, int] = {}
         self._half_done = False
@@ -216,6 +219,10 @@ class Database(ABC):
             raise ValueError(f"there is no group of tables called '{group}'")
         return self._generations.get(group, self._first_generation)
 
+    def statements_on(self, table: str) -> int:
+        """How many statements of this connection have changed a table, undone ones too."""
+        return self._statements[table]
+
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open; in a `steady` block, one of the calling thread."""
@@ -325,6 +332,7 @@ class Database(ABC):
             for group in self._groups_touched():
                 self._generations[group] = self._generation + 1
             self._generation += 1
+            self.commits += 1
 
     def _groups_touched(self) -> list[str]:
         return [group for group, tables in GROUPS.items() if tables & self._touched]
@@ -346,7 +354,9 @@ class Database(ABC):
     def _changed(self, *tables: str) -> None:
         """Count a change of these tables; none named: of any."""
         self._writes += 1
-        self._touched.update(tables or frozenset().union(*GROUPS.values()))
+        touched = set(tables) or frozenset().union(*GROUPS.values())
+        self._touched.update(touched)
+        self._statements.update(touched)
         for forget in self._on_change:
             forget()
 

@@ -164,30 +164,6 @@ class DuckdbDatabase(Database):
         self._changed(table.name)
 
     def _make_alchemy(self) -> Connection:
-        return _alchemy_over(self._raw)
+        from sommelier.storage.guest import alchemy_over
 
-
-def _alchemy_over(raw: duckdb.DuckDBPyConnection) -> Connection:
-    """SQLAlchemy on an open DuckDB connection; it never begins, commits or closes anything."""
-    from duckdb_sqlalchemy import ConnectionWrapper
-    from sqlalchemy import create_engine
-    from sqlalchemy.pool import StaticPool
-
-    class Guest(ConnectionWrapper):
-        """A connection whose transactions are begun and ended by Database alone."""
-
-        def begin(self) -> None: ...
-
-        def commit(self) -> None: ...
-
-        def rollback(self) -> None: ...
-
-        def close(self) -> None: ...
-
-    return create_engine(
-        "duckdb:///:memory:",
-        creator=lambda: Guest(raw),
-        poolclass=StaticPool,
-        pool_reset_on_return=None,
-        isolation_level="AUTOCOMMIT",
-    ).connect()
+        return alchemy_over(self._raw)

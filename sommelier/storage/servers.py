@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from sommelier.storage.postgres_database import PostgresDatabase
 
 
+_FOLDER = "folder"  # in store.meta: where the files lay when they were first named
+
+
 def is_url(place: object) -> bool:
     """Whether a database's place names a server rather than a file.
 
@@ -24,18 +27,14 @@ def is_url(place: object) -> bool:
 
 
 def open_on_server(
-    url: str, artifacts: Path | str | None, *, read_only: bool = False
+    url: str, folder: Path | str | None, *, read_only: bool = False
 ) -> tuple[PostgresDatabase, Path]:
     """The catalog in the database that `url` names, created or migrated if need be, and its folder.
 
+    folder : None: the one that the catalog remembers, which is the first that was named.
     Raises StorageError with a sentence: the server or the database is not there, the password is
     wrong, the catalog is newer than this program, or there is none and it may not be made.
     """
-    if artifacts is None:
-        raise StorageError(
-            "a catalog on a server needs a place for the files of its models",
-            hint="connect(url, artifacts='/path/to/a/folder') that all its clients share",
-        )
     try:
         from sommelier.storage.postgres_database import PostgresDatabase
         from sommelier.storage.postgres_server import server_at
@@ -46,12 +45,42 @@ def open_on_server(
         ) from None
     database = PostgresDatabase(server_at(url), read_only=read_only)
     try:
-        _bring_up_to_date(database)
-        folder = _folder(artifacts, read_only=read_only)
+        return database, _ready(database, folder)
     except BaseException:
         database.close()
         raise
-    return database, folder
+
+
+def _ready(database: PostgresDatabase, named: Path | str | None) -> Path:
+    """The folder of a catalog that can be used; what it lacks is made."""
+    from sommelier.storage.migrations import schema_version
+
+    known = _remembered(database) if schema_version(database) else None
+    place = named or known
+    if place is None:
+        raise StorageError(
+            f"a catalog on a server needs a folder for its files, and {database.server.name} was"
+            " given none yet",
+            hint="connect(url, folder='/path/to/a/folder') or --folder, one that all its clients"
+            " can reach; it is remembered",
+        )
+    _bring_up_to_date(database)
+    folder = _made(Path(place).expanduser().absolute(), database)
+    if known is None and not database.read_only:
+        _remember(database, folder)
+    return folder
+
+
+def _remembered(database: PostgresDatabase) -> str | None:
+    found = database.row("SELECT value FROM store.meta WHERE key = ?", [_FOLDER])
+    return str(found[0]) if found else None
+
+
+def _remember(database: PostgresDatabase, folder: Path) -> None:
+    from sommelier.storage.schema import META
+
+    with database.transaction("remember the folder of the files"):
+        database.upsert(META, [{"key": _FOLDER, "value": str(folder)}])
 
 
 def _bring_up_to_date(database: PostgresDatabase) -> None:
@@ -73,11 +102,13 @@ def _bring_up_to_date(database: PostgresDatabase) -> None:
     database.read_generation()
 
 
-def _folder(artifacts: Path | str, *, read_only: bool) -> Path:
-    folder = Path(artifacts).expanduser().absolute()
+def _made(folder: Path, database: PostgresDatabase) -> Path:
     if folder.is_dir():
         return folder
-    if read_only or folder.exists() or not folder.parent.is_dir():
-        raise StorageError(f"there is no folder '{folder}' for the files of the models")
+    if database.read_only or folder.exists() or not folder.parent.is_dir():
+        raise StorageError(
+            f"there is no folder '{folder}' for the files of the catalog at {database.server.name}",
+            hint="mount it there, or say where it is: connect(url, folder=...), --folder",
+        )
     folder.mkdir(exist_ok=True)
     return folder

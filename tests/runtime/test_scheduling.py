@@ -140,6 +140,25 @@ def test_a_model_that_was_slow_for_a_while_is_tried_again_until_it_is_seen_to_be
     assert telemetry.estimate("only").mean_ms < 10.0
 
 
+def test_a_pause_of_the_machine_refuses_requests_for_a_moment_only() -> None:
+    """SLA 50 ms, a request every 10 ms to a model of 2 ms, of which three take 80 ms."""
+    telemetry, refused, now, free = Telemetry(), [], 0.0, 0.0
+    model = PooledModel("only", 0.9, telemetry.profile("only", 2.0, 0.1))
+    serving = Scheduler(routing_policy(DEFAULT), [model], telemetry)
+    for number in range(300):
+        now = max(10.0 * number, free)
+        if serving.submit(Request(now, now + 50.0), now) is not None:
+            refused.append(now)
+            continue
+        turn = serving.next_turn(now)
+        assert turn is not None
+        took_ms = 80.0 if 100 <= number < 103 else 2.0
+        free = now + took_ms
+        serving.finished(turn, took_ms, free)
+    assert refused
+    assert max(refused) - min(refused) < 100.0
+
+
 def test_what_was_measured_before_serving_refuses_for_ever_and_a_guess_does_not() -> None:
     serving = scheduler()
     for now in (0.0, 1e6):

@@ -20,7 +20,7 @@ def url(databases: Databases, tmp_path: Path) -> str:
 def both(url: str, tmp_path: Path) -> Iterator[tuple[Catalog, Catalog]]:
     """Two clients of one catalog."""
     with (
-        Catalog.open(url, artifacts=tmp_path / "files") as one,
-        Catalog.open(url, artifacts=tmp_path / "files") as other,
+        Catalog.open(url, folder=tmp_path / "files") as one,
+        Catalog.open(url, folder=tmp_path / "files") as other,
     ):
         yield one, other

@@ -72,7 +72,7 @@ def best_of_three(question: Callable[[], object]) -> float:
 @pytest.mark.parametrize(
     ("limit_s", "question"),
     [
-        (1.0, lambda c: c.measurement_columns()),
+        (1.0, lambda c: c.numbers_in(list(c.contexts()))),
         (0.05, lambda c: c.text_mask(TextPredicate("task", "=", ("t7",)))),
         (0.1, lambda c: c.text_mask(TextPredicate("name", "ilike", ("%M77%",)))),
         (0.2, lambda c: c.text_mask(TextPredicate("tags", "has_any", ("b",)))),

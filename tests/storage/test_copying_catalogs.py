@@ -54,7 +54,7 @@ def test_a_catalog_goes_to_a_server_and_back_and_is_the_same(
     url = databases.fresh(tmp_path / "server")
     with (
         Catalog.open(":memory:") as first,
-        Catalog.open(url, artifacts=tmp_path / "files") as server,
+        Catalog.open(url, folder=tmp_path / "files") as server,
         Catalog.open(":memory:") as back,
     ):
         fill(first)

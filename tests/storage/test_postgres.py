@@ -66,7 +66,7 @@ def test_who_cannot_be_reached_is_told_with_what_to_do_and_without_the_password(
     url: str, tmp_path: Path, change: object, said: str, hint: str
 ) -> None:
     with pytest.raises(StorageError) as caught:
-        Catalog.open(change(url), artifacts=tmp_path)  # type: ignore[operator]
+        Catalog.open(change(url), folder=tmp_path)  # type: ignore[operator]
     told = f"{caught.value} {caught.value.hint}"
     assert said in told
     assert hint in told
@@ -78,11 +78,11 @@ def test_the_files_need_a_place(url: str, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="needs a place for the files"):
         Catalog.open(url)
     with pytest.raises(StorageError, match="no folder"):
-        Catalog.open(url, artifacts=tmp_path / "not" / "there")
+        Catalog.open(url, folder=tmp_path / "not" / "there")
 
 
 def test_a_catalog_is_called_by_its_url_without_the_password(url: str, tmp_path: Path) -> None:
-    with Catalog.open(url, artifacts=tmp_path) as catalog:
+    with Catalog.open(url, folder=tmp_path) as catalog:
         assert str(catalog.path).startswith("postgresql://postgres@127.0.0.1:")
         assert url.split(":")[2].split("@")[0] not in str(catalog.path)
 
@@ -92,10 +92,10 @@ def test_a_newer_catalog_and_one_of_another_program_are_left_alone(
 ) -> None:
     execute(url, "UPDATE store.meta SET value = '99' WHERE key = 'schema_version'")
     with pytest.raises(StorageError, match="schema version 99"):
-        Catalog.open(url, artifacts=tmp_path)
+        Catalog.open(url, folder=tmp_path)
     execute(url, "DELETE FROM store.meta WHERE key = 'application_id'")
     with pytest.raises(DatabaseCorruptError, match="another program's"):
-        Catalog.open(url, artifacts=tmp_path)
+        Catalog.open(url, folder=tmp_path)
 
 
 def test_two_clients_that_find_an_empty_database_make_one_catalog(
@@ -104,11 +104,11 @@ def test_two_clients_that_find_an_empty_database_make_one_catalog(
     url = databases.fresh(tmp_path / "empty")
     execute(url, "DROP SCHEMA store CASCADE", "DROP SCHEMA main CASCADE")
     with pytest.raises(StorageError, match="holds no catalog"):
-        Catalog.open(url, artifacts=tmp_path, read_only=True)
+        Catalog.open(url, folder=tmp_path, read_only=True)
     versions: list[str] = []
 
     def open_it() -> None:
-        with Catalog.open(url, artifacts=tmp_path) as catalog:
+        with Catalog.open(url, folder=tmp_path) as catalog:
             versions.append(catalog.version)
 
     threads = [threading.Thread(target=open_it) for _ in range(4)]
@@ -169,7 +169,7 @@ def test_what_clients_read_and_then_change_nobody_changes_in_between(
     """Each gives its models the next free number and the next free version of one name."""
 
     def ingest(client: int) -> None:
-        with Catalog.open(url, artifacts=tmp_path) as catalog:
+        with Catalog.open(url, folder=tmp_path) as catalog:
             for i in range(15):
                 with catalog.transaction():
                     model = catalog.add_model(plain_model("same", f"{client}-{i}")).record
@@ -180,7 +180,7 @@ def test_what_clients_read_and_then_change_nobody_changes_in_between(
         thread.start()
     for thread in threads:
         thread.join(120)
-    with Catalog.open(url, artifacts=tmp_path) as catalog:
+    with Catalog.open(url, folder=tmp_path) as catalog:
         models = catalog.models()
         assert sorted(int(model.version) for model in models) == list(range(1, 61))
         values = catalog.measurement_columns()
@@ -193,8 +193,8 @@ def test_a_client_that_only_reads_changes_nothing_and_sees_everything(
     url: str, tmp_path: Path
 ) -> None:
     with (
-        Catalog.open(url, artifacts=tmp_path) as writer,
-        Catalog.open(url, artifacts=tmp_path, read_only=True) as reader,
+        Catalog.open(url, folder=tmp_path) as writer,
+        Catalog.open(url, folder=tmp_path, read_only=True) as reader,
     ):
         writer.add_model(plain_model("first"))
         assert reader.model_names() == ["first"]
@@ -204,12 +204,12 @@ def test_a_client_that_only_reads_changes_nothing_and_sees_everything(
 
 
 def test_only_the_first_client_may_remove_what_others_left(url: str, tmp_path: Path) -> None:
-    with Catalog.open(url, artifacts=tmp_path) as one:
+    with Catalog.open(url, folder=tmp_path) as one:
         with one.alone() as alone:
             assert alone
-        with Catalog.open(url, artifacts=tmp_path) as other, other.alone() as alone:
+        with Catalog.open(url, folder=tmp_path) as other, other.alone() as alone:
             assert not alone
-    with Catalog.open(url, artifacts=tmp_path) as one, one.alone() as alone:
+    with Catalog.open(url, folder=tmp_path) as one, one.alone() as alone:
         assert alone, "the others have gone"
 
 
@@ -223,15 +223,15 @@ def test_jobs_of_living_clients_go_on_and_those_of_killed_ones_are_interrupted(
         "import sys, time\n"
         "from sommelier.storage.catalog import Catalog\n"
         "from sommelier.storage.tasks import TaskQueue\n"
-        "queue = TaskQueue(Catalog.open(sys.argv[1], artifacts=sys.argv[2]))\n"
+        "queue = TaskQueue(Catalog.open(sys.argv[1], folder=sys.argv[2]))\n"
         "print(queue.start_job('KILLED', []).id, flush=True)\ntime.sleep(600)\n",
         url, tmp_path,
     )  # fmt: skip
     assert killed.stdout is not None
     number_of_killed = int(killed.stdout.readline())
     with (
-        Catalog.open(url, artifacts=tmp_path) as one,
-        Catalog.open(url, artifacts=tmp_path) as other,
+        Catalog.open(url, folder=tmp_path) as one,
+        Catalog.open(url, folder=tmp_path) as other,
     ):
         model = one.add_model(plain_model("first")).record
         job = TaskQueue(one).start_job("ANALYZE", [AnalysisTask("k", 0, "x", model.id, {})])
@@ -333,7 +333,7 @@ def test_an_answer_whose_connection_is_lost_half_way_says_so(
 
 
 def test_a_closed_catalog_is_not_connected_again(url: str, tmp_path: Path) -> None:
-    catalog = Catalog.open(url, artifacts=tmp_path)
+    catalog = Catalog.open(url, folder=tmp_path)
     catalog.close()
     catalog.close()
     with pytest.raises(StorageError, match="closed"):

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sommelier.runtime.server.lane import Lane
 
 Headers = dict[bytes, bytes]
 
@@ -67,9 +71,11 @@ class Handler:
     admit : looks at the headers before the body is read; a response refuses it. A head that was
     admitted is not asked about again when it comes again on its connection. answer : calls
     its second argument once, at once or later; it returns what gives the request up when the
-    client is gone, or None. error : the response for what HTTP itself refuses.
+    client is gone, or None. error : the response for what HTTP itself refuses. lane : gets a
+    request and its head; where others that begin alike may go, or None.
     """
 
     admit: Callable[[HttpRequest], HttpResponse | None]
     answer: Callable[[HttpRequest, Reply], Callable[[], None] | None]
     error: Callable[[int, str], HttpResponse]
+    lane: Callable[[HttpRequest, bytes], Lane | None] = lambda *_: None

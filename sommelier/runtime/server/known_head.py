@@ -5,9 +5,14 @@ Clients send the same head again and again; to compare its bytes takes a hundred
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sommelier.runtime.server.http_messages import HttpRequest, HttpResponse
+
+if TYPE_CHECKING:
+    from sommelier.runtime.server.lane import Lane
 
 LARGEST = 1 << 20  # bytes of a request; what is larger comes in parts
 _END = b"\r\n\r\n"
@@ -16,11 +21,13 @@ _OTHERWISE = (b"transfer-encoding", b"expect", b"upgrade")  # the body does not 
 
 @dataclass(frozen=True, slots=True)
 class KnownHead:
-    """text : with the empty line behind it. size : of the whole request. like : one that had it."""
+    """text : with the empty line behind it. size : of the whole request. like : one that had it,
+    without its body. lane : for those that begin as it does."""
 
     text: bytes
     size: int
     like: HttpRequest
+    lane: Lane | None = None
 
     def request(self, data: bytes) -> HttpRequest | None:
         """The request that these bytes are, if they are one with this head and nothing else."""
@@ -30,9 +37,13 @@ class KnownHead:
         return HttpRequest(like.method, like.path, like.headers, data[len(self.text) :])
 
 
-def known_head(data: bytes, parsed: HttpRequest | HttpResponse) -> KnownHead | None:
+def known_head(
+    data: bytes,
+    parsed: HttpRequest | HttpResponse,
+    lane: Callable[[HttpRequest, bytes], Lane | None] = lambda *_: None,
+) -> KnownHead | None:
     """Of the request that was parsed from these bytes and no others, which were answered by keeping
-    the connection; None where it is not to be known by its bytes alone."""
+    the connection; None where it is not to be known by its bytes alone. lane : as of Handler."""
     if isinstance(parsed, HttpResponse) or len(data) > LARGEST:
         return None
     end = data.find(_END) + len(_END)
@@ -40,4 +51,4 @@ def known_head(data: bytes, parsed: HttpRequest | HttpResponse) -> KnownHead | N
     if len(data) - end != len(parsed.body) or any(name in headers for name in _OTHERWISE):
         return None
     like = HttpRequest(parsed.method, parsed.path, headers)
-    return KnownHead(data[:end], len(data), like)
+    return KnownHead(data[:end], len(data), like, lane(parsed, data[:end]))

@@ -13,6 +13,7 @@ from sommelier.errors import SommelierError
 
 Parameter = bool | int | float | str
 
+VERSION = "1"  # a deployment is what it is now; versions of models are the catalog's
 BAD_REQUEST, NOT_FOUND = 400, 404
 OVERLOADED, CANCELLED, INTERNAL, UNAVAILABLE, TOO_LATE = 429, 499, 500, 503, 504
 
@@ -42,7 +43,8 @@ class ProtocolError(SommelierError):
 @dataclass(slots=True)
 class InferRequest:
     """A request for inference. inputs : tensors by name. outputs : names of those wanted; empty:
-    all. parameters : of the request (`priority`, `timeout`, `sommelier_...`)."""
+    all. parameters : of the request (`priority`, `timeout`, `sommelier_...`). meets : as
+    `together.meeting` says, where that is known already."""
 
     model: str
     inputs: Mapping[str, NDArray[Any]]
@@ -50,6 +52,7 @@ class InferRequest:
     version: str = ""
     id: str = ""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    meets: tuple[object, int] | None = None
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+from sommelier.runtime.server.compression import accepts_gzip
 from sommelier.runtime.server.http_messages import (
     Handler,
     HttpRequest,
@@ -21,10 +22,17 @@ from sommelier.runtime.server.http_messages import (
     Reply,
 )
 from sommelier.runtime.server.keys import NO_KEY, OPEN, has_key
+from sommelier.runtime.server.lane import Lane, lane_of
 from sommelier.runtime.server.metrics import CONTENT_TYPE
 from sommelier.runtime.server.openapi import document, page
 from sommelier.runtime.server.protocol import NOT_FOUND, ProtocolError
-from sommelier.runtime.server.rest_inference import Target, read_json
+from sommelier.runtime.server.rest_inference import (
+    HEADER_LENGTH,
+    REMEMBERED,
+    Target,
+    read_before,
+    read_json,
+)
 from sommelier.runtime.server.rest_requests import (
     Inference,
     Place,
@@ -36,6 +44,7 @@ from sommelier.runtime.server.service import ModelService
 
 _THREADS = 2
 _PATHS = 256  # that are remembered
+_LANES = 256
 _HTML = b"text/html; charset=utf-8"
 _ALLOW = {
     "GET": b"GET, HEAD, OPTIONS",
@@ -67,10 +76,11 @@ class RestApi:
         self._place = Place(service, self._loop, limits.body)
         self._routes = self._table()
         self._known: dict[tuple[str, str], tuple[_Route, Target]] = {}
+        self._lanes: dict[bytes, Lane | None] = {}
 
     def handler(self) -> Handler:
         """For `HttpServer`."""
-        return Handler(self._admit, self._answer, error_response)
+        return Handler(self._admit, self._answer, error_response, self._lane)
 
     def close(self) -> None:
         """End the threads."""
@@ -91,21 +101,46 @@ class RestApi:
 
     def _answer(self, request: HttpRequest, reply: Reply) -> Callable[[], None] | None:
         try:
-            route, target = self._routed(request)
+            found = self._known.get((request.method, request.path))
+            route, target = found or self._routed(request)
             return route.answer(request, target, reply)
         except Exception as error:
             reply(failure_response(error))
             return None
 
+    def _lane(self, request: HttpRequest, head: bytes) -> Lane | None:
+        """Where requests that begin as this one go; the same for all connections."""
+        length = request.headers.get(HEADER_LENGTH, b"")
+        size = int(length) if length.isdigit() and len(length) < 6 else 0
+        if not 0 < size <= min(REMEMBERED, len(request.body)):
+            return None
+        prefix = head + request.body[:size]
+        if prefix not in self._lanes:
+            if len(self._lanes) >= _LANES:
+                self._lanes.clear()
+            self._lanes[prefix] = self._new_lane(request, prefix, size)
+        return self._lanes[prefix]
+
+    def _new_lane(self, request: HttpRequest, prefix: bytes, size: int) -> Lane | None:
+        if b"content-encoding" in request.headers:
+            return None
+        try:
+            route, target = self._routed(request)
+            asked = read_before(request.body[:size])
+        except ProtocolError:
+            return None
+        if route.answer != self._infer:
+            return None
+        whole = len(prefix) + len(request.body) - size
+        gzip = accepts_gzip(request.headers)
+        return lane_of(self._place, target, asked, prefix, whole, gzip=gzip)
+
     def _routed(self, request: HttpRequest) -> tuple[_Route, Target]:
-        """Who answers, and what the path names; remembered, for few paths are asked for often."""
-        asked = request.method, request.path
-        found = self._known.get(asked)
-        if found is None:
-            found = self._resolved(request)
-            if len(self._known) >= _PATHS:
-                self._known.clear()
-            self._known[asked] = found
+        """Who answers, and what the path names; it is remembered, for few paths are asked often."""
+        found = self._resolved(request)
+        if len(self._known) >= _PATHS:
+            self._known.clear()
+        self._known[request.method, request.path] = found
         return found
 
     def _resolved(self, request: HttpRequest) -> tuple[_Route, Target]:

@@ -29,11 +29,13 @@ from sommelier.runtime.server.tensors import (
     encode_raw,
     numpy_type,
 )
+from sommelier.runtime.server.together import meeting
 
 HEADER_LENGTH = b"inference-header-content-length"
 MOST_JSON = 16 << 20  # bytes: a number of 4 characters takes 32 bytes once it is read
-_REMEMBERED = 2 << 10  # bytes of a JSON header that is remembered: the next one is often the same
+REMEMBERED = 2 << 10  # bytes of a JSON header that is remembered: the next one is often the same
 _SCALARS = (bool, int, float, str)
+_NOTHING = memoryview(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def decode_request(
     Raises ProtocolError saying what is wrong with it.
     """
     if header_length is None:
-        return _decoded(body, memoryview(b""), target)
+        return _decoded(body, _NOTHING, target)
     size = int(header_length) if header_length.isdigit() and len(header_length) < 12 else -1
     if not 0 <= size <= len(body):
         told = header_length[:20].decode("latin-1")
@@ -74,8 +76,7 @@ def decode_request(
         )
     if size == 0:
         return _raw_request(body, target)
-    whole = memoryview(body)
-    return _decoded(whole[:size], whole[size:], target)
+    return _decoded(body[:size], memoryview(body)[size:], target)
 
 
 def encode_response(response: InferResponse, form: OutputForm) -> tuple[bytes, int | None]:
@@ -115,7 +116,7 @@ def read_json(body: bytes | memoryview) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Announced:
+class Announced:
     """An input as the JSON announces it. size : of its bytes behind it; None: `data` has it."""
 
     name: str
@@ -125,21 +126,20 @@ class _Announced:
     data: object
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What the JSON of a request says."""
+@dataclass(slots=True)
+class Asked:
+    """What the JSON of a request says. meets : of every request that says it."""
 
-    inputs: tuple[_Announced, ...]
+    inputs: tuple[Announced, ...]
     outputs: tuple[str, ...]
     form: OutputForm
     id: str
     parameters: Mapping[str, Any]
+    meets: tuple[object, int] | None = None
 
 
-def _decoded(
-    head: bytes | memoryview, raw: memoryview, target: Target
-) -> tuple[InferRequest, OutputForm]:
-    asked = _read(head) if len(head) > _REMEMBERED else _read_before(bytes(head))
+def _decoded(head: bytes, raw: memoryview, target: Target) -> tuple[InferRequest, OutputForm]:
+    asked = _read(head) if len(head) > REMEMBERED else read_before(head)
     inputs: dict[str, NDArray[Any]] = {}
     offset = 0
     for given in asked.inputs:
@@ -159,18 +159,18 @@ def _decoded(
         offset += size
     if offset != len(raw):
         raise ProtocolError(BAD_REQUEST, f"{len(raw) - offset} bytes behind the last input")
-    return (
-        InferRequest(
-            target.model, inputs, asked.outputs, target.version, asked.id, asked.parameters
-        ),
-        asked.form,
+    request = InferRequest(
+        target.model, inputs, asked.outputs, target.version, asked.id, asked.parameters, asked.meets
     )
+    if asked.meets is None:
+        asked.meets = meeting(request)
+    return request, asked.form
 
 
-def _read(head: bytes | memoryview) -> _Asked:
+def _read(head: bytes) -> Asked:
     """The JSON of a request. Raises ProtocolError."""
     asked = read_large(head) or read_json(head)
-    inputs: dict[str, _Announced] = {}
+    inputs: dict[str, Announced] = {}
     for item in _objects(asked, "inputs"):
         name = _name(item, "input")
         if name in inputs:
@@ -179,7 +179,7 @@ def _read(head: bytes | memoryview) -> _Asked:
         if not isinstance(datatype, str):
             raise ProtocolError(BAD_REQUEST, f"input '{name[:200]}' has no datatype")
         size = _parameters(item, name).get("binary_data_size")
-        inputs[name] = _Announced(name, datatype, shape, size, item.get("data"))
+        inputs[name] = Announced(name, datatype, shape, size, item.get("data"))
     if not inputs:
         raise ProtocolError(BAD_REQUEST, "the request has no inputs")
     identity = asked.get("id", "")
@@ -187,10 +187,10 @@ def _read(head: bytes | memoryview) -> _Asked:
         raise ProtocolError(BAD_REQUEST, "the id of a request is a text")
     outputs, form = _wanted(asked)
     parameters = _parameters(asked, "the request")
-    return _Asked(tuple(inputs.values()), outputs, form, identity, parameters)
+    return Asked(tuple(inputs.values()), outputs, form, identity, parameters)
 
 
-_read_before = lru_cache(maxsize=256)(_read)
+read_before = lru_cache(maxsize=256)(_read)
 
 
 def _wanted(asked: Mapping[str, Any]) -> tuple[tuple[str, ...], OutputForm]:

@@ -28,7 +28,7 @@ from sommelier.runtime.server.sentinel import Sentinel
 from sommelier.runtime.server.served import Served
 from sommelier.runtime.server.service import ModelService
 from sommelier.runtime.server.telling import as_protocol_error
-from sommelier.runtime.server.together import grouped
+from sommelier.runtime.server.together import answer_together, grouped
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,10 @@ QUICK_MS = SLOWEST_MS
 another thread and back takes 40 microseconds, as long as the smallest models."""
 AWAY_S = 1.0
 LONGEST_AWAY_S = 300.0
-_WORTH = 1 << 10  # bytes; smaller answers are not compressed
+WORTH = 1 << 10  # bytes; smaller answers are not compressed
+GZIPPED = b"content-encoding", b"gzip"
 _BINARY = b"application/octet-stream"
+_AS_JSON = OutputForm({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,35 +56,36 @@ class Place:
     thread: int = field(default_factory=get_ident)  # of the event loop
     sentinel: Sentinel = field(default_factory=Sentinel)
     away: dict[str, tuple[float, float]] = field(default_factory=dict)
-    met: list[Met] = field(default_factory=list)
+    met: list[_Met] = field(default_factory=list)
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="rest")
     )
 
-    def meet(self, met: Met) -> None:
+    def meet(self, asked: InferRequest, served: Served, inference: Inference) -> None:
         """Answer a request with those that are read in the same round of the event loop."""
-        self.met.append(met)
+        self.met.append((asked, served, inference))
         if len(self.met) == 1:
             self.loop.call_soon(self._answer_met)
 
     def _answer_met(self) -> None:
-        met = [one for one in self.met if not one.inference.cancelled]
+        met = [one for one in self.met if not one[2].cancelled]
         self.met.clear()
         while met:
-            served = met[0].served
-            same = [one for one in met if one.served is served]
-            met = [one for one in met if one.served is not served]
-            for group in grouped([one.asked for one in same], served.running.together):
+            served = met[0][1]
+            same = [one for one in met if one[1] is served]
+            met = [one for one in met if one[1] is not served]
+            for group in grouped([asked for asked, _, _ in same], served.running.together):
                 self._answer_group([same[place] for place in group])
 
-    def _answer_group(self, group: list[Met]) -> None:
+    def _answer_group(self, group: list[_Met]) -> None:
         """In one run, or one after the other."""
-        served, name = group[0].served, group[0].asked.model
+        served, name = group[0][1], group[0][0].model
         answers = None
         if len(group) > 1 and not (self.away and self.is_away(name)):
-            requests = [one.asked for one in group]
+            requests = [asked for asked, _, _ in group]
             try:
-                answers = self.service.answer_together(
+                answers = answer_together(
+                    self.service,
                     requests,
                     served,
                     at_most_ms=QUICK_MS * len(group),  # so long they may take one after the other
@@ -93,11 +96,11 @@ class Place:
             finally:
                 self.run_ended(name)
         if answers is None:
-            for one in group:
-                one.inference.go(one.asked, one.served)
+            for asked, _, inference in group:
+                inference.go(asked, served)
             return
-        for one, answer in zip(group, answers, strict=True):
-            one.inference.tell(answer)
+        for (_, _, inference), answer in zip(group, answers, strict=True):
+            inference.tell(answer)
 
     def run_ended(self, name: str) -> None:
         """In the event loop; the name leaves it if the run had to be cut short."""
@@ -122,15 +125,6 @@ class Place:
         self.threads.shutdown(wait=False, cancel_futures=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Met:
-    """A request that was read, and who answers it."""
-
-    inference: Inference
-    asked: InferRequest
-    served: Served
-
-
 class Inference:
     """A request on its way. `reply` is called once, in the thread of the event loop."""
 
@@ -141,14 +135,15 @@ class Inference:
         self._request = request
         self._target = target
         self._reply = reply
-        self._form = OutputForm({})
+        self._form = _AS_JSON
         self._future: Future[InferResponse] | None = None
         self._cancelled = False
 
     def start(self) -> None:
         """Read the request and have it answered; large ones in another thread."""
-        encoding = self._request.headers.get(b"content-encoding", b"").strip().lower()
-        if encoding in (b"", b"identity"):
+        told = self._request.headers.get(b"content-encoding")
+        encoding = b"" if told is None else told.strip().lower()
+        if encoding == b"identity":
             encoding = b""
         if encoding or len(self._request.body) > HEAVY:
             self._place.threads.submit(self._begin, encoding)
@@ -183,7 +178,7 @@ class Inference:
             self._send(failure_response(error))
             return
         if served.running.together > 1 and get_ident() == self._place.thread:
-            self._place.meet(Met(self, asked, served))
+            self._place.meet(asked, served, self)
         else:
             self.go(asked, served)
 
@@ -235,18 +230,29 @@ class Inference:
     def _response(self, answer: InferResponse) -> HttpResponse:
         body, header_length = encode_response(answer, self._form)
         headers: tuple[tuple[bytes, bytes], ...] = ()
-        if len(body) >= _WORTH and accepts_gzip(self._request.headers):
-            body, headers = compressed(body), ((b"content-encoding", b"gzip"),)
+        if len(body) >= WORTH and accepts_gzip(self._request.headers):
+            body, headers = compressed(body), (GZIPPED,)
         if header_length is None:
             return HttpResponse(200, body, headers=headers)
-        told = (HEADER_LENGTH, b"%d" % header_length)
-        return HttpResponse(200, body, _BINARY, (told, *headers))
+        return binary_response(body, header_length, headers)
 
     def _send(self, response: HttpResponse) -> None:
         if get_ident() == self._place.thread:
             self._reply(response)
         else:
             self._place.loop.call_soon_threadsafe(self._reply, response)
+
+
+def binary_response(
+    body: bytes, header_length: int, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> HttpResponse:
+    """JSON of so many bytes and raw tensors behind it."""
+    told = (HEADER_LENGTH, b"%d" % header_length)
+    return HttpResponse(200, body, _BINARY, (told, *headers))
+
+
+_Met = tuple[InferRequest, Served, Inference]
+"""A request that was read, of what it asks, and who writes its answer."""
 
 
 def json_response(value: Any, *, status: int = 200) -> HttpResponse:

@@ -24,27 +24,28 @@ from sommelier.runtime.server.protocol import (
     CANCELLED,
     INTERNAL,
     UNAVAILABLE,
+    VERSION,
     InferRequest,
     InferResponse,
+    Parameter,
     ProtocolError,
 )
 from sommelier.runtime.server.served import LeftOut, Served, not_found
 from sommelier.runtime.server.statistics import RefusalLog
-from sommelier.runtime.server.telling import (
-    as_protocol_error,
-    decision,
-    tensor_metadata,
-)
-from sommelier.runtime.server.together import concatenated, divided, samples_of
+from sommelier.runtime.server.telling import as_protocol_error, decision, tensor_metadata
+from sommelier.runtime.server.together import of_samples
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from sommelier.runtime.answers import Answer, Cancellable
     from sommelier.runtime.pool import ModelPool
     from sommelier.runtime.server.statistics import Tally
 
+    Array = NDArray[Any]
+
 logger = logging.getLogger(__name__)
 
-VERSION = "1"  # a deployment is what it is now; versions of models are the catalog's
 PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics", "parameters")
 LOAD_S = 300.0  # a load that a client asked for; the first one prepares the model
@@ -153,6 +154,18 @@ class ModelService:
     def expect(self, name: str, version: str = "") -> Served:
         """Who answers requests for this name; before they are read. Raises ProtocolError where none
         are taken."""
+        return self.open_to(name, version) or self._expect(name, version)
+
+    def open_to(self, name: str, version: str = "") -> Served | None:
+        """Who answers requests for this name; None, and nothing is counted, where `expect` would
+        say why none are taken."""
+        served = self._served.get(name)
+        if served is None or self._refusing or served.unloaded or version not in ("", VERSION):
+            return None
+        return served
+
+    def _expect(self, name: str, version: str) -> Served:
+        """The same of a name that may not be served."""
         if (out := self._left_out.get(name)) is not None:
             tally = self.metrics.tally(name)
             raise self._refused(name, tally, time.perf_counter_ns(), out.refusal)
@@ -289,40 +302,31 @@ class ModelService:
             return None
         return self._succeeded(served, request, answer, started, started)
 
-    def answer_together(
+    def run_together(
         self,
-        requests: Sequence[InferRequest],
         served: Served,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str],
         *,
+        requests: int,
         at_most_ms: float,
         begun: Callable[[Cancellable], None],
-    ) -> list[InferResponse] | None:
-        """The same for several requests of one form (`together.grouped`), in one run. None also
-        where it fails: then each is to be asked alone, which says which of them it was."""
+    ) -> tuple[Mapping[str, Array], dict[str, Parameter]] | None:
+        """(outputs, parameters of each answer) of so many requests, whose inputs are one behind the
+        other; None as of `answer_now`, and where it fails. outputs : those wanted; empty: all."""
         started = time.perf_counter_ns()
         try:
             answer = served.running.try_infer(
-                concatenated(requests),
-                at_most_ms=at_most_ms,
-                outputs=requests[0].outputs or None,
-                begun=begun,
-                requests=len(requests),
-            )
+                inputs, at_most_ms=at_most_ms, outputs=outputs or None, begun=begun,
+                requests=requests,
+            )  # fmt: skip
         except (TicketCancelledError, SommelierError):
             return None
-        if answer is None:
+        if answer is None or not of_samples(answer.outputs, inputs):
             return None
-        sizes = [samples_of(request) for request in requests]
-        parts = divided(answer.outputs, sizes)
-        if parts is None:
-            return None
-        told = {**decision(answer), "sommelier_together": len(requests)}
-        responses = [
-            InferResponse(request.model, VERSION, request.id, outputs, told)
-            for request, outputs in zip(requests, parts, strict=True)
-        ]
-        served.count(answer, (started, started, time.perf_counter_ns()), len(requests))
-        return responses
+        told = {**decision(answer), "sommelier_together": requests}
+        served.count(answer, (started, started, time.perf_counter_ns()), requests)
+        return answer.outputs, told
 
     # ---- the end
 

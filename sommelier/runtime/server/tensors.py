@@ -46,6 +46,9 @@ _TYPES = {
     for datatype, name in DATATYPES.items()
     if datatype not in (BYTES, BF16)
 }
+_PLAIN: dict[object, np.dtype[Any]] = {
+    key: dtype for name, dtype in _TYPES.items() if name != "BOOL" for key in (name, dtype)
+}
 _BY_TYPE: dict[object, str] = {dtype: datatype for datatype, dtype in _TYPES.items()}
 _LENGTH = struct.Struct("<I")
 _FLOATS = {float, int, type(None)}
@@ -75,6 +78,12 @@ def numpy_type(datatype: str) -> np.dtype[Any]:
         known = ", ".join(DATATYPES)
         raise ProtocolError(BAD_REQUEST, f"unknown datatype '{datatype}'; there are {known}")
     return _TYPES[datatype]
+
+
+def plain_type(datatype: np.dtype[Any] | str) -> np.dtype[Any] | None:
+    """The type, of numpy or by the protocol's name, if its raw bytes are those of the protocol
+    whatever they are; None of texts, truth values and BF16."""
+    return _PLAIN.get(datatype)
 
 
 def checked_shape(name: str, shape: object) -> tuple[int, ...]:
@@ -121,6 +130,8 @@ def decode_raw(datatype: str, shape: Sequence[int], buffer: bytes | memoryview) 
 def encode_raw(array: Array, datatype: str | None = None) -> bytes:
     """The raw bytes of a tensor. datatype : what it is to be written as; by its type if None."""
     datatype = datatype or datatype_of(array.dtype)
+    if _TYPES.get(datatype) == array.dtype:
+        return array.tobytes()
     if datatype == BYTES:
         parts = []
         for item in array.flat:

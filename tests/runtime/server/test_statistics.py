@@ -15,6 +15,7 @@ from sommelier.runtime.server.protocol import InferRequest
 from sommelier.runtime.server.served import single_model
 from sommelier.runtime.server.service import ModelService
 from sommelier.runtime.server.statistics import Answered, Tally
+from sommelier.runtime.server.together import answer_together
 from sommelier.runtime.session_cache import SessionCache
 from tests.runtime.deploying import ladder, pool_of
 from tests.runtime.server.asking import ready, rest_server, triton_inputs
@@ -151,7 +152,7 @@ def test_requests_that_shared_a_run_count_one(service: ModelService) -> None:
     samples, runs, batches, _ = _counts(_named(service.statistics("large")))
     requests = [InferRequest("large", {"x": ROWS[:count]}) for count in (1, 2, 4)]
     served = service.expect("large")
-    found = service.answer_together(requests, served, at_most_ms=1e9, begun=lambda _: None)
+    found = answer_together(service, requests, served, at_most_ms=1e9, begun=lambda _: None)
     assert found is not None
     after = _counts(_named(service.statistics("large")))
     assert (after[0] - samples, after[1] - runs) == (7, 1)

@@ -22,7 +22,7 @@ from sommelier.runtime.server.protocol import InferRequest
 from sommelier.runtime.server.rest import RestApi
 from sommelier.runtime.server.served import single_model
 from sommelier.runtime.server.service import ModelService
-from sommelier.runtime.server.together import concatenated, divided, grouped
+from sommelier.runtime.server.together import concatenated, divided, grouped, of_samples
 from sommelier.runtime.session_cache import ServedModel
 from sommelier.runtime.sessions import SessionSettings, open_session
 from tests import factories
@@ -73,12 +73,13 @@ def test_what_is_put_together_is_divided_again() -> None:
     for number, request in enumerate(requests):
         request.inputs["x"][:] = number  # type: ignore[index]
     whole = concatenated(requests)
-    parts = divided({"y": whole["x"] + 1}, [1, 3, 2])
-    assert parts is not None
+    outputs = {"y": whole["x"] + 1}
+    assert of_samples(outputs, whole)
+    parts = divided(outputs, [1, 3, 2])
     for request, part in zip(requests, parts, strict=True):
         assert np.array_equal(part["y"], request.inputs["x"] + 1)
-    assert divided({"y": np.zeros(5)}, [1, 3, 2]) is None
-    assert divided({"y": np.array(1.0)}, [1]) is None
+    assert not of_samples({"y": np.zeros(5)}, whole)
+    assert not of_samples({"y": np.array(1.0)}, {"x": np.zeros((1, 2))})
 
 
 # ---- which models
@@ -262,7 +263,7 @@ def test_a_fault_of_ours_leaves_nobody_without_an_answer(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(ModelService, "answer_together", fail)
+    monkeypatch.setattr(ModelService, "run_together", fail)
     responses = _answers(service, [_post("mlp", np.ones((1, FEATURES), np.float32))] * 3)
     assert [response.status for response in responses if response is not None] == [200] * 3
 
