@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,20 +16,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _WHOLE = (Dimension.COUNT, Dimension.BYTES, Dimension.FLOPS)
 
 
-class _Column(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def dimension(self) -> Dimension | None: ...
-
-
-def pandas_frame(columns: Sequence[_Column], arrays: Sequence[Array]) -> Any:
+def pandas_frame(names: Sequence[str], arrays: Sequence[Array]) -> Any:
     """A pandas DataFrame of these arrays, each of its own type."""
     import pandas as pd
 
     series = {i: pd.Series(array, dtype=array.dtype) for i, array in enumerate(arrays)}
     frame = pd.DataFrame(series)  # pandas would make text of objects, and NaN of None
-    frame.columns = [column.name for column in columns]  # SQL may give two one name
+    frame.columns = list(names)  # SQL may give two one name
     return frame
 
 

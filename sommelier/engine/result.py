@@ -76,7 +76,7 @@ class Table:
         """A pandas DataFrame; unknown numbers are NaN, unknown text None."""
         values = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
         arrays = [column_array(v, c.dimension) for c, v in zip(self.columns, values, strict=True)]
-        return pandas_frame(self.columns, arrays)
+        return pandas_frame([c.name for c in self.columns], arrays)
 
     def __repr__(self) -> str:
         shown = self.rows[:_ROWS_SHOWN]
@@ -293,7 +293,8 @@ class Result(Sequence[Match]):
 
     def df(self) -> Any:
         """A pandas DataFrame; unknown numbers are NaN, unknown text None."""
-        return pandas_frame(self.columns, [self._gather(i) for i in range(len(self.columns))])
+        arrays = [self._gather(i) for i in range(len(self.columns))]
+        return pandas_frame([c.name for c in self.columns], arrays)
 
     def arrow(self) -> Any:
         """A pyarrow Table; unknown values are null."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TextIO
+from typing import Self, TextIO
 
 from sommelier.shell.terminal import fit, is_terminal, paint, terminal_width, visible
 
@@ -31,22 +32,69 @@ class Step:
     first: int  # `done` when the phase began, so that resumed work does not flatter the rate
 
 
-def next_step(
-    last: Step | None, report: tuple[str, int, int | None, str | None], now: float
-) -> Step:
-    """What a report (phase, done, total, current) makes of the one before it."""
-    phase, done, _, _ = report
-    if last is None or last.phase != phase or done < last.done:
-        return Step(*report, now, done)
-    return Step(*report, last.started, last.first)
+class Progress(ABC):
+    """Receives reports of one statement, from any thread, and draws them in a thread of its own; a
+    statement that is faster than half a second shows nothing. Use as a context manager."""
+
+    redraw_s = REDRAW_S
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, draws: bool = True) -> None:
+        """draws : whether anything is drawn."""
+        self._clock = clock
+        self._step: Step | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._draw, name="progress", daemon=True)
+        self._draws = draws
+
+    def __call__(
+        self, phase: str, done: int, total: int | None = None, current: str | None = None
+    ) -> None:
+        """Take note of a report, which costs a tuple."""
+        last, now = self._step, self._clock()
+        if last is None or last.phase != phase or done < last.done:
+            self._step = Step(phase, done, total, current, now, done)
+        else:
+            self._step = Step(phase, done, total, current, last.started, last.first)
+
+    def __enter__(self) -> Self:
+        if self._draws:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped.set()
+        if self._draws:
+            self._thread.join()
+        self._clear()
+
+    def _draw(self) -> None:
+        if self._stopped.wait(DELAY_S):
+            return
+        while True:
+            if self._step is not None:
+                self._show(self._step, self._clock())
+            if self._stopped.wait(self.redraw_s):
+                return
+
+    @abstractmethod
+    def _show(self, step: Step, now: float) -> None:
+        """Draw what was reported last."""
+
+    @abstractmethod
+    def _clear(self) -> None:
+        """Take away what was drawn, if anything was."""
 
 
-class ProgressBar:
-    """Receives reports of one statement and draws them; use as a context manager.
+class ProgressBar(Progress):
+    """On a stream.
 
     mode : 'bar', 'plain' (a line per phase and every five seconds), 'none', or 'auto': a bar if
     the stream (stderr) is a terminal, else none.
-    Reports may come from any thread and cost a tuple: a thread of its own does the drawing.
     """
 
     def __init__(
@@ -60,11 +108,8 @@ class ProgressBar:
         self._stream = stream or sys.stderr
         automatic = "bar" if is_terminal(self._stream) else "none"
         self._mode = automatic if mode == "auto" else mode
+        super().__init__(clock=clock, draws=self._mode == "bar")
         self._colour = colour
-        self._clock = clock
-        self._step: Step | None = None
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
         self._drawn = False
         self._lock = threading.Lock()  # two threads write: the drawing one and who says something
         self._plain_at: float | None = None
@@ -74,10 +119,9 @@ class ProgressBar:
     ) -> None:
         """Take note of a report."""
         last = self._step
-        now = self._clock()
-        self._step = next_step(last, (phase, done, total, current), now)
+        super().__call__(phase, done, total, current)
         if self._mode == "plain":
-            self._write_plain(now, new_phase=last is None or last.phase != phase)
+            self._write_plain(self._clock(), new_phase=last is None or last.phase != phase)
 
     def say(self, text: str) -> None:
         """Writes a line of its own above the bar."""
@@ -86,38 +130,17 @@ class ProgressBar:
             self._stream.write(f"{clear}{text}\n")
             self._stream.flush()
 
-    def __enter__(self) -> ProgressBar:
-        if self._mode == "bar":
-            self._thread = threading.Thread(target=self._draw, name="progress", daemon=True)
-            self._thread.start()
-        return self
+    def _show(self, step: Step, now: float) -> None:
+        line = bar(step, now, width=terminal_width() - 1, colour=self._colour)
+        with self._lock:
+            self._stream.write(f"\r{line}\x1b[K")
+            self._stream.flush()
+            self._drawn = True
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
+    def _clear(self) -> None:
         if self._drawn:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
-
-    def _draw(self) -> None:
-        if self._stopped.wait(DELAY_S):
-            return
-        while True:
-            step = self._step
-            if step is not None:
-                line = bar(step, self._clock(), width=terminal_width() - 1, colour=self._colour)
-                with self._lock:
-                    self._stream.write(f"\r{line}\x1b[K")
-                    self._stream.flush()
-                    self._drawn = True
-            if self._stopped.wait(REDRAW_S):
-                return
 
     def _write_plain(self, now: float, *, new_phase: bool) -> None:
         step = self._step

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from sommelier.runtime.server.http_messages import REASONS, HttpRequest, HttpResponse
 from sommelier.runtime.server.http_reading import HttpReading
-from sommelier.runtime.server.known_head import known_head
+from sommelier.runtime.server.known_head import KnownHead, known_head
 
 if TYPE_CHECKING:
     from sommelier.runtime.server.lane import Alike
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _SWALLOWED = 64 << 20  # bytes of a refused request that are read: else it never sees the answer
 _SMALL = 64 << 10
 _LINGER_S = 5.0
-_IN_LANE = HttpRequest("", "", {})
 _QUIET_S = 0.5  # a connection is idle for so long before a server that stops closes it
 
 
@@ -81,9 +80,9 @@ class HttpConnection(HttpReading):
         busy = self._reading or self._pending or self._answering or self._server.closing
         if busy or self._write_until != math.inf or not data.startswith(known.lane.prefix):
             return False
-        if not self._takes(known.size - len(known.text)):
+        if not self._takes(known.body_size):
             return False
-        self._answering, self._entered = _IN_LANE, known
+        self._answering = known
         known.lane.take(self, data)
         return True
 
@@ -162,11 +161,11 @@ class HttpConnection(HttpReading):
 
     def answer_alike(self, answer: Alike, raw: bytes) -> None:
         """The answer to the request that is in a lane."""
-        if self._answering is not _IN_LANE:  # the client is gone
+        known = self._answering
+        if not isinstance(known, KnownHead):  # the client is gone
             return
-        entered, self._answering = self._entered, None
-        assert entered is not None, "its request is in a lane"
-        self._release(entered.size - len(entered.text))
+        self._answering = None
+        self._release(known.body_size)
         if answer.zipped or self._swallowed >= 0 or self._server.closing:
             self._write(self._last(answer.whole(raw)), "POST")
         else:
@@ -180,10 +179,11 @@ class HttpConnection(HttpReading):
 
     def leave_lane(self, data: bytes) -> None:
         """The request that is in a lane is answered as any other."""
-        if self._answering is not _IN_LANE:
+        known = self._answering
+        if not isinstance(known, KnownHead):
             return
         self._answering = None
-        request = None if self._entered is None else self._entered.request(data)
+        request = known.request(data)
         assert request is not None, "it had this head"
         self._pending.appendleft(request)
         self._answer_next()

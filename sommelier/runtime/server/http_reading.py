@@ -41,7 +41,6 @@ class HttpReading(asyncio.Protocol):
         "_body",
         "_buffered",
         "_cancel",
-        "_entered",
         "_header_bytes",
         "_headers",
         "_in_headers",
@@ -73,7 +72,6 @@ class HttpReading(asyncio.Protocol):
         self._swallowed = -1  # bytes since no more requests are taken; -1: they are
         self._keep_alive = True
         self._known: KnownHead | None = None
-        self._entered: KnownHead | None = None  # that of the request in a lane
         self._cancel: Callable[[], None] | None = None
         self._buffered = self._size = self._header_bytes = 0
         self._target = b""
@@ -82,7 +80,7 @@ class HttpReading(asyncio.Protocol):
         self._request = _NO_REQUEST
         self._write_until = math.inf
         self._read_until = math.inf
-        self._answering: HttpRequest | None = None
+        self._answering: HttpRequest | KnownHead | None = None  # by its head: it is in a lane
         self._at_once = False  # the handler has been called and has not returned
 
     @property

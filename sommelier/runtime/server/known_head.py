@@ -29,6 +29,11 @@ class KnownHead:
     like: HttpRequest
     lane: Lane | None = None
 
+    @property
+    def body_size(self) -> int:
+        """Bytes behind the head."""
+        return self.size - len(self.text)
+
     def request(self, data: bytes) -> HttpRequest | None:
         """The request that these bytes are, if they are one with this head and nothing else."""
         if len(data) != self.size or not data.startswith(self.text):

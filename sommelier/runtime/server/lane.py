@@ -2,33 +2,30 @@
 
 A client that asks again and again sends the same head of HTTP and the same JSON, and raw tensors
 behind it. Where such requests meet (together.py), their bytes are put together, one run answers
-them, and one head is written for all: a request costs a tenth of the calls of Python. Whatever is
-not so plain, and who comes alone, goes the usual way (rest_requests.py).
+them, and one head is written for all. Whatever is not so plain, and who comes alone, goes the usual
+way (rest_requests.py).
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sommelier.runtime.server.compression import compressed
 from sommelier.runtime.server.http_messages import HttpResponse
 from sommelier.runtime.server.parameters import has_wishes
 from sommelier.runtime.server.protocol import VERSION, InferResponse
 from sommelier.runtime.server.rest_inference import Asked, Target, encode_response
-from sommelier.runtime.server.rest_requests import GZIPPED, QUICK_MS, WORTH, Place, binary_response
+from sommelier.runtime.server.rest_requests import WORTH, Place, binary_response, zipped
 from sommelier.runtime.server.tensors import encode_raw, plain_type
 
 if TYPE_CHECKING:
     from sommelier.runtime.server.served import Served
-
-logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
@@ -58,11 +55,9 @@ class Alike:
 
     def whole(self, raw: bytes) -> HttpResponse:
         """The answer with these tensors."""
-        like, body = self.response, self.json + raw
-        if not self.zipped:
-            return HttpResponse(like.status, body, like.content_type, like.headers)
-        headers = (*like.headers, GZIPPED)
-        return HttpResponse(like.status, compressed(body), like.content_type, headers)
+        like = self.response
+        whole = HttpResponse(like.status, self.json + raw, like.content_type, like.headers)
+        return zipped(whole) if self.zipped else whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +72,10 @@ class _Tensor:
 
 
 class Lane:
-    """prefix : with which each of its requests begins. size : of each, in bytes."""
+    """prefix : with which each of its requests begins."""
 
     __slots__ = (
-        "_asked", "_gzip", "_met", "_place", "_samples", "_target", "_tensors", "prefix", "size",
+        "_asked", "_gzip", "_met", "_place", "_samples", "_target", "_tensors", "prefix",
     )  # fmt: skip
 
     def __init__(
@@ -102,7 +97,6 @@ class Lane:
         self._gzip = gzip
         self._met: list[tuple[Waiting, bytes]] = []
         self.prefix = prefix
-        self.size = tensors[-1].end
 
     def take(self, waiting: Waiting, data: bytes) -> None:
         """Answer a request with those that are read in the same round of the event loop."""
@@ -126,20 +120,7 @@ class Lane:
     def _answered(self, served: Served, group: list[tuple[Waiting, bytes]]) -> bool:
         """Whether they have their answers."""
         count, name = len(group), self._target.model
-        try:
-            found = self._place.service.run_together(
-                served,
-                {tensor.name: self._joined(tensor, group) for tensor in self._tensors},
-                self._asked.outputs,
-                requests=count,
-                at_most_ms=QUICK_MS * count,
-                begun=self._place.sentinel.begun,
-            )
-        except Exception:  # nobody else would answer them
-            logger.exception("%d requests to %s are answered one by one", count, name)
-            found = None
-        finally:
-            self._place.run_ended(name)
+        found = self._place.run_together(name, count, partial(self._run, served, group))
         if found is None:
             return False
         outputs, told = found
@@ -153,6 +134,11 @@ class Lane:
         for (waiting, _), raw in zip(group, self._divided(outputs, count), strict=True):
             waiting.answer_alike(alike, raw)
         return True
+
+    def _run(self, served: Served, group: list[tuple[Waiting, bytes]], **limits: Any) -> Any:
+        inputs = {tensor.name: self._joined(tensor, group) for tensor in self._tensors}
+        run = self._place.service.run_together
+        return run(served, inputs, self._asked.outputs, requests=len(group), **limits)
 
     def _joined(self, tensor: _Tensor, group: list[tuple[Waiting, bytes]]) -> Array:
         whole = b"".join([data[tensor.start : tensor.end] for _, data in group])

@@ -30,6 +30,7 @@ from sommelier.runtime.server.rest_inference import (
     HEADER_LENGTH,
     REMEMBERED,
     Target,
+    header_size,
     read_before,
     read_json,
 )
@@ -110,8 +111,7 @@ class RestApi:
 
     def _lane(self, request: HttpRequest, head: bytes) -> Lane | None:
         """Where requests that begin as this one go; the same for all connections."""
-        length = request.headers.get(HEADER_LENGTH, b"")
-        size = int(length) if length.isdigit() and len(length) < 6 else 0
+        size = header_size(request.headers.get(HEADER_LENGTH, b""))
         if not 0 < size <= min(REMEMBERED, len(request.body)):
             return None
         prefix = head + request.body[:size]

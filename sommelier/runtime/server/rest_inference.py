@@ -67,7 +67,7 @@ def decode_request(
     """
     if header_length is None:
         return _decoded(body, _NOTHING, target)
-    size = int(header_length) if header_length.isdigit() and len(header_length) < 12 else -1
+    size = header_size(header_length)
     if not 0 <= size <= len(body):
         told = header_length[:20].decode("latin-1")
         raise ProtocolError(
@@ -77,6 +77,11 @@ def decode_request(
     if size == 0:
         return _raw_request(body, target)
     return _decoded(body[:size], memoryview(body)[size:], target)
+
+
+def header_size(length: bytes) -> int:
+    """Bytes of JSON by the value of the protocol's header; -1 where that is no number."""
+    return int(length) if length.isdigit() and len(length) < 12 else -1
 
 
 def encode_response(response: InferResponse, form: OutputForm) -> tuple[bytes, int | None]:

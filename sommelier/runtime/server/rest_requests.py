@@ -6,10 +6,12 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -39,7 +41,7 @@ another thread and back takes 40 microseconds, as long as the smallest models.""
 AWAY_S = 1.0
 LONGEST_AWAY_S = 300.0
 WORTH = 1 << 10  # bytes; smaller answers are not compressed
-GZIPPED = b"content-encoding", b"gzip"
+T = TypeVar("T")
 _BINARY = b"application/octet-stream"
 _AS_JSON = OutputForm({})
 
@@ -83,24 +85,25 @@ class Place:
         answers = None
         if len(group) > 1 and not (self.away and self.is_away(name)):
             requests = [asked for asked, _, _ in group]
-            try:
-                answers = answer_together(
-                    self.service,
-                    requests,
-                    served,
-                    at_most_ms=QUICK_MS * len(group),  # so long they may take one after the other
-                    begun=self.sentinel.begun,
-                )
-            except Exception:  # nobody else would answer them
-                logger.exception("%d requests to %s are answered one by one", len(group), name)
-            finally:
-                self.run_ended(name)
+            run = partial(answer_together, self.service, requests, served)
+            answers = self.run_together(name, len(group), run)
         if answers is None:
             for asked, _, inference in group:
                 inference.go(asked, served)
             return
         for (_, _, inference), answer in zip(group, answers, strict=True):
             inference.tell(answer)
+
+    def run_together(self, name: str, count: int, run: Callable[..., T | None]) -> T | None:
+        """What `run` makes of so many requests to a name, in the event loop; None where they are to
+        be answered one by one. run : takes at_most_ms and begun, as `ModelService.answer_now`."""
+        try:  # so long they may take one after the other
+            return run(at_most_ms=QUICK_MS * count, begun=self.sentinel.begun)
+        except Exception:  # nobody else would answer them
+            logger.exception("%d requests to %s are answered one by one", count, name)
+            return None
+        finally:
+            self.run_ended(name)
 
     def run_ended(self, name: str) -> None:
         """In the event loop; the name leaves it if the run had to be cut short."""
@@ -229,12 +232,13 @@ class Inference:
 
     def _response(self, answer: InferResponse) -> HttpResponse:
         body, header_length = encode_response(answer, self._form)
-        headers: tuple[tuple[bytes, bytes], ...] = ()
-        if len(body) >= WORTH and accepts_gzip(self._request.headers):
-            body, headers = compressed(body), (GZIPPED,)
         if header_length is None:
-            return HttpResponse(200, body, headers=headers)
-        return binary_response(body, header_length, headers)
+            response = HttpResponse(200, body)
+        else:
+            response = binary_response(body, header_length)
+        if len(body) >= WORTH and accepts_gzip(self._request.headers):
+            return zipped(response)
+        return response
 
     def _send(self, response: HttpResponse) -> None:
         if get_ident() == self._place.thread:
@@ -243,12 +247,16 @@ class Inference:
             self._place.loop.call_soon_threadsafe(self._reply, response)
 
 
-def binary_response(
-    body: bytes, header_length: int, headers: tuple[tuple[bytes, bytes], ...] = ()
-) -> HttpResponse:
+def binary_response(body: bytes, header_length: int) -> HttpResponse:
     """JSON of so many bytes and raw tensors behind it."""
-    told = (HEADER_LENGTH, b"%d" % header_length)
-    return HttpResponse(200, body, _BINARY, (told, *headers))
+    return HttpResponse(200, body, _BINARY, ((HEADER_LENGTH, b"%d" % header_length),))
+
+
+def zipped(response: HttpResponse) -> HttpResponse:
+    """The response with its body as gzip."""
+    response.body = compressed(response.body)
+    response.headers = (*response.headers, (b"content-encoding", b"gzip"))
+    return response
 
 
 _Met = tuple[InferRequest, Served, Inference]
