@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from sommelier.errors import StorageError
 
+_REMARKS = ("Multiple connection", "Is the server", "This probably", "before or while")  # libpq's
 OLDEST = 14  # of PostgreSQL; functions with a body in SQL
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 _SETTINGS = "; ".join(
@@ -106,14 +107,13 @@ def server_at(url: str) -> Server:
             f"a catalog cannot be opened at '{scheme}://...'",
             hint="a file's path, or postgresql+psycopg://user:password@host/database",
         )
+    before, _, path = rest.partition("?")[0].partition("/")
+    if before.count("@") > 1 or "@" in path:
+        raise _unreadable()  # of a password with such a character libpq takes a part for the host
     try:
         given = conninfo_to_dict(f"postgresql://{rest}")
     except psycopg.Error:
-        raise StorageError(
-            "the URL of the catalog cannot be read",
-            hint="postgresql+psycopg://user:password@host:5432/database; odd characters in the"
-            " password as %40",
-        ) from None
+        raise _unreadable() from None
     password = given.get("password")
     filled = {key: value for key, value in _DEFAULTS.items() if key not in given}
     return Server(
@@ -123,11 +123,19 @@ def server_at(url: str) -> Server:
     )
 
 
+def _unreadable() -> StorageError:
+    return StorageError(
+        "the URL of the catalog cannot be read",
+        hint="postgresql+psycopg://user:password@host:5432/database?option=value, the options being"
+        " libpq's; of the password @ as %40, / as %2F, % as %25",
+    )
+
+
 def _shown(given: Mapping[str, Any]) -> str:
     user = f"{given['user']}@" if given.get("user") else ""
     host = str(given.get("host") or given.get("hostaddr") or "")
     port = f":{given['port']}" if given.get("port") else ""
-    database = str(given.get("dbname") or "")
+    database = str(given.get("dbname") or given.get("user") or "")
     if host.startswith("/"):
         return f"postgresql://{user}/{database}?host={host}" + port.replace(":", "&port=")
     return f"postgresql://{user}{host}{port}/{database}"
@@ -152,6 +160,6 @@ def _must_do(raw: psycopg.Connection[Any], name: str) -> None:
 def _last_line(message: str) -> str:
     """libpq tells every address it tried; the last one says most."""
     lines = [line.strip(" \t-") for line in message.strip().splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Multiple connection", "Is the server"))]
+    told = [line for line in lines if not line.startswith(_REMARKS)]
     last = (told or lines or [message])[-1]
     return re.sub(r"^(connection failed: |connection is bad: )+", "", last)

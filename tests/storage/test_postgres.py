@@ -59,6 +59,9 @@ def with_user(url: str, user: str, password: str) -> str:
         (lambda url: "postgresql://u:s3cr@127.0.0.1:1/x", "refused", "is the server running"),
         (lambda url: "postgresql://u:s3cr@nohost.invalid/x", "nohost", "check the host"),
         (lambda url: "postgresql://u:s3cr@[half/x", "cannot be read", "postgresql+psycopg://"),
+        (lambda url: "postgresql://u:p@s3cr@h/x", "cannot be read", "%40"),
+        (lambda url: "postgresql://u:s3/s3cr@h/x", "cannot be read", "%2F"),
+        (lambda url: "postgresql://u:s3cr@h/x?nonsense=1", "cannot be read", "?option=value"),
         (lambda url: "mysql://u:s3cr@h/x", "mysql://...", "a file's path"),
     ],
 )  # fmt: skip
@@ -74,11 +77,26 @@ def test_who_cannot_be_reached_is_told_with_what_to_do_and_without_the_password(
     assert caught.value.__cause__ is None, "a traceback would show it"
 
 
-def test_the_files_need_a_place(url: str, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="needs a place for the files"):
+def test_the_files_need_a_folder_which_the_catalog_remembers(
+    databases: Databases, tmp_path: Path
+) -> None:
+    url = databases.fresh(tmp_path / "empty")
+    execute(url, "DROP SCHEMA store CASCADE", "DROP SCHEMA main CASCADE")
+    with pytest.raises(StorageError, match="needs a folder for its files"):
         Catalog.open(url)
     with pytest.raises(StorageError, match="no folder"):
         Catalog.open(url, folder=tmp_path / "not" / "there")
+    with Catalog.open(url, folder=tmp_path / "files") as catalog:
+        assert catalog.directory == tmp_path / "files"
+    with Catalog.open(url, read_only=True) as catalog:
+        assert catalog.directory == tmp_path / "files"
+    (tmp_path / "files").rmdir()
+    with (
+        Catalog.open(url, folder=tmp_path) as catalog,  # mounted elsewhere
+        pytest.raises(StorageError, match="no folder") as caught,
+    ):
+        Catalog.open(url, read_only=True)
+    assert "--folder" in str(caught.value.hint)
 
 
 def test_a_catalog_is_called_by_its_url_without_the_password(url: str, tmp_path: Path) -> None:
