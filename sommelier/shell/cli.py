@@ -145,7 +145,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             parser.error('query what? write sommelier query [DB] "SELECT ..."')
         options.command = [*(options.command or []), words.pop()]
     if len(words) > 1:
-        parser.error(f"one database at a time: {' '.join(words)}")
+        from sommelier.storage.servers import shown
+
+        parser.error(f"one database at a time: {' '.join(map(shown, words))}")
     if words and " " in words[0].strip() and not Path(words[0]).exists():
         parser.error(f"'{words[0]}' is not a file; write -c to answer a statement")
     if options.shell and (options.command or options.file):

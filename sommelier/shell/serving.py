@@ -18,7 +18,6 @@ from sommelier.shell.exits import ExitCode
 from sommelier.shell.following import LEAST_S, Follower
 from sommelier.shell.served import ServedDatabase
 from sommelier.shell.serving_plan import Wanted, serving_plan
-from sommelier.storage.servers import is_url
 from sommelier.units import Dimension, parse
 
 if TYPE_CHECKING:
@@ -72,9 +71,10 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("database", nargs="?", metavar="DB", help="the database file")
+    add("database", nargs="?", metavar="DB", help="the database: a file, or postgresql://...")
     add("--deployment", nargs="+", action="extend", metavar="NAME", help="only these (all)")
     add("--models", nargs="+", action="extend", metavar="NAME", help="single models to serve")
+    add("--folder", metavar="FOLDER", help="where a server's catalog keeps its files")
     add("--artifacts", metavar="STORE", help="the store its model files are said to lie in")
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     add("--port", type=_port, default=8000, help="of REST (8000); 0 is any free one")
@@ -144,17 +144,13 @@ class _Serving:
     """What runs behind a server, and what keeps it up to date."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        database = load_config({"database": options.database}).database
-        if is_url(database):
-            raise ConfigError(
-                "`sommelier serve` follows a database file, not yet a server's catalog",
-                hint="in Python, sm.connect(url, artifacts=...).deploy(...) answers requests",
-            )
+        config = load_config({"database": options.database, "folder": options.folder})
+        database = config.database
         names, models = options.deployment, options.models or ()
         _check_names(names or (), models)
         self._wanted = Wanted(
             database, None if names is None else tuple(names), tuple(models), options.max_queue,
-            options.artifacts,
+            options.artifacts, config.folder or None,
         )  # fmt: skip
         self._write = not options.no_write
         self._served = ServedDatabase(self._wanted)

@@ -5,6 +5,7 @@ psycopg and the rest are imported only when one is: who opens a file does withou
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,16 @@ def is_url(place: object) -> bool:
     (True, False)
     """
     return isinstance(place, str) and "://" in place
+
+
+def shown(place: object) -> str:
+    """A database's place as people may see it: without a user, a password or options of a server.
+
+    >>> shown("postgresql://me:p@ss@host/models?password=x"), shown("models.sommelier")
+    ('postgresql://host/models', 'models.sommelier')
+    """
+    text = str(place)
+    return re.sub(r"://.*@", "://", text).partition("?")[0] if is_url(text) else text
 
 
 def open_on_server(

@@ -270,12 +270,12 @@ def _task(row: tuple[Any, ...]) -> AnalysisTask:
 
 
 @contextmanager
-def written_briefly(database: Path | str) -> Iterator[Catalog]:
+def written_briefly(database: Path | str, *, folder: Path | str | None = None) -> Iterator[Catalog]:
     """The catalog of a database that is there, to write for a moment: others that want to write
     wait. What a killed process left running is ended first, as by everybody who may write. Raises
     as `Catalog.open`."""
     from sommelier.storage.catalog import Catalog
 
-    with Catalog.open(database, brief=True) as catalog:
+    with Catalog.open(database, folder=folder, brief=True) as catalog:
         TaskQueue(catalog).interrupt_stale()  # nobody else works
         yield catalog
