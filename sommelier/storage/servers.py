@@ -91,7 +91,8 @@ def _remember(database: PostgresDatabase, folder: Path) -> None:
     from sommelier.storage.schema import META
 
     with database.transaction("remember the folder of the files"):
-        database.upsert(META, [{"key": _FOLDER, "value": str(folder)}])
+        if _remembered(database) is None:  # another client may have been quicker
+            database.upsert(META, [{"key": _FOLDER, "value": str(folder)}])
 
 
 def _bring_up_to_date(database: PostgresDatabase) -> None:
