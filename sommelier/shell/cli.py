@@ -31,6 +31,7 @@ A database of neural-network models that you can question.
   sommelier [DB] -f script.sql        runs a script; - is stdin
   sommelier serve [DB]                deployments and models behind REST and gRPC
   sommelier artifacts [DB]            where its model files lie; --to s3://... moves them
+  sommelier copy A B                  a whole database in a new one, a file or postgresql://...
   sommelier demo                      real models from pip's registry, five questions answered
   sommelier environment tensorflow    what converts models of TensorFlow, an environment of its own
 """
@@ -75,6 +76,10 @@ def _dispatch(arguments: list[str]) -> int:
         from sommelier.shell.artifacts import main as artifacts
 
         return artifacts(arguments[1:])
+    if arguments and arguments[0] == "copy":
+        from sommelier.shell.copying import main as copy
+
+        return copy(arguments[1:])
     if arguments and arguments[0] == "environment":
         from sommelier.shell.environments import main as environment
 
@@ -100,7 +105,8 @@ def _dispatch(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="sommelier",
-        usage="sommelier [shell | query | serve | artifacts | demo | environment] [DB] [options]",
+        usage="sommelier [shell | query | serve | artifacts | copy | demo | environment] [DB]"
+        " [options]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
