@@ -7,10 +7,10 @@ READY  := $(VENV)/.ready
 WORKERS ?= 2
 RERUNS ?= 1
 
-.PHONY: demo test check nightly bench notebooks protocol clean install help
+.PHONY: demo test test-postgres check nightly bench notebooks protocol clean install help
 
 help:           ## list the targets
-	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
+	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
 
 install: $(READY)  ## make .venv and install everything into it
 
@@ -28,6 +28,13 @@ demo: $(READY)     ## download a few real models, ingest, analyse, and answer fi
 
 test: $(READY)     ## the whole suite (zoo tests need SOMMELIER_ZOO, network tests a registry)
 	$(BIN)/python -m pytest -n $(WORKERS) --reruns $(RERUNS) -rR -m "not slow" tests sommelier README.md docs
+
+# Over a private server from Debian's packages; where a test names a file, it gets a database there.
+OVER_POSTGRES = tests/storage tests/engine tests/test_connection.py tests/test_altering.py \
+	tests/test_registering.py tests/test_end_to_end.py tests/test_two_databases.py
+
+test-postgres: $(READY)  ## the catalog's, the engine's and some journeys' tests over PostgreSQL
+	$(BIN)/python -m tests.postgres_server $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(OVER_POSTGRES)
 
 nightly: $(READY)  ## the slow tests as well
 	SOMMELIER_EXAMPLES=300 $(BIN)/python -m pytest -n $(WORKERS) tests sommelier README.md docs

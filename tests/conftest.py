@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.object_server import BUCKET, GoogleServer, ObjectServer
+from tests.over_postgres import VARIABLE, Databases, redirected
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,41 @@ def zoo() -> Path:
     if not folder:
         pytest.skip("SOMMELIER_ZOO is not set: the real models are not on this machine")
     return Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _databases() -> Iterator[Databases | None]:
+    """The databases of a PostgreSQL server that stand for files, where one is to be tested."""
+    with redirected() as databases:
+        yield databases
+
+
+@pytest.fixture(autouse=True)
+def _forgotten(request: pytest.FixtureRequest, _databases: Databases | None) -> Iterator[None]:
+    """No database stays that only one test used."""
+    own = "tmp_path" in request.fixturenames and _databases is not None
+    folder = request.getfixturevalue("tmp_path") if own else None
+    yield
+    if _databases is not None and folder is not None:
+        _databases.forget(folder)
+
+
+@pytest.fixture(scope="session")
+def databases(_databases: Databases | None) -> Databases:
+    """Databases of a real PostgreSQL server; the test is skipped where none is named."""
+    if _databases is None:
+        pytest.skip(f"{VARIABLE} names no server: `make test-postgres` starts one")
+    return _databases
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Over PostgreSQL, leave out what is about files, and say why."""
+    if VARIABLE not in os.environ:
+        return
+    for item in items:
+        mark = item.get_closest_marker("duckdb")
+        if mark is not None:
+            item.add_marker(pytest.mark.skip(reason=f"over PostgreSQL: {mark.args[0]}"))
 
 
 @pytest.fixture(scope="session")

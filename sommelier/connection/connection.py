@@ -26,7 +26,6 @@ from sommelier.grammar.builder import QueryBuilder, model_name
 from sommelier.grammar.parser import is_read_only, parse
 from sommelier.metrics import METRICS
 from sommelier.records import Job
-from sommelier.storage.artifact_choice import settled
 from sommelier.storage.artifacts import ArtifactStore
 from sommelier.storage.catalog import Catalog
 from sommelier.storage.sketches import SketchStore
@@ -46,20 +45,6 @@ Progress = Callable[[str, int, int | None, str | None], None]
 Outcome = Result | Table | Report
 
 
-def connect(
-    path: str | Path = "models.sommelier", *, read_only: bool = False, artifacts: str | None = None
-) -> Connection:
-    """A connection to the database file `path`, made if it does not exist.
-
-    read_only : reads the newest snapshot, also while another process writes. ':memory:' keeps
-    everything in a temporary folder. artifacts : the store in which one without model files is to
-    keep them from now on, as 's3://bucket/models' (docs/scale.md). Raises DatabaseLockedError if
-    another process writes, DatabaseCorruptError if the file is no database of Sommelier's (it is
-    left untouched), StorageError if it keeps its files elsewhere.
-    """
-    return Connection(settled(Catalog.open(path, read_only=read_only), artifacts))
-
-
 class Connection:
     """The object users hold. Use it as a context manager, or call close()."""
 
@@ -75,8 +60,10 @@ class Connection:
         self._publisher = Publisher(catalog)
         if not catalog.read_only:
             TaskQueue(catalog).interrupt_stale()  # what a killed process left running
-            self.artifacts.sweep()  # and half copied
-            self.sketches.sweep()
+            with catalog.alone() as alone:
+                if alone:
+                    self.artifacts.sweep()  # and half copied
+                    self.sketches.sweep()
 
     def query(
         self, text: str | None = None, params: Parameters = None, **keywords: Any
@@ -319,6 +306,14 @@ class Connection:
             return listed.NAMES[kind]()
         with self._lock:
             return self.session.names(kind)
+
+    def copy_to(self, place: str | Path, *, folder: str | Path | None = None) -> int:
+        """Everything in this database in another one that is new: of a file on a server, or back;
+        how many rows that were. place, folder : as `connect` takes them."""
+        from sommelier.storage.copying_catalogs import copy_catalog
+
+        with self._lock, Catalog.open(place, folder=folder) as target:
+            return copy_catalog(self.catalog, target)
 
     def cancel(self) -> None:
         """Stops the running statement, not background jobs; safe from any thread or handler."""

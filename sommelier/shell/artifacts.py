@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sommelier.errors import SommelierError
 from sommelier.shell.config import load_config
 from sommelier.shell.exits import ExitCode
+from sommelier.storage.servers import shown
 
 if TYPE_CHECKING:
     from sommelier.storage.artifacts import ArtifactStore
@@ -90,7 +91,7 @@ def _move(database: str, store: str) -> int:
     with Catalog.open(database) as catalog:
         moved = move(catalog, store, lambda _, done, total, __: _tell(done, total))
         own = catalog.directory / "artifacts"
-    print(f"{moved.files} model files are in {store}, which {database} uses from now on")
+    print(f"{moved.files} model files are in {store}, which {shown(database)} uses from now on")
     if moved.in_place:
         print(f"{moved.in_place} are used where they were imported from (copy = no)")
     if moved.files and moved.before is not None:

@@ -31,6 +31,7 @@ A database of neural-network models that you can question.
   sommelier [DB] -f script.sql        runs a script; - is stdin
   sommelier serve [DB]                deployments and models behind REST and gRPC
   sommelier artifacts [DB]            where its model files lie; --to s3://... moves them
+  sommelier copy A B                  a whole database in a new one, a file or postgresql://...
   sommelier demo                      real models from pip's registry, five questions answered
   sommelier environment tensorflow    what converts models of TensorFlow, an environment of its own
 """
@@ -75,6 +76,10 @@ def _dispatch(arguments: list[str]) -> int:
         from sommelier.shell.artifacts import main as artifacts
 
         return artifacts(arguments[1:])
+    if arguments and arguments[0] == "copy":
+        from sommelier.shell.copying import main as copy
+
+        return copy(arguments[1:])
     if arguments and arguments[0] == "environment":
         from sommelier.shell.environments import main as environment
 
@@ -100,14 +105,15 @@ def _dispatch(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="sommelier",
-        usage="sommelier [shell | query | serve | artifacts | demo | environment] [DB] [options]",
+        usage="sommelier [shell | query | serve | artifacts | copy | demo | environment] [DB]"
+        " [options]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("words", nargs="*", metavar="DB", help="the database file")
+    add("words", nargs="*", metavar="DB", help="the database: a file, or postgresql://...")
     add("-c", "--command", action="append", metavar="TEXT", help="statements to answer")
     add("-f", "--file", action="append", metavar="FILE", help="a script to run; - is stdin")
     add("-p", "--param", action="append", metavar="NAME=VALUE", help="a value for $NAME")
@@ -117,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--readonly", action="store_true", default=None, help="refuse statements that change it")
     add("--bail", action=argparse.BooleanOptionalAction, help="stop at the first error (default)")
     add("--artifacts", metavar="STORE", help="keeps the model files of a new database, as s3://...")
+    add("--folder", metavar="FOLDER", help="where a server's catalog keeps its files")
     add("--color", choices=("auto", "always", "never"), help="colours (auto: on a terminal)")
     add("--progress", choices=("auto", "plain", "none"), help="progress of long statements")
     add("--maxrows", type=int, metavar="N", help="rows of a table on a terminal, 0 = all")
@@ -144,7 +151,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             parser.error('query what? write sommelier query [DB] "SELECT ..."')
         options.command = [*(options.command or []), words.pop()]
     if len(words) > 1:
-        parser.error(f"one database at a time: {' '.join(words)}")
+        from sommelier.storage.servers import shown
+
+        parser.error(f"one database at a time: {' '.join(map(shown, words))}")
     if words and " " in words[0].strip() and not Path(words[0]).exists():
         parser.error(f"'{words[0]}' is not a file; write -c to answer a statement")
     if options.shell and (options.command or options.file):
@@ -154,7 +163,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _config(options: argparse.Namespace) -> ShellConfig:
-    names = ("database", "format", "color", "progress", "readonly", "bail", "maxrows")
+    names = ("database", "folder", "format", "color", "progress", "readonly", "bail", "maxrows")
     flags = {name: getattr(options, name) for name in names}
     if options.quiet and options.progress is None:
         flags["progress"] = "none"

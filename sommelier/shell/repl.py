@@ -16,7 +16,7 @@ from prompt_toolkit.output import ColorDepth, Output
 
 from sommelier.errors import SommelierError
 from sommelier.grammar.parser import is_complete
-from sommelier.shell import jobs
+from sommelier.shell import databases, jobs
 from sommelier.shell.config import ShellConfig, history_path, private_file
 from sommelier.shell.console import Console
 from sommelier.shell.exits import ExitCode
@@ -45,7 +45,7 @@ def run_shell(
     console = Console(color=config.color)
     session = ShellSession(config, console, interactive=True, parameters=parameters)
     session.quiet, session.artifacts = quiet, artifacts
-    existed = config.database == ":memory:" or Path(config.database).expanduser().exists()
+    existed = databases.exists(config.database)
     session.open(config.database)
     try:
         if not quiet:

@@ -75,9 +75,10 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("database", nargs="?", metavar="DB", help="the database file")
+    add("database", nargs="?", metavar="DB", help="the database: a file, or postgresql://...")
     add("--deployment", nargs="+", action="extend", metavar="NAME", help="only these (all)")
     add("--models", nargs="+", action="extend", metavar="NAME", help="single models to serve")
+    add("--folder", metavar="FOLDER", help="where a server's catalog keeps its files")
     add("--artifacts", metavar="STORE", help="the store its model files are said to lie in")
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     add("--port", type=_port, default=8000, help="of REST (8000); 0 is any free one")
@@ -157,12 +158,13 @@ class _Serving:
     """What runs behind a server, and what keeps it up to date."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        database = load_config({"database": options.database}).database
+        config = load_config({"database": options.database, "folder": options.folder})
+        database = config.database
         names, models = options.deployment, options.models or ()
         _check_names(names or (), models)
         self._wanted = Wanted(
             database, None if names is None else tuple(names), tuple(models), options.max_queue,
-            options.artifacts,
+            options.artifacts, config.folder or None,
         )  # fmt: skip
         self._write = not options.no_write
         self._served = ServedDatabase(self._wanted)

@@ -194,7 +194,7 @@ class DatasetTable(MeasurementTable):
 
     def sketch_rows_named(self, probe_set_id: str, file: str) -> int:
         """How many rows a file of a probe set has at least: one more than the last one named."""
-        named = "topk_row" if file.startswith("topk-") else "if(file = ?, row_index, NULL)"
+        named = "topk_row" if file.startswith("topk-") else "CASE WHEN file = ? THEN row_index END"
         values = [file, probe_set_id] if "?" in named else [probe_set_id]
         found = self._database.row(
             f"SELECT coalesce(max({named}) + 1, 0) FROM store.sketches WHERE probe_set_id = ?",
@@ -250,7 +250,8 @@ class DatasetTable(MeasurementTable):
         """The comparisons with a reference, those that agree most first."""
         rows = self._database.rows(
             f"{_EDGE} WHERE reference_id = ?"
-            " ORDER BY agreements / greatest(samples, 1) DESC, candidate_id, probe_set_id, method",
+            " ORDER BY agreements::DOUBLE PRECISION / greatest(samples, 1) DESC, candidate_id,"
+            " probe_set_id, method",
             [reference_id],
         )
         return [EquivalenceEdge(*row) for row in rows]

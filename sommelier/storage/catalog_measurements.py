@@ -30,7 +30,7 @@ _Context = tuple[object, ...]
 _FORGET = """
     DELETE FROM store.measurements m USING incoming i
     WHERE m.model = i.model AND m.context = i.context"""
-_INSERT = """
+INSERT = """
     INSERT INTO store.measurements
     SELECT model, context, value, nullif(low, 'nan'), nullif(high, 'nan'), nullif(count, 'nan'),
         nullif(source, 'nan'), recorded_at
@@ -81,7 +81,7 @@ class MeasurementTable(ModelTable):
                 sources=self._source_ids([m.source for m in kept]),
             )
             with self.measurement_changes.about(numbers.values()):
-                self._database.load(arrays, _FORGET, _INSERT)
+                self._database.load(arrays, _FORGET, INSERT)
         return len(given)
 
     def measurements(self, model_id: str) -> list[Measurement]:
@@ -93,7 +93,7 @@ class MeasurementTable(ModelTable):
             f"SELECT {_CONTEXT_LIST}, value, low, high, count, s.source, recorded_at"
             " FROM store.measurements m JOIN store.contexts c ON c.id = m.context"
             " LEFT JOIN store.sources s ON s.id = m.source"
-            " WHERE m.model = ? ORDER BY ALL",
+            f" WHERE m.model = ? ORDER BY {_CONTEXT_LIST}, value",
             [numbers[model_id]],
         )
         return [_measurement(model_id, row) for row in rows]

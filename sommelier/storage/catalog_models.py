@@ -144,7 +144,7 @@ class ModelTable(LabelTable):
             ]
             self._database.insert(MODELS, rows)
             twice = self._database.row(
-                "SELECT name, version FROM store.models GROUP BY ALL HAVING count(*) > 1"
+                "SELECT name, version FROM store.models GROUP BY name, version HAVING count(*) > 1"
             )
             if twice is not None:
                 raise StorageError(f"two models would be called {twice[0]}@{twice[1]}")
@@ -285,7 +285,7 @@ class ModelTable(LabelTable):
             " ORDER BY number DESC LIMIT 1",
             [name, version],
         ) or self._database.row(
-            f"{_SELECT} WHERE list_contains(m.aliases, ?) ORDER BY number DESC LIMIT 1",
+            f"{_SELECT} WHERE ? = ANY(m.aliases) ORDER BY number DESC LIMIT 1",
             [name if version is None else f"{name}@{version}"],
         )
         if row is not None:

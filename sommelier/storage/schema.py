@@ -1,4 +1,4 @@
-"""The tables of the catalog, in DuckDB's schema `store`; the views people query are in views.py.
+"""The tables of the catalog, in the schema `store`; the views people query are in views.py.
 
 With the schemas it imports, this is the only description of the tables: migrations create them from
 it, and every change to a row is a SQLAlchemy Core statement on them. Importing it imports
@@ -20,7 +20,6 @@ from sqlalchemy import (
     Double,
     Integer,
     LargeBinary,
-    String,
     Table,
 )
 
@@ -29,7 +28,7 @@ from sommelier.storage.deployment_schema import DEPLOYMENT_TABLES as DEPLOYMENT_
 from sommelier.storage.fusion_schema import FUSION_TABLES as FUSION_TABLES
 from sommelier.storage.origin_schema import ORIGIN_TABLES as ORIGIN_TABLES
 from sommelier.storage.schema_base import METADATA as METADATA
-from sommelier.storage.schema_base import key
+from sommelier.storage.schema_base import String, key
 
 META = Table("meta", METADATA, key("key"), Column("value", String, nullable=False))
 

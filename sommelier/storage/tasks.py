@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sommelier.errors import UnknownNameError
@@ -30,7 +31,7 @@ _SETBACK = """
     SELECT t.aspect, t.state, t.reason, j.id, j.state, j.started_at
     FROM store.tasks t JOIN store.jobs j ON j.id = t.job_id
     WHERE t.model_id = ? AND t.aspect = coalesce(?, t.aspect)
-        AND list_contains(?::VARCHAR[], t.state) AND t.reason IS DISTINCT FROM ?
+        AND t.state = ANY(?::VARCHAR[]) AND t.reason IS DISTINCT FROM ?
         AND NOT EXISTS (
             SELECT 1 FROM store.tasks d WHERE d.model_id = t.model_id AND d.state = 'done'
                 AND d.aspect = t.aspect AND d.job_id > t.job_id
@@ -85,6 +86,7 @@ class TaskQueue:
                 "progress": None,
                 "reason": None,
             }
+            self._database.keep_alive(job_id)
             self._database.insert(JOBS, [row])
             self._database.insert(TASKS, self._task_rows(job_id, tasks))
             return self.job(job_id)
@@ -128,6 +130,7 @@ class TaskQueue:
         """
         with self._database.transaction("finish a job"):
             _end_job(self._database, job_id, state, now(), reason)
+            self._database.after_commit(partial(self._database.let_go, job_id))
             return self.job(job_id)
 
     def note_progress(self, job_id: int, doing: str, share: float | None) -> None:
@@ -186,7 +189,8 @@ class TaskQueue:
     def interrupt_stale(self) -> int:
         """Mark jobs a dead process left running as interrupted; how many there were.
 
-        Only for the process that writes the database, and before it starts a job of its own.
+        Only for a process that may write the database, and before it starts a job of its own. What
+        living clients of a server run is left alone.
         """
         return interrupt_running_jobs(self._database)
 
@@ -214,12 +218,15 @@ class TaskQueue:
 
 
 def interrupt_running_jobs(database: Database) -> int:
-    """Mark the running jobs of a database that nobody writes as interrupted; how many there were.
+    """Mark the running jobs whose processes are gone as interrupted; how many there were.
 
-    When they ended is not known. The searches for fusions that they were are marked too.
+    Of a file that nobody writes, all. When they ended is not known. The searches for fusions that
+    they were are marked too.
     """
-    _interrupt_searches(database)
-    stale = database.rows("SELECT id, process FROM store.jobs WHERE state = 'running'")
+    living = database.living_jobs()
+    _interrupt_searches(database, living)
+    running = database.rows("SELECT id, process FROM store.jobs WHERE state = 'running'")
+    stale = [(job_id, process) for job_id, process in running if job_id not in living]
     if stale:
         with database.transaction("mark interrupted jobs"):
             for job_id, process in stale:
@@ -229,13 +236,15 @@ def interrupt_running_jobs(database: Database) -> int:
     return len(stale)
 
 
-def _interrupt_searches(database: Database) -> None:
+def _interrupt_searches(database: Database, living: frozenset[int]) -> None:
     from sommelier.storage.fusion_schema import FUSIONS
 
-    if not database.rows("SELECT id FROM store.fusions WHERE state = 'searching' LIMIT 1"):
+    found = database.rows("SELECT id, job_id FROM store.fusions WHERE state = 'searching'")
+    ids = [id_ for id_, job_id in found if job_id not in living]
+    if not ids:
         return
     why = "the process ended while it searched; the same statement goes on"
-    searching = FUSIONS.update().where(FUSIONS.c.state == "searching")
+    searching = FUSIONS.update().where(FUSIONS.c.state == "searching", FUSIONS.c.id.in_(ids))
     with database.transaction("mark interrupted searches"):
         database.write(searching.values(state="interrupted", reason=why))
 
@@ -261,12 +270,12 @@ def _task(row: tuple[Any, ...]) -> AnalysisTask:
 
 
 @contextmanager
-def written_briefly(database: Path | str) -> Iterator[Catalog]:
+def written_briefly(database: Path | str, *, folder: Path | str | None = None) -> Iterator[Catalog]:
     """The catalog of a database that is there, to write for a moment: others that want to write
     wait. What a killed process left running is ended first, as by everybody who may write. Raises
     as `Catalog.open`."""
     from sommelier.storage.catalog import Catalog
 
-    with Catalog.open(database, brief=True) as catalog:
+    with Catalog.open(database, folder=folder, brief=True) as catalog:
         TaskQueue(catalog).interrupt_stale()  # nobody else works
         yield catalog

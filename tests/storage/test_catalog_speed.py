@@ -16,6 +16,8 @@ from sommelier.records import Measurement, Provenance, TextPredicate
 from sommelier.storage.catalog import Catalog
 from tests.storage.catalog_factories import plain_model, run
 
+pytestmark = pytest.mark.duckdb("it says what a DuckDB file takes")
+
 MODELS = 100_000
 METRICS = ("params", "flops", "memory", "latency", "size", "layers")
 

@@ -233,6 +233,7 @@ def test_answers_follow_a_model_that_is_analysed_again_or_dropped(shelf):
     assert pairs(shelf, shelf.semantics.candidates(ids[0])) == {ids[0]: 3, ids[2]: 3}
 
 
+@pytest.mark.duckdb("there are no snapshots")
 def test_a_reader_of_a_snapshot_keeps_its_answers_while_a_writer_goes_on(shelf):
     probes = probe_set("p", 3)
     shelf.catalog.add_probe_set(probes)
