@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -22,7 +17,7 @@ from onnx import numpy_helper
 
 import sommelier as sm
 from tests.factories import mlp_classifier
-from tests.runtime.server.asking import wait_until
+from tests.serve_process import ServeProcess, serve_process
 
 HOSTILE = "<script>window.hacked=1</script>\"'><img src=x onerror=window.hacked=2>&amp;"
 SOON_S = 120.0
@@ -93,22 +88,8 @@ class Heard:
         return json.loads(self.body)
 
 
-@dataclass
-class Serve:
-    """A serving process. said : its lines."""
-
-    process: subprocess.Popen[str]
-    said: list[str] = field(default_factory=list)
-
-    @property
-    def port(self) -> int:
-        found = re.search(r"REST  http://[^:]+:(\d+)/", "".join(self.said))
-        assert found is not None, "".join(self.said)
-        return int(found[1])
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+class Serve(ServeProcess):
+    """What a process of these tests is asked."""
 
     def ask(
         self,
@@ -137,23 +118,5 @@ class Serve:
         return self.ask(f"/v2/models/{name}/infer", json.dumps(INPUTS).encode())
 
 
-@contextmanager
-def serving(database: Path, *flags: str) -> Iterator[Serve]:
-    command = [sys.executable, "-m", "sommelier", "serve", str(database), "--port", "0"]
-    command += ["--drain-delay", "0", "--no-write", *flags]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    served = Serve(process)
-    reader = threading.Thread(target=lambda: served.said.extend(process.stderr or ()), daemon=True)
-    reader.start()
-    try:
-        wait_until(
-            lambda: "ready after" in "".join(served.said) or process.poll() is not None,
-            within_s=SOON_S,
-        )
-        yield served
-    finally:
-        process.kill()
-        process.wait()
-        reader.join(5)
+def serving(database: Path, *flags: str) -> AbstractContextManager[Serve]:
+    return serve_process(Serve, database, ("--drain-delay", "0", "--no-write", *flags))
