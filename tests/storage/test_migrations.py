@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from sommelier.storage.duckdb_database import DuckdbDatabase
 from sommelier.storage.migrations import (
     MIGRATIONS,
     SCHEMA_VERSION,
+    Migration,
     identity,
     migrate,
     schema_version,
@@ -52,6 +54,27 @@ def test_a_new_database_has_every_table_and_the_current_version(path: Path) -> N
     }
     assert tables == set(METADATA.tables)
     database.close()
+
+
+def test_a_new_database_is_what_all_steps_make_of_nothing(tmp_path: Path) -> None:
+    """If not, FOR_NEW leaves out a step that has something to do."""
+
+    def made(name: str, migrations: Sequence[Migration]) -> list[list[tuple[object, ...]]]:
+        database = DuckdbDatabase(tmp_path / name)
+        migrate(database, migrations)
+        found = [database.rows(question) for question in questions]
+        database.close()
+        return found
+
+    questions = (
+        "SELECT sql FROM duckdb_tables() ORDER BY table_name",
+        "SELECT sql FROM duckdb_views() WHERE NOT internal ORDER BY view_name",
+        "SELECT * FROM store.devices ORDER BY name",
+        "SELECT * FROM store.meta WHERE key <> 'identity' ORDER BY key",
+    )
+    new, stepwise = made("a.sommelier", MIGRATIONS), made("b.sommelier", list(MIGRATIONS))
+    assert new == stepwise
+    assert all(new)
 
 
 def test_an_older_database_is_brought_up_to_date_and_keeps_its_rows(path: Path) -> None:
