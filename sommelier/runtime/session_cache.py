@@ -36,7 +36,7 @@ from sommelier.units import Dimension, format_value
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-FORMAT = 2  # of an entry; another one makes all entries void
+FORMAT = 3  # of an entry; another one makes all entries void
 ATTEMPTS = 10  # to put an entry where another process puts its own again and again
 
 
