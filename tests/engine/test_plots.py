@@ -176,6 +176,26 @@ def test_no_step_is_marked_where_none_costs_what_the_model_costs() -> None:
     assert "which step became the model is not known" in texts(plot)
 
 
+def test_verdicts_that_a_picture_of_drops_would_not_explain_are_explained() -> None:
+    story = a_story(drop_threshold=0.03)
+    said = texts(fusion(story))
+    assert "not accepted: it costs no less" not in said
+    assert "trained on" not in said
+    first, second, third = story.steps
+    refused = replace(story, steps=[first, replace(second, accepted=False), third])
+    said = " ".join(texts(fusion(refused)).split())
+    assert "not accepted: it costs no less" in said  # 0.5 % are below the line
+    assert "what became the model came nearest" in said
+
+
+def test_a_search_of_one_step_has_a_whole_axis() -> None:
+    story = a_story()
+    plot = fusion(replace(story, steps=story.steps[:1]))
+    for axes in plot.axes[1:]:
+        ticks = [tick for tick in axes.get_xticks() if -0.5 <= tick <= 0.5]
+        assert ticks == [0]
+
+
 def test_every_run_of_blocks_has_a_box() -> None:
     story = a_story()
     said = texts(fusion(story))
@@ -205,6 +225,16 @@ def test_a_better_link_is_wider_and_an_unknown_one_is_counted() -> None:
     said = texts(plot)
     assert "quality unknown: 1 link" in said
     assert "1 stale" in said
+
+
+def test_the_picture_of_few_links_is_no_taller_than_they_are() -> None:
+    two, three, four = (
+        links(Links([Link(f"{i}", (f"m{i}",), f"m{(i + 1) % n}", 0.9) for i in range(n)]))
+        for n in (2, 3, 4)
+    )
+    heights = [plot.figure.get_figheight() for plot in (two, three, four)]
+    assert heights[1] < heights[0] == heights[2]
+    assert three.axes[0].get_ylim()[0] < -0.5  # the names at its foot are on it
 
 
 def _arrow(text: Any) -> bool:
