@@ -19,7 +19,7 @@ class _Column(Protocol):
 
 
 _MAX_WIDTH = 48
-_LINES = "font-family:var(--jp-code-font-family,monospace);white-space:pre;overflow-x:auto"
+_LINES = "font-family:var(--jp-code-font-family,monospace);white-space:pre-wrap"
 
 
 def cell(value: object, dimension: Dimension | None) -> str:

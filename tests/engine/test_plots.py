@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -262,6 +263,26 @@ def test_quantiles_shares_and_what_was_late_are_drawn() -> None:
     assert "90% of 40" in said
     assert " 7" in said
     assert "never timed here, so not drawn: b" in said
+
+
+@pytest.mark.filterwarnings("error")
+def test_bars_of_what_was_refused_begin_at_zero_however_much_they_differ() -> None:
+    served = a_deployment(promised=40, late=4, unanswered={"refused, 429": 1, "refused, 504": 590})
+    axes = deployment(served).axes[-1]
+    assert axes.get_xscale() == "linear"
+    assert axes.get_xlim()[0] == 0
+
+
+@pytest.mark.parametrize("ratio", [1.5, 21, 49, 60, 700, 2e3, 1e6])
+def test_numbers_on_an_axis_do_not_run_together(ratio: float) -> None:
+    quick = ModelServed("quick", 30, 0.03, 0.03, 0.03 * ratio)
+    plot = deployment(Served("v", "", "ready", [quick], 0.01 * ratio))
+    plot.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in plot.axes[0].get_xticklabels()]
+    low, high = plot.axes[0].bbox.x0, plot.axes[0].bbox.x1
+    shown = sorted((box.x0, box.x1) for box in boxes if low <= (box.x0 + box.x1) / 2 <= high)
+    assert len(shown) >= 2
+    assert all(right < left for (_, right), (left, _) in pairwise(shown))
 
 
 def test_what_is_not_known_of_a_deployment_is_said() -> None:
