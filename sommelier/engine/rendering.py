@@ -19,7 +19,8 @@ class _Column(Protocol):
 
 
 _MAX_WIDTH = 48
-_LINES = "font-family:var(--jp-code-font-family,monospace);white-space:pre-wrap"
+# of text in a notebook, whose own style has letters of several widths and breaks words
+_LINES = "font-family:var(--jp-code-font-family,monospace);white-space:pre-wrap;word-break:normal"
 
 
 def cell(value: object, dimension: Dimension | None) -> str:
