@@ -68,7 +68,7 @@ def explain_fusion(
         "",
         *_told("data", _data(fusion)),
         *_told("search", _search(fusion)),
-        *trace_lines(steps, fusion.name),
+        *trace_lines(steps, fusion.name, fused=_searched(fusion)),
     ]
     for other in others:
         why = f": {other.reason}" if other.reason else ""
@@ -229,6 +229,11 @@ def _data(fusion: FusedModel) -> str:
         f"'{fusion.dataset}': {counts[0]} samples trained on, {counts[1]} chosen by,"
         f" {counts[2]} others measured on"
     )
+
+
+def _searched(fusion: FusedModel) -> bool:
+    """Whether a search ended with a model."""
+    return fusion.model_id is not None and fusion.method == "search"
 
 
 def _search(fusion: FusedModel) -> str:

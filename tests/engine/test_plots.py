@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -176,6 +177,26 @@ def test_no_step_is_marked_where_none_costs_what_the_model_costs() -> None:
     assert "which step became the model is not known" in texts(plot)
 
 
+def test_verdicts_that_a_picture_of_drops_would_not_explain_are_explained() -> None:
+    story = a_story(drop_threshold=0.03)
+    said = texts(fusion(story))
+    assert "not accepted: it costs no less" not in said
+    assert "trained on" not in said
+    first, second, third = story.steps
+    refused = replace(story, steps=[first, replace(second, accepted=False), third])
+    said = " ".join(texts(fusion(refused)).split())
+    assert "not accepted: it costs no less" in said  # 0.5 % are below the line
+    assert "what became the model came nearest" in said
+
+
+def test_a_search_of_one_step_has_a_whole_axis() -> None:
+    story = a_story()
+    plot = fusion(replace(story, steps=story.steps[:1]))
+    for axes in plot.axes[1:]:
+        ticks = [tick for tick in axes.get_xticks() if -0.5 <= tick <= 0.5]
+        assert ticks == [0]
+
+
 def test_every_run_of_blocks_has_a_box() -> None:
     story = a_story()
     said = texts(fusion(story))
@@ -207,6 +228,16 @@ def test_a_better_link_is_wider_and_an_unknown_one_is_counted() -> None:
     assert "1 stale" in said
 
 
+def test_the_picture_of_few_links_is_no_taller_than_they_are() -> None:
+    two, three, four = (
+        links(Links([Link(f"{i}", (f"m{i}",), f"m{(i + 1) % n}", 0.9) for i in range(n)]))
+        for n in (2, 3, 4)
+    )
+    heights = [plot.figure.get_figheight() for plot in (two, three, four)]
+    assert heights[1] < heights[0] == heights[2]
+    assert three.axes[0].get_ylim()[0] < -0.5  # the names at its foot are on it
+
+
 def _arrow(text: Any) -> bool:
     return getattr(text, "arrow_patch", None) is not None
 
@@ -232,6 +263,26 @@ def test_quantiles_shares_and_what_was_late_are_drawn() -> None:
     assert "90% of 40" in said
     assert " 7" in said
     assert "never timed here, so not drawn: b" in said
+
+
+@pytest.mark.filterwarnings("error")
+def test_bars_of_what_was_refused_begin_at_zero_however_much_they_differ() -> None:
+    served = a_deployment(promised=40, late=4, unanswered={"refused, 429": 1, "refused, 504": 590})
+    axes = deployment(served).axes[-1]
+    assert axes.get_xscale() == "linear"
+    assert axes.get_xlim()[0] == 0
+
+
+@pytest.mark.parametrize("ratio", [1.5, 21, 49, 60, 700, 2e3, 1e6])
+def test_numbers_on_an_axis_do_not_run_together(ratio: float) -> None:
+    quick = ModelServed("quick", 30, 0.03, 0.03, 0.03 * ratio)
+    plot = deployment(Served("v", "", "ready", [quick], 0.01 * ratio))
+    plot.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in plot.axes[0].get_xticklabels()]
+    low, high = plot.axes[0].bbox.x0, plot.axes[0].bbox.x1
+    shown = sorted((box.x0, box.x1) for box in boxes if low <= (box.x0 + box.x1) / 2 <= high)
+    assert len(shown) >= 2
+    assert all(right < left for (_, right), (left, _) in pairwise(shown))
 
 
 def test_what_is_not_known_of_a_deployment_is_said() -> None:

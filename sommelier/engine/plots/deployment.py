@@ -175,7 +175,7 @@ def _unanswered(axes: Axes, served: Served) -> None:
     axes.barh(range(len(names)), counts, height=0.55, color=RED)
     for place, count in enumerate(counts):
         axes.text(count, place, f" {count}", va="center", fontsize=8, color=INK)
-    measured_axis(axes, "x", "", Dimension.COUNT, [float(count) for count in counts])
+    measured_axis(axes, "x", "", Dimension.COUNT, [0.0, *map(float, counts)])  # bars begin at 0
     axes.set_xlim(0, max(counts) * 1.15)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sommelier.engine.fusion_trace import TRAINED_ON
 from sommelier.engine.plots.picture import (
     FAINT,
     INK,
@@ -109,7 +110,7 @@ def _box(axes: Axes, at: tuple[float, float], text: str, face: str, edge: str) -
 
 def _words(branch: Branch, letters: int) -> str:
     """What a box says: for whom, whose blocks, and what they cost."""
-    users = " and ".join(branch.users)
+    users = " and ".join(filter(None, [", ".join(branch.users[:-1]), branch.users[-1]]))
     if branch.shared and len(users) + 4 > letters:
         users = plural(len(branch.users), "model")
     blocks = f"{branch.owner} {branch.blocks}: {', '.join(branch.kinds)}"
@@ -200,8 +201,26 @@ def _notes(story: FusionStory) -> list[str]:
                 f"no drop was measured in {plural(unmeasured, 'step')} of {len(story.steps)}"
             )
         told.append("drops of steps are on the samples that chose; those above on others")
+        told += _verdicts(story)
         if story.fusion.model_id is not None and story.chosen is None:
             told.append("which step became the model is not known: none costs the same")
+    return told
+
+
+def _verdicts(story: FusionStory) -> list[str]:
+    """Why a step below the line is not accepted, and one that is not accepted became the model."""
+    most, chosen = story.fusion.drop_threshold, story.chosen
+    refused = [s for s in story.steps if s.action == "trained" and not s.accepted]
+    told = []
+    if most is not None and any(
+        step.drop_measured is not None and step.drop_measured <= most for step in refused
+    ):
+        told.append(
+            "below the line and not accepted: it costs no less than the best before it, or loses"
+            " more than a search allows itself, about half of the line"
+        )
+    if chosen in refused:
+        told.append(TRAINED_ON)
     return told
 
 

@@ -56,13 +56,15 @@ def links(found: Links) -> Plot:
     """The graph: an arrow from each source to what it predicts."""
     names = sorted({n for link in found.links for n in (*link.sources, link.target)})
     side = max(5.0, min(10.0, 3.0 + 0.35 * len(names)))
+    at = _circle(names)
+    lowest = min((y for _, y in at.values()), default=-1.0)  # a triangle is not as tall as a circle
+    tall = side * (2.5 - 1.0 - lowest) / 2.5
     figure = blank(
         f"{plural(len(found.links), 'link')} between {plural(len(names), 'model')}",
-        _under(found), _notes(found), size=(side + 3.2, side + 0.9),
+        _under(found), _notes(found), size=(side + 3.2, tall + 0.9),
     )  # fmt: skip
     axes = bare(figure)
     axes.set_aspect("equal")
-    at = _circle(names)
     low = min((link.quality for link in found.links if link.quality is not None), default=0.0)
     for link in found.links:
         for source in link.sources:
@@ -78,7 +80,7 @@ def links(found: Links) -> Plot:
         )  # fmt: skip
     _key(axes, found, low)
     axes.set_xlim(-1.75, 1.75)
-    axes.set_ylim(-1.25, 1.25)
+    axes.set_ylim(lowest - 0.25, 1.25)
     legend(figure, axes, spacing=0.9)
     return Plot(figure, _told(found))
 

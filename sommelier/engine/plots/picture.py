@@ -24,6 +24,8 @@ INK, PALE_INK, RULE, FAINT, BACK = "#222222", "#666666", "#D9D9D9", "#BBBBBB", "
 SHADES = "cividis"  # from little to much; read by any colour vision, and in grey
 DPI = 110
 LOG_FROM = 20.0  # largest / smallest value from which an axis is logarithmic
+# of a decade, where the largest is less than so many times the smallest: more would run together
+_LOG_TICKS = ((50.0, (1.0, 2.0, 5.0)), (1e3, (1.0, 3.0)), (math.inf, (1.0,)))
 _TITLE, _TEXT, _SMALL = 12.0, 9.0, 8.0  # points
 _WRAP = 13.5  # letters of small text an inch
 _AMOUNTS = (Dimension.BYTES, Dimension.FLOPS, Dimension.TIME, Dimension.COUNT, Dimension.ENERGY)
@@ -128,8 +130,9 @@ def measured_axis(
     wide = bool(known) and min(known) > 0 and max(known) / min(known) >= LOG_FROM
     if wide and dimension in _AMOUNTS:
         getattr(axes, f"set_{which}scale")("log")
-        few = max(known) / min(known) < 1e3
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+        ratio = max(known) / min(known)
+        subs = next(subs for most, subs in _LOG_TICKS if ratio < most)
+        axis.set_major_locator(LogLocator(subs=subs))
         axis.set_minor_formatter(NullFormatter())
     else:
         axis.set_major_locator(MaxNLocator(6))

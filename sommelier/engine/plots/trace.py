@@ -73,9 +73,11 @@ def draw_costs(axes: Axes, found: FusedModel, steps: Sequence[FusionStep]) -> No
 def _steps_axis(axes: Axes, steps: Sequence[FusionStep]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    measured_axis(axes, "x", "step of the search", None, [float(s.step) for s in steps])
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    taken = [step.step for step in steps]
+    measured_axis(axes, "x", "step of the search", None, [float(step) for step in taken])
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     axes.margins(0.06, 0.16)
+    axes.set_xlim(min(taken) - 0.5, max(taken) + 0.5)
 
 
 def _mark(axes: Axes, step: int, value: float, label: str | None) -> None:
