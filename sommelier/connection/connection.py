@@ -48,8 +48,9 @@ Outcome = Result | Table | Report
 class Connection:
     """The object users hold. Use it as a context manager, or call close()."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, *, workers: str | None = None) -> None:
         self.catalog = catalog
+        self.workers = workers
         self.sketches = SketchStore(catalog.directory / "sketches", catalog)
         self._session: Session | None = None
         self._closed = False

@@ -172,6 +172,11 @@ def _register_device(statement: nodes.RegisterDevice, call: Call) -> Done:
 
 @_perform.register
 def _analyze(statement: nodes.Analyze, call: Call) -> Done:
+    if statement.background:
+        from sommelier.connection.analyzing_later import analyze_later
+
+        title, notes, job = analyze_later(statement, call)
+        return Done("started", title, 0, notes, job=job)
     return Done("analyzed", *analyzing.analyze(statement, call))
 
 
