@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", help="what it is called in the view workers (host and process)")
     add("--once", action="store_true", help="do what there is, and end")
     add("--grace", type=_seconds, default=30.0, metavar="S", help="see above (30)")
+    add("--lease", type=_seconds, default=30.0, metavar="S", help="when it is taken for dead (30)")
     add("--folder", metavar="FOLDER", help="where the catalog keeps its files")
     add("--artifacts", metavar="STORE", help="the store its model files are said to lie in")
     return parser
@@ -89,7 +90,10 @@ def _work(options: argparse.Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("sommelier").setLevel(logging.INFO)
     with connect(config.database, folder=config.folder, artifacts=options.artifacts) as db:
-        worker = Worker(db, device=options.device, name=options.name, grace_s=options.grace)
+        worker = Worker(
+            db, device=options.device, name=options.name,
+            lease_s=max(1.0, options.lease), grace_s=options.grace,
+        )  # fmt: skip
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())
         print(
