@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from sommelier.errors import StorageError
+from sommelier.errors import AnalysisError, CancelledError, StorageError
 from sommelier.records import AnalysisTask
 from sommelier.storage.tasks import COMPARISON, TaskQueue
 
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from sommelier.connection.background import BackgroundJob
     from sommelier.connection.connection import Connection
     from sommelier.connection.statements import Call
+    from sommelier.connection.working_on_ray import OnRay
     from sommelier.grammar import nodes
     from sommelier.records import ModelRecord
+
+WAIT_S = 0.5  # how soon a cancellation is passed on
 
 
 def analyze_later(statement: nodes.Analyze, call: Call) -> tuple[str, tuple[str, ...], int]:
@@ -28,11 +31,61 @@ def analyze_later(statement: nodes.Analyze, call: Call) -> tuple[str, tuple[str,
     models, plan = planned(statement, call)
     text = format_statement(statement)
     devices = TaskQueue(db.catalog).living_workers()
-    if db.workers == "shared" or (devices and db.workers is None):
+    if is_on_ray(db):
+        job = leave_to_workers(db, text, plan, devices)[0]
+        _begin_on_ray(db, job)
+        notes: tuple[str, ...] = ("on the Ray cluster",)
+    elif db.workers == "shared" or (devices and db.workers is None):
         job, notes = leave_to_workers(db, text, plan, devices)
     else:
         job, notes = _here(db, text, models, plan), ()
     return titled(models), (*notes, *plan.remarks), job
+
+
+def is_on_ray(db: Connection) -> bool:
+    """Whether a connection has a Ray cluster do its analyses."""
+    return db.workers is not None and not isinstance(db.workers, str)
+
+
+def analyze_on_ray(
+    statement: nodes.Analyze, call: Call
+) -> tuple[str, int, tuple[str, ...], AnalysisError | None]:
+    """What `analyzing.analyze` answers, of a cluster that is waited for. Raises CancelledError."""
+    from sommelier.connection.analyzing import planned, titled
+    from sommelier.grammar.formatter import format as format_statement
+
+    db = call.db
+    models, plan = planned(statement, call)
+    number, _ = leave_to_workers(db, format_statement(statement), plan, [])
+    on_ray = _begin_on_ray(db, number)
+    while (job := db.wait(number, WAIT_S, progress=call.progress)).state == "running":
+        if call.cancelled() or on_ray.error is not None:
+            db.cancel_job(number)
+            if on_ray.error is not None:
+                raise AnalysisError(f"the Ray cluster failed: {on_ray.error}")
+            raise CancelledError(
+                "ANALYZE was cancelled",
+                hint=f"tasks kept: {job.done}; the same statement goes on from there",
+            )
+    failure = None
+    if job.state == "failed":
+        failure = AnalysisError(
+            f"every task of ANALYZE failed: {job.reason}",
+            hint=f"SELECT model, reason, log FROM job_tasks WHERE job_id = {number}",
+        )
+    closed = 1  # the comparison
+    return titled(models), max(0, job.done - closed), (job.reason or "", *plan.remarks), failure
+
+
+def _begin_on_ray(db: Connection, job_id: int) -> OnRay:
+    from sommelier.connection.working_on_ray import OnRay, RayCluster
+
+    assert isinstance(db.workers, RayCluster), "asked before"
+    try:
+        return OnRay(db, db.workers, job_id)
+    except BaseException:
+        db.cancel_job(job_id)
+        raise
 
 
 def leave_to_workers(

@@ -207,6 +207,21 @@ class TaskQueue:
         row = self._database.row("SELECT plan FROM store.jobs WHERE id = ?", [job_id])
         return None if row is None else row[0]
 
+    def devices(self, job_id: int) -> dict[str, str]:
+        """The devices that tasks of a job need, by key, where not any will do."""
+        found = self._database.rows(
+            "SELECT key, device FROM store.tasks WHERE job_id = ? AND device IS NOT NULL", [job_id]
+        )
+        return dict(found)
+
+    def state_of(self, job_id: int, key: str) -> str:
+        """The state of one task."""
+        row = self._database.row(
+            "SELECT state FROM store.tasks WHERE job_id = ? AND key = ?", [job_id, key]
+        )
+        assert row is not None, "tasks are not removed"
+        return str(row[0])
+
     def living_workers(self) -> list[str]:
         """The devices of the workers that are alive; of a file there are none."""
         if not self._database.has_workers:
