@@ -31,7 +31,7 @@ test: $(READY)     ## the whole suite (zoo tests need SOMMELIER_ZOO, network tes
 
 # Over a private server from Debian's packages; where a test names a file, it gets a database there.
 OVER_POSTGRES = tests/storage tests/engine tests/test_connection.py tests/test_altering.py \
-	tests/test_registering.py tests/test_end_to_end.py tests/test_two_databases.py
+	tests/test_registering.py tests/test_end_to_end.py tests/test_two_databases.py tests/test_workers.py
 
 test-postgres: $(READY)  ## the catalog's, the engine's and some journeys' tests over PostgreSQL
 	$(BIN)/python -m tests.postgres_server $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(OVER_POSTGRES)
@@ -50,6 +50,7 @@ bench: $(READY)    ## every benchmark, quick settings
 	$(BIN)/python -m benchmarks.query_quality --quick
 	$(BIN)/python -m benchmarks.query_latency --quick
 	$(BIN)/python -m benchmarks.scale --quick
+	$(BIN)/python -m benchmarks.workers --quick
 	$(BIN)/python -m benchmarks.bounds --quick
 	$(BIN)/python -m benchmarks.equivalence_cost --quick
 	$(BIN)/python -m benchmarks.segments --quick

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sommelier.analysis.links.profiles import Profile
+    from sommelier.connection.working_on_ray import RayCluster
     from sommelier.runtime.cascade_runner import RunnableCascade
     from sommelier.runtime.collaborate import CollaborativePlan
     from sommelier.runtime.deployment import RunningDeployment
@@ -48,8 +49,9 @@ Outcome = Result | Table | Report
 class Connection:
     """The object users hold. Use it as a context manager, or call close()."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, *, workers: str | RayCluster | None = None) -> None:
         self.catalog = catalog
+        self.workers = workers
         self.sketches = SketchStore(catalog.directory / "sketches", catalog)
         self._session: Session | None = None
         self._closed = False

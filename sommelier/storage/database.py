@@ -51,6 +51,7 @@ class Database(ABC):
     """An open connection to a catalog's tables."""
 
     dialect: Dialect
+    has_workers = False  # whether other processes may do the tasks of jobs
 
     def __init__(self, *, read_only: bool) -> None:
         self.read_only = read_only

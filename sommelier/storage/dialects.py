@@ -77,6 +77,8 @@ POSTGRES = Dialect(
         "CREATE INDEX IF NOT EXISTS models_name ON store.models (name)",
         "CREATE INDEX IF NOT EXISTS edges_candidate ON store.edges (candidate_id)",
         "CREATE INDEX IF NOT EXISTS tasks_key ON store.tasks (key)",
+        """CREATE INDEX IF NOT EXISTS tasks_open ON store.tasks (job_id, position)
+        WHERE state IN ('pending', 'running')""",
     ),
     make_view="CREATE VIEW main.{name} AS {query}",
     drop_view="DROP VIEW IF EXISTS main.{name}",

@@ -128,6 +128,15 @@ def add_fingerprints_and_homepages(connection: Connection) -> None:
     _add_columns(connection, MODELS, "homepage")
 
 
+def add_leases(connection: Connection) -> None:
+    """12: who works at a task until when, what became of its tries, and the plans workers need."""
+    from sommelier.storage.schema import JOBS, METADATA, TASKS, WORKERS
+
+    METADATA.create_all(connection, tables=[WORKERS], checkfirst=True)
+    _add_columns(connection, JOBS, "plan")
+    _add_columns(connection, TASKS, "device", "holder", "lease_until", "log")
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     create_tables,
     name_database,
@@ -140,6 +149,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     add_deployments,
     add_origins,
     add_fingerprints_and_homepages,
+    add_leases,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 FOR_NEW: tuple[Migration, ...] = (create_tables, name_database, add_known_devices)

@@ -56,6 +56,7 @@ class PostgresDatabase(Database):
     """An open connection to a server, and more of them while catalog SQL runs."""
 
     dialect = POSTGRES
+    has_workers = True
 
     def __init__(self, server: Server, *, read_only: bool = False) -> None:
         super().__init__(read_only=read_only)

@@ -7,14 +7,14 @@ same statement after a crash, or a second time, skips it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sommelier.errors import UnknownNameError
+from sommelier.errors import LeaseLostError, UnknownNameError
 from sommelier.records import AnalysisTask, Job
 from sommelier.storage.rows import mapping_from_json, now, to_json
 
@@ -44,6 +44,12 @@ _JOB = """
     FROM main.jobs {where} ORDER BY id"""
 
 
+COMPARISON = "comparison"
+"""The aspect of the task that closes a job which is left to workers; it waits for all others."""
+
+_ANY: Mapping[str, str] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Setback:
     """A task of a model that did not end well, or was not reached. started_at : its job, UTC."""
@@ -63,11 +69,19 @@ class TaskQueue:
         self._database = catalog.database
 
     def start_job(
-        self, statement: str, tasks: Iterable[AnalysisTask], *, background: bool = False
+        self,
+        statement: str,
+        tasks: Iterable[AnalysisTask],
+        *,
+        background: bool = False,
+        plan: str | None = None,
+        devices: Mapping[str, str] = _ANY,
     ) -> Job:
         """A new running job. The tasks' job_id is set; one whose key is done becomes skipped.
 
         Of two tasks with the same key the first is kept. background : statements go on beside it.
+        plan : what workers need besides the tasks, which are left to them then: the job goes on
+        when this process ends. devices : that tasks need, by key.
         """
         from sommelier.storage.schema import JOBS, TASKS
 
@@ -81,14 +95,16 @@ class TaskQueue:
                 "started_at": now(),
                 "finished_at": None,
                 "background": background,
-                "process": os.getpid(),
+                "process": os.getpid() if plan is None else None,
                 "doing": None,
                 "progress": None,
                 "reason": None,
+                "plan": plan,
             }
-            self._database.keep_alive(job_id)
+            if plan is None:
+                self._database.keep_alive(job_id)
             self._database.insert(JOBS, [row])
-            self._database.insert(TASKS, self._task_rows(job_id, tasks))
+            self._database.insert(TASKS, self._task_rows(job_id, tasks, devices))
             return self.job(job_id)
 
     def claim(self, job_id: int) -> AnalysisTask | None:
@@ -120,7 +136,7 @@ class TaskQueue:
             self._database.write(
                 TASKS.update()
                 .where(TASKS.c.job_id == task.job_id, TASKS.c.key == task.key)
-                .values(state=state, reason=reason)
+                .values(state=state, reason=reason, lease_until=None)
             )
 
     def finish_job(self, job_id: int, state: str = "done", reason: str | None = None) -> Job:
@@ -186,6 +202,35 @@ class TaskQueue:
         )
         return {key for (key,) in rows}
 
+    def plan_of(self, job_id: int) -> str | None:
+        """What workers need for a job; None of one that is not left to workers."""
+        row = self._database.row("SELECT plan FROM store.jobs WHERE id = ?", [job_id])
+        return None if row is None else row[0]
+
+    def devices(self, job_id: int) -> dict[str, str]:
+        """The devices that tasks of a job need, by key, where not any will do."""
+        found = self._database.rows(
+            "SELECT key, device FROM store.tasks WHERE job_id = ? AND device IS NOT NULL", [job_id]
+        )
+        return dict(found)
+
+    def state_of(self, job_id: int, key: str) -> str:
+        """The state of one task."""
+        row = self._database.row(
+            "SELECT state FROM store.tasks WHERE job_id = ? AND key = ?", [job_id, key]
+        )
+        assert row is not None, "tasks are not removed"
+        return str(row[0])
+
+    def living_workers(self) -> list[str]:
+        """The devices of the workers that are alive; of a file there are none."""
+        if not self._database.has_workers:
+            return []
+        found = self._database.rows(
+            "SELECT device FROM store.workers WHERE seen_until > localtimestamp ORDER BY started_at"
+        )
+        return [device for (device,) in found]
+
     def interrupt_stale(self) -> int:
         """Mark jobs a dead process left running as interrupted; how many there were.
 
@@ -194,7 +239,9 @@ class TaskQueue:
         """
         return interrupt_running_jobs(self._database)
 
-    def _task_rows(self, job_id: int, tasks: Iterable[AnalysisTask]) -> list[dict[str, Any]]:
+    def _task_rows(
+        self, job_id: int, tasks: Iterable[AnalysisTask], devices: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
         by_key: dict[str, AnalysisTask] = {}
         for task in tasks:
             by_key.setdefault(task.key, task)
@@ -212,20 +259,49 @@ class TaskQueue:
                 "state": "skipped" if skip else task.state,
                 "reason": DONE_BEFORE if skip else task.reason,
                 "attempts": task.attempts,
+                "device": devices.get(task.key),
+                "holder": None,
+                "lease_until": None,
+                "log": None,
             }
             rows.append(row)
         return rows
 
 
+class HeldTasks(TaskQueue):
+    """The jobs of a database as one worker sees them: it ends only tasks that it still has."""
+
+    def __init__(self, catalog: Catalog, holder: str) -> None:
+        super().__init__(catalog)
+        self._holder = holder
+
+    def finish(self, task: AnalysisTask, state: str, reason: str | None = None) -> None:
+        """As of any queue; inside a transaction that keeps findings, the last of it.
+
+        Raises LeaseLostError, and so undoes the transaction, where another worker has the task now
+        or the job was cancelled: the row is locked, so nobody takes it in between.
+        """
+        with self._database.transaction("finish a task"):
+            held = self._database.row(
+                "SELECT 1 FROM store.tasks WHERE job_id = ? AND key = ? AND holder = ?"
+                " AND state = 'running' FOR UPDATE",
+                [task.job_id, task.key, self._holder],
+            )
+            if held is None:
+                raise LeaseLostError(f"the task {task.key} is not this worker's any more")
+            super().finish(task, state, reason)
+
+
 def interrupt_running_jobs(database: Database) -> int:
     """Mark the running jobs whose processes are gone as interrupted; how many there were.
 
-    Of a file that nobody writes, all. When they ended is not known. The searches for fusions that
-    they were are marked too.
+    Of a file that nobody writes, all; of a server none that is left to workers. When they ended is
+    not known. The searches for fusions that they were are marked too.
     """
     living = database.living_jobs()
     _interrupt_searches(database, living)
-    running = database.rows("SELECT id, process FROM store.jobs WHERE state = 'running'")
+    own = " AND plan IS NULL" if database.has_workers else ""
+    running = database.rows(f"SELECT id, process FROM store.jobs WHERE state = 'running'{own}")
     stale = [(job_id, process) for job_id, process in running if job_id not in living]
     if stale:
         with database.transaction("mark interrupted jobs"):
@@ -255,7 +331,7 @@ def _end_job(
     from sommelier.storage.schema import JOBS, TASKS
 
     running = TASKS.update().where(TASKS.c.job_id == job_id, TASKS.c.state == "running")
-    database.write(running.values(state="pending"))
+    database.write(running.values(state="pending", lease_until=None))
     ended: dict[str, object] = {"state": state, "finished_at": at, "reason": reason, "doing": None}
     if state == "done":
         ended["progress"] = 1.0

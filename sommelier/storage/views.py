@@ -205,20 +205,33 @@ VIEWS: dict[str, str] = {
         coalesce(j.background, false) AS background,
         coalesce(j.progress, (t.done + t.failed + t.skipped)::DOUBLE PRECISION / t.total)
             AS progress,
-        j.doing, j.reason,
+        coalesce(j.doing, CASE WHEN j.plan IS NOT NULL AND j.state = 'running' THEN
+            t.running::VARCHAR || ' at workers, ' || t.pending::VARCHAR || ' waiting' END) AS doing,
+        j.reason,
         coalesce({_ms("j.finished_at")}, CASE WHEN j.state = 'running' THEN {_ms("now()")} END)
             - {_ms("j.started_at")} AS elapsed_ms, j.process
     FROM store.jobs j LEFT JOIN (
         SELECT job_id, count(*) AS total, count(*) FILTER (WHERE state = 'done') AS done,
             count(*) FILTER (WHERE state = 'failed') AS failed,
-            count(*) FILTER (WHERE state = 'skipped') AS skipped
+            count(*) FILTER (WHERE state = 'skipped') AS skipped,
+            count(*) FILTER (WHERE state = 'running') AS running,
+            count(*) FILTER (WHERE state = 'pending') AS pending
         FROM store.tasks GROUP BY job_id) t ON t.job_id = j.id
     ORDER BY j.id""",
     "job_tasks": """
     SELECT t.job_id, t.aspect, m.name AS model, t.state, t.reason, t.attempts, t.parameters,
-        t.model_id, t.key
+        t.model_id, t.key, coalesce(w.name, t.holder) AS worker, t.lease_until, t.device, t.log
     FROM store.tasks t LEFT JOIN store.models m ON m.id = t.model_id
+    LEFT JOIN store.workers w ON w.id = t.holder
     ORDER BY t.job_id, t.position""",
+    "workers": f"""
+    SELECT w.name, {_ms("w.seen_until")} > {_ms("now()")} AS alive, w.device, w.host, w.process,
+        (SELECT count(*) FROM store.tasks t WHERE t.holder = w.id AND t.state = 'done') AS done,
+        (SELECT min(t.aspect || coalesce(' of ' || m.name, '')) FROM store.tasks t
+            LEFT JOIN store.models m ON m.id = t.model_id
+            WHERE t.holder = w.id AND t.state = 'running') AS doing,
+        w.started_at, w.seen_until, w.id
+    FROM store.workers w ORDER BY w.started_at, w.id""",
     "pools": """
     SELECT p.name, count(m.model_id) AS models, p.query_text, p.created_at
     FROM store.pools p LEFT JOIN store.pool_members m ON m.pool = p.name
