@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from docs.website.docstrings import restructured
+from docs.website.docstrings import restructured, without_constructor
 from sommelier import __version__
 from sommelier.shell.highlighting import StatementLexer
 
@@ -14,7 +14,7 @@ copyright = ""  # noqa: A001 - Sphinx's name; nothing is shown
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}
 root_doc = "index"
-exclude_patterns = ["website"]
+smartquotes = False  # 'cpu' is what one types
 suppress_warnings = ["ref.python"]  # `Connection` in a signature is ours or the DB-API's
 
 myst_enable_extensions = ["colon_fence"]
@@ -22,7 +22,6 @@ myst_heading_anchors = 4  # as GitHub makes them, so that links work in both pla
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_class_signature = "separated"  # users get objects from `connect`, not from constructors
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 add_module_names = False
@@ -49,4 +48,5 @@ def setup(app: Any) -> dict[str, bool]:
     """Colours for the query language, and docstrings as reStructuredText."""
     app.add_lexer("sql", StatementLexer)
     app.connect("autodoc-process-docstring", restructured)
+    app.connect("autodoc-process-signature", without_constructor)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

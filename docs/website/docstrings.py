@@ -23,7 +23,13 @@ _STATEMENT = re.compile(r"[A-Z]{3,} ")
 
 def restructured(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Replaces the lines of a docstring; what Sphinx calls for each of them."""
-    lines[:] = markup("\n".join(lines), parameters(obj)).split("\n")
+    if any(lines):
+        lines[:] = markup("\n".join(lines), parameters(obj)).split("\n")
+
+
+def without_constructor(app: Any, what: str, name: str, *rest: Any) -> tuple[str, None] | None:
+    """No signature for a class: users get objects from `connect` and what it hands out."""
+    return ("", None) if what in ("class", "exception") else None
 
 
 def parameters(obj: Any) -> frozenset[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import dedent
+
 from sommelier.grammar.reference import help_text, topics
 
 _HEAD = """# Every statement and clause
@@ -16,7 +18,7 @@ def syntax_page() -> str:
     """Markdown with a section for each topic: what it is for, its syntax, its examples."""
     parts = [_HEAD]
     for topic in topics():
-        syntax = help_text(topic.name).split("\n\n")[1]
+        syntax = dedent(help_text(topic.name).split("\n\n")[1])
         examples = "\n".join(topic.examples)
         parts += [
             f"## {topic.name.capitalize()}",
