@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 WORKERS ?= 2
 RERUNS ?= 1
 
-.PHONY: demo test test-postgres check docs nightly bench notebooks protocol clean install help
+.PHONY: demo test test-postgres check docs code nightly bench notebooks protocol clean install help
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
@@ -63,6 +63,9 @@ bench: $(READY)    ## every benchmark, quick settings
 	$(BIN)/python -m benchmarks.fusion --quick
 	$(BIN)/python -m benchmarks.cascade --quick
 	$(BIN)/python -m benchmarks.serving --quick
+
+code: $(READY)     ## write docs/code.md, which says what every file is for, again
+	$(BIN)/python -m docs.website.code_page
 
 notebooks: $(READY) ## run every notebook as it stands
 	$(BIN)/python -m pytest -o addopts= --nbmake --nbmake-timeout=600 --overwrite notebooks

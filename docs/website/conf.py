@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from docs.website.docstrings import restructured, without_constructor
+from docs.website.docstrings import restructured, skip_constructor
 from sommelier import __version__
 from sommelier.shell.highlighting import StatementLexer
 
@@ -22,6 +22,7 @@ myst_heading_anchors = 4  # as GitHub makes them, so that links work in both pla
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_class_signature = "separated"  # and left out by skip_constructor
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 add_module_names = False
@@ -48,5 +49,5 @@ def setup(app: Any) -> dict[str, bool]:
     """Colours for the query language, and docstrings as reStructuredText."""
     app.add_lexer("sql", StatementLexer)
     app.connect("autodoc-process-docstring", restructured)
-    app.connect("autodoc-process-signature", without_constructor)
+    app.connect("autodoc-skip-member", skip_constructor)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -27,9 +27,11 @@ def restructured(app: Any, what: str, name: str, obj: Any, options: Any, lines: 
         lines[:] = markup("\n".join(lines), parameters(obj)).split("\n")
 
 
-def without_constructor(app: Any, what: str, name: str, *rest: Any) -> tuple[str, None] | None:
-    """No signature for a class: users get objects from `connect` and what it hands out."""
-    return ("", None) if what in ("class", "exception") else None
+def skip_constructor(
+    app: Any, what: str, name: str, obj: Any, skip: bool, options: Any
+) -> bool | None:
+    """True for what makes an object: users get theirs from `connect` and what it hands out."""
+    return True if name in ("__init__", "__new__") else None
 
 
 def parameters(obj: Any) -> frozenset[str]:
