@@ -21,6 +21,7 @@ DOCS = Path(__file__).parent.parent
 ROOT = DOCS.parent
 _NOTEBOOK = re.compile(r"\]\((?:\.\./)+notebooks/(\w+)\.ipynb\)")
 _CHANGES = re.compile(r"\]\((?:\.\./)+CHANGELOG\.md\)")
+_GRAMMAR = re.compile(r"\]\((?:\.\./)+sommelier/grammar/query\.lark\)")
 _CODE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:sommelier|benchmarks|tests|notebooks)[^)]*\)")
 
 
@@ -69,6 +70,7 @@ def inside(text: str, up: str) -> str:
     """
     text = _NOTEBOOK.sub(rf"]({up}notebooks/\1.md)", text)
     text = _CHANGES.sub(f"]({up}changelog.md)", text)
+    text = _GRAMMAR.sub(f"]({up}statements.md)", text)
     return _CODE.sub(r"\1", text)
 
 
