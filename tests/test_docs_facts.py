@@ -103,7 +103,9 @@ def test_a_bound_names_a_function_and_a_test_that_exist(function: str, test: str
 def test_every_module_of_the_bounds_has_a_proof_in_the_table() -> None:
     told = {function.rsplit(".", 1)[0].rsplit(".", 1)[1] for function, _ in _proofs()}
     folder = ROOT / "sommelier" / "analysis" / "bounds"
-    limits = {p.stem for p in folder.glob("*.py") if re.search(r"^def \w+_limits", p.read_text(), re.M)}
+    limits = {
+        p.stem for p in folder.glob("*.py") if re.search(r"^def \w+_limits", p.read_text(), re.M)
+    }
     assert len(limits) >= 5
     assert limits <= told
 

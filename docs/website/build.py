@@ -37,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         stage(pages)
         fresh = Path(folder) / "html"
         settings = ["-c", str(DOCS / "website"), "-d", str(Path(folder) / "doctrees")]
-        code = build_main(["-q", "-W", "--keep-going", "-b", "html", *settings, str(pages), str(fresh)])
+        code = build_main(
+            ["-q", "-W", "--keep-going", "-b", "html", *settings, str(pages), str(fresh)]
+        )
         if code == 0:
             shutil.rmtree(out, ignore_errors=True)
             shutil.copytree(fresh, out)

@@ -9,25 +9,35 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "code.md"
+_BEGIN = {
+    "a question": "connection/connection grammar/parser engine/planner engine/executor",
+    "an import": "connection/importing connectors/registry analysis/inspection storage/catalog",
+    "an analysis": "connection/analyzing analysis/jobs analysis/workers storage/tasks",
+    "a request": "runtime/server/rest runtime/dispatcher runtime/policy runtime/predictor",
+    "the command line": "shell/cli shell/repl",
+    "the language": "grammar/transformer grammar/tables",
+}
 _HEAD = """# Where things are
 
 Made by `make code` from the first sentence of every file. Rooms see only what lies below them
 ([architecture](architecture.md)). Where to begin:
-
-| to follow | begin at |
-|---|---|
-| a question | `connection/connection.py`, `grammar/parser.py`, `engine/planner.py`, `engine/executor.py` |
-| an import | `connection/importing.py`, `connectors/registry.py`, `analysis/inspection.py`, `storage/catalog.py` |
-| an analysis | `connection/analyzing.py`, `analysis/jobs.py`, `analysis/workers.py`, `storage/tasks.py` |
-| a request | `runtime/server/rest.py`, `runtime/dispatcher.py`, `runtime/policies/__init__.py`, `runtime/predictor.py` |
-| the command line | `shell/cli.py`, `shell/repl.py` |
-| the language | `grammar/query.lark`, and `python -m sommelier.grammar.tables` after a change |
-
-Beside the package: `tests/` has its rooms and the journeys through all of them, `benchmarks/` a
-module for each table of [benchmarks](benchmarks.md), `notebooks/` five stories, `docs/website/` what
-makes the site of these pages.
 """
-_ROOMS = ("shell", "connection", "runtime", "engine", "analysis", "connectors", "storage", "grammar")
+_BESIDE = """
+The grammar itself is `grammar/query.lark`; after changes `python -m sommelier.grammar.tables`
+makes its tables again. Beside the package: `tests/` has its rooms and the journeys through all of them,
+`benchmarks/` a module for each table of [benchmarks](benchmarks.md), `notebooks/` five stories,
+`docs/website/` what makes the site of these pages.
+"""
+_ROOMS = (
+    "shell",
+    "connection",
+    "runtime",
+    "engine",
+    "analysis",
+    "connectors",
+    "storage",
+    "grammar",
+)
 
 
 def main() -> None:
@@ -37,7 +47,7 @@ def main() -> None:
 
 def code_page() -> str:
     """Markdown: a section for each folder, from the top of the house down, a line for each file."""
-    parts = [_HEAD]
+    parts = [_HEAD, _table() + _BESIDE]
     for folder, group in groupby(sorted(files(), key=_place), key=lambda path: path.parent):
         name = folder.relative_to(ROOT).as_posix()
         modules = list(group)
@@ -47,6 +57,13 @@ def code_page() -> str:
         lines = [f"- `{path.name}`: {purpose(path)}" for path in modules]
         parts.append("\n".join(line for line in lines if "`__init__.py`" not in line) + "\n")
     return "\n".join(parts)
+
+
+def _table() -> str:
+    rows = ["| to follow | begin at |", "|---|---|"]
+    for journey, modules in _BEGIN.items():
+        rows.append(f"| {journey} | {', '.join(f'`{name}.py`' for name in modules.split())} |")
+    return "\n".join(rows) + "\n"
 
 
 def files() -> list[Path]:

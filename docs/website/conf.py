@@ -10,7 +10,6 @@ from sommelier.shell.highlighting import StatementLexer
 
 project = "Sommelier"
 version = release = __version__
-copyright = ""  # noqa: A001 - Sphinx's name; nothing is shown
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}
 root_doc = "index"

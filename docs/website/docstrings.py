@@ -70,7 +70,9 @@ def _block(block: str, names: frozenset[str]) -> str:
 
 def _paragraph(text: str, names: frozenset[str]) -> str:
     """Sentences, then what is said of parameters, then what is raised."""
-    text, *raised = _RAISES.split(text, maxsplit=1) if not text.startswith("Raises ") else ("", text)
+    text, *raised = (
+        _RAISES.split(text, maxsplit=1) if not text.startswith("Raises ") else ("", text)
+    )
     said, *rest = _PARAMETER.split(text)
     parts = [_inline(said.strip())] if said.strip() else []
     fields = []
