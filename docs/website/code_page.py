@@ -24,7 +24,7 @@ Made by `make code` from the first sentence of every file. Rooms see only what l
 """
 _BESIDE = """
 The grammar itself is `grammar/query.lark`; after changes `python -m sommelier.grammar.tables`
-makes its tables again. Beside the package: `tests/` has its rooms and the journeys through all of them,
+makes its tables again. Beside the package: `tests/` has its rooms and journeys through all of them,
 `benchmarks/` a module for each table of [benchmarks](benchmarks.md), `notebooks/` five stories,
 `docs/website/` what makes the site of these pages.
 """
