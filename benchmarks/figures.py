@@ -1,4 +1,4 @@
-"""`python -m benchmarks.figures [FILES]`: the figures that benchmarks wrote, into docs/benchmarks.md.
+"""`python -m benchmarks.figures [FILES]`: what benchmarks wrote, into docs/benchmarks.md.
 
 A benchmark writes its figures with `--json benchmarks/results/NAME.json`. What is in that folder
 stands at the end of the page, between two markers; the text around them is written by hand. FILES

@@ -13,7 +13,7 @@ version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}
 root_doc = "index"
-smartquotes = False  # 'cpu' is what one types
+smartquotes_action = "D"  # dashes only: 'cpu' is what one types
 suppress_warnings = ["ref.python"]  # `Connection` in a signature is ours or the DB-API's
 
 myst_enable_extensions = ["colon_fence"]
