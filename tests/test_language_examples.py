@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,26 @@ from sommelier.grammar.parser import split_statements
 from tests.factories import mlp_classifier
 from tests.test_docs import FENCE, LANGUAGE
 
-NAMES = """resnet20 resnet50 resnet50_tuned resnet50_int8 resnet56 resnet101 mobilenet_v2 vgg16
-    digit_net speaker_net accent_net tiny small big a b candidate""".split()
-DATASETS = "imagenet cifar10 imagenet-a sketches art fsdd pets traffic".split()
+NAMES = [
+    "resnet20",
+    "resnet50",
+    "resnet50_tuned",
+    "resnet50_int8",
+    "resnet56",
+    "resnet101",
+    "mobilenet_v2",
+    "vgg16",
+    "digit_net",
+    "speaker_net",
+    "accent_net",
+    "tiny",
+    "small",
+    "big",
+    "a",
+    "b",
+    "candidate",
+]
+DATASETS = ["imagenet", "cifar10", "imagenet-a", "sketches", "art", "fsdd", "pets", "traffic"]
 LABELS = ["cat", "dog", "fish"]
 PARAMETERS = {"ref": "resnet50", "tolerance": 0.8, "memory": "200 MB"}
 ELSEWHERE = re.compile(
@@ -116,10 +132,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(prepared, tmp_path / "section")
     monkeypatch.chdir(tmp_path / "section")
-    yield tmp_path / "section"
+    return tmp_path / "section"
 
 
 def test_the_page_has_sections_with_statements() -> None:
@@ -140,8 +156,8 @@ def test_every_statement_of_a_section_runs_or_is_refused_for_a_reason(
         for statement in BEFORE.get(title, ()):
             db.execute(statement)
         for statement in _sections()[title]:
-            if not ELSEWHERE.match(statement) and (problem := _problem(db, statement)):
-                wrong.append(f"{statement[:90]} => {problem}")
+            problem = None if ELSEWHERE.match(statement) else _problem(db, statement)
+            wrong += [f"{statement[:90]} => {problem}"] if problem else []
     assert wrong == []
 
 

@@ -65,7 +65,7 @@ class Relation:
     def pick(self, picker: str, *, top: int | None = None) -> Relation:
         """A choice: 'most similar', 'smallest', 'PARETO (memory, latency)', 'MAX(...)'.
 
-        top : how many are kept, one unless said.
+        top : how many are kept; unless said one, of a Pareto front all.
         """
         return self._refined(self._builder.pick(picker, top=top))
 
