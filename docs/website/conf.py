@@ -1,4 +1,8 @@
-"""Settings of Sphinx; `make docs` stages the pages (see build.py) and builds them by these."""
+"""Settings of Sphinx; `make docs` stages the pages (see build.py) and builds them by these.
+
+Sphinx with MyST, because it reads the pages as they are, checks links to headings as the
+repository's browser makes them, and has a theme that fetches nothing from other machines.
+"""
 
 from __future__ import annotations
 
