@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 WORKERS ?= 2
 RERUNS ?= 1
 
-.PHONY: demo test test-postgres check nightly bench notebooks protocol clean install help
+.PHONY: demo test test-postgres check docs code nightly bench notebooks protocol clean install help
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
@@ -45,6 +45,9 @@ check: $(READY)    ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(READY)     ## the documentation site into site/; a warning fails
+	$(BIN)/python -m docs.website.build site
+
 bench: $(READY)    ## every benchmark, quick settings
 	$(BIN)/python -m benchmarks.startup --quick
 	$(BIN)/python -m benchmarks.query_quality --quick
@@ -62,6 +65,9 @@ bench: $(READY)    ## every benchmark, quick settings
 	$(BIN)/python -m benchmarks.cascade --quick
 	$(BIN)/python -m benchmarks.serving --quick
 
+code: $(READY)     ## write docs/code.md, which says what every file is for, again
+	$(BIN)/python -m docs.website.code_page
+
 notebooks: $(READY) ## run every notebook as it stands
 	$(BIN)/python -m pytest -o addopts= --nbmake --nbmake-timeout=600 --overwrite notebooks
 
@@ -69,5 +75,5 @@ protocol: $(READY)  ## write the descriptors of the gRPC protocol again
 	$(BIN)/python -m sommelier.runtime.server.messages
 
 clean:             ## remove the environment and everything built
-	rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist demo site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -277,18 +277,22 @@ class Connection:
 
     @property
     def artifacts(self) -> ArtifactStore:
+        """Where the files of models lie."""
         return self.catalog.artifacts
 
     @property
     def resources(self) -> ResourceIndex:
+        """The numbers of all models by column, as questions see them."""
         return self.session.resources
 
     @property
     def path(self) -> str:
+        """The database's file, or its address without a password."""
         return str(self.catalog.path)
 
     @property
     def read_only(self) -> bool:
+        """Whether this connection may only ask."""
         return self.catalog.read_only
 
     @property
@@ -324,6 +328,7 @@ class Connection:
 
     @property
     def cancelled(self) -> bool:
+        """Whether the running statement was asked to stop."""
         return self._cancelled.is_set()
 
     def close(self) -> None:

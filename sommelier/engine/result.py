@@ -60,6 +60,7 @@ class Table:
         return len(self.rows)
 
     def dicts(self) -> list[dict[str, object]]:
+        """The rows by column; values in base units, None where unknown."""
         names = [column.name for column in self.columns]
         return [dict(zip(names, row, strict=True)) for row in self.rows]
 
@@ -291,6 +292,7 @@ class Result(Sequence[Match]):
         return as_python(values[row], self.columns[self._index[name]].dimension)
 
     def dicts(self) -> list[dict[str, Any]]:
+        """The rows by column; values in base units, None where unknown."""
         names = [column.name for column in self.columns]
         return [dict(zip(names, row, strict=True)) for row in self.rows_between(0, len(self))]
 
