@@ -155,9 +155,7 @@ def missing(
     db: Connection, stock: Stock, done: list[int], begun: list[int]
 ) -> tuple[int, list[str]]:
     """(models that were acknowledged and are not there as they were stored, what else is wrong)."""
-    rows = db.sql(
-        "SELECT name, params, flops, memory FROM models WHERE family LIKE 'batch%'"
-    ).rows
+    rows = db.sql("SELECT name, params, flops, memory FROM models WHERE family LIKE 'batch%'").rows
     numbers = {name: tuple(row) for name, *row in rows}
     alike = {
         name: round(agreement * PROBES)

@@ -54,7 +54,9 @@ def tail(writer: int) -> str:
     )
 
 
-SIMILAR = f"SELECT MODELS name, agreement CORR {REFERENCE} >= 70% ORDER BY agreement DESC LIMIT {TOP}"
+SIMILAR = (
+    f"SELECT MODELS name, agreement CORR {REFERENCE} >= 70% ORDER BY agreement DESC LIMIT {TOP}"
+)
 FIXED = f"SELECT MODELS name, agreement ON params < {BASE + FIRST:.0f} CORR {REFERENCE} >= 80%"
 PAIRED = "SELECT MODELS name, family, params WHERE family LIKE 'pair%'"
 MOVED = "SELECT MODELS name, family, params WHERE family LIKE 'moving%'"

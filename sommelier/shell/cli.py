@@ -32,6 +32,7 @@ A database of neural-network models that you can question.
   sommelier serve [DB]                deployments and models behind REST and gRPC
   sommelier artifacts [DB]            where its model files lie; --to s3://... moves them
   sommelier copy A B                  a whole database in a new one, a file or postgresql://...
+  sommelier merge A B                 everything in A into B
   sommelier demo                      real models from pip's registry, five questions answered
   sommelier environment tensorflow    what converts models of TensorFlow, an environment of its own
 """
@@ -80,6 +81,10 @@ def _dispatch(arguments: list[str]) -> int:
         from sommelier.shell.copying import main as copy
 
         return copy(arguments[1:])
+    if arguments and arguments[0] == "merge":
+        from sommelier.shell.merging import main as merge
+
+        return merge(arguments[1:])
     if arguments and arguments[0] == "environment":
         from sommelier.shell.environments import main as environment
 
@@ -105,8 +110,8 @@ def _dispatch(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="sommelier",
-        usage="sommelier [shell | query | serve | artifacts | copy | demo | environment] [DB]"
-        " [options]",
+        usage="sommelier [shell | query | serve | artifacts | copy | merge | demo | environment]"
+        " [DB] [options]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
