@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sommelier.connection import deploying, listed
 from sommelier.connection.background import BackgroundJobs
 from sommelier.connection.model import Model
+from sommelier.connection.others import OtherDatabases
 from sommelier.connection.plotting import Plots
 from sommelier.connection.publishing import Publisher
 from sommelier.connection.reading import read
@@ -46,7 +47,7 @@ Progress = Callable[[str, int, int | None, str | None], None]
 Outcome = Result | Table | Report
 
 
-class Connection:
+class Connection(OtherDatabases):
     """The object users hold. Use it as a context manager, or call close()."""
 
     def __init__(self, catalog: Catalog, *, workers: str | RayCluster | None = None) -> None:
@@ -312,14 +313,6 @@ class Connection:
             return listed.NAMES[kind]()
         with self._lock:
             return self.session.names(kind)
-
-    def copy_to(self, place: str | Path, *, folder: str | Path | None = None) -> int:
-        """Everything in this database in another one that is new: of a file on a server, or back;
-        how many rows that were. place, folder : as `connect` takes them."""
-        from sommelier.storage.copying_catalogs import copy_catalog
-
-        with self._lock, Catalog.open(place, folder=folder) as target:
-            return copy_catalog(self.catalog, target)
 
     def cancel(self) -> None:
         """Stops the running statement, not background jobs; safe from any thread or handler."""

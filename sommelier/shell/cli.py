@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import importlib
 import itertools
 import os
 import sys
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from sommelier.shell.session import ShellSession
 
 _SUBCOMMANDS = ("shell", "query", "demo", "help")
+_COMMANDS = {  # with options of their own; the module of sommelier.shell whose `main` takes them
+    "artifacts": "artifacts",
+    "copy": "copying",
+    "demo": "demo",
+    "environment": "environments",
+    "merge": "merging",
+    "serve": "serving",
+    "worker": "working",
+}
 _DESCRIPTION = """\
 A database of neural-network models that you can question.
 
@@ -32,6 +42,7 @@ A database of neural-network models that you can question.
   sommelier serve [DB]                deployments and models behind REST and gRPC
   sommelier artifacts [DB]            where its model files lie; --to s3://... moves them
   sommelier copy A B                  a whole database in a new one, a file or postgresql://...
+  sommelier merge A B                 everything in A into B
   sommelier worker --db postgresql:// does what ANALYZE ... ASYNC asks for, beside others
   sommelier demo                      real models from pip's registry, five questions answered
   sommelier environment tensorflow    what converts models of TensorFlow, an environment of its own
@@ -65,30 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if arguments and arguments[0] == "demo":
-        from sommelier.shell.demo import main as demo
-
-        return int(demo(arguments[1:]))
-    if arguments and arguments[0] == "serve":
-        from sommelier.shell.serving import main as serve
-
-        return serve(arguments[1:])
-    if arguments and arguments[0] == "artifacts":
-        from sommelier.shell.artifacts import main as artifacts
-
-        return artifacts(arguments[1:])
-    if arguments and arguments[0] == "copy":
-        from sommelier.shell.copying import main as copy
-
-        return copy(arguments[1:])
-    if arguments and arguments[0] == "worker":
-        from sommelier.shell.working import main as work
-
-        return work(arguments[1:])
-    if arguments and arguments[0] == "environment":
-        from sommelier.shell.environments import main as environment
-
-        return environment(arguments[1:])
+    if arguments and arguments[0] in _COMMANDS:
+        module = importlib.import_module(f"sommelier.shell.{_COMMANDS[arguments[0]]}")
+        return int(module.main(arguments[1:]))
     options = _parse(arguments)
     try:
         config = _config(options)
@@ -110,8 +100,8 @@ def _dispatch(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="sommelier",
-        usage="sommelier [shell | query | serve | artifacts | copy | worker | demo | environment]"
-        " [DB] [options]",
+        usage="sommelier [shell | query | serve | worker | artifacts | copy | merge | demo"
+        " | environment] [DB] [options]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

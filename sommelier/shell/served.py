@@ -117,11 +117,11 @@ class ServedDatabase:
                 "none of the deployments can be served",
                 hint="; ".join(f"{name}: {error.message}" for name, error in failed.items()),
             )
-        if not others:
+        if not others and not self._wanted.questions:
             raise ConfigError(
                 f"nothing is deployed in {shown(self._wanted.database)}",
                 hint="DEPLOY (SELECT MODELS ...) AS name keeps a deployment; --models NAME serves"
-                " a single model",
+                " a single model; --query serves answers to questions alone",
             )
 
     def _asked(self, plan: ServingPlan) -> dict[str, _Ready]:

@@ -43,6 +43,7 @@ examples:
   sommelier serve zoo.sommelier
   sommelier serve zoo.sommelier --deployment vision --port 8080 --grpc-port 8081
   sommelier serve zoo.sommelier --models resnet20 resnet56
+  sommelier serve zoo.sommelier --query         questions too where nothing is deployed yet
 """
 _QUERY = "the explorer at /, and POST /query (where --host is this machine only)"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -164,7 +165,7 @@ class _Serving:
         _check_names(names or (), models)
         self._wanted = Wanted(
             database, None if names is None else tuple(names), tuple(models), options.max_queue,
-            options.artifacts, config.folder or None,
+            options.artifacts, config.folder or None, options.query is True,
         )  # fmt: skip
         self._write = not options.no_write
         self._served = ServedDatabase(self._wanted)
@@ -179,7 +180,9 @@ class _Serving:
         from sommelier.runtime.server.pages import LOOPBACK, Pages
         from sommelier.shell.explorer.desk import QuestionDesk
 
-        desk = self._desk = QuestionDesk(self._wanted.database, self._live)
+        desk = self._desk = QuestionDesk(
+            self._wanted.database, self._live, folder=self._wanted.folder
+        )
         named = {host.lower(), *LOOPBACK}
         return Pages(desk.ask, None if host in _EVERYWHERE else frozenset(named))
 
@@ -286,16 +289,17 @@ def _tell(
         width=terminal_width(),
         colour=console.talk_colour,
     )
-    console.talk(table.rstrip("\n"))
+    console.talk(table.rstrip("\n") if rows else "nothing is deployed yet")
     for out in service.left_out:
         console.talk(f"{out.name} is not served: {out.reason}", "error")
-    console.talk(f"REST  {url}/v2/models/{rows[0][0]}/infer   {url}/docs   {url}/metrics")
+    name = rows[0][0] if rows else "NAME"
+    console.talk(f"REST  {url}/v2/models/{name}/infer   {url}/docs   {url}/metrics")
     if pages:
         console.talk(f"open  {url}/ in a browser to ask the database")
     if where.grpc_port is not None:
         console.talk(f"gRPC  {host}:{where.grpc_port}")
     key = " -H 'Authorization: Bearer KEY'" if settings.api_keys else ""
-    console.talk(f"\n  curl{key} {url}/v2/models/{rows[0][0]}\n", "note")
+    console.talk(f"\n  curl{key} {url}/v2/models/{name}\n", "note")
     if settings.host not in _LOOPBACK and not settings.api_keys:
         console.talk(
             f"whoever reaches {settings.host} may use this server: --api-key-file asks for keys",

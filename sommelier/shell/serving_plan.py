@@ -35,7 +35,8 @@ _NICE = 10  # requests come first
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What is to be served. deployments : None for all. queue : in place of each one's own.
-    artifacts : the store that the database is said to use. folder : of a server's catalog."""
+    artifacts : the store that the database is said to use. folder : of a server's catalog.
+    questions : whether it may start with nothing to serve, to answer questions."""
 
     database: str
     deployments: tuple[str, ...] | None
@@ -43,6 +44,7 @@ class Wanted:
     queue: int | None
     artifacts: str | None = None
     folder: str | None = None
+    questions: bool = False
 
     @property
     def everything(self) -> bool:

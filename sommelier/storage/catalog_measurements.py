@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from sommelier.storage.database import Database
 
-_CONTEXT_COLUMNS = (
+CONTEXT_COLUMNS = (
     "metric", "provenance", "method", "device", "batch", "percentile", "dataset", "precision",
     "threads",
 )  # fmt: skip
-_CONTEXT_LIST = ", ".join(_CONTEXT_COLUMNS)
+_CONTEXT_LIST = ", ".join(CONTEXT_COLUMNS)
 _Context = tuple[object, ...]
 
 _FORGET = """
@@ -116,13 +116,13 @@ class MeasurementTable(ModelTable):
             places = self._known_positions()
         rows = places.of_number[found["model"]]
         ids = found["context"]
-        by_id: list[_Context] = [(None,) * len(_CONTEXT_COLUMNS)] * (
+        by_id: list[_Context] = [(None,) * len(CONTEXT_COLUMNS)] * (
             max((c[0] for c in contexts), default=0) + 1
         )
         for context_id, *fields in contexts:
             by_id[context_id] = tuple(fields)
         columns: dict[str, NDArray[Any]] = {"model_id": places.ids[rows], "row": rows}
-        for place, name in enumerate(_CONTEXT_COLUMNS):
+        for place, name in enumerate(CONTEXT_COLUMNS):
             words: list[Any] = [fields[place] for fields in by_id]
             numeric = name in ("batch", "percentile", "threads")
             columns[name] = (bulk.numbers_of if numeric else bulk.words_of)(ids, words)
@@ -137,7 +137,7 @@ class MeasurementTable(ModelTable):
         """What tells numbers apart, by the id that `numbers_in` takes: metric, provenance, method,
         device, batch, percentile, dataset, precision and threads; values are text, int or None."""
         rows = self._database.rows(f"SELECT {_CONTEXT_LIST}, id FROM store.contexts ORDER BY id")
-        return {row[-1]: dict(zip(_CONTEXT_COLUMNS, row, strict=False)) for row in rows}
+        return {row[-1]: dict(zip(CONTEXT_COLUMNS, row, strict=False)) for row in rows}
 
     def numbers_in(
         self, contexts: Sequence[int], models: Sequence[int] | None = None
@@ -243,7 +243,7 @@ class MeasurementTable(ModelTable):
             known.update({context: first + place for place, context in enumerate(fresh)})
             self._database.write(
                 CONTEXTS.insert(),
-                [{"id": known[c], **dict(zip(_CONTEXT_COLUMNS, c, strict=True))} for c in fresh],
+                [{"id": known[c], **dict(zip(CONTEXT_COLUMNS, c, strict=True))} for c in fresh],
             )
         return [known[context] for context in wanted]
 
@@ -269,9 +269,9 @@ def _context(m: Measurement) -> _Context:
 
 
 def _measurement(model_id: str, row: tuple[Any, ...]) -> Measurement:
-    fields = dict(zip(_CONTEXT_COLUMNS, row, strict=False))
+    fields = dict(zip(CONTEXT_COLUMNS, row, strict=False))
     fields["provenance"] = Provenance(fields["provenance"])
-    value, low, high, count, source, recorded_at = row[len(_CONTEXT_COLUMNS) :]
+    value, low, high, count, source, recorded_at = row[len(CONTEXT_COLUMNS) :]
     return Measurement(
         model_id=model_id, value=value, low=low, high=high, count=count, source=source,
         recorded_at=recorded_at, **fields,

@@ -105,10 +105,13 @@ class SketchStore:
 
     def get(self, model_id: str, probe_set_id: str) -> OutputSketch:
         """What a model answered. Raises UnknownNameError when it did not answer this probe set."""
-        entry = self.entry(model_id, probe_set_id)
+        return self.sketch(self.entry(model_id, probe_set_id))
+
+    def sketch(self, entry: SketchRow) -> OutputSketch:
+        """What lies at an entry of the catalog."""
         return OutputSketch(
-            model_id=model_id,
-            probe_set_id=probe_set_id,
+            model_id=entry.model_id,
+            probe_set_id=entry.probe_set_id,
             kind=entry.kind,
             answers=self.answers(entry).tobytes(),
             width=entry.width,

@@ -1,4 +1,5 @@
-"""The process that answers questions of the explorer: `python -m ...answering DATABASE SECONDS`.
+"""The process that answers questions of the explorer: `python -m ...answering SECONDS DATABASE
+[FOLDER]`.
 
 It reads questions from its standard input and writes pages to its standard output, until the input
 ends. The database is read-only, and opened anew when it has changed.
@@ -17,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from sommelier.errors import ReadOnlyError, SommelierError, StorageError
 from sommelier.storage.noticing import ChangeWatch
+from sommelier.storage.servers import is_url
 
 if TYPE_CHECKING:
     from sommelier.connection import Connection
@@ -31,9 +33,11 @@ _GRACE_S = 5  # a server that was killed no longer ends it at the limit
 class Reader:
     """The database as it is now. Not for several threads."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, folder: str | None = None) -> None:
         self._path = path
-        self._watch = ChangeWatch(Path(path).absolute())
+        self._folder = folder
+        # who is connected to a server sees what others commit
+        self._watch = None if is_url(path) else ChangeWatch(Path(path).absolute())
         self._db: Connection | None = None
         self._short = False
 
@@ -52,15 +56,16 @@ class Reader:
         from sommelier.connection import connect
         from sommelier.shell.databases import exists, no_database
 
-        if self._db is not None and not self._watch.changed(self._db.catalog.version):
+        if self._db is not None and not self._changed(self._db):
             return self._db
         self.close()
         if not exists(self._path):
             raise no_database(self._path)
         try:
-            self._db = connect(self._path, read_only=True)
+            self._db = connect(self._path, read_only=True, folder=self._folder)
         except SommelierError:
-            self._watch.forget()
+            if self._watch is not None:
+                self._watch.forget()
             raise
         return self._db
 
@@ -69,10 +74,13 @@ class Reader:
         if db is not None:
             db.close()
 
+    def _changed(self, db: Connection) -> bool:
+        return self._watch is not None and self._watch.changed(db.catalog.version)
 
-def main(path: str, limit_s: float) -> None:
+
+def main(limit_s: float, path: str, folder: str | None = None) -> None:
     """Answers until nobody asks any more."""
-    reader = Reader(path)
+    reader = Reader(path, folder)
     asked, said = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
     _become_modest()
@@ -150,4 +158,4 @@ def _say(said: IO[bytes], status: int, kind: str, body: bytes, *, last: bool) ->
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]))
+    main(float(sys.argv[1]), *sys.argv[2:])

@@ -48,9 +48,16 @@ class DeskRules:
 class QuestionDesk:
     """`ask` from any thread; `close` at the end."""
 
-    def __init__(self, database: str, live: Live = list, rules: DeskRules | None = None) -> None:
-        """live : how deployments do here, for their page."""
-        self._database = database
+    def __init__(
+        self,
+        database: str,
+        live: Live = list,
+        rules: DeskRules | None = None,
+        *,
+        folder: str | None = None,
+    ) -> None:
+        """live : how deployments do here, for their page. folder : of a server's catalog."""
+        self._database = [database] if folder is None else [database, folder]
         self._live = live
         self._rules = rules or DeskRules()
         self._waiting: queue.Queue[tuple[Asked, Future[Said]] | None] = queue.Queue()
@@ -117,7 +124,7 @@ class QuestionDesk:
             if self._closed:
                 return _failure(asked, 503, "the server ends")
             if self._answerer is None or self._answerer.ended:
-                self._answerer = _Answerer(self._database, self._rules)
+                self._answerer = _Answerer(self._rules, *self._database)
             live = self._live() if asked.path == "deployments" else []
             return self._answerer.answer(asked, live)
         except TimeoutError as error:
@@ -138,11 +145,12 @@ class QuestionDesk:
 class _Answerer:
     """The other process. Raises TimeoutError, and OSError where it has ended."""
 
-    def __init__(self, database: str, rules: DeskRules) -> None:
+    def __init__(self, rules: DeskRules, *database: str) -> None:
+        """database : and its folder, where one was named."""
         self._rules = rules
-        command = [sys.executable, "-P", "-m", "sommelier.shell.explorer.answering", database]
+        command = [sys.executable, "-P", "-m", "sommelier.shell.explorer.answering"]
         self.process = subprocess.Popen(
-            [*command, str(rules.limit_s)],
+            [*command, str(rules.limit_s), *database],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the server, which ends in its own way
