@@ -7,10 +7,10 @@ READY  := $(VENV)/.ready
 WORKERS ?= 2
 RERUNS ?= 1
 
-.PHONY: demo test check nightly bench notebooks protocol clean install help
+.PHONY: demo test test-postgres check docs code nightly bench notebooks protocol clean install help
 
 help:           ## list the targets
-	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
+	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
 
 install: $(READY)  ## make .venv and install everything into it
 
@@ -29,6 +29,13 @@ demo: $(READY)     ## download a few real models, ingest, analyse, and answer fi
 test: $(READY)     ## the whole suite (zoo tests need SOMMELIER_ZOO, network tests a registry)
 	$(BIN)/python -m pytest -n $(WORKERS) --reruns $(RERUNS) -rR -m "not slow" tests sommelier README.md docs
 
+# Over a private server from Debian's packages; where a test names a file, it gets a database there.
+OVER_POSTGRES = tests/storage tests/engine tests/test_connection.py tests/test_altering.py \
+	tests/test_registering.py tests/test_end_to_end.py tests/test_two_databases.py tests/test_workers.py
+
+test-postgres: $(READY)  ## the catalog's, the engine's and some journeys' tests over PostgreSQL
+	$(BIN)/python -m tests.postgres_server $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(OVER_POSTGRES)
+
 nightly: $(READY)  ## the slow tests as well
 	SOMMELIER_EXAMPLES=300 $(BIN)/python -m pytest -n $(WORKERS) tests sommelier README.md docs
 
@@ -38,10 +45,15 @@ check: $(READY)    ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(READY)     ## the documentation site into site/; a warning fails
+	$(BIN)/python -m docs.website.build site
+
 bench: $(READY)    ## every benchmark, quick settings
 	$(BIN)/python -m benchmarks.startup --quick
 	$(BIN)/python -m benchmarks.query_quality --quick
 	$(BIN)/python -m benchmarks.query_latency --quick
+	$(BIN)/python -m benchmarks.scale --quick
+	$(BIN)/python -m benchmarks.workers --quick
 	$(BIN)/python -m benchmarks.bounds --quick
 	$(BIN)/python -m benchmarks.equivalence_cost --quick
 	$(BIN)/python -m benchmarks.segments --quick
@@ -53,6 +65,9 @@ bench: $(READY)    ## every benchmark, quick settings
 	$(BIN)/python -m benchmarks.cascade --quick
 	$(BIN)/python -m benchmarks.serving --quick
 
+code: $(READY)     ## write docs/code.md, which says what every file is for, again
+	$(BIN)/python -m docs.website.code_page
+
 notebooks: $(READY) ## run every notebook as it stands
 	$(BIN)/python -m pytest -o addopts= --nbmake --nbmake-timeout=600 --overwrite notebooks
 
@@ -60,5 +75,5 @@ protocol: $(READY)  ## write the descriptors of the gRPC protocol again
 	$(BIN)/python -m sommelier.runtime.server.messages
 
 clean:             ## remove the environment and everything built
-	rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist demo site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

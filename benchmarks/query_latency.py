@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,7 @@ class Columns:
         known = ~np.isnan(self.flops) & (self.memory > np.median(self.memory))
         self.references = rng.choice(np.flatnonzero(known), REFERENCES, replace=False)
         answers = repository.answers
-        self.agreements = np.stack([_agreements(answers, answers[row]) for row in self.references])
+        self.agreements = np.stack([agreements(answers, answers[row]) for row in self.references])
         self.names = np.array(repository.names, dtype=object)
         self.name_rank = np.argsort(np.argsort(self.names))
 
@@ -107,7 +107,8 @@ class Columns:
         return names
 
 
-def _agreements(answers: NDArray[np.uint16], one: NDArray[np.uint16]) -> NDArray[np.int64]:
+def agreements(answers: NDArray[np.uint16], one: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """On how many probes each row of `answers` (n, probes) says what `one` (probes,) says."""
     parts = np.array_split(answers, max(1, len(answers) // 2_000))
     return np.concatenate([np.count_nonzero(part == one, axis=1) for part in parts])
 
@@ -130,6 +131,7 @@ class PlainTable:
             " nullif(latency, 'nan') AS latency) FROM arrays"
         )
         self._connection.unregister("arrays")
+        self.names = columns.names
         self._names = columns.names[columns.references].tolist()
 
     def ask(self, question: Question) -> Answer:
@@ -150,6 +152,21 @@ class PlainTable:
             list(bounds.values()),
         )
         return [name for (name,) in found.fetchall()]
+
+    def add(self, name: str, column: NDArray[np.float64]) -> NDArray[np.object_]:
+        """Add a column of numbers, NaN = NULL; the names in the order of its rows."""
+        arrays = {"name": self.names, name: column}
+        self._connection.register("arrays", arrays)
+        self._connection.execute(
+            f"CREATE OR REPLACE TABLE models AS SELECT m.*, nullif(a.{name}, 'nan') AS {name}"
+            " FROM models m POSITIONAL JOIN arrays a"
+        )
+        self._connection.unregister("arrays")
+        return self.names
+
+    def rows(self, sql: str, values: Sequence[float]) -> Answer:
+        """The first column of another hand-written query."""
+        return [name for (name,) in self._connection.execute(sql, list(values)).fetchall()]
 
     def close(self) -> None:
         """Free the table."""

@@ -7,6 +7,7 @@ import json
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -61,10 +62,23 @@ def conclude(figures: Mapping[str, float], file: Path | None, *, missed: Sequenc
 def finish(figures: Mapping[str, float], file: Path | None) -> None:
     """Write the figures to a file, with the machine they were taken on, and print the last line."""
     if file is not None:
-        machine = {"machine": platform.machine(), "python": platform.python_version()}
-        file.write_text(json.dumps({**figures, "environment": machine}, indent=1) + "\n")
+        taken = {
+            "command": _command(),
+            "date": date.today().isoformat(),
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+        }
+        file.write_text(json.dumps({**figures, "environment": taken}, indent=1) + "\n")
     print()
     print(" ".join(f"{name}={_text(value)}" for name, value in figures.items()))
+
+
+def _command() -> str:
+    """What was typed, without where the figures go."""
+    given = sys.argv[1:]
+    at = given.index("--json") if "--json" in given else len(given)
+    given = [word for word in (*given[:at], *given[at + 2 :]) if not word.startswith("--json=")]
+    return " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *given])
 
 
 def _text(cell: Cell) -> str:

@@ -118,6 +118,10 @@ class StorageError(SommelierError):
         return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
 
 
+class LeaseLostError(StorageError):
+    """A worker was too late: its task is another's, or its job was cancelled. Nothing was kept."""
+
+
 class DatabaseLockedError(StorageError):
     """Another process is writing this database. `readable` : what can be read meanwhile is of this
     moment, local time; None when there is nothing yet."""

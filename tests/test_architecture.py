@@ -38,6 +38,16 @@ def test_a_query_loads_no_runtime() -> None:
     assert not _loaded_modules(program) & set(HEAVY)
 
 
+def test_a_question_to_a_file_loads_nothing_of_servers_and_stores(tmp_path: Path) -> None:
+    sommelier.connect(tmp_path / "a.sommelier").close()
+    program = (
+        "import sommelier as sm\n"
+        f"with sm.connect({str(tmp_path / 'a.sommelier')!r}, read_only=True) as db:\n"
+        "    db.query('SELECT MODELS').fetchall()"
+    )
+    assert not _loaded_modules(program) & {"psycopg", "sqlalchemy", "fsspec", "s3fs", "ray"}
+
+
 def test_the_public_surface_is_what_we_decided() -> None:
     assert set(sommelier.__all__) == {
         "Connection",

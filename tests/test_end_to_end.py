@@ -195,6 +195,7 @@ def test_a_reader_cannot_write(db: sm.Connection) -> None:
         db.execute("DROP MODEL wide")
 
 
+@pytest.mark.duckdb("a file has one writer")
 def test_one_writer_many_readers(database: Path) -> None:
     with sm.connect(database) as writer:
         program = (

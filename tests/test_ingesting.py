@@ -129,3 +129,25 @@ def test_an_unknown_fact_and_a_read_only_database_are_refused(
         pytest.raises(ReadOnlyError),
     ):
         reader.ingest(made.net(), example_inputs=made.images(), name="x")
+
+
+def test_no_steps_of_preprocessing_say_that_items_are_taken_as_they_are(
+    db: sm.Connection, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "x.npz", x=made.images(8).numpy())
+    db.register_dataset("pictures", tmp_path / "x.npz")
+    db.ingest(made.net(), example_inputs=made.images(1), name="silent")
+    db.ingest(made.net(1), example_inputs=made.images(1), name="stated", preprocessing=[])
+    assumed = "preprocessing was assumed from the shapes"
+    for name, told in (("silent", True), ("stated", False)):
+        notes = db.execute(f"ANALYZE {name} FOR EQUIVALENCE USING dataset = 'pictures'").notes
+        assert any(assumed in note for note in notes) is told
+
+
+def test_torch_prints_nothing_of_a_module_that_is_refused(
+    db: sm.Connection, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It prints the graph as far as it got; the error says what matters."""
+    with pytest.raises(RejectedModelError, match=r"test_ingesting\.py"):
+        db.ingest(Branching(), example_inputs=torch.zeros(1, 4), name="moody")
+    assert capfd.readouterr() == ("", "")

@@ -78,7 +78,10 @@ def created(declared: Mapping[str, object]) -> datetime | None:
 
 
 def preprocessing(declared: Mapping[str, object]) -> Preprocessing | None:
-    """The declared steps, given as Preprocessing or as (name, arguments) pairs."""
+    """The declared steps, given as Preprocessing or as (name, arguments) pairs.
+
+    None where nothing is declared; no steps at all (`[]`) say that items are taken as they are.
+    """
     value = declared.get("preprocessing")
     if value is None or isinstance(value, Preprocessing):
         return value
@@ -90,7 +93,7 @@ def preprocessing(declared: Mapping[str, object]) -> Preprocessing | None:
         name, *rest = _items(step)
         arguments = rest[0] if rest and isinstance(rest[0], Mapping) else {}
         steps.append((str(name), dict(arguments)))
-    return Preprocessing(tuple(steps)) if steps else None
+    return Preprocessing(tuple(steps))
 
 
 def labels(

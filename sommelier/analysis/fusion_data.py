@@ -29,7 +29,6 @@ from sommelier.analysis.output_kinds import class_count
 from sommelier.analysis.probes import Probes, dataset_probes
 from sommelier.errors import AnalysisError
 from sommelier.records import ModelRecord, Preprocessing, TensorSpec
-from sommelier.storage.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
     from sommelier.storage.catalog import Catalog
@@ -108,8 +107,7 @@ def fusion_data(
     DatasetError for a dataset that cannot be read; StorageError for a file that is gone.
     """
     check_models(models)
-    artifacts = ArtifactStore(catalog.directory / "artifacts")
-    paths = tuple(artifacts.path(str(model.artifact)) for model in models)
+    paths = tuple(catalog.artifacts.path(str(model.artifact)) for model in models)
     tasks = task_names(models)
     with ExitStack() as stack:
         chosen, notes = _chosen(catalog, models, options, stack)

@@ -128,8 +128,9 @@ def is_auxiliary(spec: TensorSpec) -> bool:
 def _plan_for(
     spec: TensorSpec, declared: Preprocessing | None, item: preprocessing.Item, wanted_batch: int
 ) -> FeedPlan:
-    if declared is not None and any(name != "fill" for name, _ in declared.steps):
-        chosen = declared
+    fills_only = declared is not None and {name for name, _ in declared.steps} == {"fill"}
+    if declared is not None and not fills_only:
+        chosen = declared  # no step at all: items are taken as they are
     else:
         chosen = _inferred(item, spec, declared)
     made = _prepared(item, spec, chosen)

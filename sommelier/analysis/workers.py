@@ -77,23 +77,36 @@ def run_job(
     progress: Progress,
     cancelled: Callable[[], bool],
 ) -> JobSummary:
-    """Runs every pending task of the job; the summary of what happened.
+    """Runs every pending task of the job, which ends with that; the summary of what happened.
 
     Raises CancelledError when `cancelled` turns true, StorageError when findings cannot be kept;
     either way finished tasks are kept and the same ANALYZE takes up the rest.
     """
-    runner = _Runner(rooms, job, plan, progress, cancelled)
     try:
-        runner.run()
+        summary = run_tasks(rooms, job, plan, progress=progress, cancelled=cancelled)
     except BaseException as error:
         stopped = isinstance(error, CancelledError | KeyboardInterrupt)
         rooms.queue.finish_job(job.id, "cancelled" if stopped else "interrupted")
         raise
     rooms.queue.finish_job(job.id, "done")
+    return summary
+
+
+def run_tasks(
+    rooms: Rooms,
+    job: Job,
+    plan: AnalysisPlan,
+    *,
+    progress: Progress,
+    cancelled: Callable[[], bool],
+) -> JobSummary:
+    """As run_job, for a job that goes on or is ended by who calls."""
+    runner = Runner(rooms, job, plan, progress, cancelled)
+    runner.run()
     return runner.summary
 
 
-class _Runner:
+class Runner:
     """One job while it runs."""
 
     def __init__(
@@ -188,16 +201,21 @@ class _Runner:
         sandbox = self._sandboxes.get()
         started = time.perf_counter()
         try:
-            finding = self._find(task, sandbox)
-        except SommelierError as error:  # the model's fault, or its file's
+            with self._rooms.artifacts.using():
+                finding = self._find(task, sandbox)
+        except SommelierError as error:
             if not (self._stopping.is_set() or self._cancelled()):
-                self._settle(task, "failed", error.message)
+                self._fail(task, error)
         else:
             if not self._stopping.is_set():
                 self._keep_or_fail(task, finding)
             logger.debug("%s took %.2f s", task.key, time.perf_counter() - started)
         finally:
             self._sandboxes.put(sandbox)
+
+    def _fail(self, task: AnalysisTask, error: SommelierError) -> None:
+        """It is the model's fault, or its file's."""
+        self._settle(task, "failed", error.message)
 
     def _find(self, task: AnalysisTask, sandbox: Sandbox) -> Finding:
         catalog = self._rooms.catalog

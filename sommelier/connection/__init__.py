@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sommelier.connection.connection import Connection, connect
+from sommelier.connection.connecting import connect
+from sommelier.connection.connection import Connection
 from sommelier.connection.model import Model
 from sommelier.connection.relation import Relation
 

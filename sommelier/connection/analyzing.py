@@ -6,19 +6,19 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from sommelier.connection.agreement_edges import add_edges
 from sommelier.connection.linking import FITTING_OPTIONS, fitting_options
 from sommelier.connection.naming import underlined
 from sommelier.engine.options import Many
 from sommelier.errors import AnalysisError, BinderError, SommelierError, Span
 from sommelier.grammar import nodes
-from sommelier.records import AnalysisTask, EquivalenceEdge, ModelRecord
+from sommelier.records import AnalysisTask, ModelRecord
 from sommelier.storage.tasks import DONE_BEFORE, TaskQueue
 from sommelier.units import Dimension
 
 if TYPE_CHECKING:
     from sommelier.analysis.jobs import AnalysisOptions, AnalysisPlan
     from sommelier.analysis.workers import JobSummary
-    from sommelier.connection.connection import Connection
     from sommelier.connection.statements import Call
 
 ANALYZE_OPTIONS: dict[str, Any] = {
@@ -37,9 +37,6 @@ ANALYZE_OPTIONS: dict[str, Any] = {
     "memory_limit": Dimension.BYTES,
 }
 ANYTIME_THRESHOLD = 0.95  # of agreement, which early stopping decides about
-EDGE_CONFIDENCE = 0.95  # of the intervals in the view `equivalences`; a query computes its own
-EDGES_OF_ALL = 256  # up to here every ordered pair becomes an edge, beyond it only the nearest
-NEAREST_EDGES = 64
 REASONS_SHOWN = 6
 REASON_LENGTH = 200
 
@@ -52,11 +49,26 @@ def analyze(
 
     Raises CancelledError when the user cancels; the same statement then goes on from there.
     """
-    from sommelier.analysis.jobs import plan_analysis
     from sommelier.analysis.workers import Rooms, run_job
     from sommelier.grammar.formatter import format as format_statement
 
     db = call.db
+    models, plan = planned(statement, call)
+    tasks = TaskQueue(db.catalog)
+    job = tasks.start_job(format_statement(statement), plan.tasks)
+    db.catalog.publish()  # its first model may take long, and readers want to see the job
+    rooms = Rooms(db.catalog, db.artifacts, db.sketches, tasks)
+    summary = run_job(rooms, job, plan, progress=call.progress, cancelled=call.cancelled)
+    ended = tasks.tasks(job.id)
+    add_edges(db.session, tuple(plan.probes), ended, call.progress, call.cancelled)
+    notes = notes_of(summary, ended, plan, models)
+    return titled(models), summary.done, notes, failure_of(summary, ended)
+
+
+def planned(statement: nodes.Analyze, call: Call) -> tuple[list[ModelRecord], AnalysisPlan]:
+    """The models an ANALYZE is about, and what it will do; nothing is run."""
+    from sommelier.analysis.jobs import plan_analysis
+
     models = _scope(statement, call)
     options, named = _options(statement, call), statement.scope != "all"
     if not models:
@@ -65,19 +77,9 @@ def analyze(
     with underlined(_span_of(statement, "dataset")):
         against = [call.resolve(name) for name in statement.against]
         plan = plan_analysis(
-            db.catalog, models, statement.aspects, options, named=named, against=against
+            call.db.catalog, models, statement.aspects, options, named=named, against=against
         )
-    tasks = TaskQueue(db.catalog)
-    job = tasks.start_job(format_statement(statement), plan.tasks)
-    db.catalog.publish()  # its first model may take long, and readers want to see the job
-    rooms = Rooms(db.catalog, db.artifacts, db.sketches, tasks)
-    summary = run_job(rooms, job, plan, progress=call.progress, cancelled=call.cancelled)
-    ended = tasks.tasks(job.id)
-    _add_edges(db, plan, ended, call)
-    names = {record.id: record.name for record in models}
-    skipped = [(names[t.model_id], t.reason or "") for t in ended if t.state == "skipped"]
-    notes = _notes(summary, skipped, plan)
-    return _title(models), summary.done, notes, _failure(summary, ended)
+    return models, plan
 
 
 def _check_pairs(statement: nodes.Analyze, models: list[ModelRecord]) -> None:
@@ -141,49 +143,10 @@ def _span_of(statement: nodes.Analyze, option: str) -> Span | None:
     return next((o.span for o in statement.options if o.name.lower() == option), None)
 
 
-# ---- edges
-
-
-def _add_edges(db: Connection, plan: AnalysisPlan, tasks: list[AnalysisTask], call: Call) -> None:
-    """Compares what answered this job's probe sets; rows of the view `equivalences`.
-
-    Of a large probe set only the models that answered just now are compared with all others.
-    """
-    for probe_set_id in plan.probes:
-        members = db.sketches.model_ids(probe_set_id)
-        fresh = {t.model_id for t in tasks if _answered(t, probe_set_id)}
-        if not fresh and len(members) <= _references_with_edges(db, probe_set_id):
-            continue
-        many = len(members) > EDGES_OF_ALL
-        references = [m for m in members if m in fresh] if many else members
-        edges: list[EquivalenceEdge] = []
-        for done, reference in enumerate(references):
-            if call.cancelled():
-                break  # the next ANALYZE of this probe set compares the rest
-            call.progress("comparing", done, len(references), None)
-            found = db.session.semantics.edges(reference, EDGE_CONFIDENCE, probe_set_id)
-            direct = [edge for edge in found if edge.probe_set_id == probe_set_id]
-            edges += direct[:NEAREST_EDGES] if many else direct
-        db.catalog.replace_edges(probe_set_id, edges)
-
-
-def _answered(task: AnalysisTask, probe_set_id: str) -> bool:
-    answered = task.aspect == "sketch" and task.parameters.get("probe_set_id") == probe_set_id
-    return answered and task.state == "done"
-
-
-def _references_with_edges(db: Connection, probe_set_id: str) -> int:
-    counted = db.catalog.sql(
-        "SELECT count(DISTINCT reference_id) FROM equivalences WHERE probe_set_id = ?",
-        [probe_set_id],
-    )
-    return int(counted.rows[0][0])
-
-
 # ---- what the footer says
 
 
-def _failure(summary: JobSummary, tasks: list[AnalysisTask]) -> AnalysisError | None:
+def failure_of(summary: JobSummary, tasks: list[AnalysisTask]) -> AnalysisError | None:
     """The error if tasks failed and none was done, now or before."""
     failed = sum(count for (_, state), count in summary.outcomes.items() if state == "failed")
     if not failed or summary.done or any(task.reason == DONE_BEFORE for task in tasks):
@@ -194,13 +157,20 @@ def _failure(summary: JobSummary, tasks: list[AnalysisTask]) -> AnalysisError | 
     )
 
 
-def _title(models: list[ModelRecord]) -> str:
+def titled(models: list[ModelRecord]) -> str:
+    """What was analyzed."""
     return models[0].name if len(models) == 1 else f"{len(models)} models"
 
 
-def _notes(
-    summary: JobSummary, skipped: list[tuple[str, str]], plan: AnalysisPlan
+def notes_of(
+    summary: JobSummary,
+    ended: list[AnalysisTask],
+    plan: AnalysisPlan,
+    models: list[ModelRecord],
 ) -> tuple[str, ...]:
+    """What an ANALYZE did and left out, a line each."""
+    names = {record.id: record.name for record in models}
+    skipped = [(names[t.model_id], t.reason or "") for t in ended if t.state == "skipped"]
     lines = [_tally(summary)] if summary.outcomes else []
     lines += plan.remarks
     left_out = [(name, reason) for name, reason in skipped if reason != DONE_BEFORE]

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from sommelier.errors import (
@@ -23,7 +23,7 @@ from sommelier.errors import (
     StorageError,
     UnknownNameError,
 )
-from sommelier.records import Job
+from sommelier.records import AnalysisTask, Job
 from sommelier.storage.catalog import Catalog
 from sommelier.storage.tasks import TaskQueue
 
@@ -95,18 +95,26 @@ class BackgroundJobs:
 
     # ---- one job
 
-    def start(self, statement: str, work: Work, *, makes: tuple[str, str] | None = None) -> int:
+    def start(
+        self,
+        statement: str,
+        work: Work,
+        *,
+        makes: tuple[str, str] | None = None,
+        tasks: Sequence[AnalysisTask] = (),
+    ) -> int:
         """The number of a new job, whose work has begun in a thread of its own.
 
-        makes : (kind, name) of what it will make; see `maker`. Raises BinderError if another job
-        that runs makes the same, ReadOnlyError, StorageError once the connection closes.
+        makes : (kind, name) of what it will make; see `maker`. tasks : that it has. Raises
+        BinderError if another job that runs makes the same, ReadOnlyError, StorageError once the
+        connection closes.
         """
         with self._turn:
             if self._closed:
                 raise StorageError("the connection is closed", hint="connect again")
             if makes is not None and (other := self.maker(*makes)) is not None:
                 raise made_by(other, *makes)
-            row = self._queue.start_job(statement, (), background=True)
+            row = self._queue.start_job(statement, tasks, background=True)
             job = BackgroundJob(row, makes, self._note_now_and_then)
             self._kept[job.id] = (None, time.monotonic())
             self._mind_exit()
@@ -123,9 +131,12 @@ class BackgroundJobs:
 
         One that is 'running' still then is about to stop; one that was faster is 'done'. Raises
         UnknownNameError, BinderError for one that ended before or is no background job of this
-        connection, ReadOnlyError where nothing may be changed.
+        connection, ReadOnlyError where nothing may be changed. What is left to workers every
+        connection may cancel; they hear of it within seconds.
         """
         job = self._running.get(job_id)
+        if job is None and self._is_shared(self.job(job_id)) and not self._catalog.read_only:
+            return self._queue.finish_job(job_id, "cancelled", "cancelled; what was done is kept")
         if job is None:
             raise self._not_cancellable(self.job(job_id))
         job.stop("cancelled")
@@ -145,6 +156,8 @@ class BackgroundJobs:
         job = self._running.get(job_id)
         if job is None:
             row = self.job(job_id)
+            if self._is_shared(row):
+                return self._wait_for_workers(row, timeout, progress)
             if row.state == "running":
                 raise BinderError(
                     f"job {job_id} is run {_where(row)}, so its end cannot be waited for here"
@@ -226,6 +239,21 @@ class BackgroundJobs:
             )
 
     # ---- inside
+
+    def _is_shared(self, row: Job) -> bool:
+        """Whether a job is at workers now."""
+        return row.state == "running" and self._queue.plan_of(row.id) is not None
+
+    def _wait_for_workers(self, row: Job, timeout: float | None, progress: Progress | None) -> Job:
+        until = None if timeout is None else time.monotonic() + timeout
+        while row.state == "running" and (until is None or time.monotonic() < until):
+            if progress is not None:
+                done = row.done + row.failed + row.skipped
+                progress("working", done, row.total, row.doing)
+            left = _left(until)
+            time.sleep(LOOK_EVERY_S if left is None else min(LOOK_EVERY_S, left))
+            row = self._queue.job(row.id)
+        return row
 
     def _mind_exit(self) -> None:
         """Have `close` called where a program ends without it.

@@ -257,7 +257,7 @@ def disagreements(statement: nodes.Show, db: Connection, parameters: Parameters)
     dataset = bind_options(statement.options, {"dataset": str}, parameters).get("dataset")
     pair = _record(statement.of[0], db, parameters), _record(statement.of[1], db, parameters)
     one, other = pair
-    probes = _answered_by_both(pair, db, dataset)
+    probes = probes_of_both(pair, db, dataset)
     probe_set = probes.record
     found = _differences(
         _sketches(pair, probes, db),
@@ -278,7 +278,8 @@ def disagreements(statement: nodes.Show, db: Connection, parameters: Parameters)
     return Table("disagreements", columns, rows, (note, surest))
 
 
-def _answered_by_both(pair: Pair, db: Connection, dataset: str | None) -> Probes:
+def probes_of_both(pair: Pair, db: Connection, dataset: str | None) -> Probes:
+    """The probes that both models answered. Raises BinderError where there are none."""
     shared = _shared(pair, db, dataset)
     if shared.probes is None or not shared.agreement.samples:
         names = [record.name for record in pair]

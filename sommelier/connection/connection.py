@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sommelier.connection import deploying, listed
 from sommelier.connection.background import BackgroundJobs
 from sommelier.connection.model import Model
+from sommelier.connection.others import OtherDatabases
+from sommelier.connection.plotting import Plots
 from sommelier.connection.publishing import Publisher
 from sommelier.connection.reading import read
 from sommelier.connection.relation import Relation, keyword_query
@@ -20,13 +21,7 @@ from sommelier.connection.serving import Serving
 from sommelier.connection.statements import Call, perform
 from sommelier.engine.result import Report, Result, Table
 from sommelier.engine.session import Session
-from sommelier.errors import (
-    BinderError,
-    CancelledError,
-    QueryError,
-    ReadOnlyError,
-    StorageError,
-)
+from sommelier.errors import BinderError, CancelledError, QueryError, ReadOnlyError, StorageError
 from sommelier.grammar import nodes
 from sommelier.grammar.builder import QueryBuilder, model_name
 from sommelier.grammar.parser import is_read_only, parse
@@ -41,6 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sommelier.analysis.links.profiles import Profile
+    from sommelier.connection.working_on_ray import RayCluster
     from sommelier.runtime.cascade_runner import RunnableCascade
     from sommelier.runtime.collaborate import CollaborativePlan
     from sommelier.runtime.deployment import RunningDeployment
@@ -51,22 +47,12 @@ Progress = Callable[[str, int, int | None, str | None], None]
 Outcome = Result | Table | Report
 
 
-def connect(path: str | Path = "models.sommelier", *, read_only: bool = False) -> Connection:
-    """A connection to the database file `path`, made if it does not exist.
-
-    read_only : reads the newest snapshot, also while another process writes. ':memory:' keeps
-    everything in a temporary folder. Raises DatabaseLockedError if another process writes,
-    DatabaseCorruptError if the file is not a Sommelier database (it is left untouched).
-    """
-    return Connection(Catalog.open(path, read_only=read_only))
-
-
-class Connection:
+class Connection(OtherDatabases):
     """The object users hold. Use it as a context manager, or call close()."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, *, workers: str | RayCluster | None = None) -> None:
         self.catalog = catalog
-        self.artifacts = ArtifactStore(catalog.directory / "artifacts")
+        self.workers = workers
         self.sketches = SketchStore(catalog.directory / "sketches", catalog)
         self._session: Session | None = None
         self._closed = False
@@ -77,10 +63,10 @@ class Connection:
         self._publisher = Publisher(catalog)
         if not catalog.read_only:
             TaskQueue(catalog).interrupt_stale()  # what a killed process left running
-            self.artifacts.sweep()  # and half copied
-            self.sketches.sweep()
-
-    # ---- asking
+            with catalog.alone() as alone:
+                if alone:
+                    self.artifacts.sweep()  # and half copied
+                    self.sketches.sweep()
 
     def query(
         self, text: str | None = None, params: Parameters = None, **keywords: Any
@@ -133,10 +119,7 @@ class Connection:
             return self._write(statement, params, progress, text)
 
     def sql(self, text: str, params: Sequence[Any] = ()) -> Table:
-        """Rows of read-only catalog SQL over the views models, profiles, equivalences, ...
-
-        params : values for the `?` in the text.
-        """
+        """Rows of read-only catalog SQL over the views models, ...; params : of the `?` in it."""
         with self._lock:
             self.background.note()
             return self.session.sql(text, list(params))
@@ -278,6 +261,11 @@ class Connection:
     # ---- state
 
     @property
+    def plot(self) -> Plots:
+        """Pictures of what the database knows: `db.plot.pareto()`, `db.plot.agreement()`."""
+        return Plots(self)
+
+    @property
     def session(self) -> Session:
         """The engine over this catalog's indexes, made on first use."""
         if self._closed:
@@ -289,15 +277,23 @@ class Connection:
         return self._session
 
     @property
+    def artifacts(self) -> ArtifactStore:
+        """Where the files of models lie."""
+        return self.catalog.artifacts
+
+    @property
     def resources(self) -> ResourceIndex:
+        """The numbers of all models by column, as questions see them."""
         return self.session.resources
 
     @property
     def path(self) -> str:
+        """The database's file, or its address without a password."""
         return str(self.catalog.path)
 
     @property
     def read_only(self) -> bool:
+        """Whether this connection may only ask."""
         return self.catalog.read_only
 
     @property
@@ -308,9 +304,8 @@ class Connection:
     def names(self, kind: str) -> list[str]:
         """Names of one kind, for completion and suggestions.
 
-        kind : as in sommelier.engine.naming, or connector; link_option (CREATE LINK, ANALYZE ...
-        FOR LINKS), fusion_option (CREATE MODEL ... AS FUSION OF), cascade_option (CREATE CASCADE),
-        deploy_option, simulate_option, policy, trace.
+        kind : as in sommelier.engine.naming, connector, policy, trace; link_option, fusion_option,
+        cascade_option (of CREATE, and of ANALYZE FOR LINKS), deploy_option, simulate_option.
         """
         if kind == "metric":
             return list(METRICS)
@@ -326,6 +321,7 @@ class Connection:
 
     @property
     def cancelled(self) -> bool:
+        """Whether the running statement was asked to stop."""
         return self._cancelled.is_set()
 
     def close(self) -> None:
@@ -342,12 +338,7 @@ class Connection:
     def __enter__(self) -> Connection:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sommelier import errors
+from sommelier.connection.connecting import connect as _connect
 from sommelier.connection.connection import Connection as Database
-from sommelier.connection.connection import connect as _connect
 from sommelier.engine.result import ColumnInfo, Report, Result, Table
 
 if TYPE_CHECKING:

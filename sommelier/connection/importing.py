@@ -105,12 +105,13 @@ def import_models(
     """
     from sommelier.connection import searching
     from sommelier.connection.repositories import origin
+    from sommelier.connectors.options import flag
 
     def fetching(what: str, done: int, total: int | None) -> None:
         progress("fetching", done, total, what)
 
     settings = dict(options)
-    copy = bool(settings.pop("copy", True))
+    copy = flag({"copy": settings.pop("copy", True)}, "copy")
     summary = ImportSummary()
     source = origin(db, statement.connector, statement.locations, settings)
     if searching.searches(statement, source):

@@ -23,6 +23,7 @@ class Model:
 
     @property
     def name(self) -> str:
+        """What the model is called, without its version."""
         return self.record.name
 
     @property

@@ -12,6 +12,7 @@ from sommelier.grammar.formatter import format as format_query
 
 if TYPE_CHECKING:
     from sommelier.connection.connection import Connection
+    from sommelier.engine.plots.of_result import ResultPlots
 
 
 class Relation:
@@ -34,27 +35,50 @@ class Relation:
     # ---- refinement: each returns a new relation
 
     def corr(self, reference: str, **conditions: Any) -> Relation:
+        """Compared with a reference: the name of a model.
+
+        conditions : at_least, within, agreement, accuracy, bound, confidence; a fraction (0.95), a
+        text ('95%') or a parameter ('$tolerance').
+        """
         return self._refined(self._builder.corr(reference, **conditions))
 
     def where(self, *conditions: str, **columns: Any) -> Relation:
+        """Only rows for which all of this is true; repeated calls are joined with AND.
+
+        conditions : as WHERE takes them. columns : a value to equal, a list to be in, None for
+        unknown, or a text that begins with a comparison: where(task='ner', params='< 5M').
+        """
         return self._refined(self._builder.where(*conditions, **columns))
 
     def on(self, *conditions: str, **metrics: Any) -> Relation:
+        """Limits on resources; repeated calls are joined with AND.
+
+        conditions : as ON takes them. metrics : a bound, as on(memory='< 80%'); memory='80%' means
+        at most, and at least where more is better.
+        """
         return self._refined(self._builder.on(*conditions, **metrics))
 
     def order_by(self, *items: str) -> Relation:
+        """Sorted by 'memory', 'equivalence DESC', ...; repeated calls add keys."""
         return self._refined(self._builder.order_by(*items))
 
     def pick(self, picker: str, *, top: int | None = None) -> Relation:
+        """A choice: 'most similar', 'smallest', 'PARETO (memory, latency)', 'MAX(...)'.
+
+        top : how many are kept; unless said one, of a Pareto front all.
+        """
         return self._refined(self._builder.pick(picker, top=top))
 
     def limit(self, count: int, *, offset: int | None = None) -> Relation:
+        """At most `count` rows, after the first `offset`."""
         return self._refined(self._builder.limit(count, offset=offset))
 
     def using(self, **options: Any) -> Relation:
+        """Options such as device='cpu', batch=8; the last value of an option counts."""
         return self._refined(self._builder.using(**options))
 
     def source(self, *names: str) -> Relation:
+        """Only models from there: 'wheel', 'POOL edge', 'VIEW small'; several are united."""
         return self._refined(self._builder.source(*names))
 
     def _refined(self, builder: QueryBuilder) -> Relation:
@@ -64,6 +88,7 @@ class Relation:
 
     @property
     def query(self) -> nodes.Select:
+        """The parsed question; str() of the relation writes it as text."""
         return self._builder.query
 
     @property
@@ -84,12 +109,15 @@ class Relation:
         return [self._connection.model(id_) for id_ in self.result.ids]
 
     def fetchall(self) -> list[tuple[Any, ...]]:
+        """All rows that were not fetched yet."""
         return self.result.fetchall()
 
     def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row, None after the last."""
         return self.result.fetchone()
 
     def dicts(self) -> list[dict[str, Any]]:
+        """The rows by column; values in base units, None where unknown."""
         return self.result.dicts()
 
     def one(self) -> Match:
@@ -97,20 +125,30 @@ class Relation:
         return self.result.one()
 
     def df(self) -> Any:
+        """A pandas DataFrame; unknown numbers are NaN, unknown text None."""
         return self.result.df()
 
     def arrow(self) -> Any:
+        """A pyarrow Table; unknown values are null."""
         return self.result.arrow()
 
     def pl(self) -> Any:
+        """A polars DataFrame; unknown values are null."""
         return self.result.pl()
 
     @property
+    def plot(self) -> ResultPlots:
+        """Pictures of the answer: `db.query(...).plot.pareto()`."""
+        return self.result.plot
+
+    @property
     def columns(self) -> tuple[Any, ...]:
+        """The columns of the answer: name, unit, what they measure."""
         return tuple(self.result.columns)
 
     @property
     def notes(self) -> tuple[str, ...]:
+        """What stands below the answer: what it promises, what was left out."""
         return tuple(self.result.notes)
 
     def __len__(self) -> int:

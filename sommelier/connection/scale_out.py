@@ -62,7 +62,7 @@ def served(
     """Deployments of a database that answer here, until the block ends. names : none: all, but for
     those that cannot be served. write : keep what was measured, now and then and at the end, where
     that is allowed. Raises SommelierError for a name, and where nothing can be served."""
-    from sommelier.connection.connection import connect
+    from sommelier.connection.connecting import connect
     from sommelier.runtime.server.service import ModelService
 
     database = Path(database)

@@ -172,6 +172,13 @@ def _register_device(statement: nodes.RegisterDevice, call: Call) -> Done:
 
 @_perform.register
 def _analyze(statement: nodes.Analyze, call: Call) -> Done:
+    from sommelier.connection.analyzing_later import analyze_later, analyze_on_ray, is_on_ray
+
+    if is_on_ray(call.db) and not statement.background:
+        return Done("analyzed", *analyze_on_ray(statement, call))
+    if statement.background:
+        title, notes, job = analyze_later(statement, call)
+        return Done("started", title, 0, notes, job=job)
     return Done("analyzed", *analyzing.analyze(statement, call))
 
 

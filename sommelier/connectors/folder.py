@@ -23,6 +23,7 @@ from sommelier.connectors.patterns import matches
 from sommelier.errors import ConnectorError, RejectedModelError, reason
 from sommelier.notes import joined
 from sommelier.records import Artifact, Conversion, Rejection
+from sommelier.storage.artifact_places import MARK
 from sommelier.storage.external_data import external_files, too_large
 from sommelier.storage.snapshots import directory_of
 
@@ -192,7 +193,10 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _is_store(folder: Path) -> bool:
-    """Whether a database keeps its files here: models.sommelier.d beside models.sommelier."""
+    """Whether a database keeps its files here: models.sommelier.d beside models.sommelier, or a
+    folder that is the store of several."""
+    if (folder / MARK).is_file():
+        return True
     if folder.suffix != ".d" or not (folder / "artifacts").is_dir():
         return False
     database = folder.parent / folder.stem

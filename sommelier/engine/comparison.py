@@ -56,7 +56,7 @@ class Comparison:
         if pairs is not None and method.bounds:
             reached = reached.copy()
             for part in candidates.parts:
-                reached[part.rows] = False
+                reached[part.ranking.among(reached)] = False
             self.streamed = (Streamed(pairs, reached),)
             reached[self.streamed[0].rows] = False
         bounded = [

@@ -40,14 +40,14 @@ class Across:
     def __init__(self, found: tuple[Candidates, ...], reached: Mask, rule: str) -> None:
         common = found[0].rows[reached[found[0].rows]]
         for one in found[1:]:
-            common = common[one.places(len(reached))[common] >= 0]
+            common = common[one.ranking.positions(common) >= 0]
         self.rows = common
         self.method = METHODS[rule]
         self.count = len(common)
         self.exact = all(one.exact for one in found)
         self.labels = found[0].labels
         self.probe_set_id: str | None = None  # of several
-        at = [one.places(len(reached))[common] for one in found]
+        at = [one.ranking.positions(common) for one in found]
         agreements = [one.agreements[a] for one, a in zip(found, at, strict=True)]
         self._samples = sum(one.samples for one in found)
         self._positional = np.any(

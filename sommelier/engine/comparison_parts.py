@@ -60,7 +60,7 @@ class Measured:
         self.candidates = candidates
         self.method = method
         self._reached = reached
-        self.count = int(np.count_nonzero(reached & (candidates.places(len(reached)) >= 0)))
+        self.count = candidates.ranking.count(reached)
         self._found: Rows | None = None  # positions that passed, once asked
 
     @property
@@ -69,25 +69,24 @@ class Measured:
 
     @property
     def rows(self) -> Rows:
-        return self.candidates.rows[self._kept(0, None)]
+        return self.candidates.ranking.among(self._reached)
 
     def is_positional(self, rows: Rows) -> Mask:
         """Which rows were compared class by class number, without names to check them."""
-        if not self.candidates.positional.any():
-            return np.zeros(len(rows), dtype=bool)
-        return np.isin(rows, self.candidates.rows[self.candidates.positional])
+        return self.candidates.is_positional(rows)
 
     def passing(self, bounds: tuple[CorrBound, ...], tests: float, *, possible: bool) -> Rows:
         """A prefix of the sorted candidates, then whatever a prefix cannot decide; best first."""
         self._found = self._met(bounds, tests, possible=possible)
-        return self.candidates.rows[self._found]
+        return self._known[0][self._found]
 
     def _met(self, bounds: tuple[CorrBound, ...], tests: float, *, possible: bool) -> Rows:
         """The positions of the candidates that meet every bound."""
         floor = max((self._floor(b, tests, possible=possible) for b in bounds), default=0)
         if possible and self.candidates.high is not None:
             floor = 0  # random5 is sorted by its lower bound, possibility is about the upper one
-        at = np.flatnonzero(self._kept(0, self._prefix(floor)))
+        rows, stop = self.candidates.prefix(floor)
+        at = np.flatnonzero(self._reached[rows[:stop]])
         for bound in bounds:
             if not self._decided_by_floor(bound):
                 at = at[self._meets(bound, at, tests, possible=possible)]
@@ -109,23 +108,17 @@ class Measured:
         ends = []
         for possible in (True, False):
             floor = max(self._floor(bound, tests, possible=possible) for bound in bounds)
-            ends.append(self._prefix(floor))
-        return int(np.count_nonzero(self._kept(ends[1], ends[0])))
-
-    def _kept(self, start: int, stop: int | None) -> Mask:
-        """Which candidates at these positions reached CORR."""
-        return self._reached[self.candidates.rows[start:stop]]
-
-    def _prefix(self, floor: int) -> int:
-        """How many leading candidates have at least `floor` agreements."""
-        counts = self.candidates.agreements
-        return len(counts) - int(np.searchsorted(counts[::-1], floor, side="left"))
+            rows, end = self.candidates.prefix(floor)
+            ends.append(end)
+            if possible:
+                more = rows  # at least as many as are certain
+        return int(np.count_nonzero(self._reached[more[ends[1] : ends[0]]]))
 
     def head(self, keep: int) -> int:
         """How many of the rows that passed are at least as good as the `keep`-th: ties included."""
         if self._found is None or keep < 1 or keep >= len(self._found):
             return keep
-        counts = self.candidates.agreements[self._found]
+        counts = self._known[1][self._found]
         ties = np.searchsorted(-counts, -counts[keep - 1], side="right")
         return int(ties)
 
@@ -175,17 +168,17 @@ class Measured:
         """Agreements of `rows` (guaranteed ones in mode random5); NaN for rows not compared."""
         at = self.positions(rows, size)
         counts = np.full(len(rows), np.nan)
-        counts[at >= 0] = self.candidates.agreements[at[at >= 0]]
+        counts[at >= 0] = self._known[1][at[at >= 0]]
         return counts
 
-    def positions(self, rows: Rows, size: int) -> Rows:
+    def positions(self, rows: Rows, _size: int) -> Rows:
         """Where `rows` stand among the candidates, -1 where they do not."""
-        return self.candidates.places(size)[rows].astype(np.int64)
+        return self.candidates.ranking.positions(rows)
 
     def interval_at(self, at: Rows, alpha: float) -> Interval:
         """The bounds of the candidates at these positions, each at one-sided level alpha."""
         candidates, samples = self.candidates, self.candidates.samples
-        counts = candidates.agreements[at]
+        counts = self._known[1][at]
         lower, upper = limits_by_count(self.method, counts, samples, alpha)
         if candidates.high is None:
             agreement = counts / max(1, samples)
@@ -194,6 +187,11 @@ class Measured:
             _, upper = limits_by_count(self.method, most, samples, alpha)
             agreement = np.full(len(at), np.nan)
         return Interval(lower, upper, agreement, np.full(len(at), float(samples)))
+
+    @property
+    def _known(self) -> tuple[Rows, Rows]:
+        """Rows and agreements as far down as they were asked for."""
+        return self.candidates.ranking.down_to(self.candidates.samples + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def corr_notes(
     if len(answers.comparisons) > 1:
         count = len(combined([c.rows for c in answers.comparisons], corr.quantifier))
     if corr.correction == "split":  # only the winners are compared, all were
-        count = int(np.count_nonzero(reached[answers.comparisons[0].candidates.rows]))
+        count = answers.comparisons[0].candidates.ranking.count(reached)
     missing = int(np.count_nonzero(reached)) - count
     if missing:
         notes.append(_incomparable(answers, missing))
@@ -215,7 +215,7 @@ def _scope(answers: CorrAnswers) -> str:
 def _by_position(part: Part) -> bool:
     """Whether some models of a part are compared class by class number."""
     if isinstance(part, Measured):
-        return bool(part.candidates.positional.any())
+        return part.candidates.by_position is not None
     return isinstance(part, Across) and bool(part.is_positional(part.rows).any())
 
 

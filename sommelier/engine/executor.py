@@ -227,7 +227,7 @@ def gather(value: Any, rows: Rows, state: State, world: World) -> NDArray[Any]:
     if isinstance(value, TextColumn):
         if _is_answer(value, state) and state.answers is not None:
             return state.answers.text(value.name, rows)
-        return world.text(value.name)[rows]
+        return world.words(value.name)[rows]
     return numbers(value, Block(world, rows, state.answers))
 
 

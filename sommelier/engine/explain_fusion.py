@@ -68,7 +68,7 @@ def explain_fusion(
         "",
         *_told("data", _data(fusion)),
         *_told("search", _search(fusion)),
-        *trace_lines(steps, fusion.name),
+        *trace_lines(steps, fusion.name, fused=_searched(fusion)),
     ]
     for other in others:
         why = f": {other.reason}" if other.reason else ""
@@ -78,6 +78,11 @@ def explain_fusion(
 
 
 # ---- which one
+
+
+def fusions_named(name: str, session: Session) -> list[FusedModel]:
+    """The fusions of that name, that which led to a model first. Raises UnknownNameError."""
+    return _named(nodes.ModelRef(*model_name(name)), session)
 
 
 def _found(
@@ -93,6 +98,11 @@ def _found(
         node = nodes.ModelRef(node.name, span=span)
     if not isinstance(node, nodes.ModelRef):
         raise BinderError("a fused model is named here", span=span)
+    return _named(node, session)
+
+
+def _named(node: nodes.ModelRef, session: Session) -> list[FusedModel]:
+    span = node.span
     found = session.catalog.fusions(name=node.name) if node.version is None else []
     if found:
         return found
@@ -219,6 +229,11 @@ def _data(fusion: FusedModel) -> str:
         f"'{fusion.dataset}': {counts[0]} samples trained on, {counts[1]} chosen by,"
         f" {counts[2]} others measured on"
     )
+
+
+def _searched(fusion: FusedModel) -> bool:
+    """Whether a search ended with a model."""
+    return fusion.model_id is not None and fusion.method == "search"
 
 
 def _search(fusion: FusedModel) -> str:

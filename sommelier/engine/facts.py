@@ -12,11 +12,14 @@ import numpy as np
 
 from sommelier.engine import settings
 from sommelier.engine.moments import day_or_time
+from sommelier.storage.text_index import KEPT
+from sommelier.storage.words import Words
 
 if TYPE_CHECKING:
     from sommelier.link_records import ModelLink
     from sommelier.records import Dataset, Device, ModelRecord, ProbeSet, TextPredicate
     from sommelier.storage.catalog import Catalog
+    from sommelier.storage.model_ids import ModelIds
     from sommelier.storage.profile_index import ProfileIndex
     from sommelier.storage.resource_index import (
         ColumnKey,
@@ -40,7 +43,7 @@ class Facts:
         resources.refresh()
         self.catalog = catalog
         self.resources = resources
-        self.ids: Array = resources.ids
+        self.ids: ModelIds = resources.ids
         self._generation = catalog.generation
         self._known: dict[tuple[Any, ...], Any] = {}
 
@@ -138,18 +141,39 @@ class Facts:
         """A metadata column as objects, None where unknown."""
 
         def read() -> Array:
-            values = self.catalog.text_columns([column])[column]
-            if column == "created":
-                values = [v if v is None else day_or_time(str(v)) for v in values]
+            values = self._text_of(column)
             array = np.empty(len(values), dtype=object)
             array[:] = [list(v) if isinstance(v, tuple) else v for v in values]
             return array
 
         return self._once(("text", column), read)
 
+    def words(self, column: str) -> Words | Array:
+        """The same for a few rows at a time, in less memory where it is text: index it by rows."""
+
+        def read() -> Words | Array:
+            if column in ("tags", "opset") or ("text", column) in self._known:
+                return self.text(column)
+            if column in KEPT:
+                return self.resources.texts.words(column)
+            return Words(self._text_of(column))
+
+        return self._once(("words", column), read)
+
+    def _text_of(self, column: str) -> list[Any]:
+        values = self.catalog.text_columns([column])[column]
+        if column == "created":
+            return [v if v is None else day_or_time(str(v)) for v in values]
+        return values
+
     def rank(self, column: str) -> Array:
         """Numbers that sort as the column's text does; NaN where it is unknown."""
-        return self._once(("rank", column), lambda: ranks(self.text(column)))
+        return self._once(("rank", column), lambda: ranks(self._objects(column)))
+
+    def _objects(self, column: str) -> Array:
+        """A metadata column as objects that are not kept."""
+        words = self.words(column)
+        return words.objects() if isinstance(words, Words) else words
 
     def listed(self, including: tuple[str, ...]) -> Array:
         """Which models a question is about: all but proposals of kinds that are not included."""

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 _SHOWN = 10  # accepted steps; the view fusion_trace has all
 _WIDTH = 100
+TRAINED_ON = "what became the model came nearest, and kept the limits when it was trained on"
 
 
-def trace_lines(steps: Sequence[FusionStep], fusion: str) -> list[str]:
+def trace_lines(steps: Sequence[FusionStep], fusion: str, *, fused: bool) -> list[str]:
     """The last accepted steps in order, then how many others there were by what was done.
 
-    fusion : its name.
+    fusion : its name. fused : whether the search ended with a model.
     """
     if not steps:
         return []
@@ -32,7 +33,7 @@ def trace_lines(steps: Sequence[FusionStep], fusion: str) -> list[str]:
         lines.append("drops of steps are on the samples that chose, their latencies are estimates")
     else:
         count = "the one step was not" if len(steps) == 1 else f"none of {len(steps)} steps was"
-        lines.append(f"{count} accepted")
+        lines.append(f"{count} accepted" + (f"; {TRAINED_ON}" if fused else ""))
     if len(accepted) > _SHOWN:
         lines.append(f"{len(accepted) - _SHOWN} steps were accepted before these")
     if others and accepted:

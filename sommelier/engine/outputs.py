@@ -212,9 +212,16 @@ def _axes(pick: nodes.Pick, binding: Binding) -> tuple[OrderKey, ...]:
 
 
 def _more_is_better(node: nodes.Expression) -> bool:
-    if not isinstance(node, nodes.Column):
-        return False
-    name = node.name.lower()
+    return isinstance(node, nodes.Column) and more_is_better(node.name)
+
+
+def more_is_better(column: str) -> bool:
+    """Whether more of a number is better, by its name; of an unknown one less is.
+
+    >>> more_is_better("accuracy"), more_is_better("flops")
+    (True, False)
+    """
+    name = column.lower()
     if name in METRICS:
         return not METRICS[name].lower_is_better
     return name in ("equivalence", "agreement", "confidence")

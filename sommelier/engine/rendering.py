@@ -19,6 +19,8 @@ class _Column(Protocol):
 
 
 _MAX_WIDTH = 48
+# of text in a notebook, whose own style has letters of several widths and breaks words
+_LINES = "font-family:var(--jp-code-font-family,monospace);white-space:pre-wrap;word-break:normal"
 
 
 def cell(value: object, dimension: Dimension | None) -> str:
@@ -114,15 +116,20 @@ def html_table(
     total: int,
     notes: Iterable[str] = (),
 ) -> str:
-    """The same table as HTML; every cell is escaped."""
+    """The same table as HTML; every cell is escaped.
+
+    Sides are said, for notebooks put all text to the right.
+    """
+    sides = [_side(column, [row[i] for row in rows]) for i, column in enumerate(columns)]
     head = "".join(
-        f"<th>{html.escape(c.name)}<br><small>{_type(c.dimension)}</small></th>" for c in columns
+        f"<th{side}>{html.escape(c.name)}<br><small>{_type(c.dimension)}</small></th>"
+        for side, c in zip(sides, columns, strict=True)
     )
     body = "".join(
         "<tr>"
         + "".join(
-            f"<td>{html.escape(cell(value, column.dimension))}</td>"
-            for value, column in zip(row, columns, strict=True)
+            f"<td{side}>{html.escape(cell(value, column.dimension))}</td>"
+            for value, column, side in zip(row, columns, sides, strict=True)
         )
         + "</tr>"
         for row in rows
@@ -134,9 +141,19 @@ def html_table(
     )
 
 
+def _side(column: _Column, values: Iterable[object]) -> str:
+    """An attribute of HTML: numbers stand on the right, all else on the left."""
+    known = [value for value in values if value is not None]
+    number = column.dimension is not None or (
+        bool(known) and all(type(value) in (int, float) for value in known)
+    )
+    return f' style="text-align:{"right" if number else "left"}"'
+
+
 def html_lines(lines: Iterable[str]) -> str:
-    """Preformatted text as HTML."""
-    return f"<pre>{html.escape(chr(10).join(lines))}</pre>"
+    """Preformatted text as HTML, in letters of one width, which JupyterLab takes from a <pre>."""
+    text = html.escape(chr(10).join(lines))
+    return f'<pre style="{_LINES}">{text}</pre>'
 
 
 def count(shown: int, total: int) -> str:

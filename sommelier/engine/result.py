@@ -24,6 +24,7 @@ from sommelier.units import Dimension
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sommelier.engine.plots.of_result import ResultPlots
     from sommelier.engine.state import StageReport
     from sommelier.records import Measurement, ModelRecord
 
@@ -59,6 +60,7 @@ class Table:
         return len(self.rows)
 
     def dicts(self) -> list[dict[str, object]]:
+        """The rows by column; values in base units, None where unknown."""
         names = [column.name for column in self.columns]
         return [dict(zip(names, row, strict=True)) for row in self.rows]
 
@@ -116,6 +118,7 @@ class Actions:
 
     path(id) -> the ONNX file, or None for a row without weights. load(id, provider) -> a model
     ready to predict. why(id) -> Report. misses() -> nearest models of an empty answer.
+    column(expression) -> (what it is, its value by id for every model, notes).
     """
 
     record: Callable[[str], ModelRecord] = _unavailable
@@ -123,6 +126,7 @@ class Actions:
     path: Callable[[str], Path | None] = _unavailable
     load: Callable[[str, str | None], Any] = _unavailable
     why: Callable[[str], Report] = _unavailable
+    column: Callable[[str], tuple[ColumnInfo, Mapping[str, Any], tuple[str, ...]]] = _unavailable
     misses: Callable[[], tuple[tuple[str, ...], str | None]] = lambda: ((), None)
 
 
@@ -288,6 +292,7 @@ class Result(Sequence[Match]):
         return as_python(values[row], self.columns[self._index[name]].dimension)
 
     def dicts(self) -> list[dict[str, Any]]:
+        """The rows by column; values in base units, None where unknown."""
         names = [column.name for column in self.columns]
         return [dict(zip(names, row, strict=True)) for row in self.rows_between(0, len(self))]
 
@@ -308,6 +313,13 @@ class Result(Sequence[Match]):
         """The same rows as a plain Table, at most `limit` of them."""
         stop = len(self) if limit is None else min(limit, len(self))
         return Table("models", self.columns, self.rows_between(0, stop), self.notes)
+
+    @property
+    def plot(self) -> ResultPlots:
+        """Pictures of the answer: `result.plot.pareto()`."""
+        from sommelier.engine.plots.of_result import ResultPlots
+
+        return ResultPlots(self)
 
     def __repr__(self) -> str:
         rows = self.rows_between(0, min(len(self), _ROWS_SHOWN))

@@ -23,6 +23,7 @@ from sommelier.engine.state import State
 from sommelier.engine.world import World
 from sommelier.errors import BinderError
 from sommelier.grammar import nodes
+from sommelier.grammar.builder import QueryBuilder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -336,8 +337,14 @@ class Session:
             path=self._path,
             why=why,
             misses=misses,
+            column=self._column,
             **supplied,
         )
+
+    def _column(self, text: str) -> tuple[ColumnInfo, dict[str, Any], tuple[str, ...]]:
+        found = self.run(QueryBuilder().models("id", text).query)
+        values = zip(found.column("id"), found.column(found.columns[1].name), strict=True)
+        return found.columns[1], dict(values), found.notes
 
     @contextmanager
     def _steady(self, text: str | None) -> Iterator[None]:

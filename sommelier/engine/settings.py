@@ -57,7 +57,7 @@ def store(
 def reset(catalog: Catalog, statement: nodes.ResetOption) -> None:
     """Forgets one setting, or every one. Raises BinderError for an unknown name."""
     if statement.name is None:
-        for name in list(catalog.settings()):
+        for name in SETTINGS.keys() & catalog.settings().keys():  # others are not SET either
             catalog.reset_setting(name)
         return
     name = statement.name.lower()

@@ -123,11 +123,12 @@ def _promise(kept: KeptCascade) -> str:
 
 
 def _told(stage: CascadeStage, one: CascadeMember) -> str:
-    when = _BARE if stage.score is None else f"answers where {_when(stage)}"
+    when = _BARE if stage.score is None else f"answers where {stands_where(stage)}"
     return when if one.answered is None else f"{when}: {_percent(one.answered)} of the inputs"
 
 
-def _when(stage: CascadeStage) -> str:
+def stands_where(stage: CascadeStage) -> str:
+    """The condition under which the answers of a stage before the last stand."""
     if isinf(stage.threshold):
         return "never" if stage.threshold > 0 else f"{stage.score} is known"
     warmth = "" if stage.temperature == 1 else f" at temperature {stage.temperature:.3g}"
@@ -138,7 +139,7 @@ def _stages(kept: KeptCascade) -> list[str]:
     rows = [
         [
             stage.model,
-            "what is left" if stage.score is None else _when(stage),
+            "what is left" if stage.score is None else stands_where(stage),
             _percent(one.answered),
             _percent(one.accuracy),
             "unknown" if stage.flops is None else format_value(stage.flops, Dimension.FLOPS),

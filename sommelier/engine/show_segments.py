@@ -12,6 +12,8 @@ from sommelier.errors import BinderError
 from sommelier.units import Dimension
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sommelier.engine.session import Session
     from sommelier.grammar import nodes
     from sommelier.records import SegmentMatch
@@ -22,7 +24,7 @@ Models = tuple["nodes.ModelRef | nodes.Parameter", ...]
 CONFIDENCE = 0.95  # of the column `at_most`
 _SHARE = Dimension.FRACTION
 _LEGEND = (
-    "answers that change: estimated has no guarantee; certified is proved for its probes; "
+    "answers that change: estimated has no guarantee; certified is proved for {proved}; "
     f"measured ran the hybrid, and at_most is its upper bound at {CONFIDENCE:.0%} confidence,"
     " each row by itself"
 )
@@ -65,7 +67,7 @@ def segments(of: Models, session: Session, parameters: Parameters) -> Listed:
     ids = {s.donor_id for s in found} | {s.hybrid_id for s in found if s.hybrid_id is not None}
     names = {record.id: record.name for record in session.catalog.models(sorted(ids))}
     rows = [_segment_row(segment, names) for segment in found]
-    notes = [_LEGEND]
+    notes = [_LEGEND.format(proved=_proved(found))]
     if any(segment.hybrid_id for segment in found):
         example = next(s for s in found if s.hybrid_id)
         notes.append(
@@ -73,6 +75,15 @@ def segments(of: Models, session: Session, parameters: Parameters) -> Listed:
             f" AT SEGMENT '{example.name}'"
         )
     return _SEGMENT_COLUMNS, rows, tuple(notes)
+
+
+def _proved(found: Sequence[SegmentMatch]) -> str:
+    """Which probes the column `certified` is about: mostly fewer than were measured."""
+    counts = {(s.certified_samples, s.samples) for s in found if s.certified_samples}
+    if len(counts) != 1:
+        return "its probes"
+    ((some, all_),) = counts
+    return f"{some} of the {all_} probes" if some < all_ else f"the {some} probes"
 
 
 def _segment_row(segment: SegmentMatch, names: dict[str, str]) -> tuple[object, ...]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sommelier.storage.candidates import Candidates
     from sommelier.storage.profile_index import ProfileIndex
     from sommelier.storage.semantic_index import SemanticIndex
+    from sommelier.storage.words import Words
 
 
 class World:
@@ -49,7 +50,7 @@ class World:
         """Reads what a column of an answer needs, so that it outlives changes of the catalog."""
         if isinstance(value, TextColumn):
             if value.name not in ANSWER_TEXTS:
-                self.text(value.name)
+                self.words(value.name)
             return
         for leaf in leaves(value):
             if isinstance(leaf, MetricColumn):
@@ -59,6 +60,9 @@ class World:
 
     def text(self, column: str) -> NDArray[np.object_]:
         return self.facts.text(column)
+
+    def words(self, column: str) -> Words | NDArray[np.object_]:
+        return self.facts.words(column)
 
     def rank(self, column: str) -> NDArray[np.float64]:
         return self.facts.rank(column)

@@ -258,7 +258,8 @@ def _(node: nodes.Analyze) -> str:
     rest = (
         after("FOR", aspects) + after("AGAINST", list_text(node.against)) + using_text(node.options)
     )
-    return f"ANALYZE {scope or list_text(node.models)}{rest}"
+    background = " ASYNC" if node.background else ""
+    return f"ANALYZE {scope or list_text(node.models)}{rest}{background}"
 
 
 @format.register

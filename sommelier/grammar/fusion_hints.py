@@ -96,7 +96,7 @@ def _background(s: Situation) -> str | None:
         return "ASYNC stands at the end of the statement"
     if s.upper != "ASYNC":
         return None
-    return "only CREATE MODEL name AS FUSION OF a, b ... ASYNC runs in the background"
+    return "ANALYZE ... and CREATE MODEL name AS FUSION OF a, b ... take ASYNC, no other statement"
 
 
 def _cancel(s: Situation) -> str | None:

@@ -270,7 +270,8 @@ class RegisterDevice(Statement):
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Analyze(Statement):
     """scope : all, pool, models. aspects : resources, latency, equivalence, accuracy, segments,
-    bounds, links; () = those that every model has, without segments, bounds and links."""
+    bounds, links; () = those that every model has, without segments, bounds and links.
+    background : ASYNC was written."""
 
     scope: str
     pool: str | None = None
@@ -278,6 +279,7 @@ class Analyze(Statement):
     aspects: tuple[str, ...] = ()
     against: tuple[ModelRef | Parameter, ...] = ()
     options: tuple[Option, ...] = ()
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

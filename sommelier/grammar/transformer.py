@@ -126,13 +126,14 @@ class NodeBuilder(SourceRules):
         return nodes.RegisterDevice(unquoted(name), options_of(using), span=span_of(children))
 
     def analyze(self, children: Children) -> nodes.Analyze:
-        _analyze, scope, *aspects, _against, against, using = children
+        _analyze, scope, *aspects, _against, against, using, background = children
         names = tuple(aspect.lower() for aspect in aspects if aspect and aspect.type != "FOR")
         return nodes.Analyze(
             **scope.fields,
             aspects=names,
             against=against or (),
             options=options_of(using),
+            background=background is not None,
             span=span_of(children),
         )
 

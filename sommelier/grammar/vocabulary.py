@@ -34,7 +34,7 @@ STARTERS = _words(
 """What a statement begins with."""
 
 CATALOG_VIEWS = _words(
-    """models profiles equivalences datasets probe_sets sketches tasks jobs job_tasks pools
+    """models profiles equivalences datasets probe_sets sketches tasks jobs job_tasks workers pools
     pool_models views rejections devices labels operator_costs settings segments lineage links
     plans plan_models fusions fusion_tasks fusion_trace cascades cascade_stages
     deployments deployed_models served repositories"""

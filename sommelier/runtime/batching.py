@@ -3,8 +3,8 @@
 Dense layers read all their weights for every run, whatever the number of samples: eight together
 take little longer than one. Convolutions gain nothing or lose, as what is between layers leaves the
 processor's caches (runtime.md 1.4 and 3); their samples run one after the other, for which no
-request is dispatched in between. So it is measured for each model once, when it is prepared; and it
-is seen whether samples have any influence on each other's answers, which nothing in a file says.
+request is dispatched in between. So it is measured for each model once, when it is prepared, of
+those whose graph keeps samples apart (analysis/samples_apart.py); that kernels do so too is tried.
 """
 
 from __future__ import annotations

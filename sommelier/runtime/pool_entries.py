@@ -14,6 +14,7 @@ from sommelier.runtime.eviction import Candidate, UseRate, to_evict
 from sommelier.runtime.predictor import Predictor
 from sommelier.runtime.session_cache import PreparedModel, ServedModel
 from sommelier.runtime.sessions import SessionSettings
+from sommelier.storage.artifact_cache import Lease, held
 from sommelier.units import Dimension, format_value
 
 ID_LETTERS = 8  # of a content's fingerprint, which tell two versions of a model apart
@@ -98,7 +99,7 @@ class Budget:
 @dataclass(slots=True, eq=False)
 class Entry:
     """One model of a pool, as it is run there. budgets : for which it counts, one for each time it
-    is retained."""
+    is retained. lease : of its file, where that was fetched from a store."""
 
     model: ServedModel
     settings: SessionSettings
@@ -118,6 +119,10 @@ class Entry:
     reload_ms: float = 0.0
     error: Exception | None = None
     failed_s: float = 0.0
+    lease: Lease | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lease = held(self.model.path)
 
     @property
     def moving(self) -> bool:

@@ -60,7 +60,8 @@ class Preparation:
     file : of the saved session, in the request's folder; None for 'plain'. reason : why not
     'prepacked'. lasting : False where the reason may be gone next time. threads, batch : those to
     use. run_ms : median of one sample on one thread; None where no input could be made up.
-    together : of `batching.cost_together`, with the largest batch; None also of slow models.
+    together : of `batching.cost_together`, with the largest batch; None also of slow models, and
+    of those whose graph is not proved to keep samples apart (analysis/samples_apart.py).
     """
 
     recipe: str
@@ -143,12 +144,20 @@ def _reference(request: PreparationRequest) -> _Reference:
         try:
             feed = warm_up_inputs(session, settings.batch)
             runs.append((feed, _answers(session, feed)))
-            if run_ms <= batching.SLOWEST_MS:
+            if run_ms <= batching.SLOWEST_MS and _keeps_samples_apart(request.source):
                 together = batching.cost_together(session, feed)
         except Exception as error:  # ONNX Runtime has no common base class for its errors
             _reraise_memory(error)
             settings = replace(settings, batch=1)
     return _Reference(settings, tuple(runs), run_ms, None, together)
+
+
+def _keeps_samples_apart(source: Path) -> bool:
+    """Whether it is proved that what one client sends has no influence on another's answer."""
+    from sommelier.analysis.graph import read_model
+    from sommelier.analysis.samples_apart import why_samples_meet
+
+    return why_samples_meet(read_model(source)) is None
 
 
 def _answers(session: InferenceSession, feed: Feed) -> tuple[Array, ...]:

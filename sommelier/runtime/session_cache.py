@@ -15,10 +15,8 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -32,16 +30,14 @@ from sommelier.runtime.sessions import SessionSettings, environment
 from sommelier.storage.artifacts import fingerprint
 from sommelier.storage.durable import sync_file, sync_folder
 from sommelier.storage.external_data import external_files
-from sommelier.storage.locking import LOCK_NAME, WriterLock
+from sommelier.storage.staging import remove, staged
 from sommelier.units import Dimension, format_value
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-FORMAT = 2  # of an entry; another one makes all entries void
+FORMAT = 3  # of an entry; another one makes all entries void
 ATTEMPTS = 10  # to put an entry where another process puts its own again and again
-_INCOMING = ".incoming-"
-_REMOVED = ".removed-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +118,7 @@ class SessionCache:
         if found is not None:
             return found
         try:
-            with self._staging() as staging:
+            with staged(self.root) as staging:
                 preparation = self._prepared(model, settings, staging, cancelled)
                 return self._keep(model, settings, staging, preparation)
         except (OSError, StorageError) as error:
@@ -162,12 +158,10 @@ class SessionCache:
         """Remove an entry; bytes that were freed on disk. Sessions that map it keep working."""
         folder = self._folder(key)
         size = _size(folder)
-        gone = self.root / f"{_REMOVED}{os.getpid()}-{os.urandom(4).hex()}"
         try:
-            folder.rename(gone)  # first out of sight, then bit by bit
+            remove(self.root, folder)
         except FileNotFoundError:
             return 0
-        shutil.rmtree(gone, ignore_errors=True)
         return size
 
     def size_bytes(self) -> int:
@@ -277,41 +271,6 @@ class SessionCache:
                 return
             logger.info("the saved session %s is removed to make room", folder.name[:12])
             total -= self.discard(folder.parent.name + folder.name)
-
-    @contextmanager
-    def _staging(self) -> Iterator[Path]:
-        """A folder to fill, locked while it is: what a killed process leaves has no lock."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._sweep()
-        outer, lock = self._locked_folder()
-        try:
-            inner = outer / "entry"
-            inner.mkdir()
-            yield inner
-        finally:
-            lock.release()
-            shutil.rmtree(outer, ignore_errors=True)
-
-    def _locked_folder(self) -> tuple[Path, WriterLock]:
-        """A new folder with its lock; another process may sweep it before it is locked."""
-        for _ in range(ATTEMPTS):
-            folder = self.root / f"{_INCOMING}{os.getpid()}-{os.urandom(4).hex()}"
-            lock = WriterLock(folder)
-            with contextlib.suppress(FileNotFoundError):
-                if lock.acquire(note=True):
-                    return folder, lock
-        raise OSError(f"no folder can be made in {self.root}")
-
-    def _sweep(self) -> None:
-        """Remove what killed processes left."""
-        for left in self.root.glob(f"{_REMOVED}*"):
-            shutil.rmtree(left, ignore_errors=True)
-        for left in self.root.glob(f"{_INCOMING}*"):
-            lock = WriterLock(left)
-            with contextlib.suppress(OSError):
-                if (left / LOCK_NAME).exists() and lock.acquire(note=False):
-                    shutil.rmtree(left, ignore_errors=True)
-            lock.release()
 
     def _verify(self, file: Path, size: int, digest: str) -> None:
         """Raises ValueError for a file that is not what was written."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import importlib
 import itertools
 import os
 import sys
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from sommelier.shell.session import ShellSession
 
 _SUBCOMMANDS = ("shell", "query", "demo", "help")
+_COMMANDS = {  # with options of their own; the module of sommelier.shell whose `main` takes them
+    "artifacts": "artifacts",
+    "copy": "copying",
+    "demo": "demo",
+    "environment": "environments",
+    "merge": "merging",
+    "serve": "serving",
+    "worker": "working",
+}
 _DESCRIPTION = """\
 A database of neural-network models that you can question.
 
@@ -30,6 +40,10 @@ A database of neural-network models that you can question.
   sommelier query [DB] "SELECT ..."   the same for one text
   sommelier [DB] -f script.sql        runs a script; - is stdin
   sommelier serve [DB]                deployments and models behind REST and gRPC
+  sommelier artifacts [DB]            where its model files lie; --to s3://... moves them
+  sommelier copy A B                  a whole database in a new one, a file or postgresql://...
+  sommelier merge A B                 everything in A into B
+  sommelier worker --db postgresql:// does what ANALYZE ... ASYNC asks for, beside others
   sommelier demo                      real models from pip's registry, five questions answered
   sommelier environment tensorflow    what converts models of TensorFlow, an environment of its own
 """
@@ -62,18 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if arguments and arguments[0] == "demo":
-        from sommelier.shell.demo import main as demo
-
-        return int(demo(arguments[1:]))
-    if arguments and arguments[0] == "serve":
-        from sommelier.shell.serving import main as serve
-
-        return serve(arguments[1:])
-    if arguments and arguments[0] == "environment":
-        from sommelier.shell.environments import main as environment
-
-        return environment(arguments[1:])
+    if arguments and arguments[0] in _COMMANDS:
+        module = importlib.import_module(f"sommelier.shell.{_COMMANDS[arguments[0]]}")
+        return int(module.main(arguments[1:]))
     options = _parse(arguments)
     try:
         config = _config(options)
@@ -95,14 +100,15 @@ def _dispatch(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="sommelier",
-        usage="sommelier [shell | query | serve | demo | environment] [DB] [options]",
+        usage="sommelier [shell | query | serve | worker | artifacts | copy | merge | demo"
+        " | environment] [DB] [options]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("words", nargs="*", metavar="DB", help="the database file")
+    add("words", nargs="*", metavar="DB", help="the database: a file, or postgresql://...")
     add("-c", "--command", action="append", metavar="TEXT", help="statements to answer")
     add("-f", "--file", action="append", metavar="FILE", help="a script to run; - is stdin")
     add("-p", "--param", action="append", metavar="NAME=VALUE", help="a value for $NAME")
@@ -111,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     add("-q", "--quiet", action="store_true", help="no footers, no progress")
     add("--readonly", action="store_true", default=None, help="refuse statements that change it")
     add("--bail", action=argparse.BooleanOptionalAction, help="stop at the first error (default)")
+    add("--artifacts", metavar="STORE", help="keeps the model files of a new database, as s3://...")
+    add("--folder", metavar="FOLDER", help="where a server's catalog keeps its files")
     add("--color", choices=("auto", "always", "never"), help="colours (auto: on a terminal)")
     add("--progress", choices=("auto", "plain", "none"), help="progress of long statements")
     add("--maxrows", type=int, metavar="N", help="rows of a table on a terminal, 0 = all")
@@ -138,7 +146,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             parser.error('query what? write sommelier query [DB] "SELECT ..."')
         options.command = [*(options.command or []), words.pop()]
     if len(words) > 1:
-        parser.error(f"one database at a time: {' '.join(words)}")
+        from sommelier.storage.servers import shown
+
+        parser.error(f"one database at a time: {' '.join(map(shown, words))}")
     if words and " " in words[0].strip() and not Path(words[0]).exists():
         parser.error(f"'{words[0]}' is not a file; write -c to answer a statement")
     if options.shell and (options.command or options.file):
@@ -148,7 +158,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _config(options: argparse.Namespace) -> ShellConfig:
-    names = ("database", "format", "color", "progress", "readonly", "bail", "maxrows")
+    names = ("database", "folder", "format", "color", "progress", "readonly", "bail", "maxrows")
     flags = {name: getattr(options, name) for name in names}
     if options.quiet and options.progress is None:
         flags["progress"] = "none"
@@ -200,14 +210,19 @@ def _run(options: argparse.Namespace, config: ShellConfig) -> int:
     if options.shell or (not scripted and sys.stdin.isatty()):
         from sommelier.shell.repl import run_shell
 
-        return run_shell(config, _parameters(options.param or []), quiet=options.quiet)
+        return run_shell(
+            config,
+            _parameters(options.param or []),
+            quiet=options.quiet,
+            artifacts=options.artifacts,
+        )
     from sommelier.shell.console import Console
     from sommelier.shell.jobs import finish
     from sommelier.shell.session import LeaveShell, ShellSession
 
     console = Console(color=config.color)
     session = ShellSession(config, console, parameters=_parameters(options.param or []))
-    session.quiet = options.quiet
+    session.quiet, session.artifacts = options.quiet, options.artifacts
     if options.output:
         console.output(options.output)
     left: int | None = None

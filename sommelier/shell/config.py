@@ -32,12 +32,14 @@ class ConfigError(SommelierError):
 class ShellConfig:
     """The shell's settings. Each may stand in config.toml and in SOMMELIER_<NAME>.
 
-    database : path opened when none is given (variable SOMMELIER_DB).
+    database : path or URL opened when none is given (variable SOMMELIER_DB). folder : where a
+    server's catalog keeps its files; empty: where it always did.
     maxrows : rows a table shows on a terminal, 0 = all. pager : 'auto', 'off' or a command.
     bail : stop at the first error; None = stop unless a person is typing.
     """
 
     database: str = "./models.sommelier"
+    folder: str = ""
     format: str = "auto"
     color: str = "auto"
     progress: str = "auto"

@@ -9,6 +9,7 @@ from sommelier.errors import DatabaseLockedError, ParserError, StorageError
 from sommelier.grammar import nodes
 from sommelier.grammar.parser import parse
 from sommelier.shell.scripts import Item, brings_more
+from sommelier.storage.servers import is_url
 
 _FILLS = (
     nodes.Import,
@@ -24,8 +25,9 @@ _SHOWN = 3
 
 
 def exists(path: str) -> bool:
-    """Whether there is something to open; a database in memory always is."""
-    return path == ":memory:" or Path(path).expanduser().exists()
+    """Whether there is something to open; a database in memory always is, and whether one on a
+    server is nobody knows before."""
+    return path == ":memory:" or is_url(path) or Path(path).expanduser().exists()
 
 
 def may_create(items: Iterable[Item]) -> bool:

@@ -7,17 +7,15 @@ ServedLedger, every 30 s and at the end ──another process──▶ served_la
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from sommelier.deployment_records import ServedFigures
 from sommelier.errors import DatabaseLockedError, SommelierError
 from sommelier.shell.served import ServedDatabase
 from sommelier.shell.serving_plan import PATIENCE_S, Kept, ServingPlan, Wanted, keep, serving_plan
-from sommelier.storage.noticing import ChangeWatch
+from sommelier.storage.noticing import watch_of
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +47,10 @@ class Follower:
         self._served = served
         self._version = plan.version
         self._draining = draining
-        self._path = Path(wanted.database).absolute()
-        self._watch = ChangeWatch(self._path)
+        self._watch = watch_of(wanted.database)
         self._asking = threading.Lock()  # one process at a time has the database
         self._following = threading.Lock()
-        self._writes = write and _writable(self._path)
+        self._writes = write and self._watch.writable()
         self._told: dict[str, str] = {}  # why it could not be read, or written
         self._otherwise = False  # models take other times than planned
         self._again = False  # it is to be planned again, whatever the files say
@@ -106,14 +103,20 @@ class Follower:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(max(0.0, until - time.monotonic()))
+        try:
+            self._write_last(until)
+        finally:
+            self._watch.close()
+
+    # ---- inside
+
+    def _write_last(self, until: float) -> None:
         while self._writes and not self.write(max(0.0, until - time.monotonic())):
             if time.monotonic() + _LAST_EVERY_S > until:
                 left = sum(figure.requests for figure in self._served.ledger.figures())
                 logger.warning("what %d requests took could not be kept", left)
                 return
             time.sleep(_LAST_EVERY_S)
-
-    # ---- inside
 
     def _write(self, until: float) -> bool:
         self._served.collect()
@@ -136,7 +139,7 @@ class Follower:
         """Raises SommelierError; where it is known that somebody writes, no process is begun."""
         if self._watch.is_being_written():
             raise DatabaseLockedError("another process writes")
-        return keep(self._wanted.database, figures, within_s)
+        return keep(self._wanted, figures, within_s)
 
     def _ask(self) -> ServingPlan | None:
         """The plan, if it may be another one."""
@@ -174,8 +177,3 @@ class Follower:
         if self._told.get(then) != why:
             self._told[then] = why
             logger.log(logging.INFO if locked else logging.WARNING, "%s: %s", then, why)
-
-
-def _writable(path: Path) -> bool:
-    """Whether figures may be kept in it."""
-    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)

@@ -16,7 +16,7 @@ from prompt_toolkit.output import ColorDepth, Output
 
 from sommelier.errors import SommelierError
 from sommelier.grammar.parser import is_complete
-from sommelier.shell import jobs
+from sommelier.shell import databases, jobs
 from sommelier.shell.config import ShellConfig, history_path, private_file
 from sommelier.shell.console import Console
 from sommelier.shell.exits import ExitCode
@@ -30,16 +30,22 @@ _PROMPT = "sommelier> "
 
 
 def run_shell(
-    config: ShellConfig, parameters: Mapping[str, object] | None = None, *, quiet: bool = False
+    config: ShellConfig,
+    parameters: Mapping[str, object] | None = None,
+    *,
+    quiet: bool = False,
+    artifacts: str | None = None,
 ) -> int:
     """Runs the shell until the person leaves; returns the exit code.
+
+    artifacts : the store for the model files of a database that has none yet.
 
     Raises StorageError if the database cannot be opened at all.
     """
     console = Console(color=config.color)
     session = ShellSession(config, console, interactive=True, parameters=parameters)
-    session.quiet = quiet
-    existed = config.database == ":memory:" or Path(config.database).expanduser().exists()
+    session.quiet, session.artifacts = quiet, artifacts
+    existed = databases.exists(config.database)
     session.open(config.database)
     try:
         if not quiet:

@@ -12,6 +12,7 @@ from sommelier.runtime.ledger import ServedLedger
 from sommelier.runtime.switching import alike, switched
 from sommelier.shell.config import ConfigError
 from sommelier.shell.serving_plan import ServingPlan, Wanted
+from sommelier.storage.servers import shown
 
 if TYPE_CHECKING:
     from sommelier.connection import Connection
@@ -116,11 +117,11 @@ class ServedDatabase:
                 "none of the deployments can be served",
                 hint="; ".join(f"{name}: {error.message}" for name, error in failed.items()),
             )
-        if not others:
+        if not others and not self._wanted.questions:
             raise ConfigError(
-                f"nothing is deployed in {self._wanted.database}",
+                f"nothing is deployed in {shown(self._wanted.database)}",
                 hint="DEPLOY (SELECT MODELS ...) AS name keeps a deployment; --models NAME serves"
-                " a single model",
+                " a single model; --query serves answers to questions alone",
             )
 
     def _asked(self, plan: ServingPlan) -> dict[str, _Ready]:
@@ -221,7 +222,7 @@ class ServedDatabase:
         if plan.with_database:
             from sommelier.connection import connect
 
-            self._db = connect(self._wanted.database, read_only=True)
+            self._db = connect(self._wanted.database, read_only=True, folder=self._wanted.folder)
             return self._db.serving.pool
         from sommelier.runtime.pool import ModelPool
         from sommelier.runtime.session_cache import SessionCache

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sommelier.errors import SommelierError, StorageError
 from sommelier.shell.config import ConfigError, load_config
@@ -21,9 +21,11 @@ from sommelier.shell.serving_plan import Wanted, serving_plan
 from sommelier.units import Dimension, parse
 
 if TYPE_CHECKING:
+    from sommelier.runtime.server.pages import Pages
     from sommelier.runtime.server.process import Listening, ServerSettings
     from sommelier.runtime.server.service import ModelService
     from sommelier.shell.console import Console
+    from sommelier.shell.explorer.desk import QuestionDesk
 
 _DESCRIPTION = """\
 Serves the deployments of a database: Open Inference Protocol v2, REST and gRPC.
@@ -41,8 +43,11 @@ examples:
   sommelier serve zoo.sommelier
   sommelier serve zoo.sommelier --deployment vision --port 8080 --grpc-port 8081
   sommelier serve zoo.sommelier --models resnet20 resnet56
+  sommelier serve zoo.sommelier --query         questions too where nothing is deployed yet
 """
+_QUERY = "the explorer at /, and POST /query (where --host is this machine only)"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_EVERYWHERE = ("", "0.0.0.0", "::")
 _LOOK_EVERY_S = 0.1
 _LAST_PORT = 65535
 
@@ -71,9 +76,11 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("database", nargs="?", metavar="DB", help="the database file")
+    add("database", nargs="?", metavar="DB", help="the database: a file, or postgresql://...")
     add("--deployment", nargs="+", action="extend", metavar="NAME", help="only these (all)")
     add("--models", nargs="+", action="extend", metavar="NAME", help="single models to serve")
+    add("--folder", metavar="FOLDER", help="where a server's catalog keeps its files")
+    add("--artifacts", metavar="STORE", help="the store its model files are said to lie in")
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     add("--port", type=_port, default=8000, help="of REST (8000); 0 is any free one")
     add("--grpc-port", type=_port, metavar="PORT", help="of gRPC (none: no gRPC)")
@@ -85,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-body", default="64 MiB", metavar="SIZE", help="of a request (64 MiB)")
     add("--max-queue", type=_count, metavar="N", help="requests that wait, of each deployment")
     add("--max-connections", type=_count, default=1024, metavar="N", help="of REST (1024)")
+    add("--query", action=argparse.BooleanOptionalAction, help=_QUERY)
     add("--no-write", action="store_true", help="keep nothing of what is measured in DB")
     add("--color", choices=("auto", "always", "never"), default="auto")
     return parser
@@ -125,11 +133,15 @@ def _serve(options: argparse.Namespace) -> int:
     console = Console(color=options.color)
     settings = _settings(options)
     serving = _Serving(options)
+    pages = serving.pages(settings.host) if _with_pages(options) else None
     try:
         left = serve(
             serving.start,
             settings,
-            listening=lambda where, service: _tell(console, settings, where, service),
+            listening=lambda where, service: _tell(
+                console, settings, where, service, pages=pages is not None
+            ),
+            pages=pages,
         )
     finally:
         serving.close()
@@ -138,22 +150,46 @@ def _serve(options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def _with_pages(options: argparse.Namespace) -> bool:
+    """Whether the database may be asked: as a rule by this machine alone."""
+    return options.host in _LOOPBACK if options.query is None else bool(options.query)
+
+
 class _Serving:
     """What runs behind a server, and what keeps it up to date."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        database = load_config({"database": options.database}).database
+        config = load_config({"database": options.database, "folder": options.folder})
+        database = config.database
         names, models = options.deployment, options.models or ()
         _check_names(names or (), models)
         self._wanted = Wanted(
-            database, None if names is None else tuple(names), tuple(models), options.max_queue
-        )
+            database, None if names is None else tuple(names), tuple(models), options.max_queue,
+            options.artifacts, config.folder or None, options.query is True,
+        )  # fmt: skip
         self._write = not options.no_write
         self._served = ServedDatabase(self._wanted)
         self._follower: Follower | None = None
         self._service: ModelService | None = None
+        self._desk: QuestionDesk | None = None
         self._drain_delay_s: float = options.drain_delay
         self._drain_timeout_s: float = options.drain_timeout
+
+    def pages(self, host: str) -> Pages:
+        """Who answers people; nothing is begun for it before the first question."""
+        from sommelier.runtime.server.pages import LOOPBACK, Pages
+        from sommelier.shell.explorer.desk import QuestionDesk
+
+        desk = self._desk = QuestionDesk(
+            self._wanted.database, self._live, folder=self._wanted.folder
+        )
+        named = {host.lower(), *LOOPBACK}
+        return Pages(desk.ask, None if host in _EVERYWHERE else frozenset(named))
+
+    def _live(self) -> list[dict[str, Any]]:
+        from sommelier.shell.explorer.live import live
+
+        return [] if self._service is None else live(self._service)
 
     def start(self) -> ModelService:
         """Everything that is served, on its way into memory. Raises SommelierError."""
@@ -168,6 +204,8 @@ class _Serving:
     def close(self) -> None:
         """Ends what was started. What was measured is kept in what is left of --drain-timeout, or
         two seconds if that is more."""
+        if self._desk is not None:
+            self._desk.close()
         if self._follower is not None:
             left_s = self._ends_s() - time.monotonic()
             self._follower.close(within_s=max(LEAST_S, left_s))
@@ -229,7 +267,12 @@ def _keys(path: str | None) -> frozenset[str]:
 
 
 def _tell(
-    console: Console, settings: ServerSettings, where: Listening, service: ModelService
+    console: Console,
+    settings: ServerSettings,
+    where: Listening,
+    service: ModelService,
+    *,
+    pages: bool,
 ) -> None:
     """What is served where, and how to ask."""
     from sommelier.shell.boxes import box
@@ -246,14 +289,17 @@ def _tell(
         width=terminal_width(),
         colour=console.talk_colour,
     )
-    console.talk(table.rstrip("\n"))
+    console.talk(table.rstrip("\n") if rows else "nothing is deployed yet")
     for out in service.left_out:
         console.talk(f"{out.name} is not served: {out.reason}", "error")
-    console.talk(f"REST  {url}/v2/models/{rows[0][0]}/infer   {url}/docs   {url}/metrics")
+    name = rows[0][0] if rows else "NAME"
+    console.talk(f"REST  {url}/v2/models/{name}/infer   {url}/docs   {url}/metrics")
+    if pages:
+        console.talk(f"open  {url}/ in a browser to ask the database")
     if where.grpc_port is not None:
         console.talk(f"gRPC  {host}:{where.grpc_port}")
     key = " -H 'Authorization: Bearer KEY'" if settings.api_keys else ""
-    console.talk(f"\n  curl{key} {url}/v2/models/{rows[0][0]}\n", "note")
+    console.talk(f"\n  curl{key} {url}/v2/models/{name}\n", "note")
     if settings.host not in _LOOPBACK and not settings.api_keys:
         console.talk(
             f"whoever reaches {settings.host} may use this server: --api-key-file asks for keys",

@@ -34,12 +34,17 @@ _NICE = 10  # requests come first
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be served. deployments : None for all. queue : in place of each one's own."""
+    """What is to be served. deployments : None for all. queue : in place of each one's own.
+    artifacts : the store that the database is said to use. folder : of a server's catalog.
+    questions : whether it may start with nothing to serve, to answer questions."""
 
     database: str
     deployments: tuple[str, ...] | None
     models: tuple[str, ...]
     queue: int | None
+    artifacts: str | None = None
+    folder: str | None = None
+    questions: bool = False
 
     @property
     def everything(self) -> bool:
@@ -70,6 +75,7 @@ class Measured:
 
     database: str
     figures: tuple[ServedFigures, ...]
+    folder: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +94,10 @@ def serving_plan(wanted: Wanted, given_up: Callable[[], bool] = lambda: False) -
     return found
 
 
-def keep(database: str, figures: Iterable[ServedFigures], within_s: float = PATIENCE_S) -> Kept:
+def keep(wanted: Wanted, figures: Iterable[ServedFigures], within_s: float = PATIENCE_S) -> Kept:
     """Lets another process keep what was measured. Raises SommelierError as `connect` does, thus
     DatabaseLockedError while somebody else writes."""
-    found = _asked(Measured(database, tuple(figures)), within_s)
+    found = _asked(Measured(wanted.database, tuple(figures), wanted.folder), within_s)
     assert isinstance(found, Kept), "what it was asked for"
     return found
 
@@ -148,7 +154,9 @@ def plan(wanted: Wanted) -> ServingPlan:
 
     if not exists(wanted.database):
         raise no_database(wanted.database)
-    with connect(wanted.database, read_only=True) as db:
+    with connect(
+        wanted.database, read_only=True, artifacts=wanted.artifacts, folder=wanted.folder
+    ) as db:
         names = _names(db, wanted)
         prepared, no_deployment = _each(names, db.serving.prepared)
         models, no_model = _each(wanted.models, lambda name: _served(db, name))
@@ -172,7 +180,7 @@ def kept(measured: Measured) -> Kept:
 
     if not exists(measured.database):  # it would be created
         raise no_database(measured.database)
-    with written_briefly(measured.database) as catalog:
+    with written_briefly(measured.database, folder=measured.folder) as catalog:
         before = catalog.version
         catalog.add_served(measured.figures)
         return Kept(before, catalog.version)

@@ -30,6 +30,7 @@ from sommelier.shell.output import HUMAN_FORMATS, Layout, Outcome, footer, piece
 from sommelier.shell.progress import ProgressBar
 from sommelier.shell.scripts import Item, brings_more, parameters_in
 from sommelier.shell.terminal import is_terminal, paint, terminal_width, visible, wrap
+from sommelier.storage.servers import is_url
 
 if TYPE_CHECKING:
     from sommelier.connection import Connection
@@ -68,12 +69,14 @@ class ShellSession:
         self.ask = ask
         self.parameters = dict(parameters or {})
         self.quiet = False
+        self.artifacts: str | None = None  # the store that the first database opened is to use
         self.last_statement: str | None = None
         self.next_input: str | None = None  # what .edit leaves for the prompt
         self.history: Callable[[], list[str]] = list
         self.saved_queries = saved_queries_path()
         self.exit_code = ExitCode.OK
         self._connection: Connection | None = None
+        self._place = ""
         self._upgradable = False
 
     # ---- the database
@@ -107,27 +110,35 @@ class ShellSession:
         if self._connection is not None:
             self._connection.close()
         self._connection = connection
+        self._place = path
         gc.enable()  # the command line puts it off until everything is loaded
         self._upgradable = not self.config.readonly and connection.read_only and not writes
 
     def reopen(self) -> None:
         """Looks again: a read-only connection then reads what was published since."""
         if self.connection.read_only:
-            self.open(self.connection.path, writes=not self._upgradable)
+            self.open(self._place, writes=not self._upgradable)
 
     def _connect(self, path: str, *, read_only: bool) -> Connection:
         from sommelier.connection import connect
 
         try:
-            connection = connect(path, read_only=read_only)
+            connection = connect(
+                path, read_only=read_only, artifacts=self.artifacts, folder=self._folder(path)
+            )
         except DatabaseLockedError as error:
             if not self.interactive or read_only:
                 raise databases.in_flags(error) from None
             self.console.talk(f"Read-only: {error.message}", "hint")
-            connection = connect(path, read_only=True)
+            connection = connect(path, read_only=True, artifacts=self.artifacts)
+        self.artifacts = None
         if connection.notice and self.interactive:
             self.console.talk(connection.notice, "note")
         return connection
+
+    def _folder(self, path: str) -> str | None:
+        """The folder of the files of a server's catalog; None: the one it remembers."""
+        return (self.config.folder or None) if is_url(path) else None
 
     # ---- running
 
@@ -184,7 +195,7 @@ class ShellSession:
         self.last_statement = text
         self.console.note_statement(text)
         if self._upgradable and not reads_only([Item(text, 1, False)]):
-            self.open(self.connection.path)
+            self.open(self._place)
         if not self._confirmed(text):
             self.console.talk("nothing was dropped", "note")
             return

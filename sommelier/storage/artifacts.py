@@ -3,6 +3,8 @@
     artifacts/1f/0c3a.../manifest.json
     artifacts/1f/0c3a.../<the model file and its external data, as they lay beside each other>
 
+A database may keep them in a store that others share instead: see shared_artifacts.py.
+
 A large model may stay where it is: then there is only the manifest, which says where and how large.
 A file is in the store whole or not at all: it is copied and hashed beside its place, flushed to
 disk, and moved there in one step; what replaces a reference is moved in file by file, the manifest
@@ -69,7 +71,7 @@ def fingerprint(paths: Iterable[Path]) -> str:
 
     The first is the model, the others its external data. For one file it is what sha256sum prints.
     """
-    return combined([_digest(Path(path)) for path in paths])
+    return combined([digest_of(Path(path)) for path in paths])
 
 
 class ArtifactStore:
@@ -78,6 +80,11 @@ class ArtifactStore:
     def __init__(self, root: Path) -> None:
         self._root = Path(root)
         self._read_again: dict[str, tuple[int, ...]] = {}  # key: the times its content was right at
+
+    @property
+    def address(self) -> str:
+        """Where the files lie, for people."""
+        return str(self._root)
 
     def fingerprint(self, paths: Iterable[Path]) -> str:
         """See the function of this name."""
@@ -94,17 +101,14 @@ class ArtifactStore:
         model whose files cannot be kept under their names.
         """
         files = [Path(path).absolute(), *(Path(file).absolute() for file in external)]
-        names = _names(files)
+        names = names_of(files)
         try:
             key = fingerprint(files)
             if self._is_kept(key, in_place=reference_in_place):
                 return key
             return self._place(files, names, in_place=reference_in_place)
         except OSError as error:
-            raise StorageError(
-                f"could not keep the model file '{path}': {error.strerror or error}",
-                hint=_after_refusal(error),
-            ) from error
+            raise refused(path, error) from error
 
     def path(self, key: str) -> Path:
         """The model file of `key`; its external data lies beside it.
@@ -137,6 +141,11 @@ class ArtifactStore:
         assert manifest is not None, "path() has found it"
         return [model.parent / name for name in manifest.files]
 
+    def is_in_place(self, key: str) -> bool:
+        """Whether its files were left where they are: nobody has a copy of them."""
+        manifest = self._manifest(key)
+        return manifest is not None and manifest.folder is not None
+
     def verify(self, key: str) -> None:
         """Read the files of `key` again; raises StorageError if they are not what they were."""
         files = self.files(key)
@@ -146,6 +155,13 @@ class ArtifactStore:
                 f"the model file '{files[0]}' has changed: its content is {found}, not {key}",
                 hint="import it again; it will be a new version",
             )
+
+    def using(self) -> contextlib.AbstractContextManager[None]:
+        """What this thread asks the path of inside the block is needed until its end only."""
+        return contextlib.nullcontext()
+
+    def close(self) -> None:
+        """Say that no path is needed any more."""
 
     @contextlib.contextmanager
     def workplace(self) -> Iterator[Path]:
@@ -201,7 +217,7 @@ class ArtifactStore:
         if known is None or not (in_place or known.folder is None):
             return False
         with contextlib.suppress(StorageError):  # a reference whose file has gone is replaced
-            self.path(key)
+            ArtifactStore.path(self, key)  # not one that is in a store as well
             return key not in self._read_again  # a touched file's new time is written down
         return False
 
@@ -249,10 +265,14 @@ class ArtifactStore:
         sync_folder(self._root)
 
 
-def _after_refusal(error: OSError) -> str:
+def refused(path: Path, error: OSError) -> StorageError:
+    """What is said where a model file could not be read or kept."""
+    hint = "nothing of it was kept"
     if disk_is_full(error):
-        return "nothing of it was kept; free some room on the disk of the database, then go on"
-    return "nothing of it was kept"
+        hint += "; free some room on the disk of the database, then go on"
+    return StorageError(
+        f"could not keep the model file '{path}': {error.strerror or error}", hint=hint
+    )
 
 
 def disk_is_full(error: OSError) -> bool:
@@ -274,7 +294,9 @@ def _sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
-def _names(files: Sequence[Path]) -> list[str]:
+def names_of(files: Sequence[Path]) -> list[str]:
+    """The names of a model's files, the model's first, relative to its folder. Raises
+    RejectedModelError for one outside it, and one that cannot be kept under its name."""
     folder = files[0].parent
     names = []
     for file in files:
@@ -294,7 +316,8 @@ def combined(digests: Sequence[str]) -> str:
     return f"{_PREFIX}{hashlib.sha256(chr(10).join(digests).encode()).hexdigest()}"
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, 64 hexadecimal digits. Raises OSError."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sommelier.storage.agreement_bounds import Leg, TransitiveBounds, transitive_bounds
 from sommelier.storage.answer_scans import AnswerScans
+from sommelier.storage.model_ids import ABSENT
 from sommelier.storage.probe_roster import LabelMaps, Roster, frame, mapped_spaces
 
 INTERMEDIATES = 16  # third models tried per pair of probe sets: those nearest to the reference
@@ -55,12 +56,10 @@ class Bridges:
         home = frame(roster.group_of(reference), mapped)
         here, there = in_frame(roster, home, mapped), in_frame(other, home, mapped)
         ends = np.flatnonzero(there & wanted[other.rows])
-        both = [
-            (position, other.place[roster.entries[position].model_id])
-            for position in np.flatnonzero(here).tolist()
-            if roster.entries[position].model_id in other.place
-        ]
-        bridges = [(position, middle) for position, middle in both if there[middle]]
+        both = np.flatnonzero(here)
+        middles = other.place.of_rows(roster.rows[both])
+        common = (middles != ABSENT) & there[middles]
+        bridges = list(zip(both[common].tolist(), middles[common].tolist(), strict=True))
         if home is None or not bridges or not len(ends):
             return [], 0
         starts = np.array([position for position, _ in bridges], dtype=np.int64)
@@ -72,7 +71,7 @@ class Bridges:
                 row=int(roster.rows[position]),
                 agreements=int(near[i]),
                 samples=roster.probe_set.samples,
-                rows=other.rows[ends],
+                rows=other.rows[ends].astype(np.int64),
                 counts=self.scans.counts(other, middle, ends, self.maps),
                 candidate_samples=other.probe_set.samples,
             )
@@ -84,8 +83,8 @@ def in_frame(
     roster: Roster, home: tuple[object, ...] | None, mapped: Set[str]
 ) -> NDArray[np.bool_]:
     """(n,) whether "same class" means for a model what it means in frame `home`."""
-    alike = np.array([frame(group, mapped) == home for group in roster.groups], dtype=bool)
-    return alike[roster.group]
+    alike: NDArray[np.bool_] = np.array([frame(g, mapped) == home for g in roster.groups], bool)
+    return np.asarray(alike[roster.group])
 
 
 def _one_population(roster: Roster, other: Roster) -> bool:

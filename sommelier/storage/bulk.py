@@ -38,17 +38,6 @@ def measurement_arrays(
     }
 
 
-def positions(
-    ids: NDArray[Any], numbers: NDArray[np.int32]
-) -> tuple[NDArray[Any], NDArray[np.int32]]:
-    """The ids, read-only, and the row of each models.number (-1 where there is no such model)."""
-    ids = np.asarray(ids, dtype=object)
-    ids.flags.writeable = False
-    of_number = np.full(int(numbers[-1]) + 1 if len(numbers) else 1, -1, dtype=np.int32)
-    of_number[np.asarray(numbers)] = np.arange(len(numbers), dtype=np.int32)
-    return ids, of_number
-
-
 def words_of(codes: NDArray[Any], words: Sequence[object]) -> NDArray[Any]:
     """words[codes] as an object array; the strings are shared, not copied."""
     shared: NDArray[Any] = _objects(words)[codes]

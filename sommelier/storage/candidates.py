@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,61 +14,144 @@ from sommelier.confidence import clopper_pearson
 from sommelier.records import EquivalenceEdge
 from sommelier.storage.agreement_bounds import TransitiveBounds
 from sommelier.storage.label_translation import NAMED, POSITIONAL
+from sommelier.storage.model_ids import ModelIds
+
+Rows = NDArray[np.int64]
 
 ESTIMATED = "-estimated"  # after an edge's method: counted on projections of wide outputs
 
 
+class Ranking(Protocol):
+    """Rows and their agreements, most agreements first, then row; perhaps not counted yet.
+
+    Both arrays grow at their end only, so a position in them stays that of its row.
+    """
+
+    def down_to(self, least: int, /) -> tuple[Rows, Rows]:
+        """(rows, agreements) of all that have at least so many; there may be more."""
+
+    def positions(self, rows: Rows) -> Rows:
+        """Where rows stand, -1 where they do not."""
+
+    def among(self, mask: NDArray[np.bool_]) -> Rows:
+        """The rows that are in a mask over all models, in no order that can be relied on."""
+
+    def count(self, mask: NDArray[np.bool_]) -> int:
+        """How many those are."""
+
+    @property
+    def size(self) -> int:
+        """How many rows there are."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept."""
+
+
+class Ranked:
+    """A ranking that is known. rows, agreements : most agreements first, then row."""
+
+    def __init__(self, rows: Rows, agreements: Rows) -> None:
+        self._rows, self._agreements = rows, agreements
+        self._order = np.argsort(rows, kind="stable")
+
+    def down_to(self, _least: int) -> tuple[Rows, Rows]:
+        return self._rows, self._agreements
+
+    def positions(self, rows: Rows) -> Rows:
+        if not len(self._rows):
+            return np.full(len(rows), -1, dtype=np.int64)
+        places = np.searchsorted(self._rows, rows, sorter=self._order)
+        found = self._order[np.minimum(places, len(self._rows) - 1)]
+        return np.where(self._rows[found] == rows, found, -1)
+
+    def among(self, mask: NDArray[np.bool_]) -> Rows:
+        return self._rows[mask[self._rows]]
+
+    def count(self, mask: NDArray[np.bool_]) -> int:
+        return int(np.count_nonzero(mask[self._rows]))
+
+    @property
+    def size(self) -> int:
+        return len(self._rows)
+
+    @property
+    def nbytes(self) -> int:
+        return self._rows.nbytes + self._agreements.nbytes + self._order.nbytes
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """The models that compare with a reference on one probe set, most agreements first, then row.
+    """The models that compare with a reference on one probe set; the reference is among them.
 
-    rows : int64 model rows; the reference is among them. agreements : int64, of `samples`; in
-    method 'random5' the number that transitivity guarantees. low, high : the observed agreement's
-    bounds in method 'random5', None in method 'sketch', where it is agreements / samples.
-    labels : 'named', 'positional' when some compare by position only (the mask `positional` says
-    which), or None for vectors. exact : False when vectors are projections: their distances are
-    estimates. incomparable : reason -> number of models that are neither measured nor bounded.
-    transitive : bounds for models that share no probe set with the reference, from this one; or
-    None. others : the same on less preferred probe sets, for models that have no bounds before
-    them; no model comes twice, and `incomparable` is told once, here, for all of them.
+    ranking : their rows and agreements, of `samples`; in method 'random5' the agreements that
+    transitivity guarantees. low, high : the observed agreement's bounds in method 'random5', in the
+    order of `rows`; None in method 'sketch', where it is agreements / samples.
+    labels : 'named', 'positional' when some compare by position only (`by_position`, a mask over
+    all models; None where nobody does), or None for vectors. exact : False when vectors are
+    projections: their distances are estimates. incomparable : reason -> number of models that are
+    neither measured nor bounded. transitive : bounds for models that share no probe set with the
+    reference, from this one; or None. others : the same on less preferred probe sets, for models
+    that have no bounds before them; no model comes twice, and `incomparable` is told once, here,
+    for all of them.
     """
 
     reference_id: str
     probe_set_id: str | None
-    rows: NDArray[np.int64]
-    agreements: NDArray[np.int64]
+    ranking: Ranking
     samples: int
     method: str
     labels: str | None
-    positional: NDArray[np.bool_]
+    by_position: NDArray[np.bool_] | None = None
     low: NDArray[np.float64] | None = None
     high: NDArray[np.float64] | None = None
     exact: bool = True
     incomparable: Mapping[str, int] = field(default_factory=dict)
     transitive: TransitiveBounds | None = None
     others: tuple[Candidates, ...] = ()
-    _places: dict[int, NDArray[np.int32]] = field(default_factory=dict, repr=False)
 
-    def places(self, size: int) -> NDArray[np.int32]:
-        """(size,) where each model row stands in `rows`, -1 where it does not; made once."""
-        place = self._places.get(size)
-        if place is None:
-            place = np.full(size, -1, dtype=np.int32)
-            place[self.rows] = np.arange(len(self.rows), dtype=np.int32)
-            self._places[size] = place
-        return place
+    @property
+    def rows(self) -> Rows:
+        """(n,) the model rows, best first. Counts whatever was not counted yet."""
+        return self.ranking.down_to(0)[0]
+
+    @property
+    def agreements(self) -> Rows:
+        """(n,) theirs. Counts whatever was not counted yet."""
+        return self.ranking.down_to(0)[1]
+
+    @property
+    def positional(self) -> NDArray[np.bool_]:
+        """(n,) which of `rows` compare by position only."""
+        return self.is_positional(self.rows)
+
+    def is_positional(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which of these model rows compare by position only."""
+        if self.by_position is None:
+            return np.zeros(len(rows), dtype=bool)
+        return self.by_position[rows]
 
     @property
     def parts(self) -> tuple[Candidates, ...]:
         """These and the others, the most preferred probe set first."""
         return (self, *self.others)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rankings."""
+        return sum(part.ranking.nbytes for part in self.parts)
+
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.ranking.size
+
+    def prefix(self, least: int) -> tuple[Rows, int]:
+        """(rows best first, how many of them have at least so many agreements)."""
+        rows, counts = self.ranking.down_to(least)
+        return rows, bisect_right(counts, -least, key=lambda count: -int(count))
 
     def at_least(self, agreements: int) -> int:
-        """How many leading rows have at least so many agreements."""
-        return int(np.searchsorted(-self.agreements, -agreements, side="right"))
+        """How many rows have at least so many agreements."""
+        return self.prefix(agreements)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +196,7 @@ class PairedCounts:
 def equivalence_edges(
     found: Candidates,
     paired: Sequence[PairedCounts | None],
-    ids: NDArray[np.object_],
+    ids: ModelIds,
     confidence: float,
 ) -> list[EquivalenceEdge]:
     """Candidates of all parts as records, best first, the reference left out; then transitive ones.
@@ -132,24 +216,25 @@ def equivalence_edges(
 
 
 def _measured_edges(
-    found: Candidates, paired: PairedCounts | None, ids: NDArray[np.object_], confidence: float
+    found: Candidates, paired: PairedCounts | None, ids: ModelIds, confidence: float
 ) -> list[EquivalenceEdge]:
     if found.probe_set_id is None:
         return []
     low, high = clopper_pearson(found.agreements, found.samples, confidence)
     differences = _differences(paired, confidence)
+    agreements, positional = found.agreements, found.positional
     return [
         EquivalenceEdge(
             reference_id=found.reference_id,
             candidate_id=str(ids[row]),
             probe_set_id=found.probe_set_id,
             samples=found.samples,
-            agreements=int(found.agreements[i]),
+            agreements=int(agreements[i]),
             lower=float(low[i]),
             upper=float(high[i]),
             confidence=confidence,
             method=found.method if found.exact else found.method + ESTIMATED,
-            labels=POSITIONAL if found.positional[i] else found.labels and NAMED,
+            labels=POSITIONAL if positional[i] else found.labels and NAMED,
             **differences.get(row, {}),
         )
         for i, row in enumerate(found.rows.tolist())
@@ -168,9 +253,7 @@ def _differences(paired: PairedCounts | None, confidence: float) -> dict[int, di
     }
 
 
-def _transitive_edges(
-    found: Candidates, ids: NDArray[np.object_], confidence: float
-) -> list[EquivalenceEdge]:
+def _transitive_edges(found: Candidates, ids: ModelIds, confidence: float) -> list[EquivalenceEdge]:
     bounds = found.transitive
     if bounds is None:
         return []

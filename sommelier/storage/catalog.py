@@ -1,11 +1,12 @@
-"""The catalog: everything a database knows, in one DuckDB file, behind one object.
+"""The catalog: everything a database knows, behind one object.
 
 Its methods live in parts, each a file about one kind of thing: catalog_labels, catalog_models,
 catalog_measurements, catalog_datasets, catalog_collections, catalog_segments, catalog_links,
 catalog_text. This file opens, closes and publishes.
 
-One process writes a database at a time; others read its snapshots (snapshots.py, opening.py). A
-Catalog may be shared by threads: calls take turns, and a transaction holds its turn to the end.
+A DuckDB file is written by one process at a time; others read its snapshots (snapshots.py,
+opening.py). On a PostgreSQL server all read what is there and several write (postgres_database.py).
+A Catalog may be shared by threads: calls take turns, and a transaction holds its turn to the end.
 """
 
 from __future__ import annotations
@@ -14,18 +15,25 @@ import contextlib
 import logging
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from sommelier.errors import DatabaseCorruptError, StorageError
 from sommelier.storage.catalog_models import AddedModel
-from sommelier.storage.catalog_sql import SqlResult, run_sql
+from sommelier.storage.catalog_sql import SqlResult
 from sommelier.storage.catalog_text import TextMask, TextTable
 from sommelier.storage.database import Database, Parameters
+from sommelier.storage.duckdb_database import DuckdbDatabase
 from sommelier.storage.migrations import identity, migrate
 from sommelier.storage.opening import Opened, open_for_reading, open_for_writing
+from sommelier.storage.servers import is_url, open_on_server
 from sommelier.storage.snapshots import directory_of
+
+if TYPE_CHECKING:
+    from sommelier.storage.artifacts import ArtifactStore
 
 __all__ = ["AddedModel", "Catalog", "SqlResult", "TextMask"]
 
@@ -40,22 +48,38 @@ class Catalog(TextTable):
         self.path = path
         self.directory = directory
         self._opened: Opened | None = None
+        self._temporary = False
         self._closed = False
         self._published_notes = 0
+        self._artifacts: ArtifactStore | None = None
+        self._making = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path | str, *, read_only: bool = False, brief: bool = False) -> Catalog:
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        folder: Path | str | None = None,
+        read_only: bool = False,
+        brief: bool = False,
+    ) -> Catalog:
         """The database at `path`, created if it is not there.
 
-        read_only : its newest snapshot, also while another process writes. brief : to write for a
-        moment; others that want to write wait for its end, where else they would be refused.
-        ':memory:' lives as long as the Catalog, with a temporary folder for files.
+        path : of a DuckDB file, or postgresql+psycopg://user:password@host/database. folder : of
+        the files that belong to a server's catalog; None: the one it remembers. read_only : its
+        newest snapshot, also while another process writes. brief : to write for a moment; others
+        that want to write wait for its end, where else they would be refused. ':memory:' lives as
+        long as the Catalog, with a temporary folder for files.
 
-        Raises DatabaseLockedError if another connection writes it, DatabaseCorruptError for a
-        damaged or foreign file (untouched), StorageError for one of a newer version.
+        Raises StorageError if a server cannot be reached; DatabaseLockedError if another connection
+        writes it, DatabaseCorruptError for a damaged or foreign file (untouched), StorageError for
+        one of a newer version.
         """
         if str(path) == ":memory:":
             return cls._open_in_memory(read_only=read_only)
+        if is_url(path):
+            server, place = open_on_server(str(path), folder, read_only=read_only)
+            return cls(server, server.server.name, place)
         file = Path(path).absolute()
         opened = open_for_reading(file) if read_only else open_for_writing(file, brief=brief)
         catalog = cls(opened.database, file, directory_of(file))
@@ -68,16 +92,28 @@ class Catalog(TextTable):
     def _open_in_memory(cls, *, read_only: bool) -> Catalog:
         if read_only:
             raise StorageError("a database in memory is always empty at first; open it to write")
-        database = Database(":memory:")
+        database = DuckdbDatabase(":memory:")
         migrate(database)
-        return cls(database, ":memory:", Path(tempfile.mkdtemp(prefix="sommelier-")))
+        catalog = cls(database, ":memory:", Path(tempfile.mkdtemp(prefix="sommelier-")))
+        catalog._temporary = True
+        return catalog
 
     # ---- what state it is in
 
     @property
     def database(self) -> Database:
-        """The open DuckDB file, for the rest of the storage room."""
+        """The open database, for the rest of the storage room."""
         return self._database
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """The files of its models, where it keeps them; made on first use."""
+        from sommelier.storage.artifact_choice import artifacts_of
+
+        with self._making:
+            if self._artifacts is None:
+                self._artifacts = artifacts_of(self)
+            return self._artifacts
 
     @property
     def read_only(self) -> bool:
@@ -116,7 +152,7 @@ class Catalog(TextTable):
         self, text: str, parameters: Parameters | None = None, limit: int | None = None
     ) -> SqlResult:
         """The rows of one read-only SQL statement over the views; see catalog_sql.run_sql."""
-        return run_sql(self._database, text, parameters, limit)
+        return self._database.sql(text, parameters, limit)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -131,6 +167,11 @@ class Catalog(TextTable):
     def spared(self) -> contextlib.AbstractContextManager[None]:
         """`interrupt` does not reach the calling thread inside the block: a background job."""
         return self._database.spared()
+
+    def alone(self) -> contextlib.AbstractContextManager[bool]:
+        """Whether nobody else has the database open to write it, nor can before the block ends: the
+        place to remove what killed processes left. To be asked once, when it was opened."""
+        return self._database.alone()
 
     def steady(self) -> contextlib.AbstractContextManager[None]:
         """No other thread changes the catalog inside the block: an answer of several reads."""
@@ -176,10 +217,12 @@ class Catalog(TextTable):
         try:
             self.publish()
         finally:
+            if self._artifacts is not None:
+                self._artifacts.close()
             self._database.close()
-            if self._opened is None:
+            if self._temporary:
                 shutil.rmtree(self.directory, ignore_errors=True)
-            else:
+            if self._opened is not None:
                 self._opened.release()
 
     def __enter__(self) -> Catalog:

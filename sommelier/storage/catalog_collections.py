@@ -63,9 +63,10 @@ class CollectionTable(DatasetTable):
     def pools(self) -> list[Pool]:
         """All pools, by name."""
         rows = self._database.rows(
-            "SELECT p.name, list(m.model_id ORDER BY m.position) FILTER (m.model_id IS NOT NULL),"
-            " p.query_text, p.created_at FROM store.pools p"
-            " LEFT JOIN store.pool_members m ON m.pool = p.name GROUP BY ALL ORDER BY p.name"
+            "SELECT p.name, array_agg(m.model_id ORDER BY m.position)"
+            " FILTER (WHERE m.model_id IS NOT NULL), p.query_text, p.created_at FROM store.pools p"
+            " LEFT JOIN store.pool_members m ON m.pool = p.name GROUP BY p.name, p.query_text,"
+            " p.created_at ORDER BY p.name"
         )
         return [Pool(name, tuple(ids or ()), text, made) for name, ids, text, made in rows]
 

@@ -43,11 +43,12 @@ _SERVED = (
 # A model that several deployments answered with, on one device with one batch size: their means,
 # weighed by requests. p99 is the largest, since quantiles do not add up.
 _SERVED_MODELS = """
-    SELECT s.model_id, s.device, s.batch, sum(s.requests),
-        sum(s.mean_ms * s.requests) / nullif(sum(s.requests) FILTER (s.mean_ms IS NOT NULL), 0),
+    SELECT s.model_id, s.device, s.batch, CAST(sum(s.requests) AS BIGINT),
+        sum(s.mean_ms * s.requests)
+            / nullif(sum(s.requests) FILTER (WHERE s.mean_ms IS NOT NULL), 0),
         max(s.p99_ms)
     FROM store.served s JOIN store.models m ON m.id = s.model_id
-    WHERE s.model_id IN (SELECT unnest(?)) GROUP BY ALL"""
+    WHERE s.model_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY s.model_id, s.device, s.batch"""
 
 
 class DeploymentTable(CascadeTable):

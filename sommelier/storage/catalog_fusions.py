@@ -26,7 +26,7 @@ _FUSIONS = (
     " LEFT JOIN store.models m ON m.id = f.model_id"
     f" LEFT JOIN ({FUSION_STATES}) s ON s.fusion_id = f.id"
     f" WHERE {_NAME} = coalesce(?, {_NAME}) AND f.id = coalesce(?, f.id)"
-    " AND (? IS NULL OR f.model_id = ?)"
+    " AND (?::VARCHAR IS NULL OR f.model_id = ?)"
     f" ORDER BY {_NAME}, f.model_id IS NULL, f.created_at DESC, f.id"
 )
 _TASKS = (

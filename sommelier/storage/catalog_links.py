@@ -29,7 +29,7 @@ _MAPPINGS = ("budget", "cost", "total")
 _PLAN_COLUMNS = tuple(field.name for field in fields(ActivationPlan) if field.name != "models")
 _LINKS = (
     "WITH asked AS MATERIALIZED (SELECT * FROM store.links WHERE target_id = coalesce(?, target_id)"
-    " AND list_contains(source_ids, coalesce(?, source_ids[1])) AND name = coalesce(?, name))"
+    " AND coalesce(?, source_ids[1]) = ANY(source_ids) AND name = coalesce(?, name))"
     f" SELECT {', '.join(f'k.{name}' for name in _LINK_COLUMNS)}, s.source_names, s.target_name,"
     f" s.stale FROM asked k JOIN ({link_states('asked')}) s ON s.id = k.id ORDER BY k.name"
 )

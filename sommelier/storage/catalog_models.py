@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sommelier.errors import StorageError, UnknownNameError
 from sommelier.records import LabelSpace, ModelRecord
 from sommelier.storage.catalog_labels import LabelTable
+from sommelier.storage.change_log import ChangeLog
+from sommelier.storage.database import EDITED_MODELS
 from sommelier.storage.naming import unknown_name
 from sommelier.storage.rows import MODEL_COLUMNS, model_from_row, model_to_row, now
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from sommelier.storage.database import Database
+    from sommelier.storage.model_ids import ModelIds
+    from sommelier.storage.positions import Positions
 
 _SELECT = f"SELECT {', '.join(f'm.{name}' for name in MODEL_COLUMNS)} FROM store.models m"
 _ID_PREFIX = "sha256:"
@@ -34,14 +35,6 @@ class AddedModel:
     status: str
 
 
-@dataclass(frozen=True, slots=True)
-class Positions:
-    """The order of the models. ids : (n,) object, by insertion. of_number : number -> row."""
-
-    ids: NDArray[Any]
-    of_number: NDArray[np.int32]
-
-
 class ModelTable(LabelTable):
     """The part of the catalog that knows models."""
 
@@ -49,7 +42,9 @@ class ModelTable(LabelTable):
         super().__init__(database)
         database.on_change(self._forget_models)
         self._resolved: dict[tuple[str, str | None], ModelRecord] = {}
+        self.model_edits = ChangeLog(database, EDITED_MODELS)
         self._positions: Positions | None = None
+        self._positions_stale = True
 
     # ---- reading
 
@@ -89,8 +84,8 @@ class ModelTable(LabelTable):
         )
         return [name for (name,) in rows]
 
-    def model_ids(self) -> NDArray[Any]:
-        """The ids of all models, in the order they were added: (n,) object, read-only."""
+    def model_ids(self) -> ModelIds:
+        """The ids of all models, in the order they were added."""
         return self._known_positions().ids
 
     def resolve(self, name: str, version: str | None = None) -> ModelRecord:
@@ -138,7 +133,7 @@ class ModelTable(LabelTable):
         from sommelier.storage.schema import MODELS
 
         with self._database.transaction("add models"):
-            known = set(self.model_ids())
+            known = self.model_ids()
             fresh = [record for record in records if record.id not in known]
             if not fresh:
                 return 0
@@ -149,7 +144,7 @@ class ModelTable(LabelTable):
             ]
             self._database.insert(MODELS, rows)
             twice = self._database.row(
-                "SELECT name, version FROM store.models GROUP BY ALL HAVING count(*) > 1"
+                "SELECT name, version FROM store.models GROUP BY name, version HAVING count(*) > 1"
             )
             if twice is not None:
                 raise StorageError(f"two models would be called {twice[0]}@{twice[1]}")
@@ -226,17 +221,15 @@ class ModelTable(LabelTable):
 
     def _forget_models(self) -> None:
         self._resolved = {}
-        self._positions = None
+        self._positions_stale = True
 
     def _known_positions(self) -> Positions:
         with self._database.steady():
-            if self._positions is None:
-                from sommelier.storage.bulk import positions
+            if self._positions is None or self._positions_stale:
+                from sommelier.storage.positions import read_positions
 
-                found = self._database.columns(
-                    "SELECT id, number FROM store.models ORDER BY number"
-                )
-                self._positions = Positions(*positions(found["id"], found["number"]))
+                self._positions = read_positions(self._database, self._positions)
+                self._positions_stale = False
             return self._positions
 
     def _numbers(self, ids: Sequence[str]) -> dict[str, int]:
@@ -292,7 +285,7 @@ class ModelTable(LabelTable):
             " ORDER BY number DESC LIMIT 1",
             [name, version],
         ) or self._database.row(
-            f"{_SELECT} WHERE list_contains(m.aliases, ?) ORDER BY number DESC LIMIT 1",
+            f"{_SELECT} WHERE ? = ANY(m.aliases) ORDER BY number DESC LIMIT 1",
             [name if version is None else f"{name}@{version}"],
         )
         if row is not None:

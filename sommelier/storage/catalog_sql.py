@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import duckdb
-
 from sommelier.errors import CatalogSqlError
 from sommelier.storage.faults import is_damage, read_fault, span_at, sql_error
 
 if TYPE_CHECKING:
-    from sommelier.storage.database import Database, Parameters
+    import duckdb
+
+    from sommelier.storage.database import Parameters
+    from sommelier.storage.duckdb_database import DuckdbDatabase
+
+ONLY_READS = (
+    "one SELECT, WITH, DESCRIBE or SUMMARIZE; to change the database use IMPORT, ALTER, DROP ..."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,10 @@ class SqlResult:
 
 
 def run_sql(
-    database: Database, text: str, parameters: Parameters | None = None, limit: int | None = None
+    database: DuckdbDatabase,
+    text: str,
+    parameters: Parameters | None = None,
+    limit: int | None = None,
 ) -> SqlResult:
     """The rows of one SELECT, WITH, FROM, VALUES, DESCRIBE, SUMMARIZE or SHOW TABLES.
 
@@ -33,6 +41,8 @@ def run_sql(
     is READ ONLY, and a connection without access to files, the network or its own configuration.
     It sees what is committed. Raises CatalogSqlError with the words at fault, CancelledError.
     """
+    import duckdb
+
     with database.cursor() as cursor:
         _check(cursor, text)
         try:
@@ -56,6 +66,8 @@ def run_sql(
 
 def _check(cursor: duckdb.DuckDBPyConnection, text: str) -> None:
     """Refuse anything but one statement that reads."""
+    import duckdb
+
     try:
         statements = cursor.extract_statements(text)
     except duckdb.Error as error:
@@ -64,11 +76,15 @@ def _check(cursor: duckdb.DuckDBPyConnection, text: str) -> None:
         problem = "there is no statement" if not statements else "one statement at a time"
         raise CatalogSqlError(problem, text=text)
     if statements[0].type != duckdb.StatementType.SELECT:
-        start = len(text) - len(text.lstrip())
-        raise CatalogSqlError(
-            "catalog SQL only reads",
-            text=text,
-            span=span_at(text, len(text[:start].encode())),
-            hint="one SELECT, WITH, DESCRIBE or SUMMARIZE; to change the database use IMPORT,"
-            " ALTER, DROP ...",
-        )
+        raise only_reads(text)
+
+
+def only_reads(text: str, *, hint: str = ONLY_READS) -> CatalogSqlError:
+    """The error for a statement that would change something."""
+    start = len(text) - len(text.lstrip())
+    return CatalogSqlError(
+        "catalog SQL only reads",
+        text=text,
+        span=span_at(text, len(text[:start].encode())),
+        hint=hint,
+    )

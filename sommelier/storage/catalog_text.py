@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import duckdb
 
 from sommelier.errors import BinderError
 from sommelier.metrics import TEXT_COLUMNS
 from sommelier.records import TextPredicate
 from sommelier.storage.catalog_origins import OriginTable
-from sommelier.storage.faults import read_fault
+from sommelier.storage.faults import is_bad_pattern, read_fault
 from sommelier.storage.naming import nearest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sommelier.storage.dialects import Dialect
+    from sommelier.storage.model_ids import ModelIds
+
 _LABEL_SPACE = "(SELECT l.name FROM store.label_spaces l WHERE l.id = m.label_space_id)"
 _EXPRESSIONS = {
     "opset": "m.opset::VARCHAR",
-    "tags": "CASE WHEN len(m.tags) > 0 THEN array_to_string(m.tags, ',') END",
+    "tags": "CASE WHEN array_length(m.tags, 1) > 0 THEN array_to_string(m.tags, ',') END",
     "label_space": _LABEL_SPACE,
-    "created": "strftime(m.created, '%Y-%m-%d %H:%M:%S')",
-    "added_at": "strftime(m.added_at, '%Y-%m-%d %H:%M:%S')",
+    "created": "left(m.created::VARCHAR, 19)",
+    "added_at": "left(m.added_at::VARCHAR, 19)",
 }
 _TIMES = ("created", "added_at")
 LINK_TEXTS: dict[str, str] = {
@@ -36,7 +37,7 @@ LINK_TEXTS: dict[str, str] = {
             *("state", "reason", "dataset"),
         )
     },
-    "created": "strftime(m.created_at, '%Y-%m-%d %H:%M:%S')",
+    "created": "left(m.created_at::VARCHAR, 19)",
 }
 """Text columns of links, and what they are in the view `links`."""
 _COMPARISONS = frozenset({"=", "!=", "<", "<=", ">", ">="})
@@ -48,19 +49,17 @@ class TextMask:
 
     true_rows: NDArray[np.int32]
     null_rows: NDArray[np.int32]
-    all_ids: NDArray[Any]
+    all_ids: ModelIds
 
     @property
     def true_ids(self) -> NDArray[Any]:
         """The ids of the models for which it is true."""
-        found: NDArray[Any] = self.all_ids[self.true_rows]
-        return found
+        return self.all_ids[self.true_rows]
 
     @property
     def null_ids(self) -> NDArray[Any]:
         """The ids of the models whose column is NULL: it is neither true nor false for them."""
-        found: NDArray[Any] = self.all_ids[self.null_rows]
-        return found
+        return self.all_ids[self.null_rows]
 
 
 class TextTable(OriginTable):
@@ -77,7 +76,9 @@ class TextTable(OriginTable):
         column = _expression(predicate.column)
         if predicate.operator in ("has_any", "has_all") and predicate.column != "tags":
             raise BinderError("HAS asks about tags", hint="write tags HAS 'mobile'")
-        condition, parameters, nullable = _compiled(predicate, column, "m.tags")
+        condition, parameters, nullable = _compiled(
+            predicate, column, "m.tags", self._database.dialect
+        )
         wanted = f"({condition}) OR {column} IS NULL" if nullable else condition
         is_null = f"{column} IS NULL" if nullable else "false"
         sql = f"SELECT m.number, {is_null} AS unknown FROM store.models m WHERE {wanted} ORDER BY 1"
@@ -97,7 +98,7 @@ class TextTable(OriginTable):
         """
         column = LINK_TEXTS[predicate.column]
         condition, parameters, nullable = _compiled(
-            predicate, column, "string_split(m.source, ', ')"
+            predicate, column, "string_to_array(m.source, ', ')", self._database.dialect
         )
         is_null = f"{column} IS NULL" if nullable else "false"
         sql = f"SELECT m.name, {is_null} FROM links m WHERE ({condition}) OR {is_null}"
@@ -114,13 +115,15 @@ class TextTable(OriginTable):
 
         As `text_mask`, for text that is not in the database; HAS looks into words joined by ', '.
         """
+        dialect = self._database.dialect
         condition, parameters, nullable = _compiled(
-            predicate, "m.value", "string_split(m.value, ', ')"
+            predicate, "m.value", "string_to_array(m.value, ', ')", dialect
         )
         is_null = "m.value IS NULL" if nullable else "false"
         sql = (
             f"SELECT m.place - 1, {is_null} FROM (SELECT unnest(v) AS value,"
-            " generate_subscripts(v, 1) AS place FROM (SELECT ?::VARCHAR[] AS v)) m"
+            " generate_subscripts(v, 1) AS place FROM (SELECT ?::VARCHAR[]"
+            f"{dialect.by_code_point} AS v) g) m"
             f" WHERE ({condition}) OR {is_null} ORDER BY 1"
         )
         try:
@@ -186,7 +189,9 @@ def _expression(column: str) -> str:
     return _EXPRESSIONS.get(column, f"m.{column}")
 
 
-def _compiled(predicate: TextPredicate, expression: str, words: str) -> tuple[str, list[Any], bool]:
+def _compiled(
+    predicate: TextPredicate, expression: str, words: str, dialect: Dialect
+) -> tuple[str, list[Any], bool]:
     """(condition, parameters, whether a NULL column makes it neither true nor false).
 
     expression : the column in SQL. words : the list that HAS looks into.
@@ -195,29 +200,31 @@ def _compiled(predicate: TextPredicate, expression: str, words: str) -> tuple[st
     if operator == "is_null":
         return f"{expression} IS NULL", [], False
     if operator in ("has_any", "has_all"):
-        return f"list_{operator}({words}, ?::VARCHAR[])", [list(values)], False
+        sign = "&&" if operator == "has_any" else "@>"
+        return f"{words} {sign} ?::VARCHAR[]", [list(values)], False
     if operator == "in":
         return f"{expression} IN (SELECT unnest(?::VARCHAR[]))", [list(values)], True
-    if operator not in _OPERATORS:
+    compare = _comparison(operator, dialect)
+    if compare is None:
         raise BinderError(f"'{operator}' does not compare text")
     if column == "opset" and operator in _COMPARISONS:
-        return f"m.opset {operator} ?::DOUBLE", [_number(values[0])], True
+        return f"m.opset {operator} ?::DOUBLE PRECISION", [_number(values[0])], True
     if column in _TIMES and operator in _COMPARISONS:
-        expression = f"left({expression}, {len(values[0])})"
-    return _OPERATORS[operator](expression), [values[0]], True
+        expression = f"left({expression}, {len(values[0])}){dialect.by_code_point}"
+    return compare.format(expression), [values[0]], True
 
 
-_OPERATORS: dict[str, Callable[[str], str]] = {
-    **{sign: f"{{}} {sign} ?".format for sign in sorted(_COMPARISONS)},
-    "like": "{} LIKE ?".format,
-    "ilike": "{} ILIKE ?".format,
-    "regexp": "regexp_matches({}, ?)".format,
-}
+def _comparison(operator: str, dialect: Dialect) -> str | None:
+    """A comparison of `{}` with one value; None for an operator that is none."""
+    if operator in _COMPARISONS:
+        return f"{{}} {operator} ?"
+    others = {"like": dialect.like, "ilike": dialect.ilike, "regexp": dialect.matches}
+    return others.get(operator)
 
 
 def _explained(predicate: TextPredicate, error: Exception) -> Exception:
     cause = error.__cause__
-    if predicate.operator == "regexp" and isinstance(cause, duckdb.InvalidInputException):
+    if predicate.operator == "regexp" and cause is not None and is_bad_pattern(cause):
         return BinderError(
             f"'{predicate.values[0]}' is not a regular expression: {read_fault(cause).message}"
         )

@@ -1,12 +1,13 @@
-"""One open DuckDB file: transactions, reading, writing, and the generation that counts commits.
+"""One open database: transactions, reading, writing, and the generation that counts commits.
 
-Reading is fixed SQL text, straight on DuckDB; writing is SQLAlchemy Core. The two share one DuckDB
-connection and so one transaction. SQLAlchemy and its dialect take 0.16 s to import, 40 % of what a
-whole command-line question may cost, so they are loaded by the first write and never by a question;
-literals.py says the same of pandas.
+This is what DuckDB files (duckdb_database.py) and PostgreSQL (postgres_database.py) share. Reading
+is fixed SQL text, straight on the driver; writing is SQLAlchemy Core on the same connection and so
+in the same transaction. SQLAlchemy takes 0.16 s to import, 40 % of what a whole command-line
+question may cost, so it is loaded by the first write and never by a question.
 
 Threads: one re-entrant lock guards the connection; it is held for the length of a transaction, so
-another thread sees all of it or nothing. Catalog SQL runs on its own cursor, outside the lock.
+another thread sees all of it or nothing. Catalog SQL runs on a connection of its own, outside the
+lock.
 """
 
 from __future__ import annotations
@@ -14,29 +15,24 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from sommelier.errors import ReadOnlyError, StorageError
 from sommelier.storage.faults import translated
-from sommelier.storage.literals import bind
 from sommelier.storage.spared import SparedThreads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Executable, Table
 
-CONFIG: Mapping[str, str] = {
-    "enable_external_access": "false",  # catalog SQL must not read or write other files
-    "lock_configuration": "true",  # ... nor switch that on again
-    "errors_as_json": "true",  # positions and candidates as fields; see faults.read_fault
-}
+    from sommelier.storage.catalog_sql import SqlResult
+    from sommelier.storage.dialects import Dialect
+
 FEW = 50  # rows below which executing a statement for each is quicker than one for all
-MANY = 1000  # values in a list above which DuckDB's own binding pays, pandas and all
-_CHUNK = 20_000
+CHUNK = 20_000  # rows that are sent at once
 GROUPS: Mapping[str, frozenset[str]] = {
     "models": frozenset({"models"}),  # which there are; a tag or another name is not counted
     "measurements": frozenset({"measurements", "contexts"}),
@@ -45,55 +41,59 @@ GROUPS: Mapping[str, frozenset[str]] = {
     "labels": frozenset({"label_spaces", "label_maps"}),
     "links": frozenset({"links", "plans", "plan_models"}),  # not the models, which make them stale
 }
+EDITED_MODELS = ""  # stands for the models where what is known of them changes, not which there are
 _TABLES_WRITTEN = re.compile(r"(?:INTO|FROM|UPDATE)\s+store\.(\w+)")
 Row = Mapping[str, Any]
 Parameters = Sequence[object] | Mapping[str, object]
 
 
-class Database:
-    """An open DuckDB connection. Its caller has made sure that the file is ours to open."""
+class Database(ABC):
+    """An open connection to a catalog's tables."""
 
-    def __init__(
-        self, path: Path | str, *, read_only: bool = False, named: Path | None = None
-    ) -> None:
-        """named : the database that `path` is a snapshot of."""
+    dialect: Dialect
+    has_workers = False  # whether other processes may do the tasks of jobs
+
+    def __init__(self, *, read_only: bool) -> None:
         self.read_only = read_only
-        self._path = Path(path)
-        self._named = named or self._path
-        self.generation = 0
+        self.commits = 0  # how many of them were made here
         self.notes = 0  # how often `note` was called
+        self._generation = 0
         self._lock = threading.RLock()
         self._spared = SparedThreads()
         self._depth = 0
         self._writes = 0
         self._touched: set[str] = set()
+        self.statements: Counter[str] = Counter()  # by table, undone ones too
         self._first_generation = 0
         self._generations: dict[str, int] = {}
         self._half_done = False
         self._on_change: list[Callable[[], None]] = []
         self._on_abandon: list[Callable[[], None]] = []
         self._after_commit: list[Callable[[], None]] = []
-        self._cursors: set[duckdb.DuckDBPyConnection] = set()
         self._sqlalchemy: Connection | None = None
-        self._raw = duckdb.connect(str(path), read_only=read_only, config=dict(CONFIG))
 
     # ---- reading
 
+    @abstractmethod
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a query; each `?` in it stands for a value, see literals.py."""
-        with self._turn(), self._translated("read the catalog"):
-            return self._ask(sql, values).fetchall()
+        """All rows of a query; each `?` in it stands for a value: None, bool, int, str, or a list
+        of str."""
 
+    @abstractmethod
     def row(self, sql: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
         """The first row of a query, or None."""
-        with self._turn(), self._translated("read the catalog"):
-            return self._ask(sql, values).fetchone()
 
+    @abstractmethod
     def columns(self, sql: str, values: Sequence[object] = ()) -> dict[str, NDArray[Any]]:
         """The columns of a query as numpy arrays; one with NULLs is a masked array."""
-        with self._turn(), self._translated("read the catalog"):
-            found = self._ask(sql, values).fetchnumpy()
-        return cast("dict[str, NDArray[Any]]", found)  # a Categorical only for ENUM columns
+
+    @abstractmethod
+    def tables(self) -> set[tuple[str, str]]:
+        """(schema, name) of the tables there are, as far as they could be ours."""
+
+    @abstractmethod
+    def sql(self, text: str, parameters: Parameters | None, limit: int | None) -> SqlResult:
+        """The rows of one read-only statement of a user's; see catalog_sql.py."""
 
     # ---- writing
 
@@ -115,7 +115,7 @@ class Database:
                     yield
                 return
             with self._translated(doing):
-                self._raw.execute("BEGIN TRANSACTION")
+                self._begin()
             self._depth, self._writes, self._half_done = 1, 0, False
             self._touched = set()
             try:
@@ -138,26 +138,25 @@ class Database:
             self._alchemy().execute(statement, rows)
         table = getattr(getattr(statement, "table", None), "name", None)
         if table == "models" and getattr(statement, "is_update", False):
-            self._changed("")  # what is known of them, not which there are
-        else:
-            self._changed(*([table] if table else []))
+            table = EDITED_MODELS
+        self._changed(*([] if table is None else [table]))
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         """Add rows; each has every column. One transaction, one statement per 20 000 rows."""
         if len(rows) < FEW:
             self.write(table.insert(), rows)
         else:
-            self._insert_many(table, rows, "INSERT")
+            self._write_many(table, rows, replace=False)
 
     def upsert(self, table: Table, rows: Sequence[Row]) -> None:
         """Add rows, or replace those that have the same primary key; each has every column."""
-        from sqlalchemy.dialects.postgresql import insert
-
         keys = [column.name for column in table.primary_key]
         if len(rows) >= FEW:
             last = {tuple(row[key] for key in keys): row for row in rows}
-            self._insert_many(table, list(last.values()), "INSERT OR REPLACE")
+            self._write_many(table, list(last.values()), replace=True)
             return
+        from sqlalchemy.dialects.postgresql import insert
+
         statement = insert(table)
         values = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
         self.write(statement.on_conflict_do_update(index_elements=keys, set_=values), rows)
@@ -166,13 +165,9 @@ class Database:
         """Execute fixed SQL that reads `arrays` as the table `incoming`, for many rows."""
         self._must_be_writing()
         with self._translated("change the catalog"):
-            self._raw.register("incoming", dict(arrays))
-            try:
-                for sql in statements:
-                    self._raw.execute(sql)
-            finally:
-                self._raw.unregister("incoming")
-        self._changed(*(name for sql in statements for name in _TABLES_WRITTEN.findall(sql)))
+            self._load(arrays, statements)
+        edited = [EDITED_MODELS for sql in statements if "UPDATE store.models" in sql]
+        self._changed(*(t for sql in statements for t in _TABLES_WRITTEN.findall(sql)), *edited)
 
     def note(self, statement: Executable) -> None:
         """Execute a statement that counts as no change: what nobody keeps in memory, as progress.
@@ -189,14 +184,15 @@ class Database:
         self._changed()
         return self._alchemy()
 
-    # ---- its lifetime
+    # ---- what changed, and when
 
     def on_change(self, forget: Callable[[], None]) -> None:
         """Have `forget()` called whenever what was read before may be out of date."""
         self._on_change.append(forget)
 
     def on_abandon(self, forget: Callable[[], None]) -> None:
-        """Have `forget()` called when changes of this connection are undone."""
+        """Have `forget()` called when changes of this connection are undone, or others made some:
+        what was read inside a transaction does not hold in the next."""
         self._on_abandon.append(forget)
 
     def after_commit(self, action: Callable[[], None]) -> None:
@@ -205,10 +201,15 @@ class Database:
         self._must_be_writing()
         self._after_commit.append(action)
 
+    @property
+    def generation(self) -> int:
+        """How many transactions changed the catalog until now."""
+        return self._generation
+
     def read_generation(self) -> None:
-        """Take the number of commits from the file."""
+        """Take the number of commits from the database."""
         found = self.row("SELECT value FROM store.meta WHERE key = 'generation'")
-        self.generation = self._first_generation = int(found[0]) if found else 0
+        self._generation = self._first_generation = int(found[0]) if found else 0
         self._generations = {}
 
     def generation_of(self, group: str) -> int:
@@ -227,53 +228,78 @@ class Database:
 
     @contextlib.contextmanager
     def steady(self) -> Iterator[None]:
-        """No other thread changes anything inside the block."""
+        """What is read inside the block is of one moment: nobody's changes come in between."""
         with self._turn():
             yield
 
-    def checkpoint(self) -> None:
-        """Move what is in the write-ahead log into the file."""
-        with self._translated("write the catalog to disk"):
-            self._raw.execute("CHECKPOINT")
+    # ---- others at work on the same database
 
     @contextlib.contextmanager
-    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A second connection to the same database that `interrupt` reaches too."""
-        with self._lock:
-            cursor = self._raw.cursor()
-            if threading.get_ident() not in self._spared:
-                self._cursors.add(cursor)
-        try:
-            yield cursor
-        finally:
-            with self._lock:
-                self._cursors.discard(cursor)
-            cursor.close()
+    def alone(self) -> Iterator[bool]:
+        """Whether nobody else has the database open to write it; nobody may until the block ends.
+
+        The place to remove what killed processes left.
+        """
+        yield True
+
+    def keep_alive(self, job_id: int) -> None:  # noqa: B027 - nobody else is there
+        """Let others see, from this transaction's end on, that the process of a job lives."""
+
+    def let_go(self, job_id: int) -> None:  # noqa: B027
+        """The job has ended."""
+
+    def living_jobs(self) -> frozenset[int]:
+        """The jobs whose processes live, as far as others may write this database."""
+        return frozenset()
+
+    # ---- its lifetime
 
     def interrupt(self) -> None:
         """Stop what other threads are executing; they raise CancelledError.
 
         It waits for nobody's turn, and passes over threads that are `spared`.
         """
-        self._spared.interrupt(self._raw.interrupt)
-        for cursor in tuple(self._cursors):
-            cursor.interrupt()
+        self._spared.interrupt(self._interrupt)
+        self._interrupt_cursors()
 
     def spared(self) -> contextlib.AbstractContextManager[None]:
         """`interrupt` does not reach the calling thread inside the block."""
         return self._spared.this_thread()
 
+    @abstractmethod
     def close(self) -> None:
-        """Close the file. A second call does nothing."""
-        with self._lock:
-            self._sqlalchemy = None
-            self._raw.close()
+        """End the connection. A second call does nothing."""
 
-    def damage(self, found: str, doing: str) -> StorageError:
-        """The error for what DuckDB `found` in the open file while it was to do something."""
-        from sommelier.storage.integrity import error_while_open
+    # ---- what the two kinds do in their own way
 
-        return error_while_open(self._path, self._named, found, doing)
+    @abstractmethod
+    def _begin(self) -> None: ...
+
+    @abstractmethod
+    def _keep(self) -> None:
+        """Commit, with the generation if there were changes (`_writes`) to groups (`_touched`)."""
+
+    @abstractmethod
+    def _undo(self) -> None:
+        """Roll back, if there is anything left to."""
+
+    @abstractmethod
+    def _write_many(self, table: Table, rows: Sequence[Row], *, replace: bool) -> None: ...
+
+    @abstractmethod
+    def _load(self, arrays: Mapping[str, NDArray[Any]], statements: Sequence[str]) -> None: ...
+
+    @abstractmethod
+    def _make_alchemy(self) -> Connection: ...
+
+    @abstractmethod
+    def _interrupt(self) -> None: ...
+
+    @abstractmethod
+    def _interrupt_cursors(self) -> None: ...
+
+    def _translated(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        return translated(doing)
 
     # ---- inside
 
@@ -281,14 +307,6 @@ class Database:
     def _turn(self) -> Iterator[None]:
         with self._lock, self._spared:
             yield
-
-    def _translated(self, doing: str) -> contextlib.AbstractContextManager[None]:
-        return translated(doing, self.damage)
-
-    def _ask(self, sql: str, values: Sequence[object]) -> duckdb.DuckDBPyConnection:
-        if any(isinstance(value, list) and len(value) > MANY for value in values):
-            return self._raw.execute(sql, values)
-        return self._raw.execute(bind(sql, values))
 
     @contextlib.contextmanager
     def _joined(self) -> Iterator[None]:
@@ -307,23 +325,22 @@ class Database:
             raise StorageError(
                 "a change failed half-way inside this transaction; nothing of it was kept"
             )
+        self._keep()
         if self._writes:
-            self._raw.execute(
-                "UPDATE store.meta SET value = ? WHERE key = 'generation'",
-                [str(self.generation + 1)],
-            )
-        self._raw.execute("COMMIT")
-        if self._writes:
-            for group, tables in GROUPS.items():
-                if tables & self._touched:
-                    self._generations[group] = self.generation + 1
-            self.generation += 1
+            for group in self._groups_touched():
+                self._generations[group] = self._generation + 1
+            self._generation += 1
+            self.commits += 1
+
+    def _groups_touched(self) -> list[str]:
+        return [group for group, tables in GROUPS.items() if tables & self._touched]
 
     def _abandon(self) -> None:
         self._after_commit = []
-        # after a failed COMMIT or a fatal error there is nothing left to roll back
-        with contextlib.suppress(duckdb.Error):
-            self._raw.execute("ROLLBACK")
+        self._undo()
+        self._forget_all()
+
+    def _forget_all(self) -> None:
         for forget in (*self._on_change, *self._on_abandon):
             forget()
 
@@ -335,29 +352,10 @@ class Database:
     def _changed(self, *tables: str) -> None:
         """Count a change of these tables; none named: of any."""
         self._writes += 1
-        self._touched.update(tables or frozenset().union(*GROUPS.values()))
+        self.statements.update(touched := set(tables) or {EDITED_MODELS}.union(*GROUPS.values()))
+        self._touched.update(touched)
         for forget in self._on_change:
             forget()
-
-    def _insert_many(self, table: Table, rows: Sequence[Row], verb: str) -> None:
-        """A typed list per column instead of a statement per row: about 1 us a value, not 40.
-
-        Numpy columns of objects would do it in half the time, but DuckDB guesses their types from
-        a sample of the rows.
-        """
-        self._must_be_writing()
-        dialect = self._alchemy().dialect
-        names = [column.name for column in table.columns]
-        listed = ", ".join(f'"{name}"' for name in names)
-        values = ", ".join(f"unnest(?::{c.type.compile(dialect)}[])" for c in table.columns)
-        with self._translated("change the catalog"):
-            for start in range(0, len(rows), _CHUNK):
-                chunk = rows[start : start + _CHUNK]
-                self._raw.execute(
-                    f"{verb} INTO {table.fullname} ({listed}) SELECT {values}",
-                    [[row[name] for row in chunk] for name in names],
-                )
-        self._changed(table.name)
 
     def _must_be_writing(self) -> None:
         if not self._depth:
@@ -365,31 +363,5 @@ class Database:
 
     def _alchemy(self) -> Connection:
         if self._sqlalchemy is None:
-            self._sqlalchemy = _alchemy_over(self._raw)
+            self._sqlalchemy = self._make_alchemy()
         return self._sqlalchemy
-
-
-def _alchemy_over(raw: duckdb.DuckDBPyConnection) -> Connection:
-    """SQLAlchemy on an open DuckDB connection; it never begins, commits or closes anything."""
-    from duckdb_sqlalchemy import ConnectionWrapper
-    from sqlalchemy import create_engine
-    from sqlalchemy.pool import StaticPool
-
-    class Guest(ConnectionWrapper):
-        """A connection whose transactions are begun and ended by Database alone."""
-
-        def begin(self) -> None: ...
-
-        def commit(self) -> None: ...
-
-        def rollback(self) -> None: ...
-
-        def close(self) -> None: ...
-
-    return create_engine(
-        "duckdb:///:memory:",
-        creator=lambda: Guest(raw),
-        poolclass=StaticPool,
-        pool_reset_on_return=None,
-        isolation_level="AUTOCOMMIT",
-    ).connect()

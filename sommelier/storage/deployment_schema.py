@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Double, Integer, String, Table
+from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Double, Integer, Table
 
-from sommelier.storage.schema_base import METADATA, key
+from sommelier.storage.schema_base import METADATA, String, key
 
 DEPLOYMENTS = Table(
     "deployments",

@@ -99,6 +99,11 @@ def is_damage(cause: BaseException) -> bool:
     return any(words in message for words in _DAMAGED)
 
 
+def is_bad_pattern(cause: BaseException) -> bool:
+    """Whether a database refused a regular expression as none."""
+    return type(cause).__name__ in ("InvalidInputException", "InvalidRegularExpression")
+
+
 def sql_error(cause: BaseException, text: str) -> CatalogSqlError | CancelledError:
     """The error of a user's SQL statement, with the word at fault underlined."""
     if type(cause).__name__ == "InterruptException":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, Double, Integer, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Double, Integer, Table
 
-from sommelier.storage.schema_base import METADATA, key
+from sommelier.storage.schema_base import METADATA, String, key
 
 FUSIONS = Table(
     "fusions",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -76,6 +77,16 @@ class WriterLock:
             note = json.loads(self._path.read_text(encoding="utf-8"))
             return Writer(int(note["pid"]), datetime.fromisoformat(note["since"]))
         return None
+
+
+@contextlib.contextmanager
+def exclusively(path: Path) -> Iterator[bool]:
+    """Whether no other process or thread is inside such a block for this file; waits for nobody.
+
+    Raises OSError where the file cannot be made.
+    """
+    with path.open("a+b") as handle:
+        yield _lock(handle)
 
 
 def _lock(handle: BinaryIO) -> bool:

@@ -18,7 +18,7 @@ from sommelier.errors import DatabaseCorruptError, StorageError
 from sommelier.storage.views import view_statements
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Table
 
     from sommelier.storage.database import Database
 
@@ -52,36 +52,36 @@ def add_known_devices(connection: Connection) -> None:
 
     from sommelier.storage.known_devices import KNOWN_DEVICES
 
-    statement = text(
-        "INSERT INTO store.devices"
-        " (name, memory_bytes, peak_flops_per_s, bandwidth_bytes_per_s, note)"
-        " VALUES (:name, :memory, :peak, :bandwidth, :note) ON CONFLICT DO NOTHING"
+    columns = ("name", "memory_bytes", "peak_flops_per_s", "bandwidth_bytes_per_s", "note")
+    numbered = range(len(KNOWN_DEVICES))  # one statement: each costs 4 ms
+    places = ", ".join(f"({', '.join(f':{name}{i}' for name in columns)})" for i in numbered)
+    connection.execute(
+        text(
+            f"INSERT INTO store.devices ({', '.join(columns)}) VALUES {places}"
+            " ON CONFLICT DO NOTHING"
+        ),
+        {
+            f"{name}{i}": getattr(device, name)
+            for i, device in enumerate(KNOWN_DEVICES)
+            for name in columns
+        },
     )
-    for device in KNOWN_DEVICES:
-        row = {
-            "name": device.name,
-            "memory": device.memory_bytes,
-            "peak": device.peak_flops_per_s,
-            "bandwidth": device.bandwidth_bytes_per_s,
-            "note": device.note,
-        }
-        connection.execute(statement, row)
 
 
 def add_segments(connection: Connection) -> None:
-    """4: segments, lineage, and models that are proposals; step 1 makes them in a new database."""
-    from sommelier.storage.schema import LINEAGE, METADATA, SEGMENTS
+    """4: segments, lineage, and models that are proposals."""
+    from sommelier.storage.schema import LINEAGE, METADATA, MODELS, SEGMENTS
 
     METADATA.create_all(connection, tables=[SEGMENTS, LINEAGE], checkfirst=True)
-    connection.exec_driver_sql("ALTER TABLE store.models ADD COLUMN IF NOT EXISTS proposal VARCHAR")
+    _add_columns(connection, MODELS, "proposal")
 
 
 def add_links(connection: Connection) -> None:
     """5: model links, plans, and probe sets whose items were chosen one by one."""
-    from sommelier.storage.schema import LINKS, METADATA, PLAN_MODELS, PLANS
+    from sommelier.storage.schema import LINKS, METADATA, PLAN_MODELS, PLANS, PROBE_SETS
 
     METADATA.create_all(connection, tables=[LINKS, PLANS, PLAN_MODELS], checkfirst=True)
-    connection.exec_driver_sql("ALTER TABLE store.probe_sets ADD COLUMN IF NOT EXISTS indices BLOB")
+    _add_columns(connection, PROBE_SETS, "indices")
 
 
 def add_fusions(connection: Connection) -> None:
@@ -93,15 +93,9 @@ def add_fusions(connection: Connection) -> None:
 
 def add_background_jobs(connection: Connection) -> None:
     """7: what jobs in the background do now, how far they are, and what came of them."""
-    columns = (
-        ("background", "BOOLEAN"),
-        ("process", "INTEGER"),
-        ("doing", "VARCHAR"),
-        ("progress", "DOUBLE"),
-        ("reason", "VARCHAR"),
-    )
-    for name, kind in columns:
-        connection.exec_driver_sql(f"ALTER TABLE store.jobs ADD COLUMN IF NOT EXISTS {name} {kind}")
+    from sommelier.storage.schema import JOBS
+
+    _add_columns(connection, JOBS, "background", "process", "doing", "progress", "reason")
 
 
 def add_cascades(connection: Connection) -> None:
@@ -127,10 +121,20 @@ def add_origins(connection: Connection) -> None:
 
 def add_fingerprints_and_homepages(connection: Connection) -> None:
     """11: of which content the files were that models were converted from, and homepages."""
-    for table, name in (("originals", "fingerprint"), ("models", "homepage")):
-        connection.exec_driver_sql(
-            f"ALTER TABLE store.{table} ADD COLUMN IF NOT EXISTS {name} VARCHAR"
-        )
+    from sommelier.storage.origin_schema import ORIGINALS
+    from sommelier.storage.schema import MODELS
+
+    _add_columns(connection, ORIGINALS, "fingerprint")
+    _add_columns(connection, MODELS, "homepage")
+
+
+def add_leases(connection: Connection) -> None:
+    """12: who works at a task until when, what became of its tries, and the plans workers need."""
+    from sommelier.storage.schema import JOBS, METADATA, TASKS, WORKERS
+
+    METADATA.create_all(connection, tables=[WORKERS], checkfirst=True)
+    _add_columns(connection, JOBS, "plan")
+    _add_columns(connection, TASKS, "device", "holder", "lease_until", "log")
 
 
 MIGRATIONS: tuple[Migration, ...] = (
@@ -145,8 +149,16 @@ MIGRATIONS: tuple[Migration, ...] = (
     add_deployments,
     add_origins,
     add_fingerprints_and_homepages,
+    add_leases,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
+FOR_NEW: tuple[Migration, ...] = (create_tables, name_database, add_known_devices)
+"""What makes a new database: of the other steps there is nothing to do."""
+_FOREIGN = {
+    "duckdb": "the file is a DuckDB database of another program; it was left untouched",
+    "postgresql": "the database has a schema 'store' that is another program's; it was left"
+    " untouched",
+}
 
 
 def schema_version(database: Database) -> int:
@@ -154,10 +166,7 @@ def schema_version(database: Database) -> int:
 
     Raises DatabaseCorruptError when it holds tables that are not Sommelier's.
     """
-    tables = {
-        (schema, table)
-        for schema, table in database.rows("SELECT schema_name, table_name FROM duckdb_tables()")
-    }
+    tables = database.tables()
     if not tables:
         return 0
     if ("store", "meta") in tables:
@@ -165,8 +174,8 @@ def schema_version(database: Database) -> int:
         if meta.get("application_id") == APPLICATION_ID:
             return int(meta["schema_version"])
     raise DatabaseCorruptError(
-        "the file is a DuckDB database of another program; it was left untouched",
-        hint="give Sommelier a file of its own",
+        _FOREIGN[database.dialect.name],
+        hint="give Sommelier a file, or a server's database, of its own",
     )
 
 
@@ -197,13 +206,26 @@ def migrate(database: Database, migrations: Sequence[Migration] = MIGRATIONS) ->
     if version == len(migrations):
         return version
     with database.transaction("bring the database to the current version"):
+        version = schema_version(database)  # another client of a server may have been faster
+        if version == len(migrations):
+            return version
         connection = database.alchemy()
-        for step in migrations[version:]:
+        new = version == 0 and migrations is MIGRATIONS
+        for step in FOR_NEW if new else migrations[version:]:
             step(connection)
         _remember(database, len(migrations), new=version == 0)
-        for statement in view_statements():
+        for statement in view_statements(database.dialect):
             connection.exec_driver_sql(statement)
     return version
+
+
+def _add_columns(connection: Connection, table: Table, *names: str) -> None:
+    """Add columns as schema.py has them, where step 1 did not make them."""
+    for name in names:
+        kind = table.c[name].type.compile(connection.dialect)
+        connection.exec_driver_sql(
+            f"ALTER TABLE {table.fullname} ADD COLUMN IF NOT EXISTS {name} {kind}"
+        )
 
 
 def _remember(database: Database, version: int, *, new: bool) -> None:

@@ -1,22 +1,55 @@
-"""Whether a database may say something else than before, told by its files: without opening it.
+"""Whether a database may say something else than before, told without opening it.
 
-A process that does not write a database is given its newest snapshot. So there is something new
-when there is a newer snapshot, or when the file is not what the newest one was made from and nobody
-is at work who will make another. DuckDB is not needed for that, nor loaded.
+Of a file its files tell: a process that does not write a database is given its newest snapshot, so
+there is something new when there is a newer snapshot, or when the file is not what the newest one
+was made from and nobody is at work who will make another. DuckDB is not needed for that, nor
+loaded. Of a catalog on a server its generation tells, which is one row to read.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Protocol
 
 from sommelier.storage.locking import WriterLock
+from sommelier.storage.servers import is_url
 from sommelier.storage.snapshots import Snapshots, directory_of, log_of
 
 _Seen = tuple[object, ...]
 
 
+class Watch(Protocol):
+    """Looks at one database. Not for several threads."""
+
+    def changed(self, version: str) -> bool:
+        """Whether a reader that connects now may find another state than `version`
+        (Catalog.version). It is told once of each state; `forget` lets it be told again."""
+
+    def is_being_written(self) -> bool:
+        """By somebody who keeps others from writing it for longer than a moment."""
+
+    def forget(self) -> None:
+        """Tell again of what was told: whoever was told could not read it."""
+
+    def writable(self) -> bool:
+        """Whether this process might write it."""
+
+    def close(self) -> None:
+        """Let go of what is held."""
+
+
+def watch_of(database: str) -> Watch:
+    """What looks at a database: a file's path, or the URL of a server's catalog."""
+    if not is_url(database):
+        return ChangeWatch(Path(database).absolute())
+    from sommelier.storage.server_noticing import ServerWatch
+
+    return ServerWatch(database)
+
+
 class ChangeWatch:
-    """Looks at the files of one database. Not for several threads."""
+    """Looks at the files of one database, which takes a few system calls, some 50 microseconds."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -25,10 +58,6 @@ class ChangeWatch:
         self._told: _Seen | None = None
 
     def changed(self, version: str) -> bool:
-        """Whether a reader that connects now may find another state than `version`
-        (Catalog.version). It is told once of each state of the files; `forget` lets it be told
-        again. A few system calls, some 50 microseconds.
-        """
         seen = (_stat(self._path), _stat(log_of(self._path)), self._newest())
         if seen == self._told:
             return False
@@ -47,8 +76,13 @@ class ChangeWatch:
         return bool(psutil.pid_exists(writer.pid))
 
     def forget(self) -> None:
-        """Tell again of what was told: whoever was told could not read it."""
         self._told = None
+
+    def writable(self) -> bool:
+        return os.access(self._path, os.W_OK) and os.access(self._path.parent, os.W_OK)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def _newest(self) -> str | None:
         found = self._snapshots.newest()

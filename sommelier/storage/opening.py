@@ -19,7 +19,7 @@ from typing import BinaryIO
 import duckdb
 
 from sommelier.errors import DatabaseCorruptError, DatabaseLockedError, StorageError
-from sommelier.storage.database import Database
+from sommelier.storage.duckdb_database import DuckdbDatabase
 from sommelier.storage.faults import is_damage, read_fault, storage_error
 from sommelier.storage.integrity import (
     damage_error,
@@ -59,7 +59,7 @@ class Opened:
     database, because closing any handle of a file ends DuckDB's own (POSIX) lock on it.
     """
 
-    database: Database
+    database: DuckdbDatabase
     snapshots: Snapshots
     reading: Snapshot | None = None
     behind: bool = False
@@ -278,7 +278,7 @@ def _make_snapshot(path: Path, snapshots: Snapshots) -> Snapshot:
         raise
 
 
-def _connect_current(file: Path, path: Path) -> Database:
+def _connect_current(file: Path, path: Path) -> DuckdbDatabase:
     """`file`, a copy of the database `path` or itself, read-only; it has to be of this version."""
     database = _connect(file, read_only=True, named=path)
     try:
@@ -297,9 +297,9 @@ def _connect_current(file: Path, path: Path) -> Database:
     return database
 
 
-def _connect(path: Path, *, read_only: bool = False, named: Path | None = None) -> Database:
+def _connect(path: Path, *, read_only: bool = False, named: Path | None = None) -> DuckdbDatabase:
     with _opening(named or path):
-        return Database(path, read_only=read_only, named=named)
+        return DuckdbDatabase(path, read_only=read_only, named=named)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, DateTime, String, Table
+from sqlalchemy import Column, DateTime, Table
 
-from sommelier.storage.schema_base import METADATA, key
+from sommelier.storage.schema_base import METADATA, String, key
 
 REPOSITORIES = Table(
     "repositories",

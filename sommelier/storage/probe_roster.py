@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,31 @@ from sommelier.storage.label_translation import (
     classes,
     translation,
 )
-from sommelier.storage.sketches import SketchRow
+from sommelier.storage.model_ids import ABSENT, ModelIds
 
 VECTORS = "vectors"
 LabelMaps = Mapping[tuple[str, str], Mapping[str, str]]
+
+
+class GroupKey(NamedTuple):
+    """What the catalog keeps of sketches that compare in one way."""
+
+    kind: str
+    file: str
+    width: int
+    exact: bool
+    label_space_id: str | None
+    classes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RosterColumns:
+    """Sketches of one probe set as columns; see Roster."""
+
+    rows: NDArray[np.int32]
+    group_keys: tuple[GroupKey, ...]
+    group: NDArray[Any]
+    file_rows: NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +57,67 @@ class AnswerGroup:
     classes: Classes
 
 
+class Places:
+    """Where the models of a roster stand in it, by id."""
+
+    def __init__(self, ids: ModelIds, rows: NDArray[np.int32]) -> None:
+        self._ids = ids
+        self._rows = rows
+        ascending = bool((rows[1:] > rows[:-1]).all())
+        self._order = None if ascending else np.argsort(rows, kind="stable").astype(np.int32)
+
+    def get(self, model_id: str) -> int:
+        """The position of a model, ABSENT if it is not in the roster."""
+        return int(self.of_rows(np.array([self._ids.row(model_id)], dtype=np.int32))[0])
+
+    def of_rows(self, rows: NDArray[np.int32]) -> NDArray[np.int64]:
+        """The positions of model rows, ABSENT for those that are not in the roster."""
+        if not len(self._rows):
+            return np.full(len(rows), ABSENT)
+        places = np.searchsorted(self._rows, rows, sorter=self._order)
+        places = np.minimum(places, len(self._rows) - 1)
+        positions = places if self._order is None else self._order[places]
+        return np.where(self._rows[positions] == rows, positions, ABSENT)
+
+    def among(self, ids: ModelIds) -> Places:
+        """The same, where `ids` begin with those known before."""
+        more = Places.__new__(Places)
+        more._ids, more._rows, more._order = ids, self._rows, self._order
+        return more
+
+    def __contains__(self, model_id: str) -> bool:
+        return self.get(model_id) != ABSENT
+
+    def __getitem__(self, model_id: str) -> int:
+        position = self.get(model_id)
+        if position == ABSENT:
+            raise KeyError(model_id)
+        return position
+
+
 @dataclass(frozen=True, slots=True)
 class Roster:
     """The sketches of one probe set, in catalog order.
 
-    rows : (n,) model rows of the resource index. group : (n,) codes into `groups`.
-    file_rows : (n,) rows inside the group's file. place : position by model id. drawn : the probe
-    set is a random sample of its population or all of it, not the first items of a dataset.
+    ids : of all models. rows : (n,) model rows. group : (n,) codes into `groups`, whose keys are
+    `group_keys`. file_rows : (n,) rows inside the group's file. place : position by model id.
+    drawn : the probe set is a random sample of its population or all of it, not the first items
+    of a dataset.
     """
 
     probe_set: ProbeSet
-    entries: tuple[SketchRow, ...]
-    rows: NDArray[np.int64]
+    ids: ModelIds
+    rows: NDArray[np.int32]
+    group_keys: tuple[GroupKey, ...]
     groups: tuple[AnswerGroup, ...]
-    group: NDArray[np.int32]
-    file_rows: NDArray[np.int64]
-    place: Mapping[str, int]
+    group: NDArray[Any]
+    file_rows: NDArray[np.int32]
+    place: Places
     drawn: bool
+
+    def model_id(self, position: int) -> str:
+        """The model at a position."""
+        return self.ids[int(self.rows[position])]
 
     def group_of(self, position: int) -> AnswerGroup:
         return self.groups[int(self.group[position])]
@@ -74,32 +140,22 @@ class Roster:
 
 def build_roster(
     probe_set: ProbeSet,
-    entries: list[SketchRow],
-    rows: NDArray[np.int64],
+    ids: ModelIds,
+    columns: RosterColumns,
     label_spaces: Mapping[str, LabelSpace],
     dataset_sizes: Mapping[str, int],
 ) -> Roster:
-    """The roster of the entries whose model exists (rows >= 0). dataset_sizes : items, by id."""
-    known = [(entry, row) for entry, row in zip(entries, rows.tolist(), strict=True) if row >= 0]
-    codes: dict[tuple[object, ...], int] = {}
-    groups: list[AnswerGroup] = []
-    group = np.empty(len(known), dtype=np.int32)
-    for position, (entry, _) in enumerate(known):
-        key = (entry.file, entry.label_space_id, entry.classes)
-        code = codes.get(key)
-        if code is None:
-            code = codes[key] = len(groups)
-            groups.append(_group(entry, label_spaces))
-        group[position] = code
+    """The roster of some sketches. dataset_sizes : items, by id."""
     whole = dataset_sizes.get(probe_set.dataset_id or "") == probe_set.samples
     return Roster(
         probe_set=probe_set,
-        entries=tuple(entry for entry, _ in known),
-        rows=np.array([row for _, row in known], dtype=np.int64),
-        groups=tuple(groups),
-        group=group,
-        file_rows=np.array([entry.row for entry, _ in known], dtype=np.int64),
-        place={entry.model_id: position for position, (entry, _) in enumerate(known)},
+        ids=ids,
+        rows=columns.rows,
+        group_keys=columns.group_keys,
+        groups=tuple(_group(key, label_spaces) for key in columns.group_keys),
+        group=columns.group,
+        file_rows=columns.file_rows,
+        place=Places(ids, columns.rows),
         drawn=whole or probe_set.seed != FIRST,
     )
 
@@ -115,12 +171,14 @@ class ReferenceView:
     @property
     def usable(self) -> NDArray[np.bool_]:
         """(n,) which models compare with the reference."""
-        return np.array([h.labels is not None for h in self.how], dtype=bool)[self.roster.group]
+        mask: NDArray[np.bool_] = np.array([h.labels is not None for h in self.how], dtype=bool)
+        return np.asarray(mask[self.roster.group])
 
     @property
     def positional(self) -> NDArray[np.bool_]:
         """(n,) which other models do by class number only, without names to check them."""
-        mask = np.array([h.labels == POSITIONAL for h in self.how], dtype=bool)[self.roster.group]
+        by_group: NDArray[np.bool_] = np.array([h.labels == POSITIONAL for h in self.how], bool)
+        mask = np.asarray(by_group[self.roster.group])
         mask[self.reference] = False
         return mask
 
@@ -186,9 +244,7 @@ def mapped_spaces(rosters: Iterable[Roster], maps: LabelMaps) -> frozenset[str]:
     return frozenset(space for pair in maps if here.issuperset(pair) for space in pair)
 
 
-def _group(entry: SketchRow, label_spaces: Mapping[str, LabelSpace]) -> AnswerGroup:
-    space = label_spaces.get(entry.label_space_id) if entry.label_space_id else None
-    known = classes(
-        entry.label_space_id, space.labels if space is not None else None, entry.classes
-    )
-    return AnswerGroup(entry.kind, entry.file, entry.width, entry.exact, known)
+def _group(key: GroupKey, label_spaces: Mapping[str, LabelSpace]) -> AnswerGroup:
+    space = label_spaces.get(key.label_space_id) if key.label_space_id else None
+    known = classes(key.label_space_id, space.labels if space is not None else None, key.classes)
+    return AnswerGroup(key.kind, key.file, key.width, key.exact, known)

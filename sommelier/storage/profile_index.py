@@ -87,7 +87,7 @@ class ProfileIndex:
         """Read the profiles again if the catalog has changed."""
         if self._catalog.generation == self._generation:
             return
-        with self._lock:
+        with self._catalog.steady(), self._lock:
             generation = self._catalog.generation
             self._resources.refresh()
             profiles = self._catalog.profiles()

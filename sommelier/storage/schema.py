@@ -1,4 +1,4 @@
-"""The tables of the catalog, in DuckDB's schema `store`; the views people query are in views.py.
+"""The tables of the catalog, in the schema `store`; the views people query are in views.py.
 
 With the schemas it imports, this is the only description of the tables: migrations create them from
 it, and every change to a row is a SQLAlchemy Core statement on them. Importing it imports
@@ -20,16 +20,18 @@ from sqlalchemy import (
     Double,
     Integer,
     LargeBinary,
-    String,
     Table,
 )
 
 from sommelier.storage.cascade_schema import CASCADE_TABLES as CASCADE_TABLES
 from sommelier.storage.deployment_schema import DEPLOYMENT_TABLES as DEPLOYMENT_TABLES
 from sommelier.storage.fusion_schema import FUSION_TABLES as FUSION_TABLES
+from sommelier.storage.job_schema import JOBS as JOBS
+from sommelier.storage.job_schema import TASKS as TASKS
+from sommelier.storage.job_schema import WORKERS as WORKERS
 from sommelier.storage.origin_schema import ORIGIN_TABLES as ORIGIN_TABLES
 from sommelier.storage.schema_base import METADATA as METADATA
-from sommelier.storage.schema_base import key
+from sommelier.storage.schema_base import String, key
 
 META = Table("meta", METADATA, key("key"), Column("value", String, nullable=False))
 
@@ -367,32 +369,3 @@ SAVED_VIEWS = Table(
 )
 
 SETTINGS = Table("settings", METADATA, key("name"), Column("value", String, nullable=False))
-
-JOBS = Table(
-    "jobs",
-    METADATA,
-    key("id", Integer),
-    Column("statement", String, nullable=False),
-    Column("state", String, nullable=False),
-    Column("started_at", DateTime, nullable=False),
-    Column("finished_at", DateTime),
-    Column("background", Boolean),
-    Column("process", Integer),  # that runs it
-    Column("doing", String),
-    Column("progress", Double),
-    Column("reason", String),
-)
-
-TASKS = Table(
-    "tasks",
-    METADATA,
-    key("job_id", Integer),
-    key("key"),
-    Column("position", Integer, nullable=False),
-    Column("aspect", String, nullable=False),
-    Column("model_id", String, nullable=False),
-    Column("parameters", String, nullable=False),
-    Column("state", String, nullable=False),
-    Column("reason", String),
-    Column("attempts", Integer, nullable=False),
-)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Integer, MetaData, String
+import sqlalchemy
+from sqlalchemy import Column, Integer, MetaData
+from sqlalchemy.types import TypeEngine
 
 METADATA = MetaData(schema="store")
+String = sqlalchemy.String().with_variant(sqlalchemy.String(collation="C"), "postgresql")
+"""Text, ordered by its code points whatever the language of a server is: as in DuckDB."""
 
 
-def key(name: str, kind: type[Integer] | type[String] = String) -> Column[object]:
+def key(name: str, kind: type[Integer] | TypeEngine[str] = String) -> Column[object]:
     """A column of the primary key."""
     # autoincrement would make SQLAlchemy ask for SERIAL, which DuckDB does not have
     return Column(name, kind, primary_key=True, autoincrement=False)

@@ -1,14 +1,14 @@
 """Which models answer as a reference does, best first, from cached answers (algorithms.md C).
 
-No model runs here: a question scans the sketches of one probe set once per reference, about 0.1 s
-for 100 000 models of 2 048 answers, and is a dictionary lookup afterwards. A model that arrives
-later costs one row of that scan.
+No model runs here. A question counts the agreements of models that may have enough of them, which
+one bit for every answer tells of most (answer_bits.py), once per reference; afterwards it is a
+dictionary lookup. A model that arrives later costs one row.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -23,34 +23,36 @@ from sommelier.storage.candidates import (
     Candidates,
     PairAgreement,
     PairedCounts,
+    Ranked,
+    Ranking,
     equivalence_edges,
 )
+from sommelier.storage.counted_ranking import CountedRanking
 from sommelier.storage.label_translation import NAMED, POSITIONAL, classes
+from sommelier.storage.model_ids import ModelIds
 from sommelier.storage.probe_roster import (
     VECTORS,
     ReferenceView,
     Roster,
-    build_roster,
     frame,
     mapped_spaces,
     relate,
     view_of,
 )
 from sommelier.storage.random_peers import RandomPeers
+from sommelier.storage.rosters import Rosters
+from sommelier.storage.uncompared import Told, reasons_counted
 
 if TYPE_CHECKING:
-    from sommelier.records import EquivalenceEdge, LabelSpace
+    from sommelier.records import EquivalenceEdge
     from sommelier.storage.agreement_bounds import TransitiveBounds
     from sommelier.storage.catalog import Catalog
     from sommelier.storage.resource_index import ResourceIndex
-    from sommelier.storage.sketches import SketchRow, SketchStore
+    from sommelier.storage.sketches import SketchStore
 
 MODES = ("sketch", "random5")
-REMEMBERED_BYTES = 256 << 20  # answers kept, the oldest leave first; 2.1 MB each at 100 000 models
-BYTES_PER_ROW = 21
+REMEMBERED_BYTES = 256 << 20  # answers kept, the oldest leave first
 
-NO_ANSWERS = "not analysed for equivalence"
-OTHER_PROBES = "analysed on other probe sets only"
 NOTHING_SHARED = "no common probe set"
 REFERENCE_UNKNOWN = "the reference is not analysed for equivalence"
 OTHER_FRAME = "classes cannot be compared by transitivity"
@@ -67,12 +69,15 @@ class SemanticIndex:
         self._scans = AnswerScans(sketches)
         self._lock = threading.RLock()
         self._generation = -1
-        self._state: tuple[Any, ...] | None = None
-        self._rosters: dict[str, Roster] = {}
-        self._spaces: Mapping[str, LabelSpace] = {}
+        self._read = Rosters()
+        self._ids = ModelIds()
         self._maps: Mapping[tuple[str, str], Mapping[str, str]] = {}
         self._answers: OrderedDict[tuple[str, str | None, str], Candidates] = OrderedDict()
-        self._peers: dict[tuple[Any, ...], tuple[tuple[SketchRow, ...], RandomPeers]] = {}
+        self._peers: dict[tuple[Any, ...], tuple[tuple[Any, ...], RandomPeers]] = {}
+
+    @property
+    def _rosters(self) -> Mapping[str, Roster]:
+        return self._read.of
 
     def candidates(
         self, reference_id: str, *, probe_set_id: str | None = None, mode: str = "sketch"
@@ -93,8 +98,7 @@ class SemanticIndex:
         if found is None:
             with self._lock:
                 found = self._answers[key] = self._find(reference_id, probe_set_id, mode)
-                room = max(16, REMEMBERED_BYTES // (BYTES_PER_ROW * max(1, len(self._resources))))
-                if len(self._answers) > room:
+                while sum(c.nbytes for c in self._answers.values()) > REMEMBERED_BYTES:
                     self._answers.popitem(last=False)
         return found
 
@@ -157,7 +161,7 @@ class SemanticIndex:
         if home.kind != "labels":
             return None
         space_id = roster.probe_set.label_space_id
-        space = self._spaces.get(space_id) if space_id else None
+        space = self._read.spaces.get(space_id) if space_id else None
         truth = classes(space_id, space.labels if space else None, home.classes.count)
         return self._scans.paired(roster, reference, kept, truth, self._maps)
 
@@ -173,44 +177,19 @@ class SemanticIndex:
         return equivalence_edges(found, paired, self._resources.ids, confidence)
 
     def refresh(self) -> None:
-        """Read the catalog again if it has changed. Rows already compared stay compared."""
+        """Read what changed in the catalog. Rows already compared stay compared."""
         if self._catalog.generation == self._generation:
             return
-        with self._lock:
+        with self._catalog.steady(), self._lock:
             generation = self._catalog.generation
             self._resources.refresh()
-            entries = self._catalog.sketch_rows()
-            maps = self._catalog.label_maps()
+            ids, maps = self._resources.ids, self._catalog.label_maps()
             if maps != self._maps:
-                self._maps = maps
                 self._scans.forget()
-            state = (self._resources.ids, tuple(entries), maps)
-            if (
-                self._state is None
-                or state[0] is not self._state[0]
-                or state[1:] != self._state[1:]
-            ):
+            changed = self._read.refresh(self._catalog, ids)
+            if changed or ids is not self._ids or maps != self._maps:
                 self._answers.clear()
-                self._rosters = self._build_rosters(entries)
-                self._state = state
-            self._generation = generation
-
-    def _build_rosters(self, entries: list[SketchRow]) -> dict[str, Roster]:
-        self._spaces = {space.id: space for space in self._catalog.label_spaces()}
-        sizes = {dataset.id: dataset.samples for dataset in self._catalog.datasets()}
-        by_probe_set: dict[str, list[SketchRow]] = {}
-        for entry in entries:
-            by_probe_set.setdefault(entry.probe_set_id, []).append(entry)
-        return {
-            probe_set_id: build_roster(
-                self._catalog.probe_set(probe_set_id),
-                group,
-                self._resources.rows(entry.model_id for entry in group),
-                self._spaces,
-                sizes,
-            )
-            for probe_set_id, group in by_probe_set.items()
-        }
+            self._ids, self._maps, self._generation = ids, maps, generation
 
     def _find(self, reference_id: str, probe_set_id: str | None, mode: str) -> Candidates:
         if mode not in MODES:
@@ -252,21 +231,43 @@ class SemanticIndex:
         roster = view.roster
         kept = np.flatnonzero(view.usable & ~compared[roster.rows])
         compared[roster.rows[kept]] = True
-        agreements = self._scans.counts(roster, view.reference, kept, self._maps, part)
-        order = np.lexsort((roster.rows[kept], -agreements))
-        positional = view.positional[kept]
         home = roster.group_of(view.reference)
+        by_position = self._by_position(view, kept)
+        labels = POSITIONAL if by_position is not None else NAMED
         return Candidates(
             reference_id=reference_id,
             probe_set_id=roster.probe_set.id,
-            rows=roster.rows[kept][order],
-            agreements=agreements[order],
+            ranking=self._ranking(view, kept, part),
             samples=roster.probe_set.samples if part is None else len(part),
             method="sketch",
-            labels=None if home.kind == VECTORS else POSITIONAL if positional.any() else NAMED,
-            positional=positional[order],
+            labels=None if home.kind == VECTORS else labels,
+            by_position=by_position,
             exact=home.exact,
         )
+
+    def _ranking(
+        self, view: ReferenceView, kept: NDArray[np.int64], part: NDArray[np.int64] | None
+    ) -> Ranking:
+        """The models at these positions; on `part` of the samples they are counted now."""
+        roster = view.roster
+        if part is None:
+            some = None if len(kept) == len(roster.rows) else kept
+            return CountedRanking(self._scans, roster, view.reference, some, self._maps)
+        counts = self._scans.counts(roster, view.reference, kept, self._maps, part)
+        rows = roster.rows[kept].astype(np.int64)
+        order = np.lexsort((rows, -counts))
+        return Ranked(rows[order], counts[order])
+
+    def _by_position(
+        self, view: ReferenceView, kept: NDArray[np.int64]
+    ) -> NDArray[np.bool_] | None:
+        """(models,) which compare by class number only; None if none do."""
+        at = kept[view.positional[kept]]
+        if not len(at):
+            return None
+        mask = np.zeros(len(self._resources), dtype=bool)
+        mask[view.roster.rows[at]] = True
+        return mask
 
     def _counted(
         self, roster: Roster, reference: int, candidate: int, labels: str
@@ -288,12 +289,10 @@ class SemanticIndex:
         return Candidates(
             reference_id=reference_id,
             probe_set_id=None,
-            rows=nothing,
-            agreements=nothing,
+            ranking=Ranked(nothing, nothing),
             samples=0,
             method=mode,
             labels=None,
-            positional=np.empty(0, dtype=bool),
             incomparable={REFERENCE_UNKNOWN: len(self._resources)},
         )
 
@@ -327,20 +326,9 @@ class SemanticIndex:
             found.append(bounds)
         return found
 
-    def _incomparable(
-        self, told: Sequence[tuple[Roster, tuple[str | None, ...]]], compared: NDArray[np.bool_]
-    ) -> dict[str, int]:
-        """Reason -> number of models without bounds. told : rosters, best first, a reason a group.
-
-        Of several reasons a model has the one of the best probe set it shares with the reference.
-        """
-        why = np.full(len(self._resources), NO_ANSWERS, dtype=object)
-        for roster in self._rosters.values():
-            why[roster.rows] = OTHER_PROBES
-        for roster, reasons in reversed(told):
-            known = np.array([reason is not None for reason in reasons], dtype=bool)[roster.group]
-            why[roster.rows[known]] = np.array(reasons, dtype=object)[roster.group[known]]
-        return dict(Counter(why[~compared].tolist()))
+    def _incomparable(self, told: Sequence[Told], compared: NDArray[np.bool_]) -> dict[str, int]:
+        """Reason -> number of models without bounds. told : rosters, best first."""
+        return reasons_counted(self._rosters.values(), told, compared)
 
     def _random5(self, roster: Roster, reference_id: str) -> Candidates:
         """Candidates ranked by the agreement that the paper's index guarantees.
@@ -360,19 +348,21 @@ class SemanticIndex:
         low, high = peers.intervals(int(np.searchsorted(members, reference)))
         guaranteed = samples - high.astype(np.int64)
         order = np.lexsort((roster.rows[members], -guaranteed))
-        positional = np.full(len(members), home[0] != "names") & (members != reference)
+        by_position = None
+        if home[0] != "names" and len(members) > 1:
+            by_position = np.zeros(len(self._resources), dtype=bool)
+            by_position[roster.rows[members[members != reference]]] = True
         compared = np.zeros(len(self._resources), dtype=bool)
         compared[roster.rows[members]] = True
         told = [(roster, (OTHER_FRAME,) * len(roster.groups))]
         return Candidates(
             reference_id=reference_id,
             probe_set_id=roster.probe_set.id,
-            rows=roster.rows[members][order],
-            agreements=guaranteed[order],
+            ranking=Ranked(roster.rows[members][order].astype(np.int64), guaranteed[order]),
             samples=samples,
             method="random5",
-            labels=POSITIONAL if positional.any() else NAMED,
-            positional=positional[order],
+            labels=NAMED if by_position is None else POSITIONAL,
+            by_position=by_position,
             low=guaranteed[order] / samples,
             high=1 - low[order] / samples,
             incomparable=self._incomparable(told, compared),
@@ -383,7 +373,10 @@ class SemanticIndex:
     ) -> RandomPeers:
         """The paper's index of the members, extended by those that are new."""
         key = (roster.probe_set.id, home)
-        entries = tuple(roster.entries[position] for position in members.tolist())
+        entries = tuple(
+            (roster.model_id(p), roster.group_of(p).file, int(roster.file_rows[p]))
+            for p in members.tolist()
+        )
         known, peers = self._peers.get(key, ((), RandomPeers()))
         if entries[: len(known)] != known:
             known, peers = (), RandomPeers()

@@ -1,6 +1,7 @@
 """What models answered, on disk: per probe set, append-only files of fixed-width rows.
 
     sketches/<probe set>/answers.bin       uint16 class ids, 65535 = no answer
+    sketches/<probe set>/answers-bits.json, ...        a cache, see answer_bits.py
     sketches/<probe set>/answers-u32.bin   uint32 class ids of models with 65535 classes or more
     sketches/<probe set>/vectors-<w>[-projected].bin   float32, w numbers per sample
     sketches/<probe set>/topk-ids.bin, topk-scores.bin uint32 and float16, 5 per sample
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from sommelier.errors import AnalysisError, UnknownNameError
 from sommelier.link_records import ModelLink
 from sommelier.records import OutputSketch
+from sommelier.storage.answer_bits import BitFiles, Bits
 from sommelier.storage.sketch_files import (
     NARROW,
     TOPK_IDS,
@@ -77,6 +79,7 @@ class SketchStore:
         self._lock = threading.Lock()
         self._maps: dict[Path, NDArray[Any]] = {}
         self._samples: dict[str, int] = {}
+        self._bits: dict[str, BitFiles] = {}
         catalog.on_link_gone(self._remove_predictions)
 
     def add(self, sketch: OutputSketch) -> SketchRow:
@@ -96,14 +99,19 @@ class SketchStore:
             for tail in tails.values():
                 tail.write()
             self._catalog.add_sketch_rows(entries)
+        for probe_set_id in {entry.probe_set_id for entry in entries if entry.file == NARROW.name}:
+            self.bits(probe_set_id, self.matrix(probe_set_id, NARROW.name))
         return entries
 
     def get(self, model_id: str, probe_set_id: str) -> OutputSketch:
         """What a model answered. Raises UnknownNameError when it did not answer this probe set."""
-        entry = self.entry(model_id, probe_set_id)
+        return self.sketch(self.entry(model_id, probe_set_id))
+
+    def sketch(self, entry: SketchRow) -> OutputSketch:
+        """What lies at an entry of the catalog."""
         return OutputSketch(
-            model_id=model_id,
-            probe_set_id=probe_set_id,
+            model_id=entry.model_id,
+            probe_set_id=entry.probe_set_id,
             kind=entry.kind,
             answers=self.answers(entry).tobytes(),
             width=entry.width,
@@ -131,7 +139,23 @@ class SketchStore:
 
     def answers(self, entry: SketchRow) -> NDArray[Any]:
         """(samples,) uint32 with NO_ANSWER, or (samples, width) float32."""
-        return widened(self.matrix(entry.probe_set_id, entry.file, rows=entry.row + 1)[entry.row])
+        return self.answers_at(entry.probe_set_id, entry.file, entry.row)
+
+    def answers_at(self, probe_set_id: str, file: str, row: int) -> NDArray[Any]:
+        """The same of a row of a file."""
+        return widened(self.matrix(probe_set_id, file, rows=row + 1)[row])
+
+    def bits(self, probe_set_id: str, answers: NDArray[Any]) -> Bits | None:
+        """One bit for each of these answers, the matrix of answers.bin; None if there are few.
+
+        Bits may lack the last rows. They are made here when that pays: 10 us a row, seldom.
+        """
+        with self._lock:
+            files = self._bits.get(probe_set_id)
+            if files is None:
+                folder, samples = self._folder(probe_set_id), self._samples_of(probe_set_id)
+                files = self._bits[probe_set_id] = BitFiles(folder, samples)
+        return files.bits(answers)
 
     def matrix(self, probe_set_id: str, file: str, *, rows: int | None = None) -> NDArray[Any]:
         """Memory-mapped (n, samples) class ids, or (n, samples, width) vectors, read-only.

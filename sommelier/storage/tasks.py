@@ -7,13 +7,14 @@ same statement after a crash, or a second time, skips it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sommelier.errors import UnknownNameError
+from sommelier.errors import LeaseLostError, UnknownNameError
 from sommelier.records import AnalysisTask, Job
 from sommelier.storage.rows import mapping_from_json, now, to_json
 
@@ -30,7 +31,7 @@ _SETBACK = """
     SELECT t.aspect, t.state, t.reason, j.id, j.state, j.started_at
     FROM store.tasks t JOIN store.jobs j ON j.id = t.job_id
     WHERE t.model_id = ? AND t.aspect = coalesce(?, t.aspect)
-        AND list_contains(?::VARCHAR[], t.state) AND t.reason IS DISTINCT FROM ?
+        AND t.state = ANY(?::VARCHAR[]) AND t.reason IS DISTINCT FROM ?
         AND NOT EXISTS (
             SELECT 1 FROM store.tasks d WHERE d.model_id = t.model_id AND d.state = 'done'
                 AND d.aspect = t.aspect AND d.job_id > t.job_id
@@ -41,6 +42,12 @@ _JOB = """
     SELECT id, statement, state, total, done, failed, skipped, started_at, finished_at,
         background, progress, doing, reason, process
     FROM main.jobs {where} ORDER BY id"""
+
+
+COMPARISON = "comparison"
+"""The aspect of the task that closes a job which is left to workers; it waits for all others."""
+
+_ANY: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +69,19 @@ class TaskQueue:
         self._database = catalog.database
 
     def start_job(
-        self, statement: str, tasks: Iterable[AnalysisTask], *, background: bool = False
+        self,
+        statement: str,
+        tasks: Iterable[AnalysisTask],
+        *,
+        background: bool = False,
+        plan: str | None = None,
+        devices: Mapping[str, str] = _ANY,
     ) -> Job:
         """A new running job. The tasks' job_id is set; one whose key is done becomes skipped.
 
         Of two tasks with the same key the first is kept. background : statements go on beside it.
+        plan : what workers need besides the tasks, which are left to them then: the job goes on
+        when this process ends. devices : that tasks need, by key.
         """
         from sommelier.storage.schema import JOBS, TASKS
 
@@ -80,13 +95,16 @@ class TaskQueue:
                 "started_at": now(),
                 "finished_at": None,
                 "background": background,
-                "process": os.getpid(),
+                "process": os.getpid() if plan is None else None,
                 "doing": None,
                 "progress": None,
                 "reason": None,
+                "plan": plan,
             }
+            if plan is None:
+                self._database.keep_alive(job_id)
             self._database.insert(JOBS, [row])
-            self._database.insert(TASKS, self._task_rows(job_id, tasks))
+            self._database.insert(TASKS, self._task_rows(job_id, tasks, devices))
             return self.job(job_id)
 
     def claim(self, job_id: int) -> AnalysisTask | None:
@@ -118,7 +136,7 @@ class TaskQueue:
             self._database.write(
                 TASKS.update()
                 .where(TASKS.c.job_id == task.job_id, TASKS.c.key == task.key)
-                .values(state=state, reason=reason)
+                .values(state=state, reason=reason, lease_until=None)
             )
 
     def finish_job(self, job_id: int, state: str = "done", reason: str | None = None) -> Job:
@@ -128,6 +146,7 @@ class TaskQueue:
         """
         with self._database.transaction("finish a job"):
             _end_job(self._database, job_id, state, now(), reason)
+            self._database.after_commit(partial(self._database.let_go, job_id))
             return self.job(job_id)
 
     def note_progress(self, job_id: int, doing: str, share: float | None) -> None:
@@ -183,14 +202,46 @@ class TaskQueue:
         )
         return {key for (key,) in rows}
 
+    def plan_of(self, job_id: int) -> str | None:
+        """What workers need for a job; None of one that is not left to workers."""
+        row = self._database.row("SELECT plan FROM store.jobs WHERE id = ?", [job_id])
+        return None if row is None else row[0]
+
+    def devices(self, job_id: int) -> dict[str, str]:
+        """The devices that tasks of a job need, by key, where not any will do."""
+        found = self._database.rows(
+            "SELECT key, device FROM store.tasks WHERE job_id = ? AND device IS NOT NULL", [job_id]
+        )
+        return dict(found)
+
+    def state_of(self, job_id: int, key: str) -> str:
+        """The state of one task."""
+        row = self._database.row(
+            "SELECT state FROM store.tasks WHERE job_id = ? AND key = ?", [job_id, key]
+        )
+        assert row is not None, "tasks are not removed"
+        return str(row[0])
+
+    def living_workers(self) -> list[str]:
+        """The devices of the workers that are alive; of a file there are none."""
+        if not self._database.has_workers:
+            return []
+        found = self._database.rows(
+            "SELECT device FROM store.workers WHERE seen_until > localtimestamp ORDER BY started_at"
+        )
+        return [device for (device,) in found]
+
     def interrupt_stale(self) -> int:
         """Mark jobs a dead process left running as interrupted; how many there were.
 
-        Only for the process that writes the database, and before it starts a job of its own.
+        Only for a process that may write the database, and before it starts a job of its own. What
+        living clients of a server run is left alone.
         """
         return interrupt_running_jobs(self._database)
 
-    def _task_rows(self, job_id: int, tasks: Iterable[AnalysisTask]) -> list[dict[str, Any]]:
+    def _task_rows(
+        self, job_id: int, tasks: Iterable[AnalysisTask], devices: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
         by_key: dict[str, AnalysisTask] = {}
         for task in tasks:
             by_key.setdefault(task.key, task)
@@ -208,18 +259,50 @@ class TaskQueue:
                 "state": "skipped" if skip else task.state,
                 "reason": DONE_BEFORE if skip else task.reason,
                 "attempts": task.attempts,
+                "device": devices.get(task.key),
+                "holder": None,
+                "lease_until": None,
+                "log": None,
             }
             rows.append(row)
         return rows
 
 
-def interrupt_running_jobs(database: Database) -> int:
-    """Mark the running jobs of a database that nobody writes as interrupted; how many there were.
+class HeldTasks(TaskQueue):
+    """The jobs of a database as one worker sees them: it ends only tasks that it still has."""
 
-    When they ended is not known. The searches for fusions that they were are marked too.
+    def __init__(self, catalog: Catalog, holder: str) -> None:
+        super().__init__(catalog)
+        self._holder = holder
+
+    def finish(self, task: AnalysisTask, state: str, reason: str | None = None) -> None:
+        """As of any queue; inside a transaction that keeps findings, the last of it.
+
+        Raises LeaseLostError, and so undoes the transaction, where another worker has the task now
+        or the job was cancelled: the row is locked, so nobody takes it in between.
+        """
+        with self._database.transaction("finish a task"):
+            held = self._database.row(
+                "SELECT 1 FROM store.tasks WHERE job_id = ? AND key = ? AND holder = ?"
+                " AND state = 'running' FOR UPDATE",
+                [task.job_id, task.key, self._holder],
+            )
+            if held is None:
+                raise LeaseLostError(f"the task {task.key} is not this worker's any more")
+            super().finish(task, state, reason)
+
+
+def interrupt_running_jobs(database: Database) -> int:
+    """Mark the running jobs whose processes are gone as interrupted; how many there were.
+
+    Of a file that nobody writes, all; of a server none that is left to workers. When they ended is
+    not known. The searches for fusions that they were are marked too.
     """
-    _interrupt_searches(database)
-    stale = database.rows("SELECT id, process FROM store.jobs WHERE state = 'running'")
+    living = database.living_jobs()
+    _interrupt_searches(database, living)
+    own = " AND plan IS NULL" if database.has_workers else ""
+    running = database.rows(f"SELECT id, process FROM store.jobs WHERE state = 'running'{own}")
+    stale = [(job_id, process) for job_id, process in running if job_id not in living]
     if stale:
         with database.transaction("mark interrupted jobs"):
             for job_id, process in stale:
@@ -229,13 +312,15 @@ def interrupt_running_jobs(database: Database) -> int:
     return len(stale)
 
 
-def _interrupt_searches(database: Database) -> None:
+def _interrupt_searches(database: Database, living: frozenset[int]) -> None:
     from sommelier.storage.fusion_schema import FUSIONS
 
-    if not database.rows("SELECT id FROM store.fusions WHERE state = 'searching' LIMIT 1"):
+    found = database.rows("SELECT id, job_id FROM store.fusions WHERE state = 'searching'")
+    ids = [id_ for id_, job_id in found if job_id not in living]
+    if not ids:
         return
     why = "the process ended while it searched; the same statement goes on"
-    searching = FUSIONS.update().where(FUSIONS.c.state == "searching")
+    searching = FUSIONS.update().where(FUSIONS.c.state == "searching", FUSIONS.c.id.in_(ids))
     with database.transaction("mark interrupted searches"):
         database.write(searching.values(state="interrupted", reason=why))
 
@@ -246,7 +331,7 @@ def _end_job(
     from sommelier.storage.schema import JOBS, TASKS
 
     running = TASKS.update().where(TASKS.c.job_id == job_id, TASKS.c.state == "running")
-    database.write(running.values(state="pending"))
+    database.write(running.values(state="pending", lease_until=None))
     ended: dict[str, object] = {"state": state, "finished_at": at, "reason": reason, "doing": None}
     if state == "done":
         ended["progress"] = 1.0
@@ -261,12 +346,12 @@ def _task(row: tuple[Any, ...]) -> AnalysisTask:
 
 
 @contextmanager
-def written_briefly(database: Path | str) -> Iterator[Catalog]:
+def written_briefly(database: Path | str, *, folder: Path | str | None = None) -> Iterator[Catalog]:
     """The catalog of a database that is there, to write for a moment: others that want to write
     wait. What a killed process left running is ended first, as by everybody who may write. Raises
     as `Catalog.open`."""
     from sommelier.storage.catalog import Catalog
 
-    with Catalog.open(database, brief=True) as catalog:
+    with Catalog.open(database, folder=folder, brief=True) as catalog:
         TaskQueue(catalog).interrupt_stale()  # nobody else works
         yield catalog

@@ -72,9 +72,9 @@ def link_states(links: str = "store.links") -> str:
     stale is NULL while a link may be used.
     """
     return f"""
-    SELECT p.id, list(coalesce(m.name, p.name) ORDER BY p.position) FILTER (p.role = 'source')
-            AS source_names,
-        any_value(coalesce(m.name, p.name)) FILTER (p.role = 'target') AS target_name,
+    SELECT p.id, array_agg(coalesce(m.name, p.name) ORDER BY p.position)
+            FILTER (WHERE p.role = 'source') AS source_names,
+        max(coalesce(m.name, p.name)) FILTER (WHERE p.role = 'target') AS target_name,
         string_agg('the ' || p.role || ' ''' || coalesce(m.name, p.name) || CASE
             WHEN m.id IS NULL THEN ''' is gone'
             WHEN {_VERSION} <> p.version THEN ''' has changed since' END,
@@ -82,9 +82,9 @@ def link_states(links: str = "store.links") -> str:
     FROM (
         SELECT id, 'source' AS role, unnest(source_ids) AS model_id, unnest(source_names) AS name,
             unnest(source_versions) AS version, generate_subscripts(source_ids, 1) AS position
-        FROM {links}
+        FROM {links} q
         UNION ALL
-        SELECT id, 'target', target_id, target_name, target_version, 0 FROM {links}) p
+        SELECT id, 'target', target_id, target_name, target_version, 0 FROM {links} q) p
     LEFT JOIN store.models m ON m.id = p.model_id
     GROUP BY p.id"""
 
@@ -104,7 +104,7 @@ PLAN_STATES = f"""
         FROM (SELECT plan, position, name, unnest(link_ids) AS link_id,
                 generate_subscripts(link_ids, 1) AS part FROM store.plan_models) p
         LEFT JOIN store.links k ON k.id = p.link_id
-        LEFT JOIN ({link_states(_PLANNED)}) s ON s.id = k.id)
+        LEFT JOIN ({link_states(_PLANNED)}) s ON s.id = k.id) f
     GROUP BY plan"""
 """(plan, stale) of every saved plan that has models."""
 

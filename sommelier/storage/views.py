@@ -1,11 +1,13 @@
 """The views catalog SQL reads: stable names and units of their own over the tables of `store`.
 
 Every view here is part of the product's surface: docs/language.md lists them. Numbers are in base
-units (bytes, FLOPs, ms, fractions), times are UTC.
+units (bytes, FLOPs, ms, fractions), times are UTC. The views of DuckDB and of PostgreSQL are the
+same texts, but for the pieces of dialects.py.
 """
 
 from __future__ import annotations
 
+from sommelier.storage.dialects import DUCKDB, Dialect
 from sommelier.storage.versions import CASCADE_STATES, FUSION_STATES, PLAN_STATES, link_states
 
 # best provenance first, then the smallest batch: one number per model and context-free metric
@@ -14,17 +16,12 @@ _BEST = """
     FROM store.measurements m JOIN store.contexts c ON c.id = m.context
     WHERE c.metric IN ({names})
     GROUP BY m.model"""
-_RANK = """struct_pack(
-        p := CASE c.provenance WHEN 'measured' THEN 0 WHEN 'estimated' THEN 1 ELSE 2 END,
-        b := coalesce(c.batch, 0), c := c.id)"""
 _PLAIN = ("params", "size", "flops", "activation_memory", "memory", "layers")
 
 
-def _best_numbers() -> str:
-    columns = ", ".join(
-        f"arg_min(m.value, {_RANK}) FILTER (c.metric = '{name}') AS {name}" for name in _PLAIN
-    )
-    return _BEST.format(columns=columns, names=", ".join(f"'{name}'" for name in _PLAIN))
+def _ms(moment: str) -> str:
+    """Milliseconds since 1970, of a time."""
+    return f"CAST(floor(extract(epoch FROM {moment}) * 1000) AS BIGINT)"
 
 
 VIEWS: dict[str, str] = {
@@ -35,7 +32,7 @@ VIEWS: dict[str, str] = {
         m.created, m.added_at, m.graph_hash, m.weight_hash, m.note, m.homepage, m.aliases, m.id
     FROM store.models m
     LEFT JOIN store.label_spaces l ON l.id = m.label_space_id
-    LEFT JOIN ({_best_numbers()}) b ON b.model = m.number
+    LEFT JOIN ({{best}}) b ON b.model = m.number
     WHERE m.proposal IS NULL
     ORDER BY m.number""",
     "profiles": """
@@ -48,7 +45,7 @@ VIEWS: dict[str, str] = {
     LEFT JOIN store.sources s ON s.id = m.source""",
     "equivalences": """
     SELECT r.name AS reference, c.name AS candidate,
-        CASE WHEN e.samples > 0 THEN e.agreements / e.samples END AS agreement,
+        CASE WHEN e.samples > 0 THEN e.agreements::DOUBLE PRECISION / e.samples END AS agreement,
         e.agreements, e.samples, e.lower, e.upper, e.confidence, e.method, e.labels, e.difference,
         e.difference_low, e.difference_high, p.name AS probe_set,
         e.reference_id, e.candidate_id, nullif(e.probe_set_id, '') AS probe_set_id
@@ -59,9 +56,9 @@ VIEWS: dict[str, str] = {
     "segments": """
     SELECT h.name AS host, d.name AS donor, s.name, s.kind, s.operators, s.identical, s.flops,
         s.donor_flops, s.params, s.donor_params, s.samples,
-        s.estimated, s.certified / nullif(s.certified_samples, 0) AS certified,
-        s.measured / nullif(s.samples, 0) AS measured,
-        (s.host_right - s.hybrid_right) / nullif(s.labelled, 0) AS accuracy_drop,
+        s.estimated, s.certified::DOUBLE PRECISION / nullif(s.certified_samples, 0) AS certified,
+        s.measured::DOUBLE PRECISION / nullif(s.samples, 0) AS measured,
+        (s.host_right - s.hybrid_right)::DOUBLE PRECISION / nullif(s.labelled, 0) AS accuracy_drop,
         y.name AS hybrid, p.name AS probe_set, s.host_entry, s.host_exit, s.donor_entry,
         s.donor_exit, s.note, s.host_id, s.donor_id, s.hybrid_id
     FROM store.segments s
@@ -77,7 +74,8 @@ VIEWS: dict[str, str] = {
     LEFT JOIN store.models p ON p.id = l.parent_id""",
     "links": f"""
     SELECT k.name, array_to_string(s.source_names, ', ') AS source, s.target_name AS target,
-        if(s.stale IS NULL, k.state, 'stale') AS state, k.architecture, k.method, k.metric,
+        CASE WHEN s.stale IS NULL THEN k.state ELSE 'stale' END AS state, k.architecture,
+        k.method, k.metric,
         k.performance, k.low, k.high, k.proved, k.value, k.value_low, k.value_high, k.unit,
         k.constant, k.skill, k.screen, coalesce(s.stale, k.reason) AS reason, k.samples,
         k.validation, k.held_out, k.dataset, k.target_dataset, k.seed, k.options, k.params,
@@ -86,24 +84,27 @@ VIEWS: dict[str, str] = {
     FROM store.links k JOIN ({link_states()}) s ON s.id = k.id
     ORDER BY k.name""",
     "plans": f"""
-    SELECT p.name, count(m.plan) AS models, count(*) FILTER (m.executed) AS executed,
-        if(s.stale IS NULL, 'current', 'stale') AS state, p.objective, p.accuracy, p.low, p.high,
+    SELECT p.name, coalesce(m.models, 0) AS models, coalesce(m.executed, 0) AS executed,
+        CASE WHEN s.stale IS NULL THEN 'current' ELSE 'stale' END AS state, p.objective,
+        p.accuracy, p.low, p.high,
         p.proved, p.confidence, p.skill, p.upper, p.gap, p.method, p.considered,
         p.budget, p.cost, p.total, s.stale AS reason, p.samples, p.query_text, p.created_at,
         p.probe_set_id
-    FROM store.plans p LEFT JOIN store.plan_models m ON m.plan = p.name
+    FROM store.plans p LEFT JOIN (
+        SELECT plan, count(*) AS models, count(*) FILTER (WHERE executed) AS executed
+        FROM store.plan_models GROUP BY plan) m ON m.plan = p.name
     LEFT JOIN ({PLAN_STATES}) s ON s.plan = p.name
-    GROUP BY ALL ORDER BY p.name""",
+    ORDER BY p.name""",
     "plan_models": """
     SELECT p.plan, coalesce(m.name, p.name) AS model, p.executed,
         (SELECT string_agg(o.name, ', ' ORDER BY o.position) FROM store.plan_models o
-         WHERE o.plan = p.plan AND list_contains(p.source_ids, o.model_id)) AS predicted_from,
+         WHERE o.plan = p.plan AND o.model_id = ANY(p.source_ids)) AS predicted_from,
         p.performance, p.low, p.high, p.skill, p.link_ids, p.position, p.model_id
     FROM store.plan_models p LEFT JOIN store.models m ON m.id = p.model_id
     ORDER BY p.plan, p.position""",
     "fusions": f"""
     SELECT coalesce(m.name, f.name) AS name, t.models,
-        if(s.stale IS NULL, f.state, 'stale') AS state, f.method,
+        CASE WHEN s.stale IS NULL THEN f.state ELSE 'stale' END AS state, f.method,
         f.base_latency_ms / nullif(f.latency_ms, 0) AS speedup, t.accuracy_drop,
         t.accuracy_drop_high, f.drop_threshold, f.confidence, coalesce(s.stale, f.reason) AS reason,
         f.latency_ms, f.base_latency_ms, f.flops, f.base_flops, f.memory, f.base_memory, f.params,
@@ -116,8 +117,9 @@ VIEWS: dict[str, str] = {
     LEFT JOIN (
         SELECT p.fusion_id,
             string_agg(coalesce(b.name, p.name), ', ' ORDER BY p.position) AS models,
-            if(count(p.drop) = count(*), max(p.drop), NULL) AS accuracy_drop,
-            if(count(p.drop_high) = count(*), max(p.drop_high), NULL) AS accuracy_drop_high
+            CASE WHEN count(p.drop) = count(*) THEN max(p.drop) END AS accuracy_drop,
+            CASE WHEN count(p.drop_high) = count(*) THEN max(p.drop_high) END
+                AS accuracy_drop_high
         FROM store.fusion_tasks p LEFT JOIN store.models b ON b.id = p.model_id
         GROUP BY p.fusion_id) t ON t.fusion_id = f.id
     ORDER BY 1, f.model_id IS NULL, f.created_at DESC""",
@@ -136,7 +138,7 @@ VIEWS: dict[str, str] = {
     LEFT JOIN store.models m ON m.id = f.model_id
     ORDER BY 1, t.fusion_id, t.step""",
     "cascades": f"""
-    SELECT c.name, t.models, if(s.stale IS NULL, 'current', 'stale') AS state,
+    SELECT c.name, t.models, CASE WHEN s.stale IS NULL THEN 'current' ELSE 'stale' END AS state,
         c.promised AS promised_loss, c.at_most, c.confidence, c.samples, c.loss, c.flops,
         c.flops_share, coalesce(s.stale, c.reason) AS reason, c.dataset, c.seed, c.statement,
         c.created_at, c.probe_set_id
@@ -153,7 +155,8 @@ VIEWS: dict[str, str] = {
     FROM store.cascade_stages p LEFT JOIN store.models m ON m.id = p.model_id
     ORDER BY p.cascade, p.position""",
     "deployments": """
-    SELECT d.name, d.kind, t.models, d.sla_ms, if(d.sla_ms IS NULL, NULL, d.quantile) AS quantile,
+    SELECT d.name, d.kind, t.models, d.sla_ms,
+        CASE WHEN d.sla_ms IS NOT NULL THEN d.quantile END AS quantile,
         d.min_accuracy, d.policy, d.fallback, d.options, d.knobs, d.plan, d.escalate_at_most,
         d.dataset, d.task, d.statement, d.created_at
     FROM store.deployments d LEFT JOIN (
@@ -195,30 +198,44 @@ VIEWS: dict[str, str] = {
     FULL JOIN store.task_references r ON r.task = t.task
     LEFT JOIN store.models m ON m.id = r.model_id
     ORDER BY 1""",
-    "jobs": """
+    "jobs": f"""
     SELECT j.id, j.statement, j.state, coalesce(t.total, 0) AS total,
         coalesce(t.done, 0) AS done, coalesce(t.failed, 0) AS failed,
         coalesce(t.skipped, 0) AS skipped, j.started_at, j.finished_at,
         coalesce(j.background, false) AS background,
-        coalesce(j.progress, (t.done + t.failed + t.skipped) / t.total) AS progress,
-        j.doing, j.reason,
-        coalesce(epoch_ms(j.finished_at), if(j.state = 'running', epoch_ms(now()), NULL))
-            - epoch_ms(j.started_at) AS elapsed_ms, j.process
+        coalesce(j.progress, (t.done + t.failed + t.skipped)::DOUBLE PRECISION / t.total)
+            AS progress,
+        coalesce(j.doing, CASE WHEN j.plan IS NOT NULL AND j.state = 'running' THEN
+            t.running::VARCHAR || ' at workers, ' || t.pending::VARCHAR || ' waiting' END) AS doing,
+        j.reason,
+        coalesce({_ms("j.finished_at")}, CASE WHEN j.state = 'running' THEN {_ms("now()")} END)
+            - {_ms("j.started_at")} AS elapsed_ms, j.process
     FROM store.jobs j LEFT JOIN (
-        SELECT job_id, count(*) AS total, count(*) FILTER (state = 'done') AS done,
-            count(*) FILTER (state = 'failed') AS failed,
-            count(*) FILTER (state = 'skipped') AS skipped
+        SELECT job_id, count(*) AS total, count(*) FILTER (WHERE state = 'done') AS done,
+            count(*) FILTER (WHERE state = 'failed') AS failed,
+            count(*) FILTER (WHERE state = 'skipped') AS skipped,
+            count(*) FILTER (WHERE state = 'running') AS running,
+            count(*) FILTER (WHERE state = 'pending') AS pending
         FROM store.tasks GROUP BY job_id) t ON t.job_id = j.id
     ORDER BY j.id""",
     "job_tasks": """
     SELECT t.job_id, t.aspect, m.name AS model, t.state, t.reason, t.attempts, t.parameters,
-        t.model_id, t.key
+        t.model_id, t.key, coalesce(w.name, t.holder) AS worker, t.lease_until, t.device, t.log
     FROM store.tasks t LEFT JOIN store.models m ON m.id = t.model_id
+    LEFT JOIN store.workers w ON w.id = t.holder
     ORDER BY t.job_id, t.position""",
+    "workers": f"""
+    SELECT w.name, {_ms("w.seen_until")} > {_ms("now()")} AS alive, w.device, w.host, w.process,
+        (SELECT count(*) FROM store.tasks t WHERE t.holder = w.id AND t.state = 'done') AS done,
+        (SELECT min(t.aspect || coalesce(' of ' || m.name, '')) FROM store.tasks t
+            LEFT JOIN store.models m ON m.id = t.model_id
+            WHERE t.holder = w.id AND t.state = 'running') AS doing,
+        w.started_at, w.seen_until, w.id
+    FROM store.workers w ORDER BY w.started_at, w.id""",
     "pools": """
     SELECT p.name, count(m.model_id) AS models, p.query_text, p.created_at
     FROM store.pools p LEFT JOIN store.pool_members m ON m.pool = p.name
-    GROUP BY ALL ORDER BY p.name""",
+    GROUP BY p.name, p.query_text, p.created_at ORDER BY p.name""",
     "pool_models": """
     SELECT p.pool, m.name AS model, m.version, p.position, p.model_id
     FROM store.pool_members p LEFT JOIN store.models m ON m.id = p.model_id
@@ -231,17 +248,28 @@ VIEWS: dict[str, str] = {
     "devices": """
     SELECT name, memory_bytes, peak_flops_per_s, bandwidth_bytes_per_s, note
     FROM store.devices ORDER BY name""",
-    "labels": """
-    SELECT name AS label_space, position - 1 AS position, words[position] AS label, id
-    FROM (SELECT id, name, words, unnest(range(1, len(words) + 1)) AS position
-          FROM (SELECT id, name, labels::JSON::VARCHAR[] AS words FROM store.label_spaces))
-    ORDER BY id, position""",
+    "labels": "{labels}",
     "operator_costs": """
     SELECT device, "key" AS operator, milliseconds, count FROM store.operator_costs""",
     "settings": "SELECT name, value FROM store.settings ORDER BY name",
 }
 
 
-def view_statements() -> tuple[str, ...]:
-    """The SQL that makes every view anew."""
-    return tuple(f"CREATE OR REPLACE VIEW main.{name} AS {query}" for name, query in VIEWS.items())
+def view_statements(dialect: Dialect = DUCKDB) -> tuple[str, ...]:
+    """The SQL that makes every view anew, and what else can be made anew."""
+    drop = dialect.drop_view
+    dropped = (drop.format(name=name) for name in VIEWS) if drop else ()
+    made = (dialect.make_view.format(name=name, query=_of(dialect, name)) for name in VIEWS)
+    return (*dialect.before_views, *dropped, *made)
+
+
+def _of(dialect: Dialect, view: str) -> str:
+    """The query of a view with the dialect's pieces in it."""
+    if view == "labels":
+        return dialect.labels
+    return VIEWS[view].replace("{best}", _best_numbers(dialect))
+
+
+def _best_numbers(dialect: Dialect) -> str:
+    columns = ", ".join(f"{dialect.best.format(name)} AS {name}" for name in _PLAIN)
+    return _BEST.format(columns=columns, names=", ".join(f"'{name}'" for name in _PLAIN))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,18 +237,35 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    with Catalog.open(tmp_path / "models.sommelier") as catalog:
-        sketches = SketchStore(tmp_path / "models.sommelier.d" / "sketches", catalog)
-        yield Bench(catalog, sketches, asker(Session.open(catalog, sketches)))
+    with _opened_bench(tmp_path) as bench:
+        yield bench
 
 
 @pytest.fixture
 def ladder(bench: Bench) -> Bench:
     """Models 0, 4, 8 ... 36 answers away from the reference."""
+    return _with_ladder(bench)
+
+
+@pytest.fixture(scope="session")
+def shared_ladder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """The same, for tests that only ask."""
+    with _opened_bench(tmp_path_factory.mktemp("ladder")) as bench:
+        yield _with_ladder(bench)
+
+
+def _with_ladder(bench: Bench) -> Bench:
     probes = bench.probes("photos")
     for step in range(10):
         bench.model(f"m{step}", 4 * step, probes)
     return bench
+
+
+@contextmanager
+def _opened_bench(folder: Path) -> Iterator[Bench]:
+    with Catalog.open(folder / "models.sommelier") as catalog:
+        sketches = SketchStore(folder / "models.sommelier.d" / "sketches", catalog)
+        yield Bench(catalog, sketches, asker(Session.open(catalog, sketches)))
 
 
 @pytest.fixture

@@ -51,14 +51,14 @@ def test_the_samples_needed_are_the_fewest_that_show_a_threshold(name: str) -> N
 @pytest.mark.parametrize("threshold", [80, 90, 95, 97, 99.9])
 @pytest.mark.parametrize("operator", [">=", ">", "<"])
 def test_a_row_passes_exactly_when_the_bound_it_shows_does(
-    ladder: Bench, name: str, threshold: float, operator: str
+    shared_ladder: Bench, name: str, threshold: float, operator: str
 ) -> None:
     how = "generalization = off" if name == "observed" else f"bound = {name}"
-    every = ladder.ask(f"SELECT MODELS name, equivalence CORR m0 USING {how}").fetchall()
+    every = shared_ladder.ask(f"SELECT MODELS name, equivalence CORR m0 USING {how}").fetchall()
     assert len(every) == 9
     compare = {">=": np.greater_equal, ">": np.greater, "<": np.less}[operator]
     expected = {row[0] for row in every if compare(row[1], threshold / 100)}
-    found = ladder.ask(f"SELECT MODELS CORR m0 {operator} {threshold}% USING {how}")
+    found = shared_ladder.ask(f"SELECT MODELS CORR m0 {operator} {threshold}% USING {how}")
     assert {m.name for m in found} == expected
 
 

@@ -9,7 +9,7 @@ from scipy.stats import beta
 from sommelier.engine.bound_methods import samples_needed
 from sommelier.engine.comparison import Comparison
 from sommelier.engine.plan import CorrBound
-from sommelier.storage.candidates import Candidates
+from sommelier.storage.candidates import Candidates, Ranked
 
 N = 500
 
@@ -20,12 +20,10 @@ def candidates(agreements: list[int], samples: int = N) -> Candidates:
     return Candidates(
         reference_id="r",
         probe_set_id="p",
-        rows=order.astype(np.int64),
-        agreements=counts[order],
+        ranking=Ranked(order.astype(np.int64), counts[order]),
         samples=samples,
         method="sketch",
         labels="named",
-        positional=np.zeros(len(counts), dtype=bool),
     )
 
 

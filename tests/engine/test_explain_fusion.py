@@ -137,6 +137,18 @@ def test_a_long_trace_is_its_last_accepted_steps_and_a_count_of_the_others(shelf
     assert len(rows) == 60
 
 
+@pytest.mark.parametrize(("method", "told"), [("search", True), ("merged weights", False)])
+def test_a_model_of_a_search_that_accepted_no_step_is_explained(
+    shelf: Shelf, method: str, told: bool
+) -> None:
+    fusion = found_fusion(method=method)
+    shelf.catalog.add_fusion(fusion)
+    shelf.catalog.add_fusion_steps(fusion.id, [FusionStep(0, "trained", accepted=False)])
+    (line,) = [line for line in shelf.told().lines if line.startswith("the one step was not")]
+    assert line.startswith("the one step was not accepted")
+    assert ("came nearest" in line) is told
+
+
 def test_data_are_the_record_in_base_units(shelf: Shelf) -> None:
     shelf.catalog.add_fusion(found_fusion())
     kept, data = shelf.catalog.fusion("m"), shelf.told().data

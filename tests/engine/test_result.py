@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -111,7 +113,17 @@ def test_html_is_escaped() -> None:
     table = Table("t", (ColumnInfo("<b>"),), [("<script>",)])
     assert "<script>" not in table._repr_html_()
     assert "<b>" not in table._repr_html_().replace("<br>", "")
-    assert Report(("<i>",))._repr_html_() == "<pre>&lt;i&gt;</pre>"
+    shown = Report(("<i>",))._repr_html_()
+    assert shown.startswith("<pre ")
+    assert shown.endswith(">&lt;i&gt;</pre>")
+
+
+def test_html_has_text_on_the_left_numbers_on_the_right_and_lines_in_letters_of_one_width() -> None:
+    columns = (ColumnInfo("n"), ColumnInfo("size", Dimension.BYTES), ColumnInfo("of_sql"))
+    table = Table("t", columns, [("a", 2, None), ("b", None, 0.5)])
+    sides = re.findall(r'<t[hd] style="text-align:(\w+)"', table._repr_html_())
+    assert sides == ["left", "right", "right"] * 3
+    assert "monospace" in Report(("a  b",))._repr_html_()  # JupyterLab's own style has none
 
 
 def test_an_unattached_result_says_so() -> None:

@@ -121,7 +121,7 @@ def test_columns_and_their_order_are_those_of_the_view(
 ) -> None:
     theirs = {"latency": "latency_ms", "cost": "memory"}.get(column, column)
     if column == "created":
-        theirs = "strftime(created_at, '%Y-%m-%d %H:%M:%S')"
+        theirs = "left(created_at::VARCHAR, 19)"
     nulls = "" if "NULLS" in direction else "NULLS LAST"
     expected = audio.catalog.sql(
         f"SELECT {theirs}, name FROM links ORDER BY 1 {direction} {nulls}, name"

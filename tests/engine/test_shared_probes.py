@@ -13,7 +13,7 @@ from sommelier.engine.comparison import Comparison
 from sommelier.engine.plan import CorrBound
 from sommelier.records import Dataset, ProbeSet
 from sommelier.storage.agreement_bounds import Leg, transitive_bounds
-from sommelier.storage.candidates import Candidates
+from sommelier.storage.candidates import Candidates, Ranked
 from tests.engine.conftest import SAMPLES, Bench
 
 FEW = 100
@@ -216,12 +216,12 @@ def candidates(probe_set_id: str, rows: list[int], counts: list[int], samples: i
     return Candidates(
         reference_id="r",
         probe_set_id=probe_set_id,
-        rows=np.array(rows, dtype=np.int64)[order],
-        agreements=np.array(counts, dtype=np.int64)[order],
+        ranking=Ranked(
+            np.array(rows, dtype=np.int64)[order], np.array(counts, dtype=np.int64)[order]
+        ),
         samples=samples,
         method="sketch",
         labels="named",
-        positional=np.zeros(len(rows), dtype=bool),
     )
 
 

@@ -448,6 +448,7 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
             aspects=aspects,
             against=against,
             options=maybe_options,
+            background=st.booleans(),
         ),
         st.builds(nodes.Analyze, st.just("pool"), NAMES, aspects=aspects),
         st.builds(nodes.Analyze, st.just("models"), models=models, aspects=aspects),

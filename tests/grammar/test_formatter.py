@@ -130,6 +130,8 @@ def test_clauses_in_any_order_have_one_canonical_order() -> None:
             "CREATE MODEL m AS FUSION OF POOL p USING budget = 20 min ASYNC",
         ),
         ("cancel job ?", "CANCEL JOB ?"),
+        ("analyze all using seed=1 async", "ANALYZE ALL USING seed = 1 ASYNC"),
+        ("analyze pool async for links async", "ANALYZE POOL async FOR LINKS ASYNC"),
     ],
 )  # fmt: skip
 def test_canonical_text(written: str, canonical: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
+from onnx import helper
 
 from sommelier.errors import AnalysisError, CancelledError, InputError, WorkerTimeoutError
 from sommelier.records import Preprocessing
@@ -87,8 +88,6 @@ def test_a_cached_session_answers_bit_for_bit_what_the_file_does(
 def test_a_model_whose_random_answers_cannot_be_compared_is_loaded_plainly(
     cache: SessionCache, tmp_path: Path
 ) -> None:
-    from onnx import helper
-
     nodes = [
         helper.make_node("RandomNormalLike", ["x"], ["noise"]),
         helper.make_node("Add", ["x", "noise"], ["y"]),
@@ -117,6 +116,30 @@ def test_a_model_that_fails_on_a_batch_takes_single_samples(
         predictor.check({"x": np.zeros((2, 4), np.float32)})
     x = np.ones((1, 4), np.float32)
     assert predictor.run(predictor.check({"x": x}))["scores"].tolist() == x.tolist()
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_samples_share_a_run_only_where_the_graph_keeps_them_apart(
+    mixes: bool, cache: SessionCache, tmp_path: Path
+) -> None:
+    """It divides by 255 what is larger than 1.5: no made-up inputs of one kind tell that."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"] if mixes else ["x", "axes"], ["most"]),
+        helper.make_node("Greater", ["most", "limit"], ["bytes"]),
+        helper.make_node("Where", ["bytes", "range", "one"], ["divisor"]),
+        helper.make_node("Div", ["x", "divisor"], ["scaled"]),
+        helper.make_node("MatMul", ["scaled", "w"], ["y"]),
+    ]
+    numbers = {"limit": 1.5, "range": 255.0, "one": 1.0}
+    weights = {name: np.array([value], np.float32) for name, value in numbers.items()}
+    axes = {} if mixes else {"axes": np.array([1])}
+    w = np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32)
+    path = save_model(
+        tmp_path / "m.onnx", nodes, {"x": (FLOAT, ["N", 64])}, {"y": (FLOAT, ["N", 10])},
+        {**weights, **axes, "w": w}, opsets={"": 18},
+    )  # fmt: skip
+    predictor = open_predictor(cache, ServedModel.of_file(path), SessionSettings())
+    assert (predictor.prepared.preparation.together is None) == mixes
 
 
 def test_threads_share_a_predictor(mlp: Predictor) -> None:

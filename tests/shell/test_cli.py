@@ -16,7 +16,9 @@ from sommelier.connection import connect
 from tests.factories import nan_model, tiny_classifier
 from tests.shell.conftest import COMMAND, Run
 
-HEAVY = ("torch", "onnxruntime", "tensorflow", "onnx", "pandas", "prompt_toolkit", "rich")
+HEAVY = (
+    "torch", "onnxruntime", "tensorflow", "onnx", "matplotlib", "pandas", "prompt_toolkit", "rich",
+)  # fmt: skip
 
 
 def test_a_question_is_answered_as_tsv_when_piped(run: Run, database: Path) -> None:
@@ -367,7 +369,7 @@ def test_a_question_loads_nothing_heavy(home: Path, database: Path, tmp_path: Pa
 
 
 def test_the_prompt_loads_no_neural_network_runtime(home: Path, tmp_path: Path) -> None:
-    assert not loaded_by("import sommelier.shell.repl", tmp_path) & set(HEAVY[:5])
+    assert not loaded_by("import sommelier.shell.repl", tmp_path) & set(HEAVY[:6])
 
 
 # ---- a database that is not the one that was meant

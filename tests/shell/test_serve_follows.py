@@ -12,9 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from sommelier.records import Measurement, Provenance
 from tests.asking import rows
 from tests.factories import mlp_classifier
 from tests.runtime.server.asking import wait_until
+from tests.serve_process import MAIN, ServeProcess, serve_process
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -37,22 +36,8 @@ BODY = json.dumps(
 ).encode()
 
 
-@dataclass
-class Serve:
-    """A serving process. said : its lines."""
-
-    process: subprocess.Popen[str]
-    said: list[str] = field(default_factory=list)
-
-    @property
-    def port(self) -> int:
-        found = re.search(r"REST  http://[^:]+:(\d+)/", "".join(self.said))
-        return int(found[1]) if found else 0
-
-    @property
-    def grpc_port(self) -> int:
-        found = re.search(r"gRPC  [^:]+:(\d+)", "".join(self.said))
-        return int(found[1]) if found else 0
+class Serve(ServeProcess):
+    """What a process of these tests is asked."""
 
     def ask(self, path: str, body: bytes | None = None) -> tuple[int, Any]:
         client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -67,12 +52,7 @@ class Serve:
         status, told = self.ask(f"/v2/models/{name}/infer", BODY)
         return status, told.get("parameters", {}).get("sommelier_model", "")
 
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(SOON_S)
 
-
-MAIN = ("-m", "sommelier")
 OFTEN = """
 import sys
 from sommelier.shell import cli, following
@@ -82,26 +62,10 @@ sys.exit(cli.main(sys.argv[1:]))
 WRITING_OFTEN = ("-c", OFTEN)  # every 30 s is long for a test
 
 
-@contextmanager
-def serving(database: Path, *flags: str, program: tuple[str, ...] = MAIN) -> Iterator[Serve]:
-    command = [sys.executable, *program, "serve", str(database), "--port", "0"]
-    command += ["--drain-delay", "0", *flags]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    served = Serve(process)
-    reader = threading.Thread(target=lambda: served.said.extend(process.stderr or ()), daemon=True)
-    reader.start()
-    try:
-        wait_until(
-            lambda: "ready after" in "".join(served.said) or process.poll() is not None,
-            within_s=SOON_S,
-        )
-        yield served
-    finally:
-        process.kill()
-        process.wait()
-        reader.join(5)
+def serving(
+    database: Path, *flags: str, program: tuple[str, ...] = MAIN
+) -> AbstractContextManager[Serve]:
+    return serve_process(Serve, database, ("--drain-delay", "0", *flags), program=program)
 
 
 class Clients:

@@ -17,6 +17,7 @@ from sommelier.records import (
     Provenance,
     TensorSpec,
 )
+from tests import over_postgres
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,7 +79,7 @@ def number(model_id: str, metric: str, value: float, **context: Any) -> Measurem
 def start(program: str, *arguments: object) -> subprocess.Popen[str]:
     """A Python process that runs `program`; sys.argv[1:] are the arguments."""
     return subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, arguments)],
+        [sys.executable, "-c", over_postgres.program(program), *map(str, arguments)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

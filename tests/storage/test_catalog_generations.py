@@ -46,11 +46,12 @@ def test_a_change_counts_for_what_it_changes(
         catalog.add_model(A)
     with Catalog.open(path) as catalog:
         before = catalog.generation
-        assert {catalog.generation_of(group) for group in GROUPS} == {before}
+        known = {group: catalog.generation_of(group) for group in GROUPS}
+        assert all(generation <= before for generation in known.values())
         change(catalog)
         assert catalog.generation == before + 1
         assert {g for g in GROUPS if catalog.generation_of(g) == before + 1} == groups
-        assert {g for g in GROUPS if catalog.generation_of(g) == before} == set(GROUPS) - groups
+        assert {g for g in GROUPS if catalog.generation_of(g) == known[g]} == set(GROUPS) - groups
 
 
 def rename_to_a_taken_name(catalog: Catalog) -> None:

@@ -16,6 +16,8 @@ from sommelier.records import Measurement, Provenance, TextPredicate
 from sommelier.storage.catalog import Catalog
 from tests.storage.catalog_factories import plain_model, run
 
+pytestmark = pytest.mark.duckdb("it says what a DuckDB file takes")
+
 MODELS = 100_000
 METRICS = ("params", "flops", "memory", "latency", "size", "layers")
 
@@ -70,7 +72,7 @@ def best_of_three(question: Callable[[], object]) -> float:
 @pytest.mark.parametrize(
     ("limit_s", "question"),
     [
-        (1.0, lambda c: c.measurement_columns()),
+        (1.0, lambda c: c.numbers_in(list(c.contexts()))),
         (0.05, lambda c: c.text_mask(TextPredicate("task", "=", ("t7",)))),
         (0.1, lambda c: c.text_mask(TextPredicate("name", "ilike", ("%M77%",)))),
         (0.2, lambda c: c.text_mask(TextPredicate("tags", "has_any", ("b",)))),

@@ -15,6 +15,8 @@ from sommelier.storage.catalog import Catalog
 from sommelier.storage.opening import open_for_writing
 from tests.storage.catalog_factories import number, plain_model, run, start
 
+pytestmark = pytest.mark.duckdb("locks, snapshots and logs of a file")
+
 WRITER = """
 import sys
 from sommelier.storage.catalog import Catalog

@@ -21,6 +21,8 @@ from sommelier.storage.integrity import checksums, damage_of, log_damage, unfini
 from sommelier.storage.snapshots import directory_of, log_of
 from tests.storage.catalog_factories import number, plain_model, run, start
 
+pytestmark = pytest.mark.duckdb("blocks of a file")
+
 MODELS = 3_000
 SEEDS = range(24)
 KILLED = """

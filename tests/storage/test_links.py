@@ -416,6 +416,7 @@ def test_threads_that_keep_and_drop_links_leave_rows_and_files_in_step(catalog: 
     assert sketches.outputs(link.id, "probes:1") is not None
 
 
+@pytest.mark.duckdb("there are no snapshots")
 def test_a_reader_of_a_snapshot_sees_a_link_whose_predictions_went_as_none(tmp_path: Path) -> None:
     path = tmp_path / "m.sommelier"
     link = a_link("a")
@@ -434,6 +435,7 @@ def test_a_reader_of_a_snapshot_sees_a_link_whose_predictions_went_as_none(tmp_p
 # ---- the table's history
 
 
+@pytest.mark.duckdb("no catalog there is older than version 11")
 def test_a_database_of_schema_4_gets_links_and_keeps_what_it_had(tmp_path: Path) -> None:
     path = tmp_path / "m.sommelier"
     path.write_bytes(gzip.decompress(OLD.read_bytes()))

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from sommelier.storage.literals import bind
 
+pytestmark = pytest.mark.duckdb("values in DuckDB's texts")
+
 CONNECTION = duckdb.connect(":memory:")
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(-(2**62), 2**62), st.text())
 

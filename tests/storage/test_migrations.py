@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +15,19 @@ import pytest
 from sommelier.errors import DatabaseCorruptError, StorageError
 from sommelier.origin_records import Original
 from sommelier.storage.catalog import Catalog
-from sommelier.storage.database import Database
+from sommelier.storage.duckdb_database import DuckdbDatabase
 from sommelier.storage.migrations import (
     MIGRATIONS,
     SCHEMA_VERSION,
+    Migration,
     identity,
     migrate,
     schema_version,
 )
 from sommelier.storage.schema import METADATA
 from tests.storage.catalog_factories import plain_model, run
+
+pytestmark = pytest.mark.duckdb("it looks into files; no catalog there is older than version 11")
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -43,7 +47,7 @@ def add_column(connection: Connection) -> None:
 
 
 def test_a_new_database_has_every_table_and_the_current_version(path: Path) -> None:
-    database = Database(path, read_only=True)
+    database = DuckdbDatabase(path, read_only=True)
     assert schema_version(database) == SCHEMA_VERSION == len(MIGRATIONS)
     tables = {
         f"store.{name}" for (name,) in database.rows("SELECT table_name FROM duckdb_tables()")
@@ -52,8 +56,29 @@ def test_a_new_database_has_every_table_and_the_current_version(path: Path) -> N
     database.close()
 
 
+def test_a_new_database_is_what_all_steps_make_of_nothing(tmp_path: Path) -> None:
+    """If not, FOR_NEW leaves out a step that has something to do."""
+
+    def made(name: str, migrations: Sequence[Migration]) -> list[list[tuple[object, ...]]]:
+        database = DuckdbDatabase(tmp_path / name)
+        migrate(database, migrations)
+        found = [database.rows(question) for question in questions]
+        database.close()
+        return found
+
+    questions = (
+        "SELECT sql FROM duckdb_tables() ORDER BY table_name",
+        "SELECT sql FROM duckdb_views() WHERE NOT internal ORDER BY view_name",
+        "SELECT * FROM store.devices ORDER BY name",
+        "SELECT * FROM store.meta WHERE key <> 'identity' ORDER BY key",
+    )
+    new, stepwise = made("a.sommelier", MIGRATIONS), made("b.sommelier", list(MIGRATIONS))
+    assert new == stepwise
+    assert all(new)
+
+
 def test_an_older_database_is_brought_up_to_date_and_keeps_its_rows(path: Path) -> None:
-    database = Database(path)
+    database = DuckdbDatabase(path)
     assert migrate(database, (*MIGRATIONS, add_column)) == SCHEMA_VERSION
     assert schema_version(database) == SCHEMA_VERSION + 1
     assert database.rows("SELECT name, colour FROM store.models") == [("a", "red")]
@@ -65,7 +90,7 @@ def test_an_older_database_is_brought_up_to_date_and_keeps_its_rows(path: Path) 
 def test_a_database_of_the_first_version_gets_an_identity_of_its_own(tmp_path: Path) -> None:
     identities = []
     for name in ("a.sommelier", "b.sommelier"):
-        database = Database(tmp_path / name)
+        database = DuckdbDatabase(tmp_path / name)
         migrate(database, MIGRATIONS[:1])
         database.close()
         for _ in range(2):
@@ -99,7 +124,7 @@ def test_models_of_schema_10_stay_and_take_a_homepage(path: Path) -> None:
         catalog.add_model(plain_model("b", homepage="https://example.org/b"))
         assert catalog.model(known.id) == told
         assert [model.homepage for model in catalog.models()][1] == "https://example.org/b"
-    database = Database(path)
+    database = DuckdbDatabase(path)
     assert database.rows("SELECT name, homepage FROM models WHERE name = 'b'") == [
         ("b", "https://example.org/b")
     ]
@@ -110,7 +135,7 @@ def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     def broken(connection: Connection) -> None:
         connection.exec_driver_sql("ALTER TABLE store.models ADD COLUMN wrong no_such_type")
 
-    database = Database(path)
+    database = DuckdbDatabase(path)
     with pytest.raises(StorageError, match="bring the database to the current version"):
         migrate(database, (*MIGRATIONS, add_column, broken))
     assert schema_version(database) == SCHEMA_VERSION
@@ -121,7 +146,7 @@ def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
 
 
 def test_a_newer_database_is_refused_naming_both_versions(path: Path) -> None:
-    database = Database(path)
+    database = DuckdbDatabase(path)
     migrate(database, (*MIGRATIONS, add_column))
     database.close()
     shutil.rmtree(path.with_name(path.name + ".d"))

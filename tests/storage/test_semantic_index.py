@@ -201,11 +201,11 @@ def test_an_answer_is_cached_and_a_new_model_costs_one_row(shelf):
     shelf.answer(ids, probes, table[:20], classes=3)
     first = shelf.semantics.candidates(ids[0])
     assert shelf.semantics.candidates(ids[0]) is first
-    assert shelf.semantics._scans.rows_read == 20
+    assert (len(first.rows), shelf.semantics._scans.rows_read) == (20, 20)
     ids += add_models(shelf.catalog, 1, start=20)
     shelf.answer(ids[20:], probes, table[20:], classes=3)
     second = shelf.semantics.candidates(ids[0])
-    assert shelf.semantics._scans.rows_read == 21
+    assert (len(second.rows), shelf.semantics._scans.rows_read) == (21, 21)
     assert pairs(shelf, second) == dict(zip(ids, (table == table[0]).sum(1).tolist(), strict=True))
 
 
@@ -233,6 +233,7 @@ def test_answers_follow_a_model_that_is_analysed_again_or_dropped(shelf):
     assert pairs(shelf, shelf.semantics.candidates(ids[0])) == {ids[0]: 3, ids[2]: 3}
 
 
+@pytest.mark.duckdb("there are no snapshots")
 def test_a_reader_of_a_snapshot_keeps_its_answers_while_a_writer_goes_on(shelf):
     probes = probe_set("p", 3)
     shelf.catalog.add_probe_set(probes)

@@ -27,7 +27,7 @@ def shelf(tmp_path: Path):
 
 
 def folder(shelf: Shelf) -> Path:
-    (path,) = shelf.catalog.path.with_suffix(".sommelier.d").joinpath("sketches").iterdir()
+    (path,) = shelf.catalog.directory.joinpath("sketches").iterdir()
     return path
 
 

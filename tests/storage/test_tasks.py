@@ -145,6 +145,7 @@ def killed_while_working(path: Path, how: str) -> None:
     process.communicate()
 
 
+@pytest.mark.duckdb("there are no snapshots")
 @pytest.mark.parametrize("how", ["published", "unpublished"])
 def test_a_reader_sees_a_killed_job_as_interrupted(tmp_path: Path, how: str) -> None:
     path = tmp_path / "m.sommelier"

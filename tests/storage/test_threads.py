@@ -110,7 +110,7 @@ def test_snapshots_are_made_beside_threads_that_read(path: Path) -> None:
 
         def read() -> None:
             while not done.is_set():
-                catalog.sql("SELECT count(*) FROM models, range(1000)")
+                catalog.sql("SELECT count(*) FROM models, generate_series(1, 1000)")
 
         reader = threading.Thread(target=read)
         reader.start()

@@ -27,12 +27,18 @@ DATA = ".data"  # what the file beside is called more, which has large weights
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Mutes what torch says, to stdout too, of libraries it lacks and of what it cannot export."""
+    """Mutes what torch says, to stdout and stderr too, of libraries it lacks and of what it cannot
+    export: that is in the error."""
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        said = io.StringIO()
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -55,17 +55,49 @@ def _adapter(adapter: Adapter | None) -> dict[str, Any] | None:
     return {"reads": reads, "as": as_, "folded": adapter.folded, "params": adapter.capacity}
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A run of blocks, one after the other, of one model, that reads what its parent makes.
+
+    parent : the place of the run it reads among the others, None for the models' input. users :
+    the models whose answers depend on it. reads : the adapter before it, in words, '' for none.
+    """
+
+    owner: str
+    blocks: str
+    kinds: tuple[str, ...]
+    makes: str
+    users: tuple[str, ...]
+    reads: str
+    parent: int | None
+    depth: int
+    params: float
+    flops: float
+
+    @property
+    def shared(self) -> bool:
+        """Whether several models need it."""
+        return len(self.users) > 1
+
+
+def branches(graph: str) -> tuple[Branch, ...]:
+    """The tree of what `as_json` made, parents before children."""
+    tree = _Tree(json.loads(graph))
+    found: list[Branch] = []
+    for node in tree.children.get(None, ()):
+        _branch(tree, node, None, found)
+    return tuple(found)
+
+
 def drawn(graph: AbsGraph | str) -> str:
     """The tree, one line a run of blocks; branches are indented below what they share.
 
     graph : or what `as_json` made of one. A line tells the blocks (task, places), whose features
     they are, their sizes, and the adapter that stands before the first one.
     """
-    tree = _Tree(json.loads(graph if isinstance(graph, str) else as_json(graph)))
-    lines = ["input"]
-    for node in tree.children.get(None, ()):
-        _branch(tree, node, "  ", lines)
-    whole = tree.content
+    written = graph if isinstance(graph, str) else as_json(graph)
+    lines = ["input", *(f"{'  ' * branch.depth}{_line(branch)}" for branch in branches(written))]
+    whole = json.loads(written)
     params, shared = (format_value(whole[name], Dimension.COUNT) for name in ("params", "shared"))
     flops = format_value(whole["flops"], Dimension.FLOPS)
     lines.append(f"{params} parameters ({shared} shared), {flops}")
@@ -104,36 +136,50 @@ class _Tree:
         return found
 
 
-def _branch(tree: _Tree, first: Place, indent: str, lines: list[str]) -> None:
+def _branch(tree: _Tree, first: Place, parent: int | None, found: list[Branch]) -> None:
     run = [first]
     while True:
         below = tree.children.get(run[-1], ())
         if len(below) != 1 or tree.nodes[below[0]]["adapter"] or below[0][0] != first[0]:
             break
         run.append(below[0])
-    lines.append(indent + _line(tree, run))
+    own = len(found)
+    depth = 1 if parent is None else found[parent].depth + 1
+    found.append(_run(tree, run, parent, depth))
     for node in below:
-        _branch(tree, node, indent + "  ", lines)
+        _branch(tree, node, own, found)
 
 
-def _line(tree: _Tree, run: Sequence[Place]) -> str:
+def _run(tree: _Tree, run: Sequence[Place], parent: int | None, depth: int) -> Branch:
     first, last = run[0], run[-1]
+    nodes = [tree.nodes[place] for place in run]
     tasks = tree.content["tasks"]
-    places = str(first[1]) if first == last else f"{first[1]}-{last[1]}"
-    users = ", ".join(tasks[task] for task in sorted(tree.users[first]))
-    shapes = (tree.nodes[place]["makes"] for place in (first, last))
-    ends = " .. ".join(dict.fromkeys(_shape(shape) for shape in shapes))
-    kinds = ", ".join(dict.fromkeys(tree.nodes[place]["kind"] for place in run))
-    owner = tasks[first[0]]
-    used = "" if users == owner else f" for {users}"
-    return f"{owner} {places} ({kinds}) -> {ends}{used}{_reads(tree.nodes[first]['adapter'])}"
+    return Branch(
+        owner=tasks[first[0]],
+        blocks=str(first[1]) if first == last else f"{first[1]}-{last[1]}",
+        kinds=tuple(dict.fromkeys(node["kind"] for node in nodes)),
+        makes=" .. ".join(dict.fromkeys(_shape(nodes[end]["makes"]) for end in (0, -1))),
+        users=tuple(tasks[task] for task in sorted(tree.users[first])),
+        reads=_reads(nodes[0]["adapter"]),
+        parent=parent,
+        depth=depth,
+        params=sum(node["params"] for node in nodes),
+        flops=sum(node["flops"] for node in nodes),
+    )
+
+
+def _line(branch: Branch) -> str:
+    used = "" if branch.users == (branch.owner,) else f" for {', '.join(branch.users)}"
+    reads = f" [{branch.reads}]" if branch.reads else ""
+    kinds = ", ".join(branch.kinds)
+    return f"{branch.owner} {branch.blocks} ({kinds}) -> {branch.makes}{used}{reads}"
 
 
 def _reads(adapter: Mapping[str, Any] | None) -> str:
     if adapter is None:
         return ""
     sides = f"{_shape(adapter['reads'])} as {_shape(adapter['as'])}"
-    return f" [reads {sides}, {'folded' if adapter['folded'] else 'by a map of its own'}]"
+    return f"reads {sides}, {'folded' if adapter['folded'] else 'by a map of its own'}"
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -32,7 +32,10 @@ HOPELESS = 1e-3  # algorithms.md H.3: below it no model counts as able to be on 
 PENALTY = 0.24  # algorithms.md H.4's V = 15 ms s, in units of its SLA of 250 ms squared
 DRIFT_HOPELESS = 0.05  # algorithms.md H.4
 
-SURE = "the most accurate that is on time with {probability}, in {budget} with {waiting} waiting"
+SURE = (
+    "the most accurate that is on time with probability {probability}, in {budget} with {waiting}"
+    " waiting"
+)
 LIKELY = "the best accuracy times chance ({probability}) in {budget} with {waiting} waiting"
 LATE = "no model is likely to take less than {budget}"
 NO_LATENCY = "no latency is known yet: the least accurate, which may be the fastest"

@@ -41,13 +41,14 @@ class Limits:
 
 @dataclass(slots=True, eq=False)
 class HttpRequest:
-    """A whole request. path : of its target, still percent-encoded. headers : names in lower case;
-    of those that are repeated, the last."""
+    """A whole request. path, query : of its target, still percent-encoded. headers : names in
+    lower case; of those that are repeated, the last."""
 
     method: str
     path: str
     headers: Headers
     body: bytes = b""
+    query: str = ""
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MOST_HEADERS = 100
+_OFFER = frozenset({b"connection", b"upgrade", b"http2-settings"})  # of another protocol
 _NO_REQUEST = HttpRequest("", "", {})
 
 
@@ -41,6 +42,7 @@ class HttpReading(asyncio.Protocol):
         "_body",
         "_buffered",
         "_cancel",
+        "_declined",
         "_header_bytes",
         "_headers",
         "_in_headers",
@@ -69,6 +71,7 @@ class HttpReading(asyncio.Protocol):
         self._reading = False  # between the first byte of a request and its last
         self._in_headers = False
         self._paused = False
+        self._declined = False  # its request offers another protocol, and is to be read again
         self._swallowed = -1  # bytes since no more requests are taken; -1: they are
         self._keep_alive = True
         self._known: KnownHead | None = None
@@ -111,8 +114,9 @@ class HttpReading(asyncio.Protocol):
         in_headers = self._in_headers
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # another protocol is offered; the answer is HTTP/1.1
-            self._swallowed = 0
+        except httptools.HttpParserUpgrade as told:
+            self._decline(data[told.args[0] :])
+            return
         except httptools.HttpParserCallbackError as error:
             if not isinstance(error.__context__, _RefusedError):
                 raise
@@ -123,6 +127,22 @@ class HttpReading(asyncio.Protocol):
             self._header_bytes += len(data)
             if self._header_bytes > self._server.limits.headers:
                 self._refuse(431, self._too_many_bytes)
+
+    def _decline(self, rest: bytes) -> None:
+        """Reads a request without its offer of another protocol: for the parser its body is of
+        that one already. Java's client offers HTTP/2 with each POST."""
+        if not self._declined:  # CONNECT
+            self._swallowed = 0
+            return
+        self._declined = False
+        first = b"%b %b HTTP/%b" % (
+            self._parser.get_method(), self._target, self._parser.get_http_version().encode(),
+        )  # fmt: skip
+        kept = [b"%b: %b" % header for header in self._headers.items() if header[0] not in _OFFER]
+        if b"close" in self._headers.get(b"connection", b"").lower():
+            kept.append(b"connection: close")
+        self._parser = httptools.HttpRequestParser(self)
+        self._parse(b"\r\n".join([first, *kept, b"", rest]))
 
     # ---- httptools
 
@@ -154,11 +174,14 @@ class HttpReading(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         limits = self._server.limits
         self._in_headers = False
+        self._declined = self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
+        if self._declined:
+            return
         self._read_until = self._loop.time() + limits.body_s
         self._keep_alive = self._parser.should_keep_alive()
         method = self._parser.get_method().decode()
-        path = self._target.decode("latin-1").partition("?")[0]
-        self._request = HttpRequest(method, path, self._headers)
+        path, _, query = self._target.decode("latin-1").partition("?")
+        self._request = HttpRequest(method, path, self._headers, query=query)
         if b"host" not in self._headers and self._parser.get_http_version() > "1.0":
             self._stop(400, "a request of HTTP/1.1 needs a Host header")
         length = self._headers.get(b"content-length", b"")
@@ -181,6 +204,8 @@ class HttpReading(asyncio.Protocol):
         self._body.append(part)
 
     def on_message_complete(self) -> None:
+        if self._declined:
+            return
         request, self._request = self._request, _NO_REQUEST  # its body is not to outlive its answer
         request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._pending.append(request)

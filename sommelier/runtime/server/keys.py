@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +28,21 @@ def has_key(keys: Iterable[bytes], authorization: bytes, api_key: bytes) -> bool
     given = (bearer.strip() if scheme.lower() == b"bearer" else b"", api_key.strip())
     matches = [hmac.compare_digest(one, key) for key in keys for one in given if one]
     return any(matches)  # all were compared, in equal time
+
+
+def password(authorization: bytes) -> bytes:
+    """The password of HTTP's Basic scheme, by which a browser can bring a key; b"" without one.
+
+    >>> password(b"Basic dTpzZXNhbWU="), password(b"Bearer sesame"), password(b"Basic ?")
+    (b'sesame', b'', b'')
+    """
+    scheme, _, given = authorization.strip().partition(b" ")
+    if scheme.lower() != b"basic":
+        return b""
+    try:
+        return base64.b64decode(given.strip(), validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
 
 
 def keys_of(path: Path) -> frozenset[str]:

@@ -36,7 +36,7 @@ class KnownHead:
         if len(data) != self.size or not data.startswith(self.text):
             return None
         like = self.like
-        return HttpRequest(like.method, like.path, like.headers, data[len(self.text) :])
+        return HttpRequest(like.method, like.path, like.headers, data[len(self.text) :], like.query)
 
 
 def known_head(
@@ -52,5 +52,5 @@ def known_head(
     headers = parsed.headers
     if len(data) - end != len(parsed.body) or any(name in headers for name in _OTHERWISE):
         return None
-    like = HttpRequest(parsed.method, parsed.path, headers)
+    like = HttpRequest(parsed.method, parsed.path, headers, query=parsed.query)
     return KnownHead(data[:end], len(data), len(parsed.body), like, lane(parsed, data[:end]))

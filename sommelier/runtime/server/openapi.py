@@ -7,6 +7,7 @@ import html
 from typing import Any
 
 from sommelier.runtime.server.keys import OPEN
+from sommelier.runtime.server.pages import DESCRIBED
 
 _PARAMETERS = {
     "priority": "1 is the highest, 0 the usual one",
@@ -65,12 +66,12 @@ _EXAMPLE = """curl localhost:8000/v2/models/MODEL/infer -d '{
 
 
 @functools.cache
-def document() -> dict[str, Any]:
-    """The OpenAPI 3.1 document."""
+def document(pages: bool = False) -> dict[str, Any]:
+    """The OpenAPI 3.1 document. pages : whether the server has the explorer."""
     from sommelier import __version__
 
     paths: dict[str, Any] = {}
-    for method, path, told in _PATHS:
+    for method, path, told in _paths(pages):
         paths.setdefault(path, {})[method] = _operation(path, told)
     return {
         "openapi": "3.1.0",
@@ -88,25 +89,30 @@ def document() -> dict[str, Any]:
 
 
 @functools.cache
-def page() -> bytes:
+def page(pages: bool = False) -> bytes:
     """The same for people, as HTML."""
     rows = "".join(
         f"<tr><td><code>{method.upper()} {html.escape(path)}</code></td>"
         f"<td>{html.escape(told)}</td></tr>"
-        for method, path, told in _PATHS
+        for method, path, told in _paths(pages)
     )
     parameters = "".join(f"<tr><td><code>{n}</code></td><td>{t}</td></tr>" for n, t in _wishes())
+    explorer = ' · <a href="/">Ask the database</a>' if pages else ""
     errors = "".join(f"<tr><td>{s}</td><td>{why}</td></tr>" for s, why in _ERRORS.items())
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Sommelier</title>'
         f"<style>{_STYLE}</style><h1>Sommelier</h1>"
         "<p>This server speaks the Open Inference Protocol v2. "
-        '<a href="/openapi.json">openapi.json</a></p>'
+        f'<a href="/openapi.json">openapi.json</a>{explorer}</p>'
         f"<table>{rows}</table><p>What takes GET takes HEAD, every path OPTIONS.</p>"
         f"<h2>Inference</h2><pre>{html.escape(_EXAMPLE)}</pre>"
         f"<h2>Parameters of a request</h2><table>{parameters}</table>"
         f"<h2>Errors</h2><table>{errors}</table></html>"
     ).encode()
+
+
+def _paths(pages: bool) -> tuple[tuple[str, str, str], ...]:
+    return (*_PATHS[:-1], *DESCRIBED) if pages else _PATHS  # the last one is the root
 
 
 def _operation(path: str, told: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sommelier.runtime.server.body_room import BodyRoom
     from sommelier.runtime.server.grpc_server import GrpcServer
     from sommelier.runtime.server.http_server import HttpServer
+    from sommelier.runtime.server.pages import Pages
     from sommelier.runtime.server.rest import RestApi
     from sommelier.runtime.server.service import ModelService
 
@@ -73,17 +74,19 @@ def serve(
     settings: ServerSettings,
     *,
     listening: Callable[[Listening, ModelService], None],
+    pages: Pages | None = None,
 ) -> int:
     """Serves until a signal ends it; how many requests were cut off.
 
     start : makes the service; called when signals are already heeded. listening : called when
-    clients may come. Raises MissingDependencyError without the extra `serve`, StorageError when
-    the address is taken or the certificate cannot be read, and what `start` raises.
+    clients may come. pages : who answers people, and questions to the database. Raises
+    MissingDependencyError without the extra `serve`, StorageError when the address is taken or the
+    certificate cannot be read, and what `start` raises.
     """
     _need_extra()
     _allow_files(settings.limits.connections)
     with asyncio.Runner(loop_factory=_event_loop()) as runner:
-        return runner.run(_Process(start, settings, listening).run())
+        return runner.run(_Process(start, settings, listening, pages).run())
 
 
 class _Process:
@@ -94,8 +97,10 @@ class _Process:
         start: Callable[[], ModelService],
         settings: ServerSettings,
         listening: Callable[[Listening, ModelService], None],
+        pages: Pages | None,
     ) -> None:
         self._start = start
+        self._pages = pages
         self._settings = settings
         self._listening = listening
         self._signal: int | None = None
@@ -121,7 +126,7 @@ class _Process:
         from sommelier.runtime.server.rest import RestApi
 
         settings = self._settings
-        api = RestApi(service, settings.limits, api_keys=settings.api_keys)
+        api = RestApi(service, settings.limits, api_keys=settings.api_keys, pages=self._pages)
         server = HttpServer(api.handler(), settings.limits)
         try:
             host, port = await server.start(settings.host, settings.port, tls=tls)

@@ -21,10 +21,11 @@ from sommelier.runtime.server.http_messages import (
     Limits,
     Reply,
 )
-from sommelier.runtime.server.keys import NO_KEY, OPEN, has_key
+from sommelier.runtime.server.keys import NO_KEY, OPEN, has_key, password
 from sommelier.runtime.server.lane import Lane, lane_of
 from sommelier.runtime.server.metrics import CONTENT_TYPE
 from sommelier.runtime.server.openapi import document, page
+from sommelier.runtime.server.pages import PATHS, Pages
 from sommelier.runtime.server.protocol import NOT_FOUND, ProtocolError
 from sommelier.runtime.server.rest_inference import (
     HEADER_LENGTH,
@@ -66,10 +67,17 @@ class RestApi:
     """What `HttpServer` asks. One per event loop; close it when the server has stopped."""
 
     def __init__(
-        self, service: ModelService, limits: Limits, *, api_keys: frozenset[str] = frozenset()
+        self,
+        service: ModelService,
+        limits: Limits,
+        *,
+        api_keys: frozenset[str] = frozenset(),
+        pages: Pages | None = None,
     ) -> None:
-        """api_keys : one of them must come with a request; none: anybody may ask."""
+        """api_keys : one of them must come with a request; none: anybody may ask. pages : who
+        answers people and questions to the database; None: nobody."""
         self._service = service
+        self._pages = pages
         self._limits = limits
         self._keys = tuple(key.encode() for key in api_keys)
         self._loop = asyncio.get_running_loop()
@@ -98,6 +106,10 @@ class RestApi:
             return None
         refused = error_response(401, NO_KEY)
         refused.headers = ((b"www-authenticate", b"Bearer"),)
+        if self._pages is not None and request.path[1:] in PATHS:  # browsers can do that alone
+            if has_key(self._keys, b"", password(headers.get(b"authorization", b""))):
+                return None
+            refused.headers += ((b"www-authenticate", b'Basic realm="the key as password"'),)
         return refused
 
     def _answer(self, request: HttpRequest, reply: Reply) -> Callable[[], None] | None:
@@ -157,13 +169,17 @@ class RestApi:
                 key, target = "/".join(["v2/models/*", *rest]), Target(model, "")
             case ["v2", "repository", "models", model, verb]:
                 key, target = f"v2/repository/models/*/{verb}", Target(model, "")
+            case [] | [_] if self._pages is not None and (key := "".join(parts)) in PATHS:
+                return self._of_pages(request, PATHS[key], self._pages), target
             case _:
                 key = "/".join(parts)
         route = self._routes.get(key)
         if route is None or request.path == "*":
             raise ProtocolError(NOT_FOUND, "Not Found")
-        method = "GET" if request.method == "HEAD" else request.method
-        return (route if method == route.method else _other_methods(route.method)), target
+        return _by_method(request, route), target
+
+    def _of_pages(self, request: HttpRequest, method: str, pages: Pages) -> _Route:
+        return _by_method(request, _Route(method, lambda r, _, reply: pages.answer(r, reply)))
 
     # ---- what there is
 
@@ -171,8 +187,8 @@ class RestApi:
         service = self._service
         described: dict[str, Callable[[HttpRequest, Target], HttpResponse]] = {
             "": lambda _, __: HttpResponse(200, page(), _HTML),
-            "docs": lambda _, __: HttpResponse(200, page(), _HTML),
-            "openapi.json": lambda _, __: json_response(document()),
+            "docs": lambda _, __: HttpResponse(200, page(self._pages is not None), _HTML),
+            "openapi.json": lambda _, __: json_response(document(self._pages is not None)),
             "metrics": lambda _, __: HttpResponse(
                 200, service.metrics_text().encode(), CONTENT_TYPE.encode()
             ),
@@ -222,6 +238,11 @@ class RestApi:
         inference = Inference(self._place, request, target, reply)
         inference.start()
         return inference.cancel
+
+
+def _by_method(request: HttpRequest, route: _Route) -> _Route:
+    method = "GET" if request.method == "HEAD" else request.method
+    return route if method == route.method else _other_methods(route.method)
 
 
 def _other_methods(taken: str) -> _Route:

@@ -159,6 +159,23 @@ def test_an_offer_to_upgrade_is_answered_by_http_1(port: int) -> None:
     assert status_of(say(port, get("/", "connection: upgrade", "upgrade: h2c"))) == 200
 
 
+@pytest.mark.parametrize("cut", [None, 20, 90, 120, 150])
+@pytest.mark.parametrize("length", ["content-length: 5", "transfer-encoding: chunked"])
+def test_a_body_behind_an_offer_to_upgrade_is_read(port: int, cut: int | None, length: str) -> None:
+    """As Java's HttpClient and curl --http2 send it, twice on a connection, cut anywhere."""
+    offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAI")
+    body = b"hello" if "5" in length else b"5\r\nhello\r\n0\r\n\r\n"
+    sent = post(body, length, *offer) * 2
+    answer = say(port, *([sent] if cut is None else [sent[:cut], sent[cut:]]), pause_s=0.05)
+    assert answer.count(b"200 OK") == 2
+    assert answer.count(b"POST /p 5") == 2
+
+
+def test_an_offer_to_upgrade_with_the_wish_to_close_is_the_last(port: int) -> None:
+    once = post(b"hello", "content-length: 5", "connection: upgrade, close", "upgrade: h2c")
+    assert say(port, once * 2).count(b"200 OK") == 1
+
+
 @pytest.mark.parametrize(
     ("status", "pieces"),
     [

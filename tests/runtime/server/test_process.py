@@ -6,7 +6,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import re
 import signal
 import socket
 import ssl
@@ -14,9 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ import pytest
 import sommelier
 from tests import factories
 from tests.runtime.server.asking import hear, wait_until
+from tests.serve_process import ServeProcess, serve_process
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -35,13 +33,8 @@ BODY = json.dumps(
 ).encode()
 
 
-@dataclass
-class Serve:
-    """A serving process, its port and what it said so far."""
-
-    process: subprocess.Popen[str]
-    port: int
-    said: list[str]
+class Serve(ServeProcess):
+    """What a process of these tests is asked."""
 
     def ask(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
         client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -51,10 +44,6 @@ class Serve:
         content = answer.read()
         client.close()
         return answer.status, json.loads(content) if content else None
-
-    def end(self, number: int = signal.SIGTERM, within_s: float = 60) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(within_s)
 
 
 @pytest.fixture(scope="module")
@@ -69,32 +58,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@contextmanager
-def serving(database: Path, *flags: str, until_ready: bool = True) -> Iterator[Serve]:
-    command = [sys.executable, "-m", "sommelier", "serve", str(database)]
-    command += ["--models", "mlp", "slow", "--port", "0", *flags]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    assert process.stderr is not None
-    said: list[str] = []
-    reader = threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True)
-    reader.start()
-
-    def port() -> int | None:
-        found = re.search(r"REST  https?://[^:]+:(\d+)/", "".join(said))
-        return int(found[1]) if found else None
-
-    try:
-        wait_until(lambda: port() is not None or process.poll() is not None, within_s=60)
-        served = Serve(process, port() or 0, said)
-        if until_ready:
-            wait_until(lambda: "ready after" in "".join(said), within_s=90)
-        yield served
-    finally:
-        process.kill()
-        process.wait()
-        reader.join(5)
+def serving(database: Path, *flags: str, until_ready: bool = True) -> AbstractContextManager[Serve]:
+    models = ("--models", "mlp", "slow")
+    return serve_process(Serve, database, (*models, *flags), until_ready=until_ready)
 
 
 def endless_request() -> bytes:
