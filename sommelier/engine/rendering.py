@@ -142,12 +142,12 @@ def html_table(
 
 
 def _side(column: _Column, values: Iterable[object]) -> str:
-    """An attribute of HTML: numbers stand on the right, all else on the left."""
+    """An attribute of HTML: numbers stand on the right, with their units, all else on the left."""
     known = [value for value in values if value is not None]
     number = column.dimension is not None or (
         bool(known) and all(type(value) in (int, float) for value in known)
     )
-    return f' style="text-align:{"right" if number else "left"}"'
+    return f' style="text-align:{"right;white-space:nowrap" if number else "left"}"'
 
 
 def html_lines(lines: Iterable[str]) -> str:

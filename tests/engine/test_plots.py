@@ -271,6 +271,8 @@ def test_bars_of_what_was_refused_begin_at_zero_however_much_they_differ() -> No
     axes = deployment(served).axes[-1]
     assert axes.get_xscale() == "linear"
     assert axes.get_xlim()[0] == 0
+    few = deployment(a_deployment(promised=40, late=4, unanswered={"refused, 429": 4})).axes[-1]
+    assert all(float(tick).is_integer() for tick in few.get_xticks())
 
 
 @pytest.mark.parametrize("ratio", [1.5, 21, 49, 60, 700, 2e3, 1e6])

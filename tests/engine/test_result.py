@@ -121,7 +121,7 @@ def test_html_is_escaped() -> None:
 def test_html_has_text_on_the_left_numbers_on_the_right_and_lines_in_letters_of_one_width() -> None:
     columns = (ColumnInfo("n"), ColumnInfo("size", Dimension.BYTES), ColumnInfo("of_sql"))
     table = Table("t", columns, [("a", 2, None), ("b", None, 0.5)])
-    sides = re.findall(r'<t[hd] style="text-align:(\w+)"', table._repr_html_())
+    sides = re.findall(r'<t[hd] style="text-align:(\w+)', table._repr_html_())
     assert sides == ["left", "right", "right"] * 3
     assert "monospace" in Report(("a  b",))._repr_html_()  # JupyterLab's own style has none
 

@@ -164,6 +164,8 @@ def _attained(axes: Axes, served: Served) -> None:
 
 
 def _unanswered(axes: Axes, served: Served) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     _title(axes, "requests without an answer")
     names = list(served.unanswered)
     if not any(served.unanswered.values()):
@@ -176,6 +178,7 @@ def _unanswered(axes: Axes, served: Served) -> None:
     for place, count in enumerate(counts):
         axes.text(count, place, f" {count}", va="center", fontsize=8, color=INK)
     measured_axis(axes, "x", "", Dimension.COUNT, [0.0, *map(float, counts)])  # bars begin at 0
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.set_xlim(0, max(counts) * 1.15)
 
 
