@@ -8,16 +8,21 @@ answer the same images, ANALYZE ALL FOR EQUIVALENCE ASYNC, from the statement to
 cannot be efficient. `here`: ANALYZE in the process that asks, on one sandbox.
 
 Then the same with two workers of which one is killed (-9) in the middle of a task, with leases of
-3 s so that this takes no half minute: `lost` tasks that are not done, `duplicated` rows that are there
-twice, and tasks that were begun twice (`tries` above 1).
+3 s so that this takes no half minute: `lost` tasks that are not done, `duplicated` rows that are
+there twice, and tasks that were begun twice (`retried`).
 
-Figures: tasks_per_s_here, _1, _2, _4, efficiency_2, efficiency_4, lost, duplicated, retried,
-killed_recovery_s (from the kill to the end of the job by the time an undisturbed one takes).
+On a Ray cluster, made on this machine where Ray is installed, of a head without CPUs and two nodes
+of one: the same job, then once more with one node removed without warning in the middle of it.
+
+Figures: tasks_per_s_here, _1, _2, _4, _ray, efficiency_2, efficiency_4, lost, duplicated, retried,
+killed_extra_s (what the job took longer than an undisturbed one with two workers), and of the node
+that was killed ray_lost, ray_duplicated, ray_retried.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -32,6 +37,7 @@ import numpy as np
 
 from benchmarks.report import Cell, arguments, finish, table
 from sommelier.connection import Connection, connect
+from sommelier.records import Job
 from tests.factories import conv_classifier
 from tests.postgres_server import server
 
@@ -66,15 +72,18 @@ class Ground:
             db.register_dataset("images", folder / "images.npy")
 
     @contextlib.contextmanager
-    def copy(self, workers: int, *, lease_s: float = 30.0) -> Iterator[tuple[Connection, Workers]]:
+    def copy(
+        self, workers: int, *, lease_s: float = 30.0, on_ray: bool = False
+    ) -> Iterator[tuple[Connection, Workers]]:
         """A connection to a catalog of its own, and so many workers that are alive and warm."""
         self._copies += 1
         name = f"run{self._copies}"
         self._create(name, "ground")
         place = self._folder / name
         shutil.copytree(self._folder / "ground", place)
+        kind = "ray" if on_ray else "shared"
         with (
-            connect(self._address(name), folder=place, workers="shared") as db,
+            connect(self._address(name), folder=place, workers=kind) as db,
             Workers(self._address(name), place, workers, lease_s) as started,
         ):
             if workers:
@@ -145,13 +154,52 @@ def killed(ground: Ground, usual_s: float) -> dict[str, float]:
         workers.kill(0)
         ended = db.wait(job, PATIENCE_S)
         seconds = time.perf_counter() - begun
-        tried = "SELECT count(*) FROM job_tasks WHERE job_id = ? AND attempts > 1"
-        return {
-            "lost": float(ended.total - ended.done - ended.skipped),
-            "duplicated": float(sum(int(db.sql(sql).rows[0][0]) for sql in DOUBLE)),
-            "retried": float(db.sql(tried, [job]).rows[0][0]),
-            "killed_recovery_s": seconds - usual_s,
-        }
+        return harm(db, ended) | {"killed_extra_s": seconds - usual_s}
+
+
+def harm(db: Connection, job: Job) -> dict[str, float]:
+    """What a job lost, has twice, and began twice."""
+    tried = "SELECT count(*) FROM job_tasks WHERE job_id = ? AND attempts > 1"
+    return {
+        "lost": float(job.total - job.done - job.skipped),
+        "duplicated": float(sum(int(db.sql(sql).rows[0][0]) for sql in DOUBLE)),
+        "retried": float(db.sql(tried, [job.id]).rows[0][0]),
+    }
+
+
+def on_ray(ground: Ground) -> dict[str, float]:
+    """The throughput of a local cluster, and what became of a job whose node was killed."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    head = {**node, "num_cpus": 0, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(2):
+        cluster.add_node(**node)
+    ray.init(address=cluster.address, log_to_driver=False)
+    try:
+        with ground.copy(0, on_ray=True) as (db, _):
+            _job(db, f"{WARMING} ASYNC")
+            begun = time.perf_counter()
+            _job(db, f"{STATEMENT} ASYNC")
+            rate = len(db.catalog.models()) / (time.perf_counter() - begun)
+        with ground.copy(0, on_ray=True) as (db, _):
+            job = int(db.execute(f"{STATEMENT} ASYNC").dicts()[0]["job"])  # type: ignore[union-attr]
+            working = "SELECT 1 FROM job_tasks WHERE job_id = ? AND state = 'running'"
+            quarter = len(db.catalog.models()) // 4
+            _until(
+                lambda: (
+                    db.background.job(job).done >= quarter and len(db.sql(working, [job]).rows) > 1
+                ),
+                "the nodes are never at work",
+            )
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+            found = harm(db, db.wait(job, PATIENCE_S))
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    return {"tasks_per_s_ray": rate} | {f"ray_{name}": value for name, value in found.items()}
 
 
 def _alive(db: Connection) -> Sequence[object]:
@@ -194,9 +242,15 @@ def main() -> None:
                 figures[f"efficiency_{count}"] = float(share)
             rows.append([f"{count} workers" if count else "here", rate, models / rate, share])
         figures |= killed(ground, models / figures["tasks_per_s_2"])
+        if importlib.util.find_spec("ray") is None:
+            print("on a Ray cluster: not run; pip install 'sommelier-db[ray]'")
+        else:
+            found = on_ray(ground)
+            rate = found["tasks_per_s_ray"]
+            rows.append(["ray, 2 nodes", rate, models / rate, rate / figures["tasks_per_s_1"] / 2])
+            figures |= found
     header = ("", "tasks/s", "job s", "efficiency")
     print(table(f"{models} networks, {images} images, {os.cpu_count()} cores", header, rows))
-    print("on a Ray cluster: not run; there is no such engine yet")
     finish(figures, options.json)
 
 
