@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -135,7 +136,7 @@ def throughput(ground: Ground, workers: int) -> float:
         else:
             db.execute(STATEMENT)
         seconds = time.perf_counter() - begun
-        done = int(db.sql("SELECT count(*) FROM sketches").rows[0][0])
+        done = _number(db, "SELECT count(*) FROM sketches")
     return done / seconds
 
 
@@ -143,7 +144,7 @@ def killed(ground: Ground, usual_s: float) -> dict[str, float]:
     """What became of a job of which one of two workers was killed in the middle of a task."""
     with ground.copy(2, lease_s=LEASE_S) as (db, workers):
         begun = time.perf_counter()
-        job = int(db.execute(f"{STATEMENT} ASYNC").dicts()[0]["job"])  # type: ignore[union-attr]
+        job = _asked(db, f"{STATEMENT} ASYNC")
         models = len(db.catalog.models())
         at_work = (
             "SELECT 1 FROM job_tasks WHERE job_id = ? AND worker = 'w0' AND state = 'running'"
@@ -162,8 +163,8 @@ def harm(db: Connection, job: Job) -> dict[str, float]:
     tried = "SELECT count(*) FROM job_tasks WHERE job_id = ? AND attempts > 1"
     return {
         "lost": float(job.total - job.done - job.skipped),
-        "duplicated": float(sum(int(db.sql(sql).rows[0][0]) for sql in DOUBLE)),
-        "retried": float(db.sql(tried, [job.id]).rows[0][0]),
+        "duplicated": float(sum(_number(db, sql) for sql in DOUBLE)),
+        "retried": float(_number(db, tried, job.id)),
     }
 
 
@@ -185,7 +186,7 @@ def on_ray(ground: Ground) -> dict[str, float]:
             _job(db, f"{STATEMENT} ASYNC")
             rate = len(db.catalog.models()) / (time.perf_counter() - begun)
         with ground.copy(0, on_ray=True) as (db, _):
-            job = int(db.execute(f"{STATEMENT} ASYNC").dicts()[0]["job"])  # type: ignore[union-attr]
+            job = _asked(db, f"{STATEMENT} ASYNC")
             working = "SELECT 1 FROM job_tasks WHERE job_id = ? AND state = 'running'"
             quarter = len(db.catalog.models()) // 4
             _until(
@@ -202,12 +203,23 @@ def on_ray(ground: Ground) -> dict[str, float]:
     return {"tasks_per_s_ray": rate} | {f"ray_{name}": value for name, value in found.items()}
 
 
+def _number(db: Connection, sql: str, *values: object) -> int:
+    found: Any = db.sql(sql, values).rows[0][0]
+    return int(found)
+
+
+def _asked(db: Connection, statement: str) -> int:
+    """The number of the job."""
+    found: Any = db.execute(statement)
+    return int(found.dicts()[0]["job"])
+
+
 def _alive(db: Connection) -> Sequence[object]:
     return db.sql("SELECT name FROM workers WHERE alive").rows
 
 
 def _job(db: Connection, statement: str) -> None:
-    job = int(db.execute(statement).dicts()[0]["job"])  # type: ignore[union-attr]
+    job = _asked(db, statement)
     ended = db.wait(job, PATIENCE_S)
     if ended.state != "done":
         raise SystemExit(f"job {job} is {ended.state}: {ended.reason}")

@@ -74,7 +74,7 @@ def test_a_cluster_analyzes_and_loses_nothing_with_a_node(
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
     row = db.wait(job, SOON)
     query = "SELECT model, state, attempts, reason, log FROM job_tasks WHERE model IS NOT NULL"
-    tasks = db.sql(query).dicts()
+    tasks: list[dict[str, Any]] = db.sql(query).dicts()
     assert (row.state, row.failed) == ("done", 0), tasks
     assert sorted(task["attempts"] for task in tasks if task["model"].startswith("slow")) == [1, 2]
     counts = "SELECT count(*), count(DISTINCT (model_id, probe_set_id)) FROM sketches"
