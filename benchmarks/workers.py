@@ -8,16 +8,21 @@ answer the same images, ANALYZE ALL FOR EQUIVALENCE ASYNC, from the statement to
 cannot be efficient. `here`: ANALYZE in the process that asks, on one sandbox.
 
 Then the same with two workers of which one is killed (-9) in the middle of a task, with leases of
-3 s so that this takes no half minute: `lost` tasks that are not done, `duplicated` rows that are there
-twice, and tasks that were begun twice (`tries` above 1).
+3 s so that this takes no half minute: `lost` tasks that are not done, `duplicated` rows that are
+there twice, and tasks that were begun twice (`retried`).
 
-Figures: tasks_per_s_here, _1, _2, _4, efficiency_2, efficiency_4, lost, duplicated, retried,
-killed_recovery_s (from the kill to the end of the job by the time an undisturbed one takes).
+On a Ray cluster, made on this machine where Ray is installed, of a head without CPUs and two nodes
+of one: the same job, then once more with one node removed without warning in the middle of it.
+
+Figures: tasks_per_s_here, _1, _2, _4, _ray, efficiency_2, efficiency_4, lost, duplicated, retried,
+killed_extra_s (what the job took longer than an undisturbed one with two workers), and of the node
+that was killed ray_lost, ray_duplicated, ray_retried.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -27,11 +32,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.report import Cell, arguments, finish, table
 from sommelier.connection import Connection, connect
+from sommelier.records import Job
 from tests.factories import conv_classifier
 from tests.postgres_server import server
 
@@ -66,15 +73,18 @@ class Ground:
             db.register_dataset("images", folder / "images.npy")
 
     @contextlib.contextmanager
-    def copy(self, workers: int, *, lease_s: float = 30.0) -> Iterator[tuple[Connection, Workers]]:
+    def copy(
+        self, workers: int, *, lease_s: float = 30.0, on_ray: bool = False
+    ) -> Iterator[tuple[Connection, Workers]]:
         """A connection to a catalog of its own, and so many workers that are alive and warm."""
         self._copies += 1
         name = f"run{self._copies}"
         self._create(name, "ground")
         place = self._folder / name
         shutil.copytree(self._folder / "ground", place)
+        kind = "ray" if on_ray else "shared"
         with (
-            connect(self._address(name), folder=place, workers="shared") as db,
+            connect(self._address(name), folder=place, workers=kind) as db,
             Workers(self._address(name), place, workers, lease_s) as started,
         ):
             if workers:
@@ -126,7 +136,7 @@ def throughput(ground: Ground, workers: int) -> float:
         else:
             db.execute(STATEMENT)
         seconds = time.perf_counter() - begun
-        done = int(db.sql("SELECT count(*) FROM sketches").rows[0][0])
+        done = _number(db, "SELECT count(*) FROM sketches")
     return done / seconds
 
 
@@ -134,7 +144,7 @@ def killed(ground: Ground, usual_s: float) -> dict[str, float]:
     """What became of a job of which one of two workers was killed in the middle of a task."""
     with ground.copy(2, lease_s=LEASE_S) as (db, workers):
         begun = time.perf_counter()
-        job = int(db.execute(f"{STATEMENT} ASYNC").dicts()[0]["job"])  # type: ignore[union-attr]
+        job = _asked(db, f"{STATEMENT} ASYNC")
         models = len(db.catalog.models())
         at_work = (
             "SELECT 1 FROM job_tasks WHERE job_id = ? AND worker = 'w0' AND state = 'running'"
@@ -145,13 +155,63 @@ def killed(ground: Ground, usual_s: float) -> dict[str, float]:
         workers.kill(0)
         ended = db.wait(job, PATIENCE_S)
         seconds = time.perf_counter() - begun
-        tried = "SELECT count(*) FROM job_tasks WHERE job_id = ? AND attempts > 1"
-        return {
-            "lost": float(ended.total - ended.done - ended.skipped),
-            "duplicated": float(sum(int(db.sql(sql).rows[0][0]) for sql in DOUBLE)),
-            "retried": float(db.sql(tried, [job]).rows[0][0]),
-            "killed_recovery_s": seconds - usual_s,
-        }
+        return harm(db, ended) | {"killed_extra_s": seconds - usual_s}
+
+
+def harm(db: Connection, job: Job) -> dict[str, float]:
+    """What a job lost, has twice, and began twice."""
+    tried = "SELECT count(*) FROM job_tasks WHERE job_id = ? AND attempts > 1"
+    return {
+        "lost": float(job.total - job.done - job.skipped),
+        "duplicated": float(sum(_number(db, sql) for sql in DOUBLE)),
+        "retried": float(_number(db, tried, job.id)),
+    }
+
+
+def on_ray(ground: Ground) -> dict[str, float]:
+    """The throughput of a local cluster, and what became of a job whose node was killed."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    head = {**node, "num_cpus": 0, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(2):
+        cluster.add_node(**node)
+    ray.init(address=cluster.address, log_to_driver=False)
+    try:
+        with ground.copy(0, on_ray=True) as (db, _):
+            _job(db, f"{WARMING} ASYNC")
+            begun = time.perf_counter()
+            _job(db, f"{STATEMENT} ASYNC")
+            rate = len(db.catalog.models()) / (time.perf_counter() - begun)
+        with ground.copy(0, on_ray=True) as (db, _):
+            job = _asked(db, f"{STATEMENT} ASYNC")
+            working = "SELECT 1 FROM job_tasks WHERE job_id = ? AND state = 'running'"
+            quarter = len(db.catalog.models()) // 4
+            _until(
+                lambda: (
+                    db.background.job(job).done >= quarter and len(db.sql(working, [job]).rows) > 1
+                ),
+                "the nodes are never at work",
+            )
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+            found = harm(db, db.wait(job, PATIENCE_S))
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    return {"tasks_per_s_ray": rate} | {f"ray_{name}": value for name, value in found.items()}
+
+
+def _number(db: Connection, sql: str, *values: object) -> int:
+    found: Any = db.sql(sql, values).rows[0][0]
+    return int(found)
+
+
+def _asked(db: Connection, statement: str) -> int:
+    """The number of the job."""
+    found: Any = db.execute(statement)
+    return int(found.dicts()[0]["job"])
 
 
 def _alive(db: Connection) -> Sequence[object]:
@@ -159,7 +219,7 @@ def _alive(db: Connection) -> Sequence[object]:
 
 
 def _job(db: Connection, statement: str) -> None:
-    job = int(db.execute(statement).dicts()[0]["job"])  # type: ignore[union-attr]
+    job = _asked(db, statement)
     ended = db.wait(job, PATIENCE_S)
     if ended.state != "done":
         raise SystemExit(f"job {job} is {ended.state}: {ended.reason}")
@@ -194,9 +254,15 @@ def main() -> None:
                 figures[f"efficiency_{count}"] = float(share)
             rows.append([f"{count} workers" if count else "here", rate, models / rate, share])
         figures |= killed(ground, models / figures["tasks_per_s_2"])
+        if importlib.util.find_spec("ray") is None:
+            print("on a Ray cluster: not run; pip install 'sommelier-db[ray]'")
+        else:
+            found = on_ray(ground)
+            rate = found["tasks_per_s_ray"]
+            rows.append(["ray, 2 nodes", rate, models / rate, rate / figures["tasks_per_s_1"] / 2])
+            figures |= found
     header = ("", "tasks/s", "job s", "efficiency")
     print(table(f"{models} networks, {images} images, {os.cpu_count()} cores", header, rows))
-    print("on a Ray cluster: not run; there is no such engine yet")
     finish(figures, options.json)
 
 

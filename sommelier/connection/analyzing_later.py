@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from sommelier.errors import AnalysisError, CancelledError, StorageError
+from sommelier.errors import AnalysisError, CancelledError, SommelierError, StorageError
 from sommelier.records import AnalysisTask
 from sommelier.storage.tasks import COMPARISON, TaskQueue
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from sommelier.connection.statements import Call
     from sommelier.connection.working_on_ray import OnRay
     from sommelier.grammar import nodes
-    from sommelier.records import ModelRecord
+    from sommelier.records import Job, ModelRecord
 
 WAIT_S = 0.5  # how soon a cancellation is passed on
 
@@ -57,16 +58,7 @@ def analyze_on_ray(
     db = call.db
     models, plan = planned(statement, call)
     number, _ = leave_to_workers(db, format_statement(statement), plan, [])
-    on_ray = _begin_on_ray(db, number)
-    while (job := db.wait(number, WAIT_S, progress=call.progress)).state == "running":
-        if call.cancelled() or on_ray.error is not None:
-            db.cancel_job(number)
-            if on_ray.error is not None:
-                raise AnalysisError(f"the Ray cluster failed: {on_ray.error}")
-            raise CancelledError(
-                "ANALYZE was cancelled",
-                hint=f"tasks kept: {job.done}; the same statement goes on from there",
-            )
+    job = _waited_for(_begin_on_ray(db, number), number, call)
     failure = None
     if job.state == "failed":
         failure = AnalysisError(
@@ -75,6 +67,25 @@ def analyze_on_ray(
         )
     closed = 1  # the comparison
     return titled(models), max(0, job.done - closed), (job.reason or "", *plan.remarks), failure
+
+
+def _waited_for(on_ray: OnRay, job_id: int, call: Call) -> Job:
+    """The job when it has ended. One that is not waited for any longer is cancelled."""
+    db = call.db
+    try:
+        while (job := db.wait(job_id, WAIT_S, progress=call.progress)).state == "running":
+            if on_ray.error is not None:
+                raise AnalysisError(f"the Ray cluster failed: {on_ray.error}")
+            if call.cancelled():
+                raise CancelledError(
+                    "ANALYZE was cancelled",
+                    hint=f"tasks kept: {job.done}; the same statement goes on from there",
+                )
+    except BaseException:
+        with contextlib.suppress(SommelierError):  # it may have ended at this moment
+            db.cancel_job(job_id)
+        raise
+    return job
 
 
 def _begin_on_ray(db: Connection, job_id: int) -> OnRay:

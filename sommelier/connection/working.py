@@ -144,7 +144,7 @@ class Worker:
                 self._compare(task)
             else:
                 self._measure(task)
-            if self._gives_up():
+            if self._gives_up() or (self._work is not None and self._work.stopped):
                 self._leases.give_back(task, "given back by the worker", counts=False)
         except LeaseLostError as error:
             logger.info("%s", error.message)

@@ -127,7 +127,7 @@ def _named(task: AnalysisTask) -> tuple[int, str]:
 
 def _perform(place: Place, device: str, job_id: int, key: str) -> str:
     """On a node: do one task, or wait until it is done; its state."""
-    worker, queue = _worker(place, device)
+    worker, queue = _here().worker(place, device)
     while True:
         worker.step(job_id=job_id, key=key)
         state = queue.state_of(job_id, key)
@@ -136,11 +136,32 @@ def _perform(place: Place, device: str, job_id: int, key: str) -> str:
         time.sleep(LOOK_S)
 
 
-@functools.lru_cache(maxsize=2)
-def _worker(place: Place, device: str) -> tuple[Worker, TaskQueue]:
-    """The worker of this process of Ray's, which does many tasks, one after the other."""
-    from sommelier.connection.connecting import connect
-    from sommelier.connection.working import Worker
+@functools.cache
+def _here() -> _Process:
+    return _Process()
 
-    db = connect(place.url, folder=place.folder, artifacts=place.artifacts)
-    return Worker(db, device=device, lease_s=LEASE_S), TaskQueue(db.catalog)
+
+class _Process:
+    """What a process of Ray's keeps open between tasks."""
+
+    def __init__(self) -> None:
+        self._asked: tuple[Place, str] | None = None
+        self._open: tuple[Connection, Worker, TaskQueue] | None = None
+
+    def worker(self, place: Place, device: str) -> tuple[Worker, TaskQueue]:
+        """The worker of a catalog; that of another one is closed before."""
+        from sommelier.connection.connecting import connect
+        from sommelier.connection.working import Worker
+
+        if self._open is None or self._asked != (place, device):
+            self._close()
+            db = connect(place.url, folder=place.folder, artifacts=place.artifacts)
+            self._open = db, Worker(db, device=device, lease_s=LEASE_S), TaskQueue(db.catalog)
+            self._asked = place, device
+        return self._open[1:]
+
+    def _close(self) -> None:
+        before, self._open = self._open, None
+        if before is not None:
+            before[1].close()
+            before[0].close()
