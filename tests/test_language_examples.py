@@ -55,6 +55,7 @@ REFUSED = {  # what networks of three layers cannot do, and what is said of it
     "CREATE MODEL hybrid AS GRAFT": "segment",
     "SHOW LINEAGE OF hybrid": "there is no model 'hybrid'",
     "CANCEL JOB 7": "7",
+    "REGISTER DATASET cifar10 ": "there is a dataset 'cifar10'",
     "DEPLOY POOL edge AS classifier": "no model is known to reach 90%",
 }
 BEFORE = {  # what a section takes for granted
@@ -90,7 +91,7 @@ def _network(path: Path, number: int) -> None:
     for tensor in model.graph.initializer:
         weight = numpy_helper.to_array(tensor)
         if tensor.name == "w2":
-            weight = weight + rng.normal(size=weight.shape).astype(np.float32) * 0.02 * number
+            weight = weight + rng.normal(size=weight.shape).astype(np.float32) * 0.004 * number
         rows = more if tensor.name in ("w1", "w2") else 0
         columns = more if tensor.name in ("w0", "b0", "w1", "b1") else 0
         pads = [(0, rows), (0, columns)] if weight.ndim == 2 else [(0, columns)]
