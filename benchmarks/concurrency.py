@@ -38,10 +38,27 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.concurrency_clients import Asker, File, Server, Shared, Thin, Told, ask
-from benchmarks.concurrency_clients import in_process, ingest
-from benchmarks.concurrency_data import FLOPS, IN_BATCH, BASE, MEMORY, PROBES, REFERENCE, WRITERS
-from benchmarks.concurrency_data import Stock
+from benchmarks.concurrency_clients import (
+    Asker,
+    File,
+    Server,
+    Shared,
+    Thin,
+    Told,
+    ask,
+    in_process,
+    ingest,
+)
+from benchmarks.concurrency_data import (
+    BASE,
+    FLOPS,
+    IN_BATCH,
+    MEMORY,
+    PROBES,
+    REFERENCE,
+    WRITERS,
+    Stock,
+)
 from benchmarks.report import Cell, arguments, conclude, table
 from sommelier.connection import Connection, connect
 

@@ -138,7 +138,8 @@ class Serve:
 
 
 @contextmanager
-def serving(database: Path, *flags: str) -> Iterator[Serve]:
+def serving(database: Path, *flags: str, ready: str = "ready after") -> Iterator[Serve]:
+    """ready : what it says once it may be asked."""
     command = [sys.executable, "-m", "sommelier", "serve", str(database), "--port", "0"]
     command += ["--drain-delay", "0", "--no-write", *flags]
     process = subprocess.Popen(
@@ -149,7 +150,7 @@ def serving(database: Path, *flags: str) -> Iterator[Serve]:
     reader.start()
     try:
         wait_until(
-            lambda: "ready after" in "".join(served.said) or process.poll() is not None,
+            lambda: ready in "".join(served.said) or process.poll() is not None,
             within_s=SOON_S,
         )
         yield served
