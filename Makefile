@@ -54,6 +54,7 @@ bench: $(READY)    ## every benchmark, quick settings
 	$(BIN)/python -m benchmarks.query_latency --quick
 	$(BIN)/python -m benchmarks.scale --quick
 	$(BIN)/python -m benchmarks.workers --quick
+	$(BIN)/python -m benchmarks.concurrency --quick
 	$(BIN)/python -m benchmarks.bounds --quick
 	$(BIN)/python -m benchmarks.equivalence_cost --quick
 	$(BIN)/python -m benchmarks.segments --quick

@@ -153,6 +153,7 @@ class Asker(ABC):
     @abstractmethod
     def ask(self, text: str) -> Rows: ...
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of what is held."""
 
@@ -162,7 +163,7 @@ class Server(Asker):
 
     own_sql = False  # it has a connection of its own
 
-    def __init__(self, told: Told, place: str, folder: str | None) -> None:
+    def __init__(self, _told: Told, place: str, folder: str | None) -> None:
         from sommelier.connection import connect
 
         self._db = connect(place, folder=folder)
@@ -187,7 +188,7 @@ class Server(Asker):
 class File(Asker):
     """A file that another process writes, opened for every round."""
 
-    def __init__(self, told: Told, place: str, folder: str | None) -> None:
+    def __init__(self, told: Told, place: str, _folder: str | None) -> None:
         self._told = told
         self._place = place
         self._db: Any = None
@@ -204,13 +205,16 @@ class File(Asker):
     def ask(self, text: str) -> Rows:
         return self._db.sql(text).rows if text == COUNTED else self._db.query(text).fetchall()
 
+    def close(self) -> None:
+        """It is closed after each round."""
+
 
 class Thin(Asker):
     """POST /query of a server that reads the file."""
 
     own_sql = False
 
-    def __init__(self, told: Told, place: str, folder: str | None) -> None:
+    def __init__(self, _told: Told, place: str, _folder: str | None) -> None:
         address = urlsplit(place)
         self._http = http.client.HTTPConnection(str(address.hostname), address.port, timeout=60)
 

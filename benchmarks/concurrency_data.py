@@ -241,7 +241,7 @@ def wrong_counts(rows: Rows) -> tuple[list[str], list[int]]:
     told = {family: (int(models), float(params)) for family, models, params in rows}
     wrong, seen = [], []
     for writer in range(WRITERS):
-        models, params = told.get(f"batch{writer}", (0, 0.0))
+        models, _ = told.get(f"batch{writer}", (0, 0.0))
         batches = models // IN_BATCH
         seen.append(batches)
         expected = {

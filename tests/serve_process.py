@@ -59,9 +59,9 @@ def serve_process(
     flags: Sequence[str],
     *,
     program: tuple[str, ...] = MAIN,
-    until_ready: bool = True,
+    ready: str = "ready after",
 ) -> Iterator[_P]:
-    """`sommelier serve` until the end of the block; ready, or at least listening."""
+    """`sommelier serve` until the end of the block. ready : what it says once it may be asked."""
     process = subprocess.Popen(
         [sys.executable, *program, "serve", str(database), "--port", "0", *flags],
         stderr=subprocess.PIPE,
@@ -73,8 +73,7 @@ def serve_process(
     reader.start()
 
     def started() -> bool:
-        seen = "ready after" in "".join(served.said) if until_ready else served.port > 0
-        return seen or process.poll() is not None
+        return ready in "".join(served.said) or process.poll() is not None
 
     try:
         wait_until(started, within_s=SOON_S)

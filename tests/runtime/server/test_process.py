@@ -60,7 +60,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def serving(database: Path, *flags: str, until_ready: bool = True) -> AbstractContextManager[Serve]:
     models = ("--models", "mlp", "slow")
-    return serve_process(Serve, database, (*models, *flags), until_ready=until_ready)
+    return serve_process(
+        Serve, database, (*models, *flags), ready="ready after" if until_ready else "REST  "
+    )
 
 
 def endless_request() -> bytes:

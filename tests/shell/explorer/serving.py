@@ -118,5 +118,9 @@ class Serve(ServeProcess):
         return self.ask(f"/v2/models/{name}/infer", json.dumps(INPUTS).encode())
 
 
-def serving(database: Path, *flags: str) -> AbstractContextManager[Serve]:
-    return serve_process(Serve, database, ("--drain-delay", "0", "--no-write", *flags))
+def serving(
+    database: Path, *flags: str, ready: str = "ready after"
+) -> AbstractContextManager[Serve]:
+    """ready : what it says once it may be asked."""
+    given = ("--drain-delay", "0", "--no-write", *flags)
+    return serve_process(Serve, database, given, ready=ready)

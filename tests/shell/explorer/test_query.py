@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import sommelier as sm
 from tests.shell.explorer.serving import Serve, serving
+from tests.storage.catalog_factories import plain_model
 
 JSON = {"content-type": "application/json"}
 SHOW = b'{"statement": "SHOW MODELS"}'
@@ -274,3 +276,15 @@ def test_json_of_the_pages_is_no_page(served: Serve) -> None:
     heard = served.query("SELECT '<script>' AS x")
     assert heard.headers["x-content-type-options"] == "nosniff"
     assert json.loads(heard.body)["rows"] == [["<script>"]]
+
+
+def test_questions_are_answered_where_nothing_is_deployed(tmp_path: Path) -> None:
+    database = tmp_path / "bare.sommelier"
+    with sm.connect(database) as db:
+        db.catalog.add_model(plain_model("bare"))
+    with serving(database, "--query", ready="REST") as bare:
+        assert bare.query("SELECT MODELS name").json["rows"] == [["bare"]]
+        assert bare.infer("bare").status == 404
+        with sm.connect(database) as db:
+            db.catalog.add_model(plain_model("new"))
+        assert len(bare.query("SELECT MODELS name").json["rows"]) == 2
