@@ -108,7 +108,9 @@ class Dispatcher(Generic[P]):
         waits, a server is idle, and the model is loaded and takes at most so long, on average or
         usually. None, and nothing has happened, if not. A ticket where another thread has to go on.
 
-        Raises RejectedError, what the model raises, and CancelledError once `job.cancel` ended it.
+        Raises RejectedError, what the model raises, and CancelledError once `job.cancel` ended it,
+        or where it is to be asked otherwise: alone, if it stands for several; by `submit`, if a
+        time is given and another model is to be asked.
         """
         requests = self._requests
         with self._lock:
@@ -259,9 +261,11 @@ class Dispatcher(Generic[P]):
             model = None
         if model is None:
             with self._lock:
-                self._requests.lost(turn)
+                lost = self._requests.lost(turn)
+                if here and lost is not None:
+                    self._gone()
                 self._look_again()
-            return None
+            return lost
         began = self._clock()
         try:
             outcome = _run(table, job, answer.model, model)

@@ -37,12 +37,13 @@ class Job:
     left : samples that its next one is asked about. ends_ms : when its answer is of no use to the
     caller any more, also while a model runs: a deadline of its own, and not only the SLA's, after
     which others count as late. ticket : None as long as only the thread that runs it may answer it.
-    requests : of clients, that it stands for; several were put together.
+    requests : of clients, that it stands for; several were put together. brief : its caller's
+    thread must not wait: what does not succeed at once is given back, to be asked otherwise.
     """
 
     __slots__ = (
-        "_cancel", "accepted", "ends_ms", "errors", "hedged", "held", "infer_ms", "inputs", "left",
-        "note", "outputs", "progress", "queue_ms", "ran", "request", "requests", "runs", "settled",
+        "_cancel", "accepted", "brief", "ends_ms", "errors", "hedged", "held", "infer_ms", "inputs",
+        "left", "note", "outputs", "progress", "queue_ms", "ran", "request", "requests", "runs", "settled",
         "since_ms", "table", "ticket", "waits",
     )  # fmt: skip
 
@@ -57,7 +58,7 @@ class Job:
         self.ticket: Ticket | None = None
         self.request = ANSWERED
         self.requests = 1
-        self.accepted = False
+        self.accepted = self.brief = False
         self.waits = True
         self.since_ms = self.queue_ms = self.infer_ms = 0.0
         self.held = -1

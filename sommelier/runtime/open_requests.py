@@ -84,6 +84,7 @@ class OpenRequests:
         found = decide(scheduler, self.loading, self.table, job.request, now)
         if found is None or self._too_slow(found[0], job.request.samples, at_most_ms):
             return None
+        job.brief = at_most_ms < math.inf
         self._accepted(job, now)
         return self._start(job, found, now)
 
@@ -156,14 +157,19 @@ class OpenRequests:
         self.counts.cancelled += left
         return left
 
-    def lost(self, turn: Turn) -> None:
-        """The model was unloaded between the decision and the run: another decision."""
+    def lost(self, turn: Turn) -> Exception | None:
+        """The model was unloaded between the decision and the run: another decision. As of
+        `finished`."""
         now, job = self._clock(), job_of(turn.request)
         self.scheduler.finished(turn, None, now)
         self.loading.refresh()
         self.look_again()
-        if not job.settled and not self._runs(job):
-            self._again(job, turn.request, now)
+        if job.settled or self._runs(job):
+            return None
+        if job.brief:
+            return self._given_back(job)
+        self._again(job, turn.request, now)
+        return None
 
     def refused(self, job: Job, rejection: Rejection) -> Exception | None:
         """What to tell the caller of a request that nobody answers; None: nothing any more."""
@@ -286,20 +292,31 @@ class OpenRequests:
     def _after_failure(
         self, job: Job, request: Request, model: str, error: Exception
     ) -> Exception | None:
-        """Another model is asked, once; else the caller is told of the first failure."""
+        """Another model is asked, once; else the caller is told of the first failure. Of several
+        that were put together each is to be asked alone first, by the same model."""
+        if job.requests > 1:
+            return self._given_back(job)
+        excluded = request.excluded | {model}
+        left = {other.name for other in self.scheduler.models} | {self.scheduler.fallback}
+        others = len(job.errors) + 1 < ATTEMPTS and bool(left - excluded - {None})
+        if others and job.brief and not self._runs(job):
+            return self._given_back(job)  # another model may take any time
         self.counts.failed_in(model)
         job.errors.append(error)
         if self._runs(job):
             return None  # the second model that was asked may still answer
-        excluded = request.excluded | {model}
-        left = {other.name for other in self.scheduler.models} | {self.scheduler.fallback}
-        if len(job.errors) < ATTEMPTS and left - excluded - {None}:
+        if others:
             logger.info("%s failed, another model is asked: %s", model, error)
             self._again(job, replace(request, excluded=excluded), self._clock())
             return None
         self.settle(job)
         self.counts.failed += 1
         return job.errors[0]
+
+    def _given_back(self, job: Job) -> Exception:
+        """It has no answer, and is asked otherwise."""
+        self.settle(job)
+        return TicketCancelledError()
 
     def _runs(self, job: Job) -> bool:
         """Whether a model runs for it at this moment."""

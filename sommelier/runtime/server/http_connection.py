@@ -177,14 +177,15 @@ class HttpConnection(HttpReading):
         if self._pending and not self._transport.is_closing():
             self._answer_next()
 
-    def leave_lane(self, data: bytes) -> None:
-        """The request that is in a lane is answered as any other."""
+    def leave_lane(self, data: bytes, *, alone: bool) -> None:
+        """The request that is in a lane is answered as any other; alone : without others."""
         known = self._answering
         if not isinstance(known, KnownHead):
             return
         self._answering = None
         request = known.request(data)
         assert request is not None, "it had this head"
+        request.alone = alone
         self._pending.appendleft(request)
         self._answer_next()
 

@@ -192,7 +192,8 @@ class Inference:
         except Exception as error:
             self._send(failure_response(error))
             return
-        if served.running.together > 1 and get_ident() == self._place.thread:
+        meets = served.running.together > 1 and not self._request.alone
+        if meets and get_ident() == self._place.thread:
             self._place.meet(asked, served, self)
         else:
             self.go(asked, served)
