@@ -178,7 +178,7 @@ class OpenRequests:
         if job.errors:
             self.counts.failed += 1
             return job.errors[0]
-        self.counts.refused(rejection.status)
+        self._count_refusal(job, rejection.status)
         return error_of(rejection)
 
     def switch(self, table: Table[Any]) -> None:
@@ -246,12 +246,17 @@ class OpenRequests:
         if job.settled:
             raise TicketCancelledError
         if self.refusing is not None:
-            self.counts.refused(503)
+            self._count_refusal(job, 503)
             raise RejectedError(self.refusing, status=503)
         refused = self.scheduler.refusal(job.request, now_ms)
         if refused is not None:
-            self.counts.refused(refused.status)
+            self._count_refusal(job, refused.status)
             raise error_of(refused)
+
+    def _count_refusal(self, job: Job, status: int) -> None:
+        """Not of several that were put together: each is asked alone then, and may be answered."""
+        if job.requests == 1:
+            self.counts.refused(status)
 
     def _accepted(self, job: Job, now_ms: float) -> None:
         job.accepted, job.since_ms = True, now_ms

@@ -10,10 +10,12 @@ import pytest
 from onnx import helper
 
 from sommelier.deployment_records import DeployedModel, Deployment, DeploymentOptions
+from sommelier.errors import RejectedError
 from sommelier.runtime.deployment import RunningDeployment
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.server.service import ModelService
 from sommelier.runtime.session_cache import ServedModel
+from tests import factories
 from tests.onnx_writer import FLOAT, INT64, save_model
 from tests.runtime.server.asking import ready
 from tests.runtime.server.test_lane import clients, post, read, rounds, serving
@@ -99,3 +101,20 @@ def test_each_that_fails_counts_once(pool: ModelPool, tmp_path: Path) -> None:
             assert [client.answer()[0] for client in those] == [200, 400, 400, 200]
         counts = running._dispatcher.counts
         assert (counts.failed, counts.failures) == (2, {"table": 2})
+
+
+def test_a_refusal_that_nobody_got_is_not_counted(pool: ModelPool, tmp_path: Path) -> None:
+    model = ServedModel.of_file(factories.mlp_classifier(tmp_path / "m.onnx"), "m")
+    deployed = (DeployedModel("m", model.id, accuracy=0.9, mean_ms=50.0, std_ms=1.0),)
+    deployment = Deployment("one", "models", "", deployed, sla_ms=10.0)
+    with RunningDeployment(deployment, {"m": model}, pool) as running:
+        assert running.wait_ready(60)
+        x = {"x": np.ones((1, 4), np.float32)}
+        running.infer(x, deadline_ms=1e4)
+        for _ in range(3):
+            with pytest.raises(RejectedError):
+                running.try_infer(x, at_most_ms=1e3, requests=8)
+        assert running._dispatcher.counts.rejected == {}
+        with pytest.raises(RejectedError):
+            running.try_infer(x, at_most_ms=1e3)
+        assert running._dispatcher.counts.rejected == {429: 1}
