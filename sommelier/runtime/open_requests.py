@@ -15,6 +15,7 @@ from typing import Any
 
 from sommelier.errors import CancelledError, RejectedError
 from sommelier.runtime.answers import Answer
+from sommelier.runtime.batching import SLOWEST_MS
 from sommelier.runtime.hedging import hedge_at_ms, second_choice
 from sommelier.runtime.jobs import (
     ANSWERED,
@@ -72,8 +73,8 @@ class OpenRequests:
 
     def begin(self, job: Job, at_most_ms: float) -> Turn | None:
         """The turn of a request that need not wait: nobody else does, a server is idle, its model
-        is loaded and takes at most so long, on average or usually. None, and nothing has happened,
-        if not.
+        is loaded and takes at most so long, on average or usually, for inputs as large. None, and
+        nothing has happened, if not.
 
         Raises RejectedError.
         """
@@ -82,7 +83,7 @@ class OpenRequests:
             return None
         self._admit(job, now)
         found = decide(scheduler, self.loading, self.table, job.request, now)
-        if found is None or self._too_slow(found[0], job.request.samples, at_most_ms):
+        if found is None or self._too_slow(found[0], job, at_most_ms):
             return None
         job.brief = at_most_ms < math.inf
         self._accepted(job, now)
@@ -145,6 +146,9 @@ class OpenRequests:
         if outcome is None:
             self._again(job, replace(turn.request, samples=job.left), now)
             return None
+        if (size := job.inputs.size) and took_ms <= SLOWEST_MS * job.requests:
+            sizes = self.scheduler.telemetry.quick_sizes
+            sizes[decision.model] = max(size, sizes.get(decision.model, 0.0))
         by_model = outcome.by_model(decision.model, job.inputs.samples)
         self.counts.answered_by(by_model, job.requests, turn.request.deadline_ms, now)
         self.settle(job)
@@ -262,12 +266,17 @@ class OpenRequests:
         job.accepted, job.since_ms = True, now_ms
         self.count += 1
 
-    def _too_slow(self, answer: Decision | Rejection, samples: int, at_most_ms: float) -> bool:
-        """Where the machine is shared, means are too large; True where nothing is known."""
+    def _too_slow(self, answer: Decision | Rejection, job: Job, at_most_ms: float) -> bool:
+        """Where the machine is shared, means are too large; True where nothing is known. How long
+        a model takes says nothing of inputs larger than those it was quick for."""
         if at_most_ms == math.inf or isinstance(answer, Rejection):
             return False
+        size = job.inputs.size
+        if size and size > self.scheduler.telemetry.quick_sizes.get(answer.model, 0.0):
+            return True
         if answer.expected_ms <= at_most_ms:
             return False
+        samples = job.request.samples
         return not self.scheduler.estimate(answer.model, samples).usual_ms <= at_most_ms
 
     def _start(self, job: Job, found: tuple[Decision | Rejection, str], now_ms: float) -> Turn:
