@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,9 @@ HELD_S, MOST_HELD = 0.001, 10
 """How long, and how often, a request to a model that runs in the event loop is kept while another
 thread still answers some of before. If it joined them at once, so would the next one, and under
 load they would never be rid of that thread: a few times the work, and requests meet no more."""
+OFTEN, OFTEN_S = 3, 3.0
+"""So many runs of a name that were noticed, though not ended, in so long a time: it leaves the event
+loop. Half of its runs may be quick, or more, and the others hold up everybody."""
 FORGIVEN = 10.0  # times as long in the event loop as it was away, and a name may take long again
 WORTH = 1 << 10  # bytes; smaller answers are not compressed
 T = TypeVar("T")
@@ -56,7 +60,7 @@ _AS_JSON = OutputForm({})
 class Place:
     """Where requests are worked on. body : most bytes of one, once it is decompressed. away : names
     that took long in the event loop, until when (s, monotonic) they stay out of it, and for how
-    long that was. met : requests of this round of the event loop."""
+    long that was. slow : when their last runs were that took long. met : requests of this round of the event loop."""
 
     service: ModelService
     loop: asyncio.AbstractEventLoop
@@ -64,6 +68,7 @@ class Place:
     thread: int = field(default_factory=get_ident)  # of the event loop
     sentinel: Sentinel = field(default_factory=Sentinel)
     away: dict[str, tuple[float, float]] = field(default_factory=dict)
+    slow: dict[str, deque[float]] = field(default_factory=dict)
     met: list[_Met] = field(default_factory=list)
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="rest")
@@ -112,8 +117,20 @@ class Place:
             self.run_ended(name)
 
     def run_ended(self, name: str) -> None:
-        """In the event loop; the name leaves it if the run had to be cut short."""
+        """In the event loop; the name leaves it if the run had to be cut short, or if some of its
+        runs took long lately."""
         if self.sentinel.ended():
+            self.send_away(name)
+        elif self.sentinel.noticed:
+            self.took_long(name)
+
+    def took_long(self, name: str) -> None:
+        """A run was noticed that was not cut short."""
+        self.sentinel.noticed = False
+        times = self.slow.setdefault(name, deque(maxlen=OFTEN))
+        times.append(time.monotonic())
+        if len(times) == OFTEN and times[-1] - times[0] <= OFTEN_S:
+            times.clear()
             self.send_away(name)
 
     def is_away(self, name: str) -> bool:
@@ -123,6 +140,7 @@ class Place:
     def send_away(self, name: str) -> None:
         """A name took long: it leaves the event loop, longer each time, for it may have been the
         machine that was busy and not the model. What was long ago does not count."""
+        self.sentinel.noticed = False
         now = time.monotonic()
         until, before_s = self.away.get(name, (now, 0.0))
         if now - until > FORGIVEN * before_s:
