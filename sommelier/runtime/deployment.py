@@ -25,7 +25,7 @@ from sommelier.runtime.deployment_state import (
 from sommelier.runtime.dispatcher import Dispatcher
 from sommelier.runtime.generations import Generation, generation, loaded
 from sommelier.runtime.interface import Given
-from sommelier.runtime.jobs import Job, now_ms
+from sommelier.runtime.jobs import Held, Job, now_ms
 from sommelier.runtime.policy import Request
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.pool_entries import Budget
@@ -83,14 +83,9 @@ class RunningDeployment:
     # ---- requests
 
     def infer(
-        self,
-        inputs: Given,
-        *,
-        deadline_ms: float | None = None,
-        priority: int = 0,
-        min_accuracy: float | None = None,
-        outputs: Sequence[str] | None = None,
-    ) -> Answer:
+        self, inputs: Given, *, deadline_ms: float | None = None, priority: int = 0,
+        min_accuracy: float | None = None, outputs: Sequence[str] | None = None,
+    ) -> Answer:  # fmt: skip
         """The answer to one request; runs in this thread when a server is idle.
 
         inputs : tensors by name as the models take them, or raw items (n, ...), images say, which
@@ -113,38 +108,30 @@ class RunningDeployment:
             del ticket, job  # else the error's traceback has itself, and the inputs
 
     def submit(
-        self,
-        inputs: Given,
-        *,
-        deadline_ms: float | None = None,
-        priority: int = 0,
-        min_accuracy: float | None = None,
-        outputs: Sequence[str] | None = None,
-    ) -> Ticket:
-        """The same without waiting: a future. Raises InputError, RejectedError when it is known."""
-        job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
+        self, inputs: Given, *, deadline_ms: float | None = None, priority: int = 0,
+        min_accuracy: float | None = None, outputs: Sequence[str] | None = None,
+        held: Held | None = None,
+    ) -> Ticket:  # fmt: skip
+        """The same without waiting: a future. held : as `hold` said. Raises InputError,
+        RejectedError when it is known."""
+        job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs, held)
         return self._dispatcher.submit(job)
 
     def try_infer(
-        self,
-        inputs: Given,
-        *,
-        at_most_ms: float,
-        deadline_ms: float | None = None,
-        priority: int = 0,
-        min_accuracy: float | None = None,
-        outputs: Sequence[str] | None = None,
-        begun: Callable[[Cancellable], None] | None = None,
-        requests: int = 1,
-    ) -> Answer | None:
+        self, inputs: Given, *, at_most_ms: float, deadline_ms: float | None = None,
+        priority: int = 0, min_accuracy: float | None = None,
+        outputs: Sequence[str] | None = None, held: Held | None = None,
+        begun: Callable[[Cancellable], None] | None = None, requests: int = 1,
+    ) -> Answer | None:  # fmt: skip
         """The answer if it can be had in this thread at once: nothing waits, a server is idle, one
         model answers and takes at most so long on average, or usually. None, and nothing has
         happened, if not. For event loops. begun : gets the request before the run, which another
-        thread may cancel when it takes longer after all: CancelledError is raised then. requests :
+        thread may cancel when it takes longer after all: CancelledError is raised then, and where
+        it is to be asked again otherwise (Dispatcher.answer). held : as `hold` said. requests :
         that this one stands for, their samples one behind the other."""
         if self._now.deployment.kind != "models":
             return None
-        job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
+        job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs, held)
         job.requests = requests
         if begun is not None:
             begun(job)
@@ -153,6 +140,20 @@ class RunningDeployment:
             return found.result() if isinstance(found, Ticket) else found
         finally:
             del found, job  # as above
+
+    def hold(self, held: Held | None = None) -> Held | None:
+        """Accept a request that has to wait for others now, without its inputs: its time runs, and
+        it is to be asked again soon, then `let_go`. None where it is better submitted. held : it
+        is held already."""
+        if held is None:
+            return self._dispatcher.hold()
+        sla_ms = self._now.deployment.sla_ms or inf
+        late = self._clock() - held.arrived_ms >= sla_ms
+        return None if late or not self.engaged else held
+
+    def let_go(self) -> None:
+        """A request that was held has its answer, or was submitted."""
+        self._dispatcher.let_go()
 
     # ---- what it is
 
@@ -324,15 +325,11 @@ class RunningDeployment:
     # ---- inside
 
     def _job(
-        self,
-        inputs: Given,
-        deadline_ms: float | None,
-        priority: int,
-        min_accuracy: float | None,
-        outputs: Sequence[str] | None,
-    ) -> Job:
+        self, inputs: Given, deadline_ms: float | None, priority: int,
+        min_accuracy: float | None, outputs: Sequence[str] | None, held: Held | None = None,
+    ) -> Job:  # fmt: skip
         """The request, checked. Raises InputError."""
-        arrived = self._clock()
+        arrived = self._clock() if held is None else held.arrived_ms
         now = self._now
         deployment = now.deployment
         wanted = None if outputs is None else wished_outputs(outputs)
@@ -352,6 +349,8 @@ class RunningDeployment:
             least = deployment.min_accuracy
         job = Job(brought, wanted, self._dispatcher.cancel)
         job.ends_ms = ends_ms
+        if held is not None:
+            job.promised, job.queue_ms = True, self._clock() - arrived
         job.request = Request(
             arrived, arrived + deadline_ms, priority, least, job, brought.samples,
             brought.unfit, wished is not None,

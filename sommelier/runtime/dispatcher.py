@@ -18,7 +18,7 @@ from typing import Generic
 
 from sommelier.errors import RejectedError, SommelierError, UnknownNameError
 from sommelier.runtime.answers import Answer, Ticket
-from sommelier.runtime.jobs import Counts, Job, Outcome, P, Table, job_of, now_ms
+from sommelier.runtime.jobs import Counts, Held, Job, Outcome, P, Table, job_of, now_ms
 from sommelier.runtime.open_requests import OpenRequests
 from sommelier.runtime.policy import PooledModel, Rejection
 from sommelier.runtime.predictor import Cancellation
@@ -136,6 +136,20 @@ class Dispatcher(Generic[P]):
             raise CancelledError
         return job.ticket
 
+    def hold(self) -> Held | None:
+        """One that has to wait for others now, and is to be asked again soon rather than to stand
+        among them: accepted, as far as `drain` and `refuse` go, until `let_go`. None: it cannot."""
+        with self._lock:
+            if self._requests.refusing is not None or not self.engaged:
+                return None
+            self._requests.count += 1
+        return Held(self._clock())
+
+    def let_go(self) -> None:
+        """A request that was held, or accepted, has its answer, or is asked again."""
+        with self._changed:
+            self._gone()
+
     def cancel(self, job: Job) -> None:
         """Forget a request; a run of it ends before its next operator."""
         with self._changed:
@@ -181,7 +195,7 @@ class Dispatcher(Generic[P]):
         """Refuse what waits or runs (503), cancel the runs, end the threads."""
         reason = "the deployment was closed"
         with self._changed:
-            self._requests.refusing, self._closed = reason, True
+            self._requests.refusing, self._requests.closed, self._closed = reason, True, True
             left = self._requests.settle_all()
             for _ in left:
                 self._requests.counts.refused(503)
@@ -309,17 +323,13 @@ class Dispatcher(Generic[P]):
             else:
                 ticket.set_exception(result)
         ticket.forget()
-        self._let_go()
+        self.let_go()
 
     def _given_up(self, job: Job) -> None:
         """Nobody answers it any more: tell who waits, if anybody does."""
         if job.ticket is not None:
             job.ticket.given_up()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        with self._changed:
-            self._gone()
+        self.let_go()
 
     def _keep_time(self) -> None:
         """The timer: deadlines of who waits, second models, models that may be asked for again."""

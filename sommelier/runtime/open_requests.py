@@ -40,7 +40,7 @@ ATTEMPTS = 2  # models that are asked when one fails
 class OpenRequests:
     """Accepts, decides, concludes. count : requests that were accepted and not let go of yet.
 
-    refusing : why no further ones are accepted; None if they are.
+    refusing : why no further ones are accepted; None if they are. closed : nor those that are held.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class OpenRequests:
         self.counts = Counts()
         self.count = 0
         self.refusing: str | None = None
+        self.closed = False
         self.loading = Loading(table.view, told)
         self.scheduler = Scheduler(
             table.policy, table.models, telemetry, rules=table.rules, servers=table.servers,
@@ -78,9 +79,11 @@ class OpenRequests:
 
         Raises RejectedError.
         """
-        scheduler, now = self.scheduler, job.request.arrived_ms
+        scheduler, now = self.scheduler, job.request.arrived_ms + job.queue_ms
         if scheduler.queue.waiting or not scheduler.idle:
             return None
+        if job.promised and now >= job.request.deadline_ms:
+            return None  # it waited until then
         self._admit(job, now)
         found = decide(scheduler, self.loading, self.table, job.request, now)
         if found is None or self._too_slow(found[0], job, at_most_ms):
@@ -249,7 +252,7 @@ class OpenRequests:
         given up before it came."""
         if job.settled:
             raise TicketCancelledError
-        if self.refusing is not None:
+        if self.refusing is not None and (self.closed or not job.promised):
             self._count_refusal(job, 503)
             raise RejectedError(self.refusing, status=503)
         refused = self.scheduler.refusal(job.request, now_ms)

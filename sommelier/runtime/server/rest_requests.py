@@ -47,8 +47,8 @@ HELD_S, MOST_HELD = 0.001, 10
 thread still answers some of before. If it joined them at once, so would the next one, and under
 load they would never be rid of that thread: a few times the work, and requests meet no more."""
 OFTEN, OFTEN_S = 3, 3.0
-"""So many runs of a name that were noticed, though not ended, in so long a time: it leaves the event
-loop. Half of its runs may be quick, or more, and the others hold up everybody."""
+"""So many runs of a name that were noticed, though not ended, in so long a time: it leaves the
+event loop. Half of its runs may be quick, or more, and the others hold up everybody."""
 FORGIVEN = 10.0  # times as long in the event loop as it was away, and a name may take long again
 WORTH = 1 << 10  # bytes; smaller answers are not compressed
 T = TypeVar("T")
@@ -60,7 +60,8 @@ _AS_JSON = OutputForm({})
 class Place:
     """Where requests are worked on. body : most bytes of one, once it is decompressed. away : names
     that took long in the event loop, until when (s, monotonic) they stay out of it, and for how
-    long that was. slow : when their last runs were that took long. met : requests of this round of the event loop."""
+    long that was. slow : when their last runs were that took long. met : requests of this round of
+    the event loop."""
 
     service: ModelService
     loop: asyncio.AbstractEventLoop
@@ -225,7 +226,8 @@ class Inference:
                 return
             if self._is_held(asked, served):
                 return
-            self._future = future = self._place.service.submit(asked)
+            known = None if asked.held is None else served  # else it may have been unloaded
+            self._future = future = self._place.service.submit(asked, known)
         except Exception as error:
             self._send(failure_response(error))
             return
@@ -249,15 +251,22 @@ class Inference:
         place, running = self._place, served.running
         if self._held >= MOST_HELD or running.together <= 1 or has_wishes(asked.parameters):
             return False
-        if get_ident() != place.thread or place.is_away(asked.model) or not running.engaged:
+        if get_ident() != place.thread or place.is_away(asked.model):
             return False
+        held = running.hold(asked.held)
+        if held is None:
+            return False
+        asked.held = held
         self._held += 1
         place.loop.call_later(HELD_S, self._go_on, asked, served)
         return True
 
     def _go_on(self, asked: InferRequest, served: Served) -> None:
+        held = self._held
         if not self._cancelled:
             self.go(asked, served)
+        if self._held == held:  # it is not held again
+            served.running.let_go()
 
     def _done(self, future: Future[InferResponse]) -> None:
         """In whichever thread the answer was made: leave it soon."""
