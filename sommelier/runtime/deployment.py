@@ -11,7 +11,9 @@ from typing import Any
 from sommelier.deployment_records import Deployment
 from sommelier.errors import SommelierError
 from sommelier.records import TensorSpec
+from sommelier.runtime import wishes
 from sommelier.runtime.answers import Answer, Cancellable, Ticket
+from sommelier.runtime.batching import SLOWEST_MS
 from sommelier.runtime.cascade import Cascade
 from sommelier.runtime.collaborate import CollaborativePlan
 from sommelier.runtime.deployment_state import (
@@ -26,19 +28,15 @@ from sommelier.runtime.dispatcher import Dispatcher
 from sommelier.runtime.generations import Generation, generation, loaded
 from sommelier.runtime.interface import Given
 from sommelier.runtime.jobs import Held, Job, now_ms
+from sommelier.runtime.open_requests import LONGEST_MS
 from sommelier.runtime.policy import Request
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.pool_entries import Budget
 from sommelier.runtime.session_cache import ServedModel
 from sommelier.runtime.telemetry import Telemetry
-from sommelier.runtime.wishes import (
-    wished_accuracy,
-    wished_deadline,
-    wished_outputs,
-    wished_priority,
-)
 
 SWITCH_S = 60.0  # how long a switch waits for new models while the old ones answer
+_FEW = LONGEST_MS / SLOWEST_MS  # samples that take no longer than LONGEST_MS, whatever the model
 
 
 class RunningDeployment:
@@ -142,9 +140,8 @@ class RunningDeployment:
             del found, job  # as above
 
     def hold(self, held: Held | None = None) -> Held | None:
-        """Accept a request that has to wait for others now, without its inputs: its time runs, and
-        it is to be asked again soon, then `let_go`. None where it is better submitted. held : it
-        is held already."""
+        """Accept a request that has to wait for others now, without its inputs, until `let_go`: it
+        is to be asked again soon. None where it is better submitted. held : it is held already."""
         if held is None:
             return self._dispatcher.hold()
         sla_ms = self._now.deployment.sla_ms or inf
@@ -198,10 +195,12 @@ class RunningDeployment:
 
     @property
     def together(self) -> int:
-        """Most samples of several requests that are better answered in one run; 1: none are."""
+        """Most samples of several requests that are better answered in one run, of LONGEST_MS at
+        most; 1: none are."""
         now = self._now
         joins = now.deployment.kind == "models" and now.deployment.options.batching is not False
-        return now.interface.together if joins else 1
+        most = now.interface.together if joins else 1
+        return most if most <= _FEW else self._dispatcher.samples_within(most, LONGEST_MS)
 
     @property
     def engaged(self) -> bool:
@@ -332,18 +331,18 @@ class RunningDeployment:
         arrived = self._clock() if held is None else held.arrived_ms
         now = self._now
         deployment = now.deployment
-        wanted = None if outputs is None else wished_outputs(outputs)
+        wanted = None if outputs is None else wishes.wished_outputs(outputs)
         brought = now.receive(inputs, wanted)
         ends_ms = inf
         if deadline_ms is None:
             deadline_ms = inf if deployment.sla_ms is None else deployment.sla_ms
         else:
             if type(deadline_ms) is not float or not 0 < deadline_ms < inf:
-                deadline_ms = wished_deadline(deadline_ms)
+                deadline_ms = wishes.wished_deadline(deadline_ms)
             ends_ms = arrived + deadline_ms
         if type(priority) is not int or priority:
-            priority = wished_priority(priority)
-        wished = None if min_accuracy is None else wished_accuracy(min_accuracy)
+            priority = wishes.wished_priority(priority)
+        wished = None if min_accuracy is None else wishes.wished_accuracy(min_accuracy)
         least = wished
         if wished is None and deployment.kind == "models":
             least = deployment.min_accuracy

@@ -80,6 +80,11 @@ class Dispatcher(Generic[P]):
         scheduler = self._requests.scheduler
         return not scheduler.idle or bool(scheduler.queue.waiting)
 
+    def samples_within(self, most: int, ms: float) -> int:
+        """As of OpenRequests."""
+        with self._lock:
+            return self._requests.samples_within(most, ms)
+
     @property
     def loaded(self) -> frozenset[str]:
         """Names of the models that may answer now."""

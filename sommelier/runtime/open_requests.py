@@ -30,10 +30,11 @@ from sommelier.runtime.jobs import (
 from sommelier.runtime.loading import Loading, decide
 from sommelier.runtime.policy import Decision, Rejection, Request
 from sommelier.runtime.scheduling import Scheduler, Turn
-from sommelier.runtime.telemetry import Telemetry
+from sommelier.runtime.telemetry import Telemetry, size_class
 
 logger = logging.getLogger(__name__)
 
+LONGEST_MS = 10.0  # of a run of several requests in an event loop, which stands still meanwhile
 ATTEMPTS = 2  # models that are asked when one fails
 
 
@@ -202,6 +203,16 @@ class OpenRequests:
     def look_again(self) -> None:
         """Which models may be chosen."""
         self.scheduler.models = self.loading.usable(self.table.models, self._clock())
+
+    def samples_within(self, most: int, ms: float) -> int:
+        """How many samples, at most so many, a run may have to take at most so long, by what is
+        believed of the models that are quick; 1 or more."""
+        scheduler = self.scheduler
+        for name in self.loading.loaded:
+            if scheduler.estimate(name).usual_ms <= SLOWEST_MS:
+                while most > 1 and not scheduler.believed_ms(name, most) <= ms:
+                    most = size_class(most) // 2
+        return most
 
     def next_timer_ms(self) -> float:
         """When a request expires, or a model that was refused may be asked for again."""

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import orjson
 
 from sommelier.runtime.batching import SLOWEST_MS
+from sommelier.runtime.open_requests import LONGEST_MS
 from sommelier.runtime.server.compression import accepts_gzip, compressed, decompressed
 from sommelier.runtime.server.http_messages import HttpRequest, HttpResponse, Reply
 from sommelier.runtime.server.parameters import has_wishes
@@ -109,8 +110,9 @@ class Place:
     def run_together(self, name: str, count: int, run: Callable[..., T | None]) -> T | None:
         """What `run` makes of so many requests to a name, in the event loop; None where they are to
         be answered one by one. run : takes at_most_ms and begun, as `ModelService.answer_now`."""
-        try:  # so long they may take one after the other
-            return run(at_most_ms=QUICK_MS * count, begun=self.sentinel.begun)
+        at_most_ms = min(QUICK_MS * count, LONGEST_MS)  # as one after the other
+        try:
+            return run(at_most_ms=at_most_ms, begun=self.sentinel.begun)
         except Exception:  # nobody else would answer them
             logger.exception("%d requests to %s are answered one by one", count, name)
             return None
