@@ -75,7 +75,8 @@ class Lane:
     """prefix : with which each of its requests begins."""
 
     __slots__ = (
-        "_asked", "_gzip", "_met", "_place", "_samples", "_target", "_tensors", "prefix",
+        "__weakref__", "_asked", "_gzip", "_met", "_place", "_samples", "_target", "_tensors",
+        "prefix",
     )  # fmt: skip
 
     def __init__(
