@@ -11,7 +11,9 @@ from typing import Any
 from sommelier.deployment_records import Deployment
 from sommelier.errors import SommelierError
 from sommelier.records import TensorSpec
+from sommelier.runtime import wishes
 from sommelier.runtime.answers import Answer, Cancellable, Ticket
+from sommelier.runtime.batching import SLOWEST_MS
 from sommelier.runtime.cascade import Cascade
 from sommelier.runtime.collaborate import CollaborativePlan
 from sommelier.runtime.deployment_state import (
@@ -25,20 +27,16 @@ from sommelier.runtime.deployment_state import (
 from sommelier.runtime.dispatcher import Dispatcher
 from sommelier.runtime.generations import Generation, generation, loaded
 from sommelier.runtime.interface import Given
-from sommelier.runtime.jobs import Job, now_ms
+from sommelier.runtime.jobs import Held, Job, now_ms
+from sommelier.runtime.open_requests import LONGEST_MS
 from sommelier.runtime.policy import Request
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.pool_entries import Budget
 from sommelier.runtime.session_cache import ServedModel
 from sommelier.runtime.telemetry import Telemetry
-from sommelier.runtime.wishes import (
-    wished_accuracy,
-    wished_deadline,
-    wished_outputs,
-    wished_priority,
-)
 
 SWITCH_S = 60.0  # how long a switch waits for new models while the old ones answer
+_FEW = LONGEST_MS / SLOWEST_MS  # samples that take no longer than LONGEST_MS, whatever the model
 
 
 class RunningDeployment:
@@ -83,14 +81,9 @@ class RunningDeployment:
     # ---- requests
 
     def infer(
-        self,
-        inputs: Given,
-        *,
-        deadline_ms: float | None = None,
-        priority: int = 0,
-        min_accuracy: float | None = None,
-        outputs: Sequence[str] | None = None,
-    ) -> Answer:
+        self, inputs: Given, *, deadline_ms: float | None = None, priority: int = 0,
+        min_accuracy: float | None = None, outputs: Sequence[str] | None = None,
+    ) -> Answer:  # fmt: skip
         """The answer to one request; runs in this thread when a server is idle.
 
         inputs : tensors by name as the models take them, or raw items (n, ...), images say, which
@@ -113,38 +106,30 @@ class RunningDeployment:
             del ticket, job  # else the error's traceback has itself, and the inputs
 
     def submit(
-        self,
-        inputs: Given,
-        *,
-        deadline_ms: float | None = None,
-        priority: int = 0,
-        min_accuracy: float | None = None,
-        outputs: Sequence[str] | None = None,
-    ) -> Ticket:
-        """The same without waiting: a future. Raises InputError, RejectedError when it is known."""
-        job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
+        self, inputs: Given, *, deadline_ms: float | None = None, priority: int = 0,
+        min_accuracy: float | None = None, outputs: Sequence[str] | None = None,
+        held: Held | None = None,
+    ) -> Ticket:  # fmt: skip
+        """The same without waiting: a future. held : as `hold` said. Raises InputError,
+        RejectedError when it is known."""
+        job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs, held)
         return self._dispatcher.submit(job)
 
     def try_infer(
-        self,
-        inputs: Given,
-        *,
-        at_most_ms: float,
-        deadline_ms: float | None = None,
-        priority: int = 0,
-        min_accuracy: float | None = None,
-        outputs: Sequence[str] | None = None,
-        begun: Callable[[Cancellable], None] | None = None,
-        requests: int = 1,
-    ) -> Answer | None:
+        self, inputs: Given, *, at_most_ms: float, deadline_ms: float | None = None,
+        priority: int = 0, min_accuracy: float | None = None,
+        outputs: Sequence[str] | None = None, held: Held | None = None,
+        begun: Callable[[Cancellable], None] | None = None, requests: int = 1,
+    ) -> Answer | None:  # fmt: skip
         """The answer if it can be had in this thread at once: nothing waits, a server is idle, one
         model answers and takes at most so long on average, or usually. None, and nothing has
         happened, if not. For event loops. begun : gets the request before the run, which another
-        thread may cancel when it takes longer after all: CancelledError is raised then. requests :
+        thread may cancel when it takes longer after all: CancelledError is raised then, and where
+        it is to be asked again otherwise (Dispatcher.answer). held : as `hold` said. requests :
         that this one stands for, their samples one behind the other."""
         if self._now.deployment.kind != "models":
             return None
-        job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
+        job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs, held)
         job.requests = requests
         if begun is not None:
             begun(job)
@@ -153,6 +138,19 @@ class RunningDeployment:
             return found.result() if isinstance(found, Ticket) else found
         finally:
             del found, job  # as above
+
+    def hold(self, held: Held | None = None) -> Held | None:
+        """Accept a request that has to wait for others now, without its inputs, until `let_go`: it
+        is to be asked again soon. None where it is better submitted. held : it is held already."""
+        if held is None:
+            return self._dispatcher.hold()
+        sla_ms = self._now.deployment.sla_ms or inf
+        late = self._clock() - held.arrived_ms >= sla_ms
+        return None if late or not self.engaged else held
+
+    def let_go(self) -> None:
+        """A request that was held has its answer, or was submitted."""
+        self._dispatcher.let_go()
 
     # ---- what it is
 
@@ -197,10 +195,12 @@ class RunningDeployment:
 
     @property
     def together(self) -> int:
-        """Most samples of several requests that are better answered in one run; 1: none are."""
+        """Most samples of several requests that are better answered in one run, of LONGEST_MS at
+        most; 1: none are."""
         now = self._now
         joins = now.deployment.kind == "models" and now.deployment.options.batching is not False
-        return now.interface.together if joins else 1
+        most = now.interface.together if joins else 1
+        return most if most <= _FEW else self._dispatcher.samples_within(most, LONGEST_MS)
 
     @property
     def engaged(self) -> bool:
@@ -324,34 +324,32 @@ class RunningDeployment:
     # ---- inside
 
     def _job(
-        self,
-        inputs: Given,
-        deadline_ms: float | None,
-        priority: int,
-        min_accuracy: float | None,
-        outputs: Sequence[str] | None,
-    ) -> Job:
+        self, inputs: Given, deadline_ms: float | None, priority: int,
+        min_accuracy: float | None, outputs: Sequence[str] | None, held: Held | None = None,
+    ) -> Job:  # fmt: skip
         """The request, checked. Raises InputError."""
-        arrived = self._clock()
+        arrived = self._clock() if held is None else held.arrived_ms
         now = self._now
         deployment = now.deployment
-        wanted = None if outputs is None else wished_outputs(outputs)
+        wanted = None if outputs is None else wishes.wished_outputs(outputs)
         brought = now.receive(inputs, wanted)
         ends_ms = inf
         if deadline_ms is None:
             deadline_ms = inf if deployment.sla_ms is None else deployment.sla_ms
         else:
             if type(deadline_ms) is not float or not 0 < deadline_ms < inf:
-                deadline_ms = wished_deadline(deadline_ms)
+                deadline_ms = wishes.wished_deadline(deadline_ms)
             ends_ms = arrived + deadline_ms
         if type(priority) is not int or priority:
-            priority = wished_priority(priority)
-        wished = None if min_accuracy is None else wished_accuracy(min_accuracy)
+            priority = wishes.wished_priority(priority)
+        wished = None if min_accuracy is None else wishes.wished_accuracy(min_accuracy)
         least = wished
         if wished is None and deployment.kind == "models":
             least = deployment.min_accuracy
         job = Job(brought, wanted, self._dispatcher.cancel)
         job.ends_ms = ends_ms
+        if held is not None:
+            job.promised, job.queue_ms = True, self._clock() - arrived
         job.request = Request(
             arrived, arrived + deadline_ms, priority, least, job, brought.samples,
             brought.unfit, wished is not None,

@@ -18,7 +18,7 @@ from typing import Generic
 
 from sommelier.errors import RejectedError, SommelierError, UnknownNameError
 from sommelier.runtime.answers import Answer, Ticket
-from sommelier.runtime.jobs import Counts, Job, Outcome, P, Table, job_of, now_ms
+from sommelier.runtime.jobs import Counts, Held, Job, Outcome, P, Table, job_of, now_ms
 from sommelier.runtime.open_requests import OpenRequests
 from sommelier.runtime.policy import PooledModel, Rejection
 from sommelier.runtime.predictor import Cancellation
@@ -80,6 +80,11 @@ class Dispatcher(Generic[P]):
         scheduler = self._requests.scheduler
         return not scheduler.idle or bool(scheduler.queue.waiting)
 
+    def samples_within(self, most: int, ms: float) -> int:
+        """As of OpenRequests."""
+        with self._lock:
+            return self._requests.samples_within(most, ms)
+
     @property
     def loaded(self) -> frozenset[str]:
         """Names of the models that may answer now."""
@@ -108,7 +113,9 @@ class Dispatcher(Generic[P]):
         waits, a server is idle, and the model is loaded and takes at most so long, on average or
         usually. None, and nothing has happened, if not. A ticket where another thread has to go on.
 
-        Raises RejectedError, what the model raises, and CancelledError once `job.cancel` ended it.
+        Raises RejectedError, what the model raises, and CancelledError once `job.cancel` ended it,
+        or where it is to be asked otherwise: alone, if it stands for several; by `submit`, if a
+        time is given and another model is to be asked.
         """
         requests = self._requests
         with self._lock:
@@ -133,6 +140,20 @@ class Dispatcher(Generic[P]):
         if job.ticket is None:
             raise CancelledError
         return job.ticket
+
+    def hold(self) -> Held | None:
+        """One that has to wait for others now, and is to be asked again soon rather than to stand
+        among them: accepted, as far as `drain` and `refuse` go, until `let_go`. None: it cannot."""
+        with self._lock:
+            if self._requests.refusing is not None or not self.engaged:
+                return None
+            self._requests.count += 1
+        return Held(self._clock())
+
+    def let_go(self) -> None:
+        """A request that was held, or accepted, has its answer, or is asked again."""
+        with self._changed:
+            self._gone()
 
     def cancel(self, job: Job) -> None:
         """Forget a request; a run of it ends before its next operator."""
@@ -179,7 +200,7 @@ class Dispatcher(Generic[P]):
         """Refuse what waits or runs (503), cancel the runs, end the threads."""
         reason = "the deployment was closed"
         with self._changed:
-            self._requests.refusing, self._closed = reason, True
+            self._requests.refusing, self._requests.closed, self._closed = reason, True, True
             left = self._requests.settle_all()
             for _ in left:
                 self._requests.counts.refused(503)
@@ -259,9 +280,11 @@ class Dispatcher(Generic[P]):
             model = None
         if model is None:
             with self._lock:
-                self._requests.lost(turn)
+                lost = self._requests.lost(turn)
+                if here and lost is not None:
+                    self._gone()
                 self._look_again()
-            return None
+            return lost
         began = self._clock()
         try:
             outcome = _run(table, job, answer.model, model)
@@ -305,17 +328,13 @@ class Dispatcher(Generic[P]):
             else:
                 ticket.set_exception(result)
         ticket.forget()
-        self._let_go()
+        self.let_go()
 
     def _given_up(self, job: Job) -> None:
         """Nobody answers it any more: tell who waits, if anybody does."""
         if job.ticket is not None:
             job.ticket.given_up()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        with self._changed:
-            self._gone()
+        self.let_go()
 
     def _keep_time(self) -> None:
         """The timer: deadlines of who waits, second models, models that may be asked for again."""

@@ -51,6 +51,7 @@ class InputCheck:
         self._types = {spec.name: self._numpy_type(spec) for spec in inputs}
         self._batched = {spec.name: _batch_symbol(spec) for spec in inputs if _is_batched(spec)}
         self._batch = batch
+        self.varies = any(_varies(spec) for spec in inputs)  # samples may be of any size
         self._fitting: dict[object, int] = {}  # samples of requests of a form that fitted once
 
     def __call__(self, inputs: Mapping[str, Any]) -> Feed:
@@ -152,6 +153,22 @@ class InputCheck:
 
     def _wanted(self) -> str:
         return ", ".join(str(spec) for spec in self._inputs.values())
+
+
+def size_of(tensors: Mapping[str, Array]) -> int:
+    """Bytes of tensors, and characters of texts."""
+    return sum(
+        sum(map(len, array.flat)) if array.dtype.kind == "O" else array.nbytes
+        for array in tensors.values()
+    )
+
+
+def _varies(spec: TensorSpec) -> bool:
+    """Whether one sample may be larger than another."""
+    if spec.shape is None or spec.dtype == "str":
+        return True
+    axes = spec.shape[1:] if _is_batched(spec) else spec.shape
+    return not all(isinstance(axis, int) for axis in axes)
 
 
 def _is_batched(spec: TensorSpec) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sommelier.deployment_records import counterparts
 from sommelier.errors import AnalysisError, InputError
 from sommelier.records import TensorSpec
-from sommelier.runtime.feeds import Feed, InputCheck
+from sommelier.runtime.feeds import Feed, InputCheck, size_of
 from sommelier.runtime.predictor import Predictor
 from sommelier.runtime.session_cache import ServedModel
 from sommelier.runtime.wishes import count_of_items, unknown_output
@@ -91,6 +91,7 @@ class Interface:
         self._declared = declared
         self._known: dict[str, _Member] = {}
         self._first: Signature | None = None
+        self._varies = False
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -116,7 +117,7 @@ class Interface:
                 first = own  # of which there was only the catalog's word
             self.together = min(signature.together for signature in signatures.values())
             known = {model: _Member.of(found, first) for model, found in signatures.items()}
-            self._first = first
+            self._first, self._varies = first, first.check.varies
             self._known = known  # replaced, not changed: requests read it meanwhile
 
     def receive(self, given: Given, outputs: Sequence[str] | None) -> Inputs:
@@ -130,11 +131,12 @@ class Interface:
         if first is None:
             return Inputs(given, 1, {}, frozenset())
         feed = first.check(given)
+        size = size_of(feed.tensors) / feed.samples if self._varies else 0.0
         unfit = _NONE
         if len(self._known) > 1:
             others = self._known.items()
             unfit = frozenset(name for name, other in others if not self._fits(other, given))
-        return Inputs(given, feed.samples, {first.form: feed}, unfit)
+        return Inputs(given, feed.samples, {first.form: feed}, unfit, size)
 
     def feed(self, inputs: Inputs, name: str, predictor: Predictor) -> Feed:
         """The inputs as a model takes them. Raises InputError."""
@@ -196,9 +198,10 @@ def _renamed(given: Mapping[str, Any], member: _Member) -> Mapping[str, Any]:
 @dataclass(slots=True, eq=False)
 class Inputs:
     """What a request brought. feeds : by form, those that were checked. unfit : names of models
-    that take no such tensors."""
+    that take no such tensors. size : bytes of a sample, 0 where all have the same."""
 
     given: Given
     samples: int
     feeds: dict[str, Feed]
     unfit: frozenset[str]
+    size: float = 0.0

@@ -25,6 +25,15 @@ Array = NDArray[Any]
 ANSWERED = Request(0.0)  # in place of a request that has its answer, so that its arrays are freed
 
 
+@dataclass(slots=True, eq=False)
+class Held:
+    """A request that came at `arrived_ms`, is to be asked again soon, and counts as accepted until
+    then. since_ns : the same by time.perf_counter_ns."""
+
+    arrived_ms: float
+    since_ns: int = field(default_factory=time.perf_counter_ns)
+
+
 class Job:
     """A request from its acceptance to its answer. The dispatcher's lock guards all but `progress`,
     and `left`, which belong to the thread that runs it.
@@ -37,13 +46,15 @@ class Job:
     left : samples that its next one is asked about. ends_ms : when its answer is of no use to the
     caller any more, also while a model runs: a deadline of its own, and not only the SLA's, after
     which others count as late. ticket : None as long as only the thread that runs it may answer it.
-    requests : of clients, that it stands for; several were put together.
+    requests : of clients, that it stands for; several were put together. brief : its caller's
+    thread must not wait: what does not succeed at once is given back, to be asked otherwise.
+    promised : it was accepted before, and is answered also where further ones are refused.
     """
 
     __slots__ = (
-        "_cancel", "accepted", "ends_ms", "errors", "hedged", "held", "infer_ms", "inputs", "left",
-        "note", "outputs", "progress", "queue_ms", "ran", "request", "requests", "runs", "settled",
-        "since_ms", "table", "ticket", "waits",
+        "_cancel", "accepted", "brief", "ends_ms", "errors", "hedged", "held", "infer_ms", "inputs",
+        "left", "note", "outputs", "progress", "promised", "queue_ms", "ran", "request", "requests",
+        "runs", "settled", "since_ms", "table", "ticket", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -57,7 +68,7 @@ class Job:
         self.ticket: Ticket | None = None
         self.request = ANSWERED
         self.requests = 1
-        self.accepted = False
+        self.accepted = self.brief = self.promised = False
         self.waits = True
         self.since_ms = self.queue_ms = self.infer_ms = 0.0
         self.held = -1

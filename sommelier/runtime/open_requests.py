@@ -15,6 +15,7 @@ from typing import Any
 
 from sommelier.errors import CancelledError, RejectedError
 from sommelier.runtime.answers import Answer
+from sommelier.runtime.batching import SLOWEST_MS
 from sommelier.runtime.hedging import hedge_at_ms, second_choice
 from sommelier.runtime.jobs import (
     ANSWERED,
@@ -29,17 +30,18 @@ from sommelier.runtime.jobs import (
 from sommelier.runtime.loading import Loading, decide
 from sommelier.runtime.policy import Decision, Rejection, Request
 from sommelier.runtime.scheduling import Scheduler, Turn
-from sommelier.runtime.telemetry import Telemetry
+from sommelier.runtime.telemetry import Telemetry, size_class
 
 logger = logging.getLogger(__name__)
 
+LONGEST_MS = 10.0  # of a run of several requests in an event loop, which stands still meanwhile
 ATTEMPTS = 2  # models that are asked when one fails
 
 
 class OpenRequests:
     """Accepts, decides, concludes. count : requests that were accepted and not let go of yet.
 
-    refusing : why no further ones are accepted; None if they are.
+    refusing : why no further ones are accepted; None if they are. closed : nor those that are held.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class OpenRequests:
         self.counts = Counts()
         self.count = 0
         self.refusing: str | None = None
+        self.closed = False
         self.loading = Loading(table.view, told)
         self.scheduler = Scheduler(
             table.policy, table.models, telemetry, rules=table.rules, servers=table.servers,
@@ -72,18 +75,21 @@ class OpenRequests:
 
     def begin(self, job: Job, at_most_ms: float) -> Turn | None:
         """The turn of a request that need not wait: nobody else does, a server is idle, its model
-        is loaded and takes at most so long, on average or usually. None, and nothing has happened,
-        if not.
+        is loaded and takes at most so long, on average or usually, for inputs as large. None, and
+        nothing has happened, if not.
 
         Raises RejectedError.
         """
-        scheduler, now = self.scheduler, job.request.arrived_ms
+        scheduler, now = self.scheduler, job.request.arrived_ms + job.queue_ms
         if scheduler.queue.waiting or not scheduler.idle:
             return None
+        if job.promised and now >= job.request.deadline_ms:
+            return None  # it waited until then
         self._admit(job, now)
         found = decide(scheduler, self.loading, self.table, job.request, now)
-        if found is None or self._too_slow(found[0], job.request.samples, at_most_ms):
+        if found is None or self._too_slow(found[0], job, at_most_ms):
             return None
+        job.brief = at_most_ms < math.inf
         self._accepted(job, now)
         return self._start(job, found, now)
 
@@ -144,6 +150,9 @@ class OpenRequests:
         if outcome is None:
             self._again(job, replace(turn.request, samples=job.left), now)
             return None
+        if (size := job.inputs.size) and took_ms <= SLOWEST_MS * job.requests:
+            sizes = self.scheduler.telemetry.quick_sizes
+            sizes[decision.model] = max(size, sizes.get(decision.model, 0.0))
         by_model = outcome.by_model(decision.model, job.inputs.samples)
         self.counts.answered_by(by_model, job.requests, turn.request.deadline_ms, now)
         self.settle(job)
@@ -156,14 +165,19 @@ class OpenRequests:
         self.counts.cancelled += left
         return left
 
-    def lost(self, turn: Turn) -> None:
-        """The model was unloaded between the decision and the run: another decision."""
+    def lost(self, turn: Turn) -> Exception | None:
+        """The model was unloaded between the decision and the run: another decision. As of
+        `finished`."""
         now, job = self._clock(), job_of(turn.request)
         self.scheduler.finished(turn, None, now)
         self.loading.refresh()
         self.look_again()
-        if not job.settled and not self._runs(job):
-            self._again(job, turn.request, now)
+        if job.settled or self._runs(job):
+            return None
+        if job.brief:
+            return self._given_back(job)
+        self._again(job, turn.request, now)
+        return None
 
     def refused(self, job: Job, rejection: Rejection) -> Exception | None:
         """What to tell the caller of a request that nobody answers; None: nothing any more."""
@@ -172,7 +186,7 @@ class OpenRequests:
         if job.errors:
             self.counts.failed += 1
             return job.errors[0]
-        self.counts.refused(rejection.status)
+        self._count_refusal(job, rejection.status)
         return error_of(rejection)
 
     def switch(self, table: Table[Any]) -> None:
@@ -189,6 +203,16 @@ class OpenRequests:
     def look_again(self) -> None:
         """Which models may be chosen."""
         self.scheduler.models = self.loading.usable(self.table.models, self._clock())
+
+    def samples_within(self, most: int, ms: float) -> int:
+        """How many samples, at most so many, a run may have to take at most so long, by what is
+        believed of the models that are quick; 1 or more."""
+        scheduler = self.scheduler
+        for name in self.loading.loaded:
+            if scheduler.estimate(name).usual_ms <= SLOWEST_MS:
+                while most > 1 and not scheduler.believed_ms(name, most) <= ms:
+                    most = size_class(most) // 2
+        return most
 
     def next_timer_ms(self) -> float:
         """When a request expires, or a model that was refused may be asked for again."""
@@ -239,24 +263,34 @@ class OpenRequests:
         given up before it came."""
         if job.settled:
             raise TicketCancelledError
-        if self.refusing is not None:
-            self.counts.refused(503)
+        if self.refusing is not None and (self.closed or not job.promised):
+            self._count_refusal(job, 503)
             raise RejectedError(self.refusing, status=503)
         refused = self.scheduler.refusal(job.request, now_ms)
         if refused is not None:
-            self.counts.refused(refused.status)
+            self._count_refusal(job, refused.status)
             raise error_of(refused)
+
+    def _count_refusal(self, job: Job, status: int) -> None:
+        """Not of several that were put together: each is asked alone then, and may be answered."""
+        if job.requests == 1:
+            self.counts.refused(status)
 
     def _accepted(self, job: Job, now_ms: float) -> None:
         job.accepted, job.since_ms = True, now_ms
         self.count += 1
 
-    def _too_slow(self, answer: Decision | Rejection, samples: int, at_most_ms: float) -> bool:
-        """Where the machine is shared, means are too large; True where nothing is known."""
+    def _too_slow(self, answer: Decision | Rejection, job: Job, at_most_ms: float) -> bool:
+        """Where the machine is shared, means are too large; True where nothing is known. How long
+        a model takes says nothing of inputs larger than those it was quick for."""
         if at_most_ms == math.inf or isinstance(answer, Rejection):
             return False
+        size = job.inputs.size
+        if size and size > self.scheduler.telemetry.quick_sizes.get(answer.model, 0.0):
+            return True
         if answer.expected_ms <= at_most_ms:
             return False
+        samples = job.request.samples
         return not self.scheduler.estimate(answer.model, samples).usual_ms <= at_most_ms
 
     def _start(self, job: Job, found: tuple[Decision | Rejection, str], now_ms: float) -> Turn:
@@ -286,20 +320,31 @@ class OpenRequests:
     def _after_failure(
         self, job: Job, request: Request, model: str, error: Exception
     ) -> Exception | None:
-        """Another model is asked, once; else the caller is told of the first failure."""
+        """Another model is asked, once; else the caller is told of the first failure. Of several
+        that were put together each is to be asked alone first, by the same model."""
+        if job.requests > 1:
+            return self._given_back(job)
+        excluded = request.excluded | {model}
+        left = {other.name for other in self.scheduler.models} | {self.scheduler.fallback}
+        others = len(job.errors) + 1 < ATTEMPTS and bool(left - excluded - {None})
+        if others and job.brief and not self._runs(job):
+            return self._given_back(job)  # another model may take any time
         self.counts.failed_in(model)
         job.errors.append(error)
         if self._runs(job):
             return None  # the second model that was asked may still answer
-        excluded = request.excluded | {model}
-        left = {other.name for other in self.scheduler.models} | {self.scheduler.fallback}
-        if len(job.errors) < ATTEMPTS and left - excluded - {None}:
+        if others:
             logger.info("%s failed, another model is asked: %s", model, error)
             self._again(job, replace(request, excluded=excluded), self._clock())
             return None
         self.settle(job)
         self.counts.failed += 1
         return job.errors[0]
+
+    def _given_back(self, job: Job) -> Exception:
+        """It has no answer, and is asked otherwise."""
+        self.settle(job)
+        return TicketCancelledError()
 
     def _runs(self, job: Job) -> bool:
         """Whether a model runs for it at this moment."""

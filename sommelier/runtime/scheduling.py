@@ -123,6 +123,12 @@ class Scheduler:
         """What is believed of a model's time for so many samples."""
         return self.telemetry.estimate(model, device=self.device, batch=size_class(samples))
 
+    def believed_ms(self, model: str, samples: int) -> float:
+        """How long so many samples take, tried or not, on average or usually: the longer one; NaN
+        where nothing is known."""
+        found = self.telemetry.expected(model, samples, device=self.device)
+        return max(found.mean_ms, found.usual_ms)
+
     def submit(self, request: Request, now_ms: float) -> Rejection | None:
         """Let a request wait, or say why not (429, 503, 504)."""
         refused = self.refusal(request, now_ms)

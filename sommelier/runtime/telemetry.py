@@ -245,12 +245,14 @@ class ServedLatency:
 class Telemetry:
     """The estimates of one deployment, and how long requests wait before a model gets them.
 
-    observations : requests whose execution was recorded, over all models.
+    observations : requests whose execution was recorded, over all models. quick_sizes : by model,
+    bytes of the largest sample, where they differ, of which a run was quick.
     """
 
     def __init__(self, *, smoothing: float = SMOOTHING) -> None:
         self.smoothing = smoothing
         self.observations = 0
+        self.quick_sizes: dict[str, float] = {}
         self._estimates: dict[tuple[str, str, int], LatencyEstimate] = {}
         self._queues: dict[tuple[str, str, int], LatencySketch] = {}
         self._in_turn: Iterator[LatencyEstimate] = iter(())
@@ -338,6 +340,7 @@ class Telemetry:
 
     def forget(self, model: str) -> None:
         """Another model has its name from now on."""
+        self.quick_sizes.pop(model, None)
         for key in tuple(self._estimates):
             if key[0] == model:
                 del self._estimates[key], self._queues[key]

@@ -49,6 +49,7 @@ class HttpConnection(HttpReading):
     def connection_lost(self, _: Exception | None) -> None:
         self._server.connections.discard(self)
         self._release(self._buffered)
+        self._know(None)
         self._pending.clear()
         self._read_until = self._write_until = math.inf
         self._swallowed = 0
@@ -69,8 +70,19 @@ class HttpConnection(HttpReading):
             pending = len(self._pending)
             self._parse(data)
             if len(self._pending) == pending + 1 and self._swallowed < 0 and not self._reading:
-                self._known = known_head(data, self._pending[-1], self._server.handler.lane)
+                self._know(known_head(data, self._pending[-1], self._server.handler.lane))
         self._answer_next()
+
+    def _know(self, head: KnownHead | None) -> None:
+        """Its requests may begin with this head from now on; not where those of all connections
+        take too much memory: then they are parsed."""
+        heads = self._server.heads
+        if self._known is not None:
+            heads.give(self._known.cost)
+        if head is not None and not heads.take(head.cost):
+            heads.give(head.cost)
+            head = None
+        self._known = head
 
     def _enters(self, data: bytes) -> bool:
         """Whether a whole request went to the lane of those that begin as it does."""
@@ -177,14 +189,15 @@ class HttpConnection(HttpReading):
         if self._pending and not self._transport.is_closing():
             self._answer_next()
 
-    def leave_lane(self, data: bytes) -> None:
-        """The request that is in a lane is answered as any other."""
+    def leave_lane(self, data: bytes, *, alone: bool) -> None:
+        """The request that is in a lane is answered as any other; alone : without others."""
         known = self._answering
         if not isinstance(known, KnownHead):
             return
         self._answering = None
         request = known.request(data)
         assert request is not None, "it had this head"
+        request.alone = alone
         self._pending.appendleft(request)
         self._answer_next()
 

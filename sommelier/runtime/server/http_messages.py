@@ -42,13 +42,14 @@ class Limits:
 @dataclass(slots=True, eq=False)
 class HttpRequest:
     """A whole request. path, query : of its target, still percent-encoded. headers : names in
-    lower case; of those that are repeated, the last."""
+    lower case; of those that are repeated, the last. alone : it is not put together with others."""
 
     method: str
     path: str
     headers: Headers
     body: bytes = b""
     query: str = ""
+    alone: bool = False
 
 
 @dataclass(slots=True)

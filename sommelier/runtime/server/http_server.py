@@ -14,11 +14,13 @@ import socket
 import ssl
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import partial
 from typing import Any
 
 from sommelier.runtime.server.body_room import BodyRoom
 from sommelier.runtime.server.http_connection import HttpConnection
 from sommelier.runtime.server.http_messages import Handler, Limits
+from sommelier.runtime.server.known_head import HEADS
 from sommelier.runtime.server.listening import last_connections, listening_socket
 
 
@@ -26,13 +28,15 @@ from sommelier.runtime.server.listening import last_connections, listening_socke
 class HttpServer:
     """Listens, and keeps the connections. Only for the thread of its event loop.
 
-    room : that bodies take, of other servers' requests too where they are given it.
+    room : that bodies take, of other servers' requests too where they are given it. heads : that
+    known heads take.
     """
 
     handler: Handler
     limits: Limits = field(default_factory=Limits)
     connections: set[HttpConnection] = field(default_factory=set)
     room: BodyRoom = field(init=False)
+    heads: BodyRoom = field(default_factory=partial(BodyRoom, HEADS))
     closing: bool = False
     date: bytes = b""
     _listener: asyncio.Server | None = None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sommelier.runtime.server.lane import Lane
 
 LARGEST = 1 << 20  # bytes of a request; what is larger comes in parts
+HEADS = 16 << 20  # bytes that the heads of all connections take, those that are idle with them
 _END = b"\r\n\r\n"
 _OTHERWISE = (b"transfer-encoding", b"expect", b"upgrade")  # the body does not end with its length
 
@@ -30,6 +31,11 @@ class KnownHead:
     body_size: int
     like: HttpRequest
     lane: Lane | None = None
+
+    @property
+    def cost(self) -> int:
+        """Bytes that it takes, about: the text is in its headers and its lane again."""
+        return 3 * len(self.text) + (4 << 10)
 
     def request(self, data: bytes) -> HttpRequest | None:
         """The request that these bytes are, if they are one with this head and nothing else."""

@@ -37,8 +37,8 @@ class Waiting(Protocol):
         """Write an answer, whose tensors are `raw`."""
         ...
 
-    def leave_lane(self, data: bytes) -> None:
-        """Have the request answered as any other."""
+    def leave_lane(self, data: bytes, *, alone: bool) -> None:
+        """Have the request answered as any other; alone : without others."""
         ...
 
 
@@ -75,7 +75,8 @@ class Lane:
     """prefix : with which each of its requests begins."""
 
     __slots__ = (
-        "_asked", "_gzip", "_met", "_place", "_samples", "_target", "_tensors", "prefix",
+        "__weakref__", "_asked", "_gzip", "_met", "_place", "_samples", "_target", "_tensors",
+        "prefix",
     )  # fmt: skip
 
     def __init__(
@@ -113,9 +114,10 @@ class Lane:
             most = max(1, served.running.together // self._samples)
         for start in range(0, len(met), most):
             group = met[start : start + most]
-            if served is None or len(group) == 1 or not self._answered(served, group):
+            shared = served is not None and len(group) > 1
+            if served is None or not shared or not self._answered(served, group):
                 for waiting, data in group:
-                    waiting.leave_lane(data)
+                    waiting.leave_lane(data, alone=shared)
 
     def _answered(self, served: Served, group: list[tuple[Waiting, bytes]]) -> bool:
         """Whether they have their answers."""

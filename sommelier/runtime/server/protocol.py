@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from sommelier.errors import SommelierError
+
+if TYPE_CHECKING:
+    from sommelier.runtime.jobs import Held
 
 Parameter = bool | int | float | str
 
@@ -44,7 +48,7 @@ class ProtocolError(SommelierError):
 class InferRequest:
     """A request for inference. inputs : tensors by name. outputs : names of those wanted; empty:
     all. parameters : of the request (`priority`, `timeout`, `sommelier_...`). meets : as
-    `together.meeting` says, where that is known already."""
+    `together.meeting` says, where that is known already. held : once it was."""
 
     model: str
     inputs: Mapping[str, NDArray[Any]]
@@ -53,6 +57,12 @@ class InferRequest:
     id: str = ""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     meets: tuple[object, int] | None = None
+    held: Held | None = None
+
+    @property
+    def since_ns(self) -> int:
+        """When it came to the deployment: now, or when it was held first (perf_counter_ns)."""
+        return perf_counter_ns() if self.held is None else self.held.since_ns
 
 
 @dataclass(slots=True)

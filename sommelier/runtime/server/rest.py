@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
+from weakref import WeakValueDictionary
 
 from sommelier.runtime.server.compression import accepts_gzip
 from sommelier.runtime.server.http_messages import (
@@ -46,7 +47,6 @@ from sommelier.runtime.server.service import ModelService
 
 _THREADS = 2
 _PATHS = 256  # that are remembered
-_LANES = 256
 _HTML = b"text/html; charset=utf-8"
 _ALLOW = {
     "GET": b"GET, HEAD, OPTIONS",
@@ -85,7 +85,9 @@ class RestApi:
         self._place = Place(service, self._loop, limits.body)
         self._routes = self._table()
         self._known: dict[tuple[str, str], tuple[_Route, Target]] = {}
-        self._lanes: dict[bytes, Lane | None] = {}
+        self._lanes: WeakValueDictionary[bytes, Lane] = (
+            WeakValueDictionary()
+        )  # connections have them
 
     def handler(self) -> Handler:
         """For `HttpServer`."""
@@ -122,16 +124,18 @@ class RestApi:
             return None
 
     def _lane(self, request: HttpRequest, head: bytes) -> Lane | None:
-        """Where requests that begin as this one go; the same for all connections."""
+        """Where requests that begin as this one go; the same for all connections, as long as one
+        of them has it: those of heads that never come again are gone with the next one."""
         size = header_size(request.headers.get(HEADER_LENGTH, b""))
         if not 0 < size <= min(REMEMBERED, len(request.body)):
             return None
         prefix = head + request.body[:size]
-        if prefix not in self._lanes:
-            if len(self._lanes) >= _LANES:
-                self._lanes.clear()
-            self._lanes[prefix] = self._new_lane(request, prefix, size)
-        return self._lanes[prefix]
+        found = self._lanes.get(prefix)
+        if found is None:
+            found = self._new_lane(request, prefix, size)
+            if found is not None:
+                self._lanes[prefix] = found
+        return found
 
     def _new_lane(self, request: HttpRequest, prefix: bytes, size: int) -> Lane | None:
         if b"content-encoding" in request.headers:

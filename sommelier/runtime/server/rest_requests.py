@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import orjson
 
 from sommelier.runtime.batching import SLOWEST_MS
+from sommelier.runtime.open_requests import LONGEST_MS
 from sommelier.runtime.server.compression import accepts_gzip, compressed, decompressed
 from sommelier.runtime.server.http_messages import HttpRequest, HttpResponse, Reply
 from sommelier.runtime.server.parameters import has_wishes
@@ -45,6 +47,9 @@ HELD_S, MOST_HELD = 0.001, 10
 """How long, and how often, a request to a model that runs in the event loop is kept while another
 thread still answers some of before. If it joined them at once, so would the next one, and under
 load they would never be rid of that thread: a few times the work, and requests meet no more."""
+OFTEN, OFTEN_S = 3, 3.0
+"""So many runs of a name that were noticed, though not ended, in so long a time: it leaves the
+event loop. Half of its runs may be quick, or more, and the others hold up everybody."""
 FORGIVEN = 10.0  # times as long in the event loop as it was away, and a name may take long again
 WORTH = 1 << 10  # bytes; smaller answers are not compressed
 T = TypeVar("T")
@@ -56,7 +61,8 @@ _AS_JSON = OutputForm({})
 class Place:
     """Where requests are worked on. body : most bytes of one, once it is decompressed. away : names
     that took long in the event loop, until when (s, monotonic) they stay out of it, and for how
-    long that was. met : requests of this round of the event loop."""
+    long that was. slow : when their last runs were that took long. met : requests of this round of
+    the event loop."""
 
     service: ModelService
     loop: asyncio.AbstractEventLoop
@@ -64,6 +70,7 @@ class Place:
     thread: int = field(default_factory=get_ident)  # of the event loop
     sentinel: Sentinel = field(default_factory=Sentinel)
     away: dict[str, tuple[float, float]] = field(default_factory=dict)
+    slow: dict[str, deque[float]] = field(default_factory=dict)
     met: list[_Met] = field(default_factory=list)
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="rest")
@@ -103,8 +110,9 @@ class Place:
     def run_together(self, name: str, count: int, run: Callable[..., T | None]) -> T | None:
         """What `run` makes of so many requests to a name, in the event loop; None where they are to
         be answered one by one. run : takes at_most_ms and begun, as `ModelService.answer_now`."""
-        try:  # so long they may take one after the other
-            return run(at_most_ms=QUICK_MS * count, begun=self.sentinel.begun)
+        at_most_ms = min(QUICK_MS * count, LONGEST_MS)  # as one after the other
+        try:
+            return run(at_most_ms=at_most_ms, begun=self.sentinel.begun)
         except Exception:  # nobody else would answer them
             logger.exception("%d requests to %s are answered one by one", count, name)
             return None
@@ -112,8 +120,20 @@ class Place:
             self.run_ended(name)
 
     def run_ended(self, name: str) -> None:
-        """In the event loop; the name leaves it if the run had to be cut short."""
+        """In the event loop; the name leaves it if the run had to be cut short, or if some of its
+        runs took long lately."""
         if self.sentinel.ended():
+            self.send_away(name)
+        elif self.sentinel.noticed:
+            self.took_long(name)
+
+    def took_long(self, name: str) -> None:
+        """A run was noticed that was not cut short."""
+        self.sentinel.noticed = False
+        times = self.slow.setdefault(name, deque(maxlen=OFTEN))
+        times.append(time.monotonic())
+        if len(times) == OFTEN and times[-1] - times[0] <= OFTEN_S:
+            times.clear()
             self.send_away(name)
 
     def is_away(self, name: str) -> bool:
@@ -123,6 +143,7 @@ class Place:
     def send_away(self, name: str) -> None:
         """A name took long: it leaves the event loop, longer each time, for it may have been the
         machine that was busy and not the model. What was long ago does not count."""
+        self.sentinel.noticed = False
         now = time.monotonic()
         until, before_s = self.away.get(name, (now, 0.0))
         if now - until > FORGIVEN * before_s:
@@ -192,7 +213,8 @@ class Inference:
         except Exception as error:
             self._send(failure_response(error))
             return
-        if served.running.together > 1 and get_ident() == self._place.thread:
+        meets = served.running.together > 1 and not self._request.alone
+        if meets and get_ident() == self._place.thread:
             self._place.meet(asked, served, self)
         else:
             self.go(asked, served)
@@ -206,7 +228,8 @@ class Inference:
                 return
             if self._is_held(asked, served):
                 return
-            self._future = future = self._place.service.submit(asked)
+            known = None if asked.held is None else served  # else it may have been unloaded
+            self._future = future = self._place.service.submit(asked, known)
         except Exception as error:
             self._send(failure_response(error))
             return
@@ -230,15 +253,22 @@ class Inference:
         place, running = self._place, served.running
         if self._held >= MOST_HELD or running.together <= 1 or has_wishes(asked.parameters):
             return False
-        if get_ident() != place.thread or place.is_away(asked.model) or not running.engaged:
+        if get_ident() != place.thread or place.is_away(asked.model):
             return False
+        held = running.hold(asked.held)
+        if held is None:
+            return False
+        asked.held = held
         self._held += 1
         place.loop.call_later(HELD_S, self._go_on, asked, served)
         return True
 
     def _go_on(self, asked: InferRequest, served: Served) -> None:
+        held = self._held
         if not self._cancelled:
             self.go(asked, served)
+        if self._held == held:  # it is not held again
+            served.running.let_go()
 
     def _done(self, future: Future[InferResponse]) -> None:
         """In whichever thread the answer was made: leave it soon."""

@@ -242,16 +242,17 @@ class ModelService:
 
     # ---- inference
 
-    def submit(self, request: InferRequest) -> Future[InferResponse]:
+    def submit(self, request: InferRequest, served: Served | None = None) -> Future[InferResponse]:
         """The answer to come. Cancelling the future ends an inference that runs.
 
-        Raises ProtocolError, at once or by the future.
+        served : as `expect` has said. Raises ProtocolError, at once or by the future.
         """
-        started = time.perf_counter_ns()
-        served = self.expect(request.model, request.version)
+        started = request.since_ns
+        served = served or self.expect(request.model, request.version)
         try:
             wish = wishes(request.parameters)
-            ticket = served.running.submit(request.inputs, outputs=request.outputs or None, **wish)
+            outputs, held = request.outputs or None, request.held
+            ticket = served.running.submit(request.inputs, outputs=outputs, held=held, **wish)
         except Exception as error:
             raise self._failed(served, started, error) from error
         submitted = time.perf_counter_ns()
@@ -282,18 +283,15 @@ class ModelService:
         begun : gets what ends the run when it takes longer after all; then the answer is None too.
         served : as `expect` has just said. Raises ProtocolError.
         """
-        started = time.perf_counter_ns()
+        started = request.since_ns
         if served is None:
             served = self.expect(request.model, request.version)
         try:
             wish = wishes(request.parameters)
             answer = served.running.try_infer(
-                request.inputs,
-                at_most_ms=at_most_ms,
-                outputs=request.outputs or None,
-                begun=begun,
-                **wish,
-            )
+                request.inputs, at_most_ms=at_most_ms, outputs=request.outputs or None,
+                begun=begun, held=request.held, **wish,
+            )  # fmt: skip
         except TicketCancelledError:
             return None
         except Exception as error:

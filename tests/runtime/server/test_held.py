@@ -71,7 +71,8 @@ def test_a_request_is_kept_while_a_thread_runs_its_model(
         ticket.cancel()
         for answer in answers:
             status, _, body = answer.result(20)
-            assert (status, json.loads(body)["parameters"]["sommelier_queue_ms"]) == (200, 0)
+            assert status == 200
+            assert json.loads(body)["parameters"]["sommelier_queue_ms"] > 0  # it was kept
 
 
 def test_it_waits_with_others_where_that_takes_longer(

@@ -396,13 +396,3 @@ def test_a_key_is_asked_for_on_each_connection(service: ModelService) -> None:
             those[1].send(good)
             those[2].send(bad)
         assert [client.answer()[0] for client in those] == [200, 200, 401]
-
-
-def test_lanes_are_few_whatever_clients_send(running: Running) -> None:
-    with clients(running.port, 1) as (client,):
-        for i in range(300):
-            client.send(post("mlp", {"x": np.ones((1, FEATURES), np.float32)}, id=f"{i}"))
-            assert client.answer()[0] == 200
-        (connection,) = running.server.connections
-        lanes = connection._server.handler.lane.__self__._lanes  # type: ignore[attr-defined]
-        assert 0 < len(lanes) <= 256

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sommelier.runtime.server.rest_requests import AWAY_S, LONGEST_AWAY_S, Place
+from sommelier.runtime.server.rest_requests import AWAY_S, LONGEST_AWAY_S, OFTEN, OFTEN_S, Place
 from sommelier.runtime.server.sentinel import Sentinel
 from sommelier.runtime.server.service import ModelService
 
@@ -59,6 +59,25 @@ def test_a_run_is_ended_after_a_long_quiet_time(sentinel: Sentinel) -> None:
     run = Run()
     sentinel.begun(run)
     assert run.cancelled.wait(10)
+
+
+def test_a_run_that_computes_long_is_noticed(sentinel: Sentinel) -> None:
+    run = Run()
+    sentinel.begun(run)
+    assert run.cancelled.wait(10)  # it has been seen
+    until = time.thread_time() + 0.05
+    while time.thread_time() < until:
+        assert not sentinel.noticed
+    assert sentinel.ended()
+    assert sentinel.noticed
+
+
+def test_a_run_that_only_waits_is_not(sentinel: Sentinel) -> None:
+    """As one does that has no processor: it is not what took long."""
+    sentinel.begun(Run())
+    time.sleep(0.3)
+    sentinel.ended()
+    assert not sentinel.noticed
 
 
 STOPPED = """
@@ -122,3 +141,23 @@ def test_what_took_long_is_forgotten_after_a_good_while(
     assert not place.is_away("m")
     place.send_away("m")
     assert place.away["m"][1] == next_s
+
+
+def test_a_name_leaves_whose_runs_often_take_long(place: Place) -> None:
+    """None of them so long that it is ended, and most others are quick."""
+    for _ in range(OFTEN):
+        assert not place.is_away("m")
+        place.sentinel.noticed = True
+        place.run_ended("m")
+        assert not place.sentinel.noticed
+        place.run_ended("m")
+    assert place.is_away("m")
+
+
+def test_a_name_stays_whose_runs_take_long_now_and_then(place: Place) -> None:
+    for i in range(2 * OFTEN):
+        place.took_long("m" if i % 2 else "n")
+        for times in place.slow.values():
+            times[-1] -= OFTEN_S
+    assert not place.is_away("m")
+    assert not place.is_away("n")
