@@ -2,9 +2,10 @@
 
 SOMMELIER_MLFLOW names a Python with mlflow (else /tmp/mlvenv has one). A registry on SQLite gets
 one model through MLflow's own client, and copies of its rows for the others, for its client takes
-some ms a model. Asked, warm, as far as its language goes: two tags, a page of 100; and what it
-cannot say, bounds on two numbers and the ten smallest, by fetching every model and looking at its
-tags here.
+some ms a model. Asked, warm, as far as its language goes: two tags of models, a page of 100
+(`tagged`); bounds on two numbers and the ten smallest, where they are metrics of a run for each
+model (`runs`: its models have none); and of the models themselves, which it cannot ask that, by
+fetching every one and looking at its tags here (`bounded`).
 """
 
 from __future__ import annotations

@@ -11,10 +11,13 @@ import random
 import sqlite3
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 PAGE = 1_000  # the largest that MLflow gives
+MEMORY, FLOPS = 1e8, 1e10
+NUMBERS = ("memory", "flops")
 TASKS, LICENSES = ("vision", "text", "audio"), ("mit", "apache-2.0")
 
 
@@ -31,6 +34,9 @@ def tags() -> dict[str, str]:
 def fill(client: Any, path: str, count: int) -> None:
     """One model through the client, and copies of its rows under other names and tags."""
     client.create_registered_model("m0", tags=tags())
+    run = client.create_run("0").info.run_id
+    for key in NUMBERS:
+        client.log_metric(run, key, 1.0)
     with sqlite3.connect(path) as base:
         _copy(base, "registered_models", [{"name": f"m{i}"} for i in range(1, count)])
         more = [
@@ -39,6 +45,15 @@ def fill(client: Any, path: str, count: int) -> None:
             for key, value in tags().items()
         ]
         _copy(base, "registered_model_tags", more)
+        numbers = [tags() for _ in range(count - 1)]
+        names = [uuid.UUID(int=random.getrandbits(128)).hex for _ in numbers]
+        _copy(base, "runs", [{"run_uuid": name, "name": name} for name in names])
+        known = [
+            {"run_uuid": name, "key": key, "value": number[key]}
+            for name, number in zip(names, numbers, strict=True)
+            for key in NUMBERS
+        ]
+        _copy(base, "latest_metrics", known)
 
 
 def _copy(base: sqlite3.Connection, table: str, changes: list[dict[str, str]]) -> None:
@@ -56,6 +71,12 @@ def tagged(client: Any) -> int:
     return len(client.search_registered_models(asked, max_results=100))
 
 
+def runs(client: Any) -> int:
+    """The same question in MLflow's language, about numbers kept as metrics of a run a model."""
+    asked = f"metrics.memory < {MEMORY:.0f} AND metrics.flops <= {FLOPS:.0f}"
+    return len(client.search_runs(["0"], asked, max_results=10, order_by=["metrics.memory ASC"]))
+
+
 def bounded(client: Any) -> int:
     """Bounds on two numbers and the ten smallest: all pages, compared here."""
     found, token = [], None
@@ -64,7 +85,7 @@ def bounded(client: Any) -> int:
         found += [
             (float(model.tags["memory"]), model.name)
             for model in page
-            if float(model.tags["memory"]) < 1e8 and float(model.tags["flops"]) <= 1e10
+            if float(model.tags["memory"]) < MEMORY and float(model.tags["flops"]) <= FLOPS
         ]
         token = page.token
         if not token:
@@ -91,6 +112,7 @@ def main() -> None:
     fill(client, path, count)
     asked = {
         "tagged": timed(lambda: tagged(client), 9),
+        "runs": timed(lambda: runs(client), 9),
         "bounded": timed(lambda: bounded(client), 3 if count > 20_000 else 5),
     }
     print(json.dumps(asked))
