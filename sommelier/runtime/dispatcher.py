@@ -160,7 +160,7 @@ class Dispatcher(Generic[P]):
         with self._changed:
             if not self._requests.settle(job) or not job.accepted:
                 return
-            self._requests.counts.cancelled += 1
+            self._requests.counts.cancelled += not job.brief  # which is asked otherwise
         self._given_up(job)
 
     def warm(self, names: tuple[str, ...]) -> None:

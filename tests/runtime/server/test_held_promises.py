@@ -6,13 +6,15 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sommelier.deployment_records import DeployedModel, Deployment, DeploymentOptions
+from sommelier.runtime.answers import Cancellable
 from sommelier.runtime.deployment import RunningDeployment
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.server import rest_requests
@@ -154,4 +156,14 @@ def test_nobody_is_kept_by_who_refuses_or_is_idle(running: RunningDeployment) ->
     ticket.cancel()
     assert running.drain(0.2) == 1
     running.let_go()
+    assert running.drain(5) == 0
+
+
+def test_a_run_that_is_ended_for_another_thread_does_not_count(running: RunningDeployment) -> None:
+    def end(run: Cancellable) -> None:
+        later(run.cancel)
+
+    with pytest.raises(CancelledError):
+        running.try_infer({"x": X, "trips": np.array(2**60)}, at_most_ms=1e3, begun=end)
+    assert running._dispatcher.counts.cancelled == 0
     assert running.drain(5) == 0
