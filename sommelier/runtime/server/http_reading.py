@@ -210,6 +210,7 @@ class HttpReading(asyncio.Protocol):
         request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._pending.append(request)
         self._body, self._size = [], 0
+        self._target, self._headers = b"", {}  # nor its head
         self._reading = False
         self._read_until = math.inf
         if not self._keep_alive:

@@ -84,6 +84,7 @@ def test_too_many_heads_are_not_known(running: Running, monkeypatch: pytest.Monk
         known = [c for c in running.server.connections if c._known is not None]
         assert len(known) == 2
         assert running.server.heads.used <= 200_000
+        assert not any(c._headers for c in running.server.connections)
         for client in those:  # they are answered as well
             ask(client, large)
         ask(those[-1], post("mlp", X))
