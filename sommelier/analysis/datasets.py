@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from sommelier.records import Dataset, LabelSpace
 if TYPE_CHECKING:
     from sommelier.storage.catalog import Catalog
 
+KINDS = ("image", "array", "file")
 OPTIONS: dict[str, str] = {
     "x": "name of the array or columns that hold the inputs",
     "y": "name of the array or column that holds the labels ('label' means the same)",
@@ -149,13 +150,28 @@ def reopen(record: Dataset, *, verify: bool = True) -> LoadedDataset:
     return dataset
 
 
+def _as_asked(reading: Reading, chosen: Mapping[str, Any], name: str) -> Reading:
+    """Items of the kind that was asked for: images may be taken as bare arrays, not the reverse."""
+    asked = chosen.get("kind")
+    if asked in (None, reading.kind):
+        return reading
+    if (asked, reading.kind) == ("array", "image"):
+        return replace(reading, kind="array")
+    shape = f" of shape {reading.item_shape}" if reading.item_shape else ""
+    raise DatasetError(
+        f"the items of '{name}' are of kind '{reading.kind}'{shape}, not '{asked}'",
+        hint="arrays are images where each is (height, width, 1 or 3); leave out the option to take"
+        " the items as what they are",
+    )
+
+
 def _open(
     place: Path, chosen: Mapping[str, Any], name: str | None, identity: str | None
 ) -> LoadedDataset:
     """The dataset; its content is hashed only where `identity` is not known."""
     reader = reader_of(_existing(place), chosen)
-    reading = READERS[reader](place, chosen)
     name = name or place.stem
+    reading = _as_asked(READERS[reader](place, chosen), chosen, name)
     labels, names = _named_labels(reading, chosen, place)
     classes = _classes(labels, names, chosen, name)
     space = label_names.label_space(f"{name} labels", names) if names else None
@@ -187,6 +203,8 @@ def _checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
         raise DatasetError(
             f"a dataset has no option '{unknown[0]}'", hint=f"options: {', '.join(OPTIONS)}"
         )
+    if (kind := chosen.get("kind")) not in (None, *KINDS):
+        raise DatasetError(f"kind = '{kind}' is not known", hint=f"write {' or '.join(KINDS)}")
     source = chosen.get("label_from")
     if source not in (None, "folder", "prefix", "extension", "none"):
         raise DatasetError(

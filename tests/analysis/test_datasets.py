@@ -47,6 +47,21 @@ def test_npz_arrays_are_chosen_by_option_and_text_labels_become_names(tmp_path):
     assert caught.value.hint == "write x = one of wave, speaker"
 
 
+def test_items_are_of_the_kind_that_is_asked_for_or_refused(tmp_path):
+    np.savez(tmp_path / "pictures.npz", x=PICTURES)
+    np.savez(tmp_path / "planes.npz", x=PICTURES.transpose(0, 3, 1, 2))
+    with load(tmp_path / "pictures.npz", {"kind": "array"}) as data:
+        assert data.record.kind == "array"
+    with pytest.raises(
+        DatasetError, match=r"of kind 'array' of shape \(3, .*not 'image'"
+    ) as caught:
+        load(tmp_path / "planes.npz", {"kind": "image"})
+    assert "(height, width, 1 or 3)" in caught.value.hint
+    with pytest.raises(DatasetError, match="kind = 'picture' is not known") as caught:
+        load(tmp_path / "pictures.npz", {"kind": "picture"})
+    assert caught.value.hint == "write image or array or file"
+
+
 def test_label_names_are_given_as_a_list_or_a_file(tmp_path):
     np.savez(tmp_path / "d.npz", x=PICTURES, y=[0, 1, 0, 1, 0, 1])
     (tmp_path / "names.txt").write_text("cat\ndog\n")
