@@ -203,14 +203,14 @@ def test_an_analysis_killed_in_the_middle_resumes_where_it_was(tmp_path):
         add_dataset(rooms, tmp_path / "points.npz", "points")
         add_model(rooms, tiny_classifier(tmp_path / "a.onnx"))
         add_model(rooms, hanging_model(tmp_path / "b.onnx"), output_kind="classification")
+        add_model(rooms, tiny_classifier(tmp_path / "c.onnx", seed=1))
     root = Path(__file__).parents[2]
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(tmp_path)],
         cwd=root, stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     for line in process.stdout:
-        if line.split()[-1] == "b":  # the first is done, the second runs
-            time.sleep(1.5)
+        if line.split()[-1] == "c":  # the first is kept, the second runs
             break
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -219,7 +219,6 @@ def test_an_analysis_killed_in_the_middle_resumes_where_it_was(tmp_path):
         assert rooms.queue.interrupt_stale() == 1
         assert rooms.queue.jobs()[0].state == "interrupted"
         rooms.catalog.drop_model(rooms.catalog.resolve("b").id)
-        add_model(rooms, tiny_classifier(tmp_path / "c.onnx", seed=1))
         job, _ = run(rooms, plan(rooms, "equivalence", datasets=("points",)))
         assert (job.state, job.done, job.skipped) == ("done", 1, 1)
         assert len(rooms.sketches.model_ids(*plan(rooms, "equivalence").probes)) == 2
