@@ -207,7 +207,7 @@ def _run(options: argparse.Namespace, config: ShellConfig) -> int:
         return ExitCode.OK
     gc.disable()  # while modules load there is nothing to collect: 10 ms
     scripted = bool(options.command or options.file)
-    if options.shell or (not scripted and sys.stdin.isatty()):
+    if (options.shell or not scripted) and sys.stdin.isatty():
         from sommelier.shell.repl import run_shell
 
         return run_shell(

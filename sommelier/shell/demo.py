@@ -7,6 +7,7 @@ are skipped, with the reason, and the zoo trained on the spot still answers.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -105,8 +106,17 @@ def main(argv: list[str]) -> int:
         )
         _run(db, f"ANALYZE ALL FOR EQUIVALENCE, ACCURACY USING dataset = [{datasets}]")
         answered = [_ask(db, number, *pair) for number, pair in enumerate(QUESTIONS, start=1)]
-    _say(f"\nDone in {time.perf_counter() - started:.0f} s. Ask on: sommelier shell {database}")
+    command = f"{_command()} shell {database}"
+    _say(f"\nDone in {time.perf_counter() - started:.0f} s. Ask on: {command}")
     return 0 if all(answered[:3]) and (arguments.no_wheels or any(answered[3:])) else 1
+
+
+def _command() -> str:
+    """What starts this program from here: `make demo` leaves its environment inactive."""
+    beside = Path(sys.executable).with_name("sommelier")
+    return (
+        "sommelier" if shutil.which("sommelier") or not beside.exists() else os.path.relpath(beside)
+    )
 
 
 def _gather(db: Connection, folder: Path, *, seed: int, wheels: bool) -> None:

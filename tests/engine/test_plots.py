@@ -89,6 +89,13 @@ def test_axes_are_in_units_as_people_read_them() -> None:
     assert axes.yaxis.get_major_formatter()(0.5, 0) == "50%"
 
 
+def test_sizes_are_told_of_the_models_that_are_drawn() -> None:
+    size = Axis("latency", Dimension.TIME, np.array([10.0, 40.0, 9e6]))
+    plot = pareto(replace(of([1e6, 2e6, 3e6], [0.5, 0.8, NAN]), size=size))
+    assert "latency 40 ms" in texts(plot)
+    assert "latency 10 ms" in texts(plot)
+
+
 def test_crowded_names_stand_in_the_legend_by_number() -> None:
     count = 16
     x, y = [1e6 + i for i in range(count)], [0.5 + 1e-6 * i for i in range(count)]

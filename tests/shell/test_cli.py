@@ -33,6 +33,15 @@ def test_dash_c_may_be_repeated_and_hold_several_statements(run: Run, database: 
     assert done.stdout.startswith("a; b\n")
 
 
+def test_shell_with_a_file_as_its_input_runs_it(database: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.sql").write_text("SELECT MODELS name\n WHERE name = 'beta';")
+    with (tmp_path / "q.sql").open() as script:
+        done = subprocess.run(
+            [*COMMAND, "shell", str(database)], stdin=script, capture_output=True, text=True
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "name\nbeta\n", "")
+
+
 def test_query_is_the_same_as_dash_c(run: Run, database: Path) -> None:
     text = "SELECT MODELS name ORDER BY name LIMIT 1"
     assert run("query", str(database), text).stdout == run(str(database), "-c", text).stdout

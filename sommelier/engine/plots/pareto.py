@@ -151,7 +151,7 @@ def _draw(
             facecolor="none", edgecolor=RED, linewidth=1.8, zorder=4,
         )  # fmt: skip
     if models.size is not None:
-        _size_key(axes, models.size)
+        _size_key(axes, models, models.size)
 
 
 def _number(axes: Axes, models: Models, named: Sequence[int]) -> None:
@@ -210,13 +210,18 @@ def _areas(models: Models) -> NDArray[np.float64]:
     if models.size is None:
         return np.full(len(models.names), 34.0)
     values = np.where(np.isfinite(models.size.values), models.size.values, 0.0)
-    most = values.max(initial=0.0)
+    most = _largest(models, models.size)
     return np.asarray(_LEAST + (_MOST - _LEAST) * values / most if most else values + _LEAST)
 
 
-def _size_key(axes: Axes, size: Axis) -> None:
+def _largest(models: Models, size: Axis) -> float:
+    """Of the models that are drawn; 0 where none has a size."""
+    return float(np.nan_to_num(size.values[models.known]).max(initial=0.0))
+
+
+def _size_key(axes: Axes, models: Models, size: Axis) -> None:
     """Two marks in the legend that say what an area stands for."""
-    most = float(np.nanmax(size.values, initial=0.0))
+    most = _largest(models, size)
     if not most > 0:
         return
     for value in (most, most / 4):
