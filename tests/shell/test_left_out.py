@@ -111,7 +111,8 @@ def test_the_person_who_starts_it_is_told(
 ) -> None:
     _, service = served
     console = Console(color="never")
-    serving._tell(console, ServerSettings(), Listening("127.0.0.1", 8000, None), service)
+    where = Listening("127.0.0.1", 8000, None)
+    serving._tell(console, ServerSettings(), where, service, pages=False)
     serving._tell_when_ready(console, service)
     said = capsys.readouterr().err
     assert said.count(f"lost is not served: {WHY}") == 1

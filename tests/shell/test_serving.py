@@ -70,7 +70,7 @@ def test_who_ends_waits_for_no_answer_of_the_database(hanging: None) -> None:
     with pytest.raises(SommelierError, match="the server ends"):
         serving_plan(wanted, stop.is_set)
     with pytest.raises(SommelierError, match=r"did not answer within 0\.3 s"):
-        keep("zoo.sommelier", [FIGURES], 0.3)
+        keep(wanted, [FIGURES], 0.3)
     assert time.monotonic() - began < 10
 
 
