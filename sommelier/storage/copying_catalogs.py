@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _FILES = ("artifacts", "sketches")
 _UNFINISHED = (".incoming-*", "*.part")
 _ROWS = 1_000_000  # measurements that are in memory at once, twice
+_STAYING = frozenset({"meta", "workers"})  # what the database is, and who works on it
 _MADE_NEW = ("meta", "devices")  # the tables that are not empty in a new catalog
 
 
@@ -43,7 +44,7 @@ def copy_catalog(source: Catalog, target: Catalog) -> int:
 def _tables() -> list[Table]:
     from sommelier.storage.schema import METADATA
 
-    return [table for table in METADATA.sorted_tables if table.name != "meta"]
+    return [table for table in METADATA.sorted_tables if table.name not in _STAYING]
 
 
 def _must_be_new(target: Catalog) -> None:

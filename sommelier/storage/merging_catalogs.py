@@ -7,8 +7,8 @@ one in the same context, the later measurement stays. Merged twice, nothing chan
     plan (names, merging_names.py) -> model files -> one transaction: models, numbers, answers,
     tables (merging_tables.py)
 
-What belongs to a database and not to its models stays behind: settings, jobs, deployments and what
-serving measured of them.
+What belongs to a database and not to its models stays behind: settings, jobs and workers,
+deployments and what serving measured of them.
 """
 
 from __future__ import annotations

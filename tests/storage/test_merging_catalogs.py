@@ -25,7 +25,9 @@ from tests.storage.test_copying_catalogs import content
 
 EARLY, LATE = datetime(2025, 1, 1), datetime(2026, 1, 1)
 PROBES = probe_set("photos", 4)
-TABLES = {"settings", "jobs", "tasks", "deployments", "deployed_models", "served"}  # stay behind
+TABLES = {  # stay behind
+    "settings", "jobs", "tasks", "workers", "deployments", "deployed_models", "served",
+}  # fmt: skip
 
 
 @pytest.fixture(params=["file into file", "file into server", "server into file"])
