@@ -1,6 +1,6 @@
-"""MLflow's search over registries of the same sizes, in the environment that the tests use.
+"""MLflow's search over registries of the same sizes, in an environment of its own.
 
-SOMMELIER_MLFLOW names a Python with mlflow (else /tmp/mlvenv has one). A registry on SQLite gets
+SOMMELIER_MLFLOW may name a Python with mlflow; else one is installed. A registry on SQLite gets
 one model through MLflow's own client, and copies of its rows for the others, for its client takes
 some ms a model. Asked, warm, as far as its language goes: two tags of models, a page of 100
 (`tagged`); bounds on two numbers and the ten smallest, where they are metrics of a run for each
@@ -17,17 +17,19 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.environments import environment
 from benchmarks.query_latency import Figures
 from benchmarks.report import Cell
 
+MLFLOW = "mlflow==3.17.2"
 CLIENT = Path(__file__).with_name("scale_mlflow_client.py")
 
 
 def beside(sizes: Sequence[int], seed: int) -> tuple[list[list[Cell]], Figures]:
     """Rows of the table of questions, and figures, for registries of these sizes."""
-    python = Path(os.environ.get("SOMMELIER_MLFLOW", "/tmp/mlvenv/bin/python"))
-    if not python.is_file():
-        raise SystemExit("--peers: no Python with mlflow; set SOMMELIER_MLFLOW to one")
+    python = os.environ.get("SOMMELIER_MLFLOW") or environment((MLFLOW,))
+    if not Path(python).is_file():
+        raise SystemExit(f"--peers: no Python with mlflow ({python}); set SOMMELIER_MLFLOW to one")
     rows: list[list[Cell]] = []
     figures: Figures = {}
     for size in sizes:
@@ -39,7 +41,7 @@ def beside(sizes: Sequence[int], seed: int) -> tuple[list[list[Cell]], Figures]:
     return rows, figures
 
 
-def _asked(python: Path, size: int, seed: int) -> dict[str, tuple[list[float], int]]:
+def _asked(python: str | Path, size: int, seed: int) -> dict[str, tuple[list[float], int]]:
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [str(python), str(CLIENT), str(Path(folder) / "mlflow.db"), str(size), str(seed)],

@@ -36,7 +36,7 @@ from benchmarks.report import arguments, conclude, table
 from benchmarks.serving_load import WARM_UP_S, Load, Post, closed_loop, cores, open_loop, pinned
 from benchmarks.serving_models import MIDDLE, SHAPE, SMALL, alone, make_models
 from benchmarks.serving_pairs import Pairs, merged, paired, stolen_s
-from benchmarks.serving_peers import PEERS, Peer, environment
+from benchmarks.serving_peers import PEERS, Peer, python_of
 
 START_S = 120.0
 SOCKETS = "sockets alone"
@@ -156,7 +156,7 @@ def _peers(models: Mapping[str, Path], without: bool) -> dict[str, Server]:
     """Those that can be installed; why another one is left out is printed."""
     found = {}
     for peer in () if without else PEERS:
-        python = environment(peer)
+        python = python_of(peer)
         if isinstance(python, str):
             print(f"without {peer.name}: {python}")
         else:

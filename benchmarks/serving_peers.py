@@ -1,19 +1,15 @@
 """Other servers of the same ONNX file: MLServer and LitServe, each in an environment of its own.
 
-The environments lie in a cache folder ($XDG_CACHE_HOME/sommelier/peers) and are made once. Both
-run ONNX Runtime in this interpreter's version, one thread without spinning, as ours does.
+Both run ONNX Runtime in this interpreter's version, one thread without spinning, as ours does.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-INSTALL_S = 900
+from benchmarks.environments import environment
 
 MLSERVER_MODEL = """
 import numpy as np
@@ -106,26 +102,8 @@ PEERS = (
 )
 
 
-def environment(peer: Peer) -> Path | str:
-    """The interpreter of the peer's environment, made if it is not there; or why there is none."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "sommelier" / "peers" / f"{peer.packages[0]}-{sys.version_info[1]}"
-    python = folder / "bin" / "python"
-    if (folder / "ready").exists():
-        return python
+def python_of(peer: Peer) -> Path | str:
+    """The interpreter of the peer's environment, with our ONNX Runtime; or why there is none."""
     import onnxruntime
 
-    runtime = f"onnxruntime=={onnxruntime.__version__}"
-    steps = (
-        [sys.executable, "-m", "venv", "--clear", str(folder)],
-        [str(python), "-m", "pip", "install", "-q", *peer.packages, runtime, "numpy"],
-    )
-    for step in steps:
-        try:
-            done = subprocess.run(step, capture_output=True, text=True, timeout=INSTALL_S)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return str(error)
-        if done.returncode != 0:
-            return (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-    (folder / "ready").touch()
-    return python
+    return environment((*peer.packages, f"onnxruntime=={onnxruntime.__version__}", "numpy"))
