@@ -16,18 +16,8 @@ from tests.onnx_writer import FLOAT, save_model
 SHAPE = (1, 3, 32, 32)
 SMALL, MIDDLE = "small", "middle"
 MIDDLE_MS = 0.3
-WIDTHS = (
-    8,
-    12,
-    16,
-    20,
-    24,
-    28,
-    32,
-    40,
-    48,
-    64,
-)  # the one nearest to 0.3 ms
+# of the convolutions; the one nearest to MIDDLE_MS is taken
+WIDTHS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64)
 
 ALONE = """
 import json, sys, time
