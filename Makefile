@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 WORKERS ?= 2
 RERUNS ?= 1
 
-.PHONY: demo test test-postgres check docs code nightly bench notebooks protocol clean install help
+.PHONY: demo test test-postgres test-ray check docs code nightly bench notebooks protocol clean install help
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
@@ -36,7 +36,11 @@ OVER_POSTGRES = tests/storage tests/engine tests/test_connection.py tests/test_a
 test-postgres: $(READY)  ## the catalog's, the engine's and some journeys' tests over PostgreSQL
 	$(BIN)/python -m tests.postgres_server $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(OVER_POSTGRES)
 
-nightly: $(READY)  ## the slow tests as well
+test-ray: $(READY)  ## analysis and serving on clusters of Ray that the tests start here
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e ".[ray]"
+	$(BIN)/python -m pytest --reruns $(RERUNS) -rR tests/test_workers_on_ray.py tests/runtime/test_ray_serve.py
+
+nightly: test-ray  ## the slow tests as well
 	SOMMELIER_EXAMPLES=300 $(BIN)/python -m pytest -n $(WORKERS) tests sommelier README.md docs
 
 check: $(READY)    ## format, lint, types, import contracts

@@ -25,6 +25,7 @@ def cluster() -> Iterator[Any]:
     pytest.importorskip("ray")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_raylet_start_wait_time_s", "240")  # a machine with other things to do
         import ray
         from ray.cluster_utils import Cluster
 
