@@ -55,7 +55,7 @@ _P = TypeVar("_P", bound=ServeProcess)
 @contextmanager
 def serve_process(
     kind: type[_P],
-    database: Path,
+    database: Path | str,
     flags: Sequence[str],
     *,
     program: tuple[str, ...] = MAIN,

@@ -119,7 +119,7 @@ class Serve(ServeProcess):
 
 
 def serving(
-    database: Path, *flags: str, ready: str = "ready after"
+    database: Path | str, *flags: str, ready: str = "ready after"
 ) -> AbstractContextManager[Serve]:
     """ready : what it says once it may be asked."""
     given = ("--drain-delay", "0", "--no-write", *flags)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import sommelier as sm
+from tests.over_postgres import Databases
 from tests.shell.explorer.serving import Serve, serving
 from tests.storage.catalog_factories import plain_model
 
@@ -288,3 +289,16 @@ def test_questions_are_answered_where_nothing_is_deployed(tmp_path: Path) -> Non
         with sm.connect(database) as db:
             db.catalog.add_model(plain_model("new"))
         assert len(bare.query("SELECT MODELS name").json["rows"]) == 2
+
+
+def test_questions_are_answered_from_a_server_and_follow_it(
+    databases: Databases, tmp_path: Path
+) -> None:
+    url, files = databases.fresh(tmp_path / "server"), tmp_path / "files"
+    with sm.connect(url, folder=files) as db:
+        db.catalog.add_model(plain_model("first"))
+        with serving(url, "--query", "--folder", str(files), ready="REST") as thin:
+            assert thin.query("SELECT MODELS name").json["rows"] == [["first"]]
+            assert thin.query("DROP MODEL first").status == 400
+            db.catalog.add_model(plain_model("second"))
+            assert len(thin.query("SELECT MODELS name").json["rows"]) == 2
