@@ -31,7 +31,8 @@ test: $(READY)     ## the whole suite (zoo tests need SOMMELIER_ZOO, network tes
 
 # Over a private server from Debian's packages; where a test names a file, it gets a database there.
 OVER_POSTGRES = tests/storage tests/engine tests/test_connection.py tests/test_altering.py \
-	tests/test_registering.py tests/test_end_to_end.py tests/test_two_databases.py tests/test_workers.py
+	tests/test_registering.py tests/test_end_to_end.py tests/test_two_databases.py tests/test_workers.py \
+	tests/shell/explorer/test_query.py::test_questions_are_answered_from_a_server_and_follow_it
 
 test-postgres: $(READY)  ## the catalog's, the engine's and some journeys' tests over PostgreSQL
 	$(BIN)/python -m tests.postgres_server $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(OVER_POSTGRES)
