@@ -10,12 +10,16 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "results"
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN = "<!-- figures: written by python -m benchmarks.figures -->"
+MOST = 40  # figures beside tables: the last ones
+WIDTH = 116  # of a line of figures
 END = "<!-- end of the figures -->"
 
 
@@ -30,7 +34,7 @@ def main() -> None:
 
 
 def with_figures(page: str, files: Iterable[Path]) -> str:
-    """The page with a table of the files' figures between its markers.
+    """The page with a part for each file between its markers.
 
     Raises ValueError if a marker is missing.
     """
@@ -38,16 +42,21 @@ def with_figures(page: str, files: Iterable[Path]) -> str:
     _, closed, after = rest.partition(END)
     if not found or not closed:
         raise ValueError(f"the page needs a line '{BEGIN}', and after it '{END}'")
-    rows = ["| command | taken | figures |", "|---|---|---|", *map(_row, files)]
-    return f"{before}{BEGIN}\n" + "\n".join(rows) + f"\n{END}{after}"
+    return f"{before}{BEGIN}\n\n" + "\n".join(map(_part, files)) + f"\n{END}{after}"
 
 
-def _row(file: Path) -> str:
+def _part(file: Path) -> str:
+    """A heading, the command, and what it printed."""
     figures = json.loads(file.read_text())
-    taken = figures.pop("environment")
-    numbers = ", ".join(f"{name} {_short(value)}" for name, value in figures.items())
+    taken, tables = figures.pop("environment"), figures.pop("tables", [])
+    shown = list(figures.items())[-MOST if tables else None :]
+    numbers = " ".join(f"{name}={_short(value)}" for name, value in shown)
+    if len(shown) < len(figures):
+        numbers = f"... {numbers} ({len(figures)} in {file.relative_to(ROOT)})"
+    lines = textwrap.wrap(numbers, WIDTH, break_on_hyphens=False, break_long_words=False)
+    printed = "\n\n".join([*tables, "\n".join(lines)])
     when = f"{taken['date']}, Python {taken['python']}, {taken['machine']}"
-    return f"| `{taken['command']}` | {when} | {numbers.replace('|', '/')} |"
+    return f"### {file.stem}\n\n`{taken['command']}`, {when}:\n\n```text\n{printed}\n```\n"
 
 
 def _short(value: float | str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 Cell = str | int | float
+_tables: list[str] = []  # that this process made: what is kept beside its figures
 
 
 class Verdict(NamedTuple):
@@ -42,7 +43,9 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> 
         ).rstrip()
         for row in cells
     ]
-    return "\n".join(["", title, lines[0], "-" * len(lines[0]), *lines[1:]])
+    text = "\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:]])
+    _tables.append(text)
+    return f"\n{text}"
 
 
 def expectations(verdicts: Sequence[Verdict]) -> str:
@@ -68,7 +71,8 @@ def finish(figures: Mapping[str, float], file: Path | None) -> None:
             "machine": platform.machine(),
             "python": platform.python_version(),
         }
-        file.write_text(json.dumps({**figures, "environment": taken}, indent=1) + "\n")
+        kept = {**figures, "environment": taken, "tables": _tables}
+        file.write_text(json.dumps(kept, indent=1) + "\n")
     print()
     print(" ".join(f"{name}={_text(value)}" for name, value in figures.items()))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.figures import BEGIN, END, FOLDER, PAGE, with_figures
-from benchmarks.report import finish
+from benchmarks.report import finish, table
 
 
 def test_the_page_has_the_figures_of_the_files() -> None:
@@ -19,17 +19,19 @@ def test_the_page_has_the_figures_of_the_files() -> None:
     assert with_figures(PAGE.read_text(), files) == PAGE.read_text()
 
 
-def test_what_a_benchmark_wrote_becomes_a_row_and_the_prose_stays(
+def test_what_a_benchmark_wrote_becomes_a_part_and_the_prose_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "sla.json"
     arguments = ["/x/benchmarks/sla.py", "--seed", "1", "--json", str(file), "--quick"]
     monkeypatch.setattr(sys, "argv", arguments)
+    table("cases", ("network", "ms"), [["wifi", 12.3456]])
     finish({"on_time": 0.98765, "cases": 40}, file)
     assert json.loads(file.read_text())["on_time"] == 0.98765
     page = with_figures(f"before\n{BEGIN}\nold\n{END}\nafter\n", [file])
-    assert "| `python -m benchmarks.sla --seed 1 --quick` | 20" in page
-    assert page.count("on_time 0.9877, cases 40 |") == 1
+    assert "### sla\n\n`python -m benchmarks.sla --seed 1 --quick`, 20" in page
+    assert "\nwifi     12.35\n" in page
+    assert page.count("on_time=0.9877 cases=40\n") == 1
     assert page.startswith(f"before\n{BEGIN}\n")
     assert page.endswith(f"\n{END}\nafter\n")
     assert "old" not in page
