@@ -77,7 +77,23 @@ def test_an_answer_is_drawn_with_numbers_that_it_has_or_the_catalog_has(db: sm.C
     answer = db.query("SELECT MODELS name, accuracy WHERE accuracy IS NOT NULL")
     plot = answer.plot.pareto(x="params", size="memory")  # it has neither of both
     found = db.query("SELECT MODELS params, accuracy WHERE accuracy IS NOT NULL").fetchall()
-    assert points(plot, "others") == {tuple(map(float, row)) for row in found}
+    marked = points(plot, "answer")
+    assert points(plot, "others") | marked == {tuple(map(float, row)) for row in found}
+    assert len(marked) == 1  # what one() gives
+
+
+def test_what_was_picked_is_marked_among_what_it_was_picked_from(db: sm.Connection) -> None:
+    question = "SELECT MODELS name, flops, equivalence CORR big AGREEMENT >= 10%"
+    plot = db.query(f"{question} PICK smallest").plot.pareto(y="equivalence")
+    every = {row["name"]: (row["flops"], row["equivalence"]) for row in db.query(question).dicts()}
+    assert set(every) == {"tiny", "small"}
+    assert points(plot, "answer") == {every["tiny"]}
+    assert points(plot, "others") == {every["small"]}
+    assert points(plot, "reference") == {
+        (db.query("SELECT MODELS flops WHERE name = 'big'").one().flops, 1.0)
+    }
+    kept = db.query(f"{question} USING include_reference = true").plot.pareto()
+    assert points(kept, "reference") == {numbers(db)["big"]}, "once, where it is a row"
 
 
 def test_equivalence_of_an_answer_is_better_the_more_of_it(db: sm.Connection) -> None:
