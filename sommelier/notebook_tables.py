@@ -123,7 +123,8 @@ def html_facts(
         for place, (name, value) in enumerate(facts)
         if value is not None
     )
-    return f"<p><b>{html.escape(title)}</b></p><table><tbody>{body}</tbody></table>"
+    head = f"<p><b>{html.escape(title)}</b></p>"
+    return f'{head}<table style="margin-bottom:8px"><tbody>{body}</tbody></table>'
 
 
 def html_lines(lines: Iterable[str]) -> str:
@@ -219,7 +220,9 @@ def _row(
 
 
 def _below(text: str | None) -> str:
-    return "" if text is None else f"<br><small>{html.escape(text)}</small>"
+    if text is None:
+        return ""
+    return f'<br><small style="font-weight:normal">{html.escape(text)}</small>'
 
 
 def _side(column: Described, values: Iterable[object]) -> str:

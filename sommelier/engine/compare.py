@@ -171,7 +171,9 @@ def _resources(session: Session, pair: Pair, device: str | None) -> tuple[Rows, 
                 continue
             shown = [format_value(v, metric.dimension) for v in (mine, theirs)]
             known = mine == mine and theirs == theirs and mine != 0
-            if known:
+            if known and metric.dimension is _PERCENT and theirs <= 1:
+                bars[len(rows)] = Bar(theirs, shown[1])
+            elif known:
                 bars[len(rows)] = against(theirs, mine, pair[0].name)
             rows.append((label, *shown, f"{theirs / mine:.3g}x" if known else "unknown"))
     return rows, bars

@@ -47,9 +47,8 @@ Column = ColumnInfo
 class Table:
     """Rows of plain values, for SHOW, DESCRIBE, COMPARE and catalog SQL.
 
-    failure : what to raise where a statement that ran to its end achieved nothing, such as an
-    ANALYZE of which every task failed; the notes give the reasons. bars : of cells, by (row,
-    column), beside those that shares have in a notebook.
+    failure : what to raise where a statement achieved nothing, such as an ANALYZE of which every
+    task failed; the notes say why. bars : of cells, by (row, column), beside those of shares.
     """
 
     title: str
@@ -112,7 +111,9 @@ class Report:
         return str(self)
 
     def _repr_html_(self) -> str:
-        return html_lines(self.lines) if self.table is None else self.table._repr_html_()
+        if (t := self.table) is None:
+            return html_lines(self.lines)
+        return html_table(t.columns, t.rows, notes=t.notes, bars=t.bars)
 
 
 def _unavailable(*_: object, **__: object) -> Any:
@@ -218,12 +219,11 @@ class Match(Mapping[str, Any]):
     def _repr_html_(self) -> str:
         columns, row = self._result.columns, self._result.rows_between(self._index, self._index + 1)
         bars, under = self._result.bars(row)
-        facts = [
-            (column.name, cell(value, column.dimension) + (f" ({under[i]})" if i in under else ""))
-            for i, (column, value) in enumerate(zip(columns, row[0], strict=True))
-        ]
-        title = f"row {self._index + 1} of {len(self._result)}"
-        return html_facts(title, facts, {i: bar for (_, i), bar in bars.items()})
+        small = (f" ({under[i]})" if i in under else "" for i in range(len(columns)))
+        shown = map(cell, row[0], (column.dimension for column in columns))
+        facts = [(c.name, text + more) for c, text, more in zip(columns, shown, small, strict=True)]
+        beside = {i: bar for (_, i), bar in bars.items()}
+        return html_facts(f"row {self._index + 1} of {len(self._result)}", facts, beside)
 
 
 class Result(Sequence[Match]):

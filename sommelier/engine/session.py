@@ -317,7 +317,9 @@ class Session:
             names = [
                 one.name for one, row in zip(bound.corr.references, at, strict=True) if row >= 0
             ]
-            return Compared(tuple(names), Result(columns, sources, world.facts.ids[there]))
+            actions = self._actions(bound, lambda: None)
+            rows = Result(columns, sources, world.facts.ids[there], actions=actions)
+            return Compared(tuple(names), rows)
 
         return Result(
             columns,

@@ -332,8 +332,7 @@ class RunningDeployment:
     ) -> Job:  # fmt: skip
         """The request, checked. Raises InputError."""
         arrived = self._clock() if held is None else held.arrived_ms
-        now = self._now
-        deployment = now.deployment
+        deployment = (now := self._now).deployment
         wanted = None if outputs is None else wishes.wished_outputs(outputs)
         brought = now.receive(inputs, wanted)
         ends_ms = inf

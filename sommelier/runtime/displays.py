@@ -64,7 +64,7 @@ def deployment_html(deployment: Deployment, state: DeploymentState) -> str:
         if state.answered:
             told = f"{one.answered} of {state.answered} requests"
             shares[place, 4] = Bar(one.answered / state.answered, told)
-    notes = ["mean and p99: of one sample, measured here; before the first the mean planned by"]
+    notes = ["mean, p99: of one sample, measured here; before its first the mean it is planned by"]
     title = f"Deployment {state.name}"
     return html_facts(title, facts, bars) + html_table(
         _SERVED, rows, notes=[*notes, *state.warnings, *deployment.notes], bars=shares
@@ -77,13 +77,10 @@ def cascade_html(plan: CascadePlan) -> str:
     last = plan.stages[-1]
     known = {} if last.flops is None else {2: last.flops}
     bars, under = bars_of(_STAGES, rows, known, last.model)
-    proved = "nothing was proved: the thresholds were set by hand"
-    if plan.promise is not None:
-        proved = (
-            f"proved: {plan.promise.loss} of at most {_share(plan.promise.at_most)} with confidence"
-            f" {_share(plan.promise.confidence)}, on {plan.promise.samples} samples"
-        )
-    return html_table(_STAGES, rows, notes=[plan.reason, proved], bars=bars, under=under)
+    told = plan.reason or "nothing is said of its thresholds"
+    if plan.promise is None:
+        told += "; nothing was proved"
+    return html_table(_STAGES, rows, notes=[told], bars=bars, under=under)
 
 
 def plan_html(plan: ActivationPlan) -> str:

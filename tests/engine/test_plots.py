@@ -119,7 +119,7 @@ def test_few_models_are_all_named() -> None:
 def test_a_catalog_without_a_known_value_is_an_empty_picture_that_says_so() -> None:
     plot = pareto(of([NAN, NAN], [NAN, NAN]))
     assert "not drawn: 2 models" in texts(plot)
-    assert "Nothing to draw: none of 2 models has a known flops and accuracy" in texts(plot)
+    assert "Nothing to draw: of 2 models none has a known flops and accuracy" in texts(plot)
     assert not any(axes.axison for axes in plot.axes), "no axes are invented"
     assert plot.png().startswith(PNG)
 

@@ -89,6 +89,19 @@ def test_an_open_connection_is_taken_and_left_open(path: Path) -> None:
             shell.run_line_magic("sommelier", "SHOW MODELS")
 
 
+def test_a_database_that_is_not_there_is_made_aloud_or_not_at_all(
+    ipython: InteractiveShell, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = path.with_name("zooo.sommelier")
+    with pytest.raises(MagicError, match=f"there is no database {missing}\nDid you mean {path}"):
+        ipython.run_cell_magic("sommelier", f"--db {missing}", "SELECT MODELS name")
+    assert not missing.exists()
+    ipython.run_line_magic("sommelier", str(missing))
+    assert f"{missing} is a new database; there is also {path}" in capsys.readouterr().out
+    ipython.run_line_magic("sommelier", str(missing))
+    assert "new" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [

@@ -77,7 +77,7 @@ def _both(shown: Result, beside: _Beside, name: str, notes: dict[str, None]) -> 
     """A number of each row of the answer and then of the references beside it; these answer as they
     do themselves where how alike models are is asked."""
     found = axis(shown, name, notes)
-    if beside.result is None:
+    if beside.result is None or not beside.rows:
         return found
     values = axis(beside.result, name, notes).values[list(beside.rows)]
     if name in ("equivalence", "agreement"):

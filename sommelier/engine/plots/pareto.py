@@ -106,7 +106,7 @@ class Models:
 def pareto(models: Models) -> Plot:
     """The models as points, the front as a line, the answer and what it was compared with marked
     and named."""
-    if not models.known.any():
+    if not models.drawn:
         return _empty(models)
     known, front = models.drawn, models.front
     answer = [place for place in models.answer if models.known[place]]
@@ -122,14 +122,17 @@ def pareto(models: Models) -> Plot:
 
 def _empty(models: Models) -> Plot:
     """No axes where no model has a place on them."""
-    both = (
-        models.x.name if models.x.name == models.y.name else f"{models.x.name} and {models.y.name}"
-    )
-    what = f"none of {plural(len(models.names), 'model')} has a known {both}"
-    todo = "ANALYZE ALL measures; SHOW METRICS lists what else can be drawn"
-    if not models.names:
-        what, todo = "there is no model", "the question has no answer: EXPLAIN ANALYZE tells why"
-        todo = todo if models.about else "IMPORT MODELS FROM ..., or a question that has an answer"
+    wanted = " and ".join(dict.fromkeys((models.x.name, models.y.name)))
+    count = len(models.names) - len(models.aside)
+    what = f"of {plural(count, 'model')} none has a known {wanted}"
+    todo = "ANALYZE ALL measures resources, latency and accuracy; SHOW METRICS lists all numbers"
+    if not count:
+        what, todo = "there is no model", "IMPORT MODELS FROM folder './models/*.onnx'"
+        if models.about:
+            what, todo = (
+                "the question has no answer",
+                "EXPLAIN ANALYZE of it tells what is in the way",
+            )
     about = [models.about] if models.about else []
     figure = blank(_subject(models), about, _notes(models, 0), size=(8.4, 3.0))
     nothing(figure, f"Nothing to draw: {what}", todo)
