@@ -93,7 +93,7 @@ def test_a_database_that_is_not_there_is_made_aloud_or_not_at_all(
     ipython: InteractiveShell, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = path.with_name("zooo.sommelier")
-    with pytest.raises(MagicError, match=f"there is no database {missing}\nDid you mean {path}"):
+    with pytest.raises(MagicError, match=f"there is no database {missing}\nDid you mean '{path}'"):
         ipython.run_cell_magic("sommelier", f"--db {missing}", "SELECT MODELS name")
     assert not missing.exists()
     ipython.run_line_magic("sommelier", str(missing))
