@@ -147,6 +147,11 @@ def test_the_kept_thresholds_of_a_cascade_are_where_the_catalog_says(db: sm.Conn
     (promise,) = [line for line in plot.axes[0].lines if line.get_gid() == "promise"]
     assert promise.get_ydata()[0] == pytest.approx(last - 0.03)
     assert "accuracy drop of at most 3% at 95% confidence" in texts(plot)
+    with db.cascade("quick") as running:
+        html = running._repr_html_()
+    assert "always: it answers what is left" in html
+    assert "accuracy drop of at most 3%" in html
+    assert "title=" in html, "bars of the FLOPs"
 
 
 def test_images_are_shown_that_two_models_answer_differently(db: sm.Connection) -> None:
@@ -182,6 +187,15 @@ def test_a_deployment_is_drawn_while_it_runs_and_after(db: sm.Connection, tmp_pa
     running = db.deploy("DEPLOY MODELS tiny, big AS v UNDER latency < 500 ms AT p99")
     for item in items:
         running.infer({"x": item[None]})
+    html = running._repr_html_()
+    for told in (
+        "Deployment v",
+        "latency &lt; 500 ms at p99",
+        "4 of 4 answers",
+        "accuracy on &#x27;",
+    ):
+        assert told in html
+    assert repr(running).endswith("models of big, tiny; promises latency < 500 ms at p99>")
     plot = db.plot.deployment("v")
     assert "Deployment v: 4 answers" in texts(plot)
     assert "100% of 4" in texts(plot)

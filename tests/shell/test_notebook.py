@@ -102,6 +102,21 @@ def test_a_database_that_is_not_there_is_made_aloud_or_not_at_all(
     assert "new" not in capsys.readouterr().out
 
 
+def test_a_model_shows_what_it_is_and_its_numbers_with_their_provenance(path: Path) -> None:
+    with sm.connect(":memory:") as db:
+        task = "<script>alert(1)</script>"
+        db.execute(f"REGISTER MODEL odd FROM '{path.with_name('small.onnx')}' TASK '{task}'")
+        model = db.model("odd")
+        html = model._repr_html_()
+        assert "<script" not in html
+        assert "&lt;script&gt;" in html
+        for told in ("odd@1", "params", "measured", "estimated", "float32["):
+            assert told in html
+        assert f"<Model odd@1 ({task}) " in repr(model)
+        assert "; params " in repr(model)
+    assert "odd@1" in repr(model), "of a closed connection"
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
