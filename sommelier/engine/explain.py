@@ -64,9 +64,8 @@ def explain_analyzed(
     ]
     table = grid(["stage", "in", "out", "unknown", "time", "what"], rows)
     phases = ", ".join(f"{name} {took:.3f} ms" for name, took in timing.items())
-    lines = [*table, f"columns: {_columns(plan)}", f"time: {phases}"]
-    told = (lines[-2], lines[-1], *(f"note: {note}" for note in notes))
-    return Report((*lines, *told[2:]), data, _stage_table(stages, told))
+    told = [f"columns: {_columns(plan)}", f"time: {phases}", *(f"note: {note}" for note in notes)]
+    return Report((*table, *told), data, _stage_table(stages, tuple(told)))
 
 
 def _stage_table(stages: tuple[StageReport, ...], told: tuple[str, ...]) -> Table:
