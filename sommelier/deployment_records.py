@@ -10,6 +10,7 @@ from typing import Literal
 
 from sommelier.cascade_records import CascadePlan
 from sommelier.records import TensorSpec
+from sommelier.units import Dimension, format_value
 
 DeploymentKind = Literal["models", "cascade", "plan"]
 Knob = float | int | str
@@ -129,6 +130,23 @@ class ServedFigures:
     def key(self) -> tuple[str, str, str, int]:
         """What they are about."""
         return self.deployment, self.model_id, self.device, self.batch
+
+
+def promise(found: Deployment) -> str:
+    """What UNDER says, in words; '' for nothing.
+
+    >>> promise(Deployment("v", "models", "", (), sla_ms=50.0, quantile=0.99, min_accuracy=0.9))
+    'latency < 50 ms at p99, accuracy >= 90%'
+    """
+    parts = []
+    if found.sla_ms is not None:
+        at = f" at p{found.quantile * 100:g}" if found.quantile < 1 else ""
+        parts.append(f"latency < {format_value(found.sla_ms, Dimension.TIME)}{at}")
+    if found.min_accuracy is not None:
+        parts.append(f"accuracy >= {format_value(found.min_accuracy, Dimension.FRACTION)}")
+    if found.options.memory_bytes is not None:
+        parts.append(f"memory < {format_value(found.options.memory_bytes, Dimension.BYTES)}")
+    return ", ".join(parts)
 
 
 def counterparts(first: Sequence[TensorSpec], other: Sequence[TensorSpec]) -> dict[str, str]:

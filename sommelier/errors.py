@@ -114,8 +114,13 @@ class StorageError(SommelierError):
     title = "Storage Error"
 
     def __str__(self) -> str:
-        """The message, and what to do."""
-        return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
+        """The message, what may be meant, and what to do."""
+        lines = [self.message]
+        if self.suggestions:
+            lines.append(f"Did you mean {_either(self.suggestions)}?")
+        if self.hint:
+            lines.append(f"Hint: {self.hint}")
+        return "\n".join(lines)
 
 
 class LeaseLostError(StorageError):

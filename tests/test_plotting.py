@@ -77,7 +77,23 @@ def test_an_answer_is_drawn_with_numbers_that_it_has_or_the_catalog_has(db: sm.C
     answer = db.query("SELECT MODELS name, accuracy WHERE accuracy IS NOT NULL")
     plot = answer.plot.pareto(x="params", size="memory")  # it has neither of both
     found = db.query("SELECT MODELS params, accuracy WHERE accuracy IS NOT NULL").fetchall()
-    assert points(plot, "others") == {tuple(map(float, row)) for row in found}
+    marked = points(plot, "answer")
+    assert points(plot, "others") | marked == {tuple(map(float, row)) for row in found}
+    assert len(marked) == 1  # what one() gives
+
+
+def test_what_was_picked_is_marked_among_what_it_was_picked_from(db: sm.Connection) -> None:
+    question = "SELECT MODELS name, flops, equivalence CORR big AGREEMENT >= 10%"
+    plot = db.query(f"{question} PICK smallest").plot.pareto(y="equivalence")
+    every = {row["name"]: (row["flops"], row["equivalence"]) for row in db.query(question).dicts()}
+    assert set(every) == {"tiny", "small"}
+    assert points(plot, "answer") == {every["tiny"]}
+    assert points(plot, "others") == {every["small"]}
+    assert points(plot, "reference") == {
+        (db.query("SELECT MODELS flops WHERE name = 'big'").one().flops, 1.0)
+    }
+    kept = db.query(f"{question} USING include_reference = true").plot.pareto()
+    assert points(kept, "reference") == {numbers(db)["big"]}, "once, where it is a row"
 
 
 def test_equivalence_of_an_answer_is_better_the_more_of_it(db: sm.Connection) -> None:
@@ -131,6 +147,11 @@ def test_the_kept_thresholds_of_a_cascade_are_where_the_catalog_says(db: sm.Conn
     (promise,) = [line for line in plot.axes[0].lines if line.get_gid() == "promise"]
     assert promise.get_ydata()[0] == pytest.approx(last - 0.03)
     assert "accuracy drop of at most 3% at 95% confidence" in texts(plot)
+    with db.cascade("quick") as running:
+        html = running._repr_html_()
+    assert "always: it answers what is left" in html
+    assert "accuracy drop of at most 3%" in html
+    assert "title=" in html, "bars of the FLOPs"
 
 
 def test_images_are_shown_that_two_models_answer_differently(db: sm.Connection) -> None:
@@ -166,6 +187,15 @@ def test_a_deployment_is_drawn_while_it_runs_and_after(db: sm.Connection, tmp_pa
     running = db.deploy("DEPLOY MODELS tiny, big AS v UNDER latency < 500 ms AT p99")
     for item in items:
         running.infer({"x": item[None]})
+    html = running._repr_html_()
+    for told in (
+        "Deployment v",
+        "latency &lt; 500 ms at p99",
+        "4 of 4 answers",
+        "accuracy on &#x27;",
+    ):
+        assert told in html
+    assert repr(running).endswith("models of big, tiny; promises latency < 500 ms at p99>")
     plot = db.plot.deployment("v")
     assert "Deployment v: 4 answers" in texts(plot)
     assert "100% of 4" in texts(plot)

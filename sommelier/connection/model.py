@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sommelier.connection import model_display
 from sommelier.errors import MissingDependencyError, SommelierError
 from sommelier.records import Measurement, ModelRecord
 
@@ -91,7 +92,7 @@ class Model:
         return session
 
     def __repr__(self) -> str:
-        record = self.record
-        signature = ", ".join(map(str, record.inputs)) or "no signature"
-        answers = ", ".join(map(str, record.outputs)) or "?"
-        return f"<Model {record.name}@{record.version} {signature} -> {answers}>"
+        return model_display.line(self.record, self._connection.catalog)
+
+    def _repr_html_(self) -> str:
+        return model_display.as_html(self.record, self._connection.catalog)

@@ -32,7 +32,7 @@ class Plots:
         size: str | None = None,
     ) -> Plot:  # fmt: skip
         """Every model by two numbers, the front of those that no other beats as a line, and the
-        models that answer the question marked and named.
+        models that answer the question, and what it compares with, marked and named.
 
         question : a SELECT MODELS as text, a Relation or a Result; None marks none. x, y, size :
         what a SELECT MODELS may ask for, 'latency AT p99'. Raises BinderError for text.
@@ -49,8 +49,12 @@ class Plots:
         answer = (
             [] if asked is None else [place[id_] for id_ in map(str, asked.ids) if id_ in place]
         )
-        about = _in_words(question, asked)
-        return pareto(Models(names(everything), across, up, by, answer, about, tuple(notes)))
+        compared = None if asked is None else asked.actions.references()
+        beside = [] if compared is None else map(str, compared.result.ids)
+        return pareto(Models(
+            names(everything), across, up, by, answer, about=_in_words(question, asked),
+            references=[place[id_] for id_ in beside if id_ in place], notes=tuple(notes),
+        ))  # fmt: skip
 
     def agreement(
         self, *models: str, dataset: str | None = None, cluster: str = "likeness"

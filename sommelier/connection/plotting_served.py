@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from sommelier.deployment_records import promise
 from sommelier.engine.plots.deployment import ModelServed, Served
-from sommelier.engine.show_deployments import promise
 
 if TYPE_CHECKING:
     from sommelier.connection.connection import Connection
@@ -22,11 +22,13 @@ def served(db: Connection, name: str) -> Served:
 def _running(running: RunningDeployment) -> Served:
     state, plan = running.state(), running.deployment
     timed = {row.model: row for row in running.telemetry.summary() if row.batch == 1}
+    planned = {model.name: model.mean_ms for model in plan.models}
     models = []
     for model in state.models:
         row = timed.get(model.name)
         times = (None, None, None) if row is None else (row.p50_ms, row.p90_ms, row.p99_ms)
-        models.append(ModelServed(model.name, model.answered, *map(_known, times)))
+        known = map(_known, (*times, planned.get(model.name)))
+        models.append(ModelServed(model.name, model.answered, *known))
     unanswered = {f"refused, {status}": n for status, n in sorted(state.rejected.items())}
     unanswered |= {"failed": state.failed, "cancelled": state.cancelled}
     return Served(
@@ -48,12 +50,12 @@ def _kept(db: Connection, name: str) -> Served:
     figures = {one.model_id: one for one in db.catalog.served(name) if one.batch == 1}
     models = []
     for model in plan.models:
-        row = figures.get(model.model_id)
-        models.append(
-            ModelServed(model.name, 0)
-            if row is None
-            else ModelServed(model.name, row.requests, _known(row.p50_ms), None, _known(row.p99_ms))
-        )
+        row, planned = figures.get(model.model_id), _known(model.mean_ms)
+        if row is None:
+            models.append(ModelServed(model.name, 0, planned_ms=planned))
+            continue
+        times = _known(row.p50_ms), None, _known(row.p99_ms), planned
+        models.append(ModelServed(model.name, row.requests, *times))
     return Served(
         name=name,
         promise=promise(plan),

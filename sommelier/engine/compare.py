@@ -16,11 +16,13 @@ from sommelier.engine.probe_sets import probe_set_of
 from sommelier.engine.result import ColumnInfo, Table
 from sommelier.grammar import nodes
 from sommelier.metrics import METRICS
+from sommelier.notebook_tables import Bar, against
 from sommelier.storage.resource_index import ColumnKey
 from sommelier.units import Dimension, format_value
 
 if TYPE_CHECKING:
     from sommelier.engine.session import Session
+    from sommelier.storage.candidates import PairAgreement
 
 COMPARE_OPTIONS: dict[str, Kind] = {
     "dataset": str,
@@ -44,13 +46,20 @@ def compare(statement: nodes.Compare, session: Session, parameters: Parameters) 
     pair = (reference, candidate)
     dataset = options.get("dataset")
     probe_set_id = None if dataset is None else probe_set_of(dataset, session.facts)
-    rows, notes = _behaviour(session, pair, probe_set_id, confidence)
+    found = session.semantics.agreement(reference.id, candidate.id, probe_set_id)
+    rows, notes = _behaviour(session, pair, found, probe_set_id, confidence)
+    bars = {}
+    if found.samples:
+        told = f"{found.agreements} of {found.samples} probes are answered alike"
+        bars[0, 2] = Bar(found.agreements / found.samples, told)
     rows += _metadata(session, pair)
-    rows += _resources(session, pair, options.get("device"))
+    resources, beside = _resources(session, pair, options.get("device"))
+    bars |= {(len(rows) + place, 2): bar for place, bar in beside.items()}
+    rows += resources
     columns = tuple(
         ColumnInfo(name) for name in ("measure", reference.name, candidate.name, "comparison")
     )
-    return Table(f"{reference.name} <- {candidate.name}", columns, rows, tuple(notes))
+    return Table(f"{reference.name} <- {candidate.name}", columns, rows, tuple(notes), bars=bars)
 
 
 Pair = tuple[ModelReference, ModelReference]
@@ -58,11 +67,9 @@ Rows = list[tuple[object, ...]]
 
 
 def _behaviour(
-    session: Session, pair: Pair, probe_set_id: str | None, confidence: float
+    session: Session, pair: Pair, found: PairAgreement, probe_set_id: str | None, confidence: float
 ) -> tuple[Rows, list[str]]:
     """Agreement and accuracy difference, or the reason why there are none."""
-    reference, candidate = pair
-    found = session.semantics.agreement(reference.id, candidate.id, probe_set_id)
     if not found.samples:
         bounded = _through_others(session, pair, probe_set_id, confidence)
         if bounded is not None:
@@ -152,8 +159,9 @@ def _metadata(session: Session, pair: Pair) -> Rows:
     return rows
 
 
-def _resources(session: Session, pair: Pair, device: str | None) -> Rows:
-    """Every metric known of either, as a ratio where it is known of both."""
+def _resources(session: Session, pair: Pair, device: str | None) -> tuple[Rows, dict[int, Bar]]:
+    """(every metric known of either, as a ratio where it is known of both; the bars of these)."""
+    bars: dict[int, Bar] = {}
     block = Block(session.world, session.resources.rows([model.id for model in pair]))
     rows: Rows = []
     for metric in METRICS.values():
@@ -163,8 +171,12 @@ def _resources(session: Session, pair: Pair, device: str | None) -> Rows:
                 continue
             shown = [format_value(v, metric.dimension) for v in (mine, theirs)]
             known = mine == mine and theirs == theirs and mine != 0
+            if known and metric.dimension is _PERCENT and theirs <= 1:
+                bars[len(rows)] = Bar(theirs, shown[1])
+            elif known:
+                bars[len(rows)] = against(theirs, mine, pair[0].name)
             rows.append((label, *shown, f"{theirs / mine:.3g}x" if known else "unknown"))
-    return rows
+    return rows, bars
 
 
 def _contexts(session: Session, name: str, device: str | None) -> list[tuple[str, MetricColumn]]:

@@ -9,8 +9,10 @@ from sommelier.engine import wording
 from sommelier.engine.outputs import default_order
 from sommelier.engine.plan import Condition, LogicalPlan, OrderKey, SourcePlan, conjuncts
 from sommelier.engine.rendering import grid
-from sommelier.engine.result import Report
+from sommelier.engine.result import ColumnInfo, Report, Table
 from sommelier.engine.state import StageReport
+from sommelier.notebook_tables import Bar
+from sommelier.units import Dimension
 
 Described = list[tuple[str, list[str]]]
 
@@ -20,7 +22,8 @@ def explain_plan(plan: LogicalPlan, *, as_json: bool = False) -> Report:
     data = plan_data(plan)
     if as_json:
         return json_report(data)
-    return Report((*plan_lines(plan), *(f"note: {note}" for note in plan.notes)), data)
+    lines = (*plan_lines(plan), *(f"note: {note}" for note in plan.notes))
+    return Report(lines, data, _plan_table(plan))
 
 
 def explain_analyzed(
@@ -61,8 +64,41 @@ def explain_analyzed(
     ]
     table = grid(["stage", "in", "out", "unknown", "time", "what"], rows)
     phases = ", ".join(f"{name} {took:.3f} ms" for name, took in timing.items())
-    lines = [*table, f"columns: {_columns(plan)}", f"time: {phases}"]
-    return Report((*lines, *(f"note: {note}" for note in notes)), data)
+    told = [f"columns: {_columns(plan)}", f"time: {phases}", *(f"note: {note}" for note in notes)]
+    return Report((*table, *told), data, _stage_table(stages, tuple(told)))
+
+
+def _stage_table(stages: tuple[StageReport, ...], told: tuple[str, ...]) -> Table:
+    """As a notebook shows it; bars: how many of all models are left."""
+    kinds = (None, Dimension.NUMBER, Dimension.NUMBER, Dimension.NUMBER, Dimension.TIME, None)
+    columns = tuple(map(ColumnInfo, ("stage", "in", "out", "unknown", "time", "what"), kinds))
+    rows: list[tuple[object, ...]] = [
+        (s.name, s.rows_in, s.rows_out, s.unknown, s.milliseconds, s.detail) for s in stages
+    ]
+    every = stages[0].rows_in if stages else 0
+    bars = {
+        (place, 2): Bar(s.rows_out / every, f"{s.rows_out} of {every} models")
+        for place, s in enumerate(stages)
+        if every
+    }
+    return Table("stages", columns, rows, told, bars=bars)
+
+
+def _plan_table(plan: LogicalPlan) -> Table:
+    """As a notebook shows it: a row for each condition or choice."""
+    columns = (ColumnInfo("stage"), ColumnInfo("what"))
+    rows: list[tuple[object, ...]] = list(_plan_rows(plan))
+    return Table("plan", columns, rows, tuple(f"note: {note}" for note in plan.notes))
+
+
+def _plan_rows(plan: LogicalPlan, depth: int = 0) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, details in describe_stages(plan):
+        rows += [("│ " * depth + name, detail) for detail in details]
+        if name == "source":
+            inner = (one.plan for one in plan.sources if one.plan is not None)
+            rows += [row for one in inner for row in _plan_rows(one, depth + 1)]
+    return [*rows, ("│ " * depth + "columns", _columns(plan))]
 
 
 def plan_lines(plan: LogicalPlan, indent: str = "") -> list[str]:

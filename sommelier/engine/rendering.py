@@ -1,49 +1,18 @@
-"""Answers as text and HTML: values in readable units, a row of types, 'n of m rows'."""
+"""Answers as text: values in readable units, a row of types, 'n of m rows'."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from itertools import zip_longest
-from typing import Protocol
 
-from sommelier.units import Dimension, format_value
-
-
-class _Column(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def dimension(self) -> Dimension | None: ...
-
+from sommelier.notebook_tables import Described, cell, count
+from sommelier.units import Dimension
 
 _MAX_WIDTH = 48
-# of text in a notebook, whose own style has letters of several widths and breaks words
-_LINES = "font-family:var(--jp-code-font-family,monospace);white-space:pre-wrap;word-break:normal"
-
-
-def cell(value: object, dimension: Dimension | None) -> str:
-    """One value as a person reads it.
-
-    >>> cell(81_600_000, Dimension.BYTES), cell(0.93, Dimension.FRACTION), cell(None, None)
-    ('81.6 MB', '93%', 'NULL')
-    """
-    if value is None:
-        return "NULL"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return format_value(float(value), dimension or Dimension.NUMBER)
-    if isinstance(value, list | tuple):
-        return ", ".join(str(item) for item in value)
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
-    return str(value)
 
 
 def text_table(
-    columns: Sequence[_Column],
+    columns: Sequence[Described],
     rows: Sequence[Sequence[object]],
     *,
     total: int,
@@ -107,62 +76,6 @@ def _wrapped(text: str, width: int) -> list[str]:
         return [text]
     indent = " " * (len(text) - len(text.lstrip()))
     return textwrap.wrap(text.strip(), width, initial_indent=indent, subsequent_indent=indent)
-
-
-def html_table(
-    columns: Sequence[_Column],
-    rows: Sequence[Sequence[object]],
-    *,
-    total: int,
-    notes: Iterable[str] = (),
-) -> str:
-    """The same table as HTML; every cell is escaped.
-
-    Sides are said, for notebooks put all text to the right.
-    """
-    sides = [_side(column, [row[i] for row in rows]) for i, column in enumerate(columns)]
-    head = "".join(
-        f"<th{side}>{html.escape(c.name)}<br><small>{_type(c.dimension)}</small></th>"
-        for side, c in zip(sides, columns, strict=True)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td{side}>{html.escape(cell(value, column.dimension))}</td>"
-            for value, column, side in zip(row, columns, sides, strict=True)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    foot = "<br>".join(html.escape(line) for line in (count(len(rows), total), *notes))
-    return (
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        f"<p><small>{foot}</small></p>"
-    )
-
-
-def _side(column: _Column, values: Iterable[object]) -> str:
-    """An attribute of HTML: numbers stand on the right, with their units, all else on the left."""
-    known = [value for value in values if value is not None]
-    number = column.dimension is not None or (
-        bool(known) and all(type(value) in (int, float) for value in known)
-    )
-    return f' style="text-align:{"right;white-space:nowrap" if number else "left"}"'
-
-
-def html_lines(lines: Iterable[str]) -> str:
-    """Preformatted text as HTML, in letters of one width, which JupyterLab takes from a <pre>."""
-    text = html.escape(chr(10).join(lines))
-    return f'<pre style="{_LINES}">{text}</pre>'
-
-
-def count(shown: int, total: int) -> str:
-    """
-    >>> count(40, 312), count(1, 1)
-    ('40 of 312 rows', '1 row')
-    """
-    rows = "row" if total == 1 else "rows"
-    return f"{total} {rows}" if shown >= total else f"{shown} of {total} {rows}"
 
 
 def _type(dimension: Dimension | None) -> str:

@@ -19,6 +19,7 @@ from sommelier.engine.frames import (
     polars_frame,
 )
 from sommelier.errors import NoModelFoundError, SommelierError
+from sommelier.notebook_tables import Bar, bars_of, cell, count, html_facts, html_lines, html_table
 from sommelier.units import Dimension
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ Column = ColumnInfo
 class Table:
     """Rows of plain values, for SHOW, DESCRIBE, COMPARE and catalog SQL.
 
-    failure : what to raise where a statement that ran to its end achieved nothing, such as an
-    ANALYZE of which every task failed; the notes give the reasons.
+    failure : what to raise where a statement achieved nothing, such as an ANALYZE of which every
+    task failed; the notes say why. bars : of cells, by (row, column), beside those of shares.
     """
 
     title: str
@@ -55,6 +56,7 @@ class Table:
     rows: list[tuple[object, ...]]
     notes: tuple[str, ...] = ()
     failure: SommelierError | None = None
+    bars: Mapping[tuple[int, int], Bar] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,15 +88,21 @@ class Table:
 
     def _repr_html_(self) -> str:
         shown = self.rows[:_ROWS_SHOWN]
-        return rendering.html_table(self.columns, shown, total=len(self.rows), notes=self.notes)
+        bars, _ = bars_of(self.columns, shown)
+        notes = (count(len(shown), len(self.rows)), *self.notes)
+        return html_table(self.columns, shown, notes=notes, bars={**bars, **self.bars})
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Text for people and the same facts as data, for EXPLAIN and EXPLAIN WHY."""
+    """Text for people and the same facts as data, for EXPLAIN and EXPLAIN WHY.
+
+    table : the same as rows and notes, which a notebook shows in place of the lines.
+    """
 
     lines: tuple[str, ...]
     data: dict[str, Any] = field(default_factory=dict)
+    table: Table | None = None
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -103,7 +111,9 @@ class Report:
         return str(self)
 
     def _repr_html_(self) -> str:
-        return rendering.html_lines(self.lines)
+        if (t := self.table) is None:
+            return html_lines(self.lines)
+        return html_table(t.columns, t.rows, notes=t.notes, bars=t.bars)
 
 
 def _unavailable(*_: object, **__: object) -> Any:
@@ -118,7 +128,9 @@ class Actions:
 
     path(id) -> the ONNX file, or None for a row without weights. load(id, provider) -> a model
     ready to predict. why(id) -> Report. misses() -> nearest models of an empty answer.
-    column(expression) -> (what it is, its value by id for every model, notes).
+    column(expression) -> (what it is, its value by id for every model, notes). references() -> the
+    models that CORR compared with, in the columns of the answer. offered() -> the answer without
+    PICK and LIMIT; None where there was neither.
     """
 
     record: Callable[[str], ModelRecord] = _unavailable
@@ -128,6 +140,16 @@ class Actions:
     why: Callable[[str], Report] = _unavailable
     column: Callable[[str], tuple[ColumnInfo, Mapping[str, Any], tuple[str, ...]]] = _unavailable
     misses: Callable[[], tuple[tuple[str, ...], str | None]] = lambda: ((), None)
+    references: Callable[[], Compared | None] = lambda: None
+    offered: Callable[[], Result | None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The models that an answer was compared with: their names, and their rows."""
+
+    names: tuple[str, ...]
+    result: Result
 
 
 class Match(Mapping[str, Any]):
@@ -189,10 +211,19 @@ class Match(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         shown = (
-            f"{column.name}={rendering.cell(self[column.name], column.dimension)}"
+            f"{column.name}={cell(self[column.name], column.dimension)}"
             for column in self._result.columns
         )
         return f"Match({', '.join(shown)})"
+
+    def _repr_html_(self) -> str:
+        columns, row = self._result.columns, self._result.rows_between(self._index, self._index + 1)
+        bars, under = self._result.bars(row)
+        small = (f" ({under[i]})" if i in under else "" for i in range(len(columns)))
+        shown = map(cell, row[0], (column.dimension for column in columns))
+        facts = [(c.name, text + more) for c, text, more in zip(columns, shown, small, strict=True)]
+        beside = {i: bar for (_, i), bar in bars.items()}
+        return html_facts(f"row {self._index + 1} of {len(self._result)}", facts, beside)
 
 
 class Result(Sequence[Match]):
@@ -327,7 +358,21 @@ class Result(Sequence[Match]):
 
     def _repr_html_(self) -> str:
         rows = self.rows_between(0, min(len(self), _ROWS_SHOWN))
-        return rendering.html_table(self.columns, rows, total=len(self), notes=self.notes)
+        bars, under = self.bars(rows)
+        notes = (count(len(rows), len(self)), *self.notes)
+        return html_table(self.columns, rows, notes=notes, bars=bars, under=under)
+
+    def bars(
+        self, rows: Sequence[Sequence[object]]
+    ) -> tuple[dict[tuple[int, int], Bar], dict[int, str]]:
+        """(the bars of rows of the answer, what stands below the names of columns): shares, and
+        numbers beside those of the reference, where it is one model."""
+        compared = self.actions.references()
+        if compared is None or len(compared.result) != 1:
+            return bars_of(self.columns, rows)
+        (row,) = compared.result.rows_between(0, 1)
+        known = {i: value for i, value in enumerate(row) if isinstance(value, int | float)}
+        return bars_of(self.columns, rows, known, compared.names[0])
 
     def _gather(self, index: int) -> Array:
         values = self._gathered.get(index)

@@ -16,7 +16,7 @@ from sommelier.engine.facts import Facts
 from sommelier.engine.parameters import Parameters, Supplied, as_parameters
 from sommelier.engine.plan import LogicalPlan, ModelReference
 from sommelier.engine.planner import bind_query_options, check_contexts, plan
-from sommelier.engine.result import Actions, ColumnInfo, Report, Result, Table
+from sommelier.engine.result import Actions, ColumnInfo, Compared, Report, Result, Table
 from sommelier.engine.rules import optimize
 from sommelier.engine.scope import Scope
 from sommelier.engine.state import State
@@ -306,19 +306,34 @@ class Session:
         shown = [column.value for column in bound.columns]
         for value in shown:
             world.hold(value)
+        columns = [ColumnInfo(c.name, c.value.dimension) for c in bound.columns]
+
+        def references() -> Compared | None:
+            if bound.corr is None:
+                return None
+            at = world.facts.resources.rows([one.id for one in bound.corr.references])
+            there = at[at >= 0]
+            sources = [partial(gather, value, there, state, world) for value in shown]
+            names = [
+                one.name for one, row in zip(bound.corr.references, at, strict=True) if row >= 0
+            ]
+            actions = self._actions(bound, lambda: None)
+            rows = Result(columns, sources, world.facts.ids[there], actions=actions)
+            return Compared(tuple(names), rows)
+
         return Result(
-            [ColumnInfo(c.name, c.value.dimension) for c in bound.columns],
+            columns,
             [partial(gather, value, rows, state, world) for value in shown],
             world.facts.ids[rows],
             matched=state.matched,
             stages=state.stages,
             notes=tuple(dict.fromkeys((*bound.notes, *state.notes))),
             timing=timing,
-            actions=self._actions(bound),
+            actions=self._actions(bound, references),
             text=text,
         )
 
-    def _actions(self, bound: LogicalPlan) -> Actions:
+    def _actions(self, bound: LogicalPlan, references: Callable[[], Compared | None]) -> Actions:
         def why(model_id: str) -> Report:
             from sommelier.engine.why import why
 
@@ -330,6 +345,12 @@ class Session:
 
             return smallest_relaxation(optimize(bound), self.world)
 
+        def offered() -> Result | None:
+            if bound.pick is None and bound.limit is None and not bound.offset:
+                return None
+            with self._steady(None):
+                return self.run_bound(replace(bound, pick=None, limit=None, offset=0))
+
         supplied: dict[str, Any] = {} if self._load is None else {"load": self._load}
         return Actions(
             record=self.catalog.model,
@@ -338,6 +359,8 @@ class Session:
             why=why,
             misses=misses,
             column=self._column,
+            references=references,
+            offered=offered,
             **supplied,
         )
 

@@ -7,7 +7,7 @@ from math import isinf
 from typing import TYPE_CHECKING, Any
 
 from sommelier.cascade_records import CascadeStage
-from sommelier.deployment_records import DeployedModel, Deployment, ServedFigures
+from sommelier.deployment_records import DeployedModel, Deployment, ServedFigures, promise
 from sommelier.engine.deployed_cascades import begins_at
 from sommelier.engine.deployment_terms import written_condition
 from sommelier.engine.rendering import grid
@@ -111,23 +111,6 @@ def names(found: Deployment) -> str:
     """The models in one line; of a cascade in the order they are asked."""
     arrow = " -> " if found.kind == "cascade" else ", "
     return arrow.join(model.name for model in found.models)
-
-
-def promise(found: Deployment) -> str:
-    """What UNDER says, in words; '' for nothing.
-
-    >>> promise(Deployment("v", "models", "", (), sla_ms=50.0, quantile=0.99, min_accuracy=0.9))
-    'latency < 50 ms at p99, accuracy >= 90%'
-    """
-    parts = []
-    if found.sla_ms is not None:
-        at = f" at p{found.quantile * 100:g}" if found.quantile < 1 else ""
-        parts.append(f"latency < {format_value(found.sla_ms, Dimension.TIME)}{at}")
-    if found.min_accuracy is not None:
-        parts.append(f"accuracy >= {format_value(found.min_accuracy, Dimension.FRACTION)}")
-    if found.options.memory_bytes is not None:
-        parts.append(f"memory < {format_value(found.options.memory_bytes, Dimension.BYTES)}")
-    return ", ".join(parts)
 
 
 def policy_of(found: Deployment) -> str | None:

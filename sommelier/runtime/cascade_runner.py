@@ -13,6 +13,7 @@ from sommelier.analysis.cascades.scores import as_logits, available
 from sommelier.analysis.links.formats import AnswerFormat, natural
 from sommelier.cascade_records import CascadePlan, CascadeStage
 from sommelier.runtime.cascade import Cascade, CascadeAnswer
+from sommelier.runtime.displays import cascade_html
 
 if TYPE_CHECKING:
     from sommelier.runtime.predictor import Predictor
@@ -64,6 +65,9 @@ class RunnableCascade:
     def __repr__(self) -> str:
         names = " -> ".join(stage.model for stage in self.cascade.plan.stages)
         return f"<RunnableCascade {names}>"
+
+    def _repr_html_(self) -> str:
+        return cascade_html(self.cascade.plan)
 
 
 class _Answerer:

@@ -28,6 +28,7 @@ from sommelier.analysis.probes import Probes, dataset_probes
 from sommelier.errors import AnalysisError, SommelierError
 from sommelier.link_records import ActivationPlan, PlannedModel
 from sommelier.records import ModelRecord
+from sommelier.runtime.displays import plan_html
 from sommelier.storage.naming import unknown_name
 
 Array = NDArray[Any]
@@ -184,6 +185,9 @@ class CollaborativePlan:
             for name, sources in self.predicted.items()
         ]
         return f"<CollaborativePlan {'; '.join(parts)}; expected accuracy {self.plan.accuracy:.1%}>"
+
+    def _repr_html_(self) -> str:
+        return plan_html(self.plan)
 
     # ---- inside
 

@@ -11,7 +11,7 @@ from typing import Any
 from sommelier.deployment_records import Deployment
 from sommelier.errors import SommelierError
 from sommelier.records import TensorSpec
-from sommelier.runtime import wishes
+from sommelier.runtime import displays, wishes
 from sommelier.runtime.answers import Answer, Cancellable, Ticket
 from sommelier.runtime.batching import SLOWEST_MS
 from sommelier.runtime.cascade import Cascade
@@ -319,7 +319,10 @@ class RunningDeployment:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<RunningDeployment {self.name}: {self.kind} of {', '.join(self.models)}>"
+        return displays.deployment_line(self.deployment, self.status)
+
+    def _repr_html_(self) -> str:
+        return displays.deployment_html(self.deployment, self.state())
 
     # ---- inside
 
@@ -329,8 +332,7 @@ class RunningDeployment:
     ) -> Job:  # fmt: skip
         """The request, checked. Raises InputError."""
         arrived = self._clock() if held is None else held.arrived_ms
-        now = self._now
-        deployment = now.deployment
+        deployment = (now := self._now).deployment
         wanted = None if outputs is None else wishes.wished_outputs(outputs)
         brought = now.receive(inputs, wanted)
         ends_ms = inf

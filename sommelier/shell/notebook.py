@@ -29,8 +29,10 @@ from sommelier.engine.result import Report, Result, Table
 from sommelier.errors import ParameterError, SommelierError
 from sommelier.grammar import nodes
 from sommelier.grammar.parser import parameters_of, parse_script
+from sommelier.shell.databases import exists, may_create, no_database, similar
 from sommelier.shell.notebook_progress import NotebookProgress
 from sommelier.shell.progress import ProgressBar
+from sommelier.shell.scripts import read_script
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -75,9 +77,9 @@ class Magic:
                 raise MagicError(f"statements stand below %%sommelier, not beside it: {asked.text}")
             if asked.close:
                 self._leave()
-            if asked.db is not None:
-                self._enter(asked.db)
             text = asked.text if cell is None else cell
+            if asked.db is not None:
+                self._enter(asked.db, creates=not text.strip() or may_create(read_script(text)))
             if cell is None and self._is_address(text):
                 return self._enter(text)
             return self._answered(text, asked) if text.strip() else None
@@ -91,12 +93,20 @@ class Magic:
         known = isinstance(self._ipython.user_ns.get(text), Connection)
         return one and (known or text == ":memory:" or text.endswith(".sommelier"))
 
-    def _enter(self, address: str) -> Connection:
-        """The connection that statements ask from now on."""
+    def _enter(self, address: str, *, creates: bool = True) -> Connection:
+        """The connection that statements ask from now on; a database that it made is told of, with
+        others of nearly that name, as the shell does. creates : False if nothing that is going to
+        run has work to do in a new one. Raises StorageError where there then is none."""
         found = self._ipython.user_ns.get(address)
+        new = not isinstance(found, Connection) and not exists(address)
+        if new and not creates:
+            raise no_database(address)
+        near = similar(address) if new else ()
         self._leave()
         self._owned = not isinstance(found, Connection)
         self._db = found if isinstance(found, Connection) else connect(address)
+        if new:
+            print(_new(address, near))
         return self._db
 
     def _leave(self) -> None:
@@ -148,6 +158,11 @@ class Magic:
         if hasattr(self._ipython, "kernel"):
             return NotebookProgress()
         return ProgressBar(sys.stderr)
+
+
+def _new(path: str, near: tuple[str, ...]) -> str:
+    beside = f"there is also {', '.join(near)}" if near else "it is empty"
+    return f"{path} is a new database; {beside} (IMPORT MODELS FROM folder './models/*.onnx' fills)"
 
 
 def _names_in_sql(text: str) -> list[str]:

@@ -17,6 +17,7 @@ from sommelier.engine.plots.deployment import ModelServed, Served, attained, dep
 from sommelier.engine.plots.disagreements import Differences, Differing, disagreements
 from sommelier.engine.plots.fusion import FusionStory, fusion
 from sommelier.engine.plots.layers import places
+from sommelier.engine.plots.lineage import Family, lineage
 from sommelier.engine.plots.links import Link, Links, links, width_of
 from sommelier.engine.plots.pareto import Axis, Models, pareto
 from sommelier.engine.plots.picture import Plot
@@ -118,7 +119,29 @@ def test_few_models_are_all_named() -> None:
 def test_a_catalog_without_a_known_value_is_an_empty_picture_that_says_so() -> None:
     plot = pareto(of([NAN, NAN], [NAN, NAN]))
     assert "not drawn: 2 models" in texts(plot)
+    assert "Nothing to draw: of 2 models none has a known flops and accuracy" in texts(plot)
+    assert not any(axes.axison for axes in plot.axes), "no axes are invented"
     assert plot.png().startswith(PNG)
+
+
+def test_what_is_aside_is_marked_and_is_not_of_the_front_nor_counted() -> None:
+    plot = pareto(of([2e6, 3e6, 1e6], [0.7, 0.8, 0.9], answer=[0], references=[2], aside=[2]))
+    assert points(plot, "reference") == {(1e6, 0.9)}
+    assert points(plot, "front models") == {(2e6, 0.7), (3e6, 0.8)}
+    assert "of 2 models" in texts(plot)
+    (legend,) = plot.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "1 other model", "Pareto front, 2", "1 answer", "reference",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "plot", [links(Links([], ("1 stale",))), lineage(Family([], "base")), lineage(Family([]))]
+)
+def test_an_empty_graph_says_so_and_what_to_do(plot: Plot) -> None:
+    assert "Nothing to draw" in texts(plot)
+    assert "ANALYZE" in texts(plot)
+    assert not any(axes.axison for axes in plot.axes)
 
 
 # ---- agreement
@@ -269,7 +292,14 @@ def test_quantiles_shares_and_what_was_late_are_drawn() -> None:
     said = texts(plot)
     assert "90% of 40" in said
     assert " 7" in said
-    assert "never timed here, so not drawn: b" in said
+    assert "no time is known: b; requests that it answers are timed" in " ".join(said.split())
+
+
+def test_before_its_first_answer_a_model_stands_where_it_is_planned() -> None:
+    models = [ModelServed("a", 30, 2.0, 3.0, 5.0, 2.5), ModelServed("b", 0, planned_ms=7.0)]
+    plot = deployment(Served("v", "latency < 10 ms at p99", "ready", models, 10.0, 0.99))
+    assert points(plot, "planned") == {(7.0, 1)}
+    assert "no execution of one sample was timed here yet: b" in " ".join(texts(plot).split())
 
 
 @pytest.mark.filterwarnings("error")

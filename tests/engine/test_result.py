@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 
 import numpy as np
 import pytest
 
 from sommelier.engine.result import ColumnInfo, Report, Result, Table
 from sommelier.errors import NoModelFoundError, SommelierError
+from sommelier.notebook_tables import Bar, Head, bars_of, html_facts, html_table
 from sommelier.units import Dimension
 from tests.engine.conftest import Ask
 
@@ -113,6 +115,8 @@ def test_html_is_escaped() -> None:
     table = Table("t", (ColumnInfo("<b>"),), [("<script>",)])
     assert "<script>" not in table._repr_html_()
     assert "<b>" not in table._repr_html_().replace("<br>", "")
+    facts = html_facts("<b>", [("<i>", "<u>")], {0: Bar(0.5, '"<s>')})
+    assert not re.search("<(i|u|s|b><)", facts.replace("<p><b>", "")), facts
     shown = Report(("<i>",))._repr_html_()
     assert shown.startswith("<pre ")
     assert shown.endswith(">&lt;i&gt;</pre>")
@@ -124,6 +128,42 @@ def test_html_has_text_on_the_left_numbers_on_the_right_and_lines_in_letters_of_
     sides = re.findall(r'<t[hd] style="text-align:(\w+)', table._repr_html_())
     assert sides == ["left", "right", "right"] * 3
     assert "monospace" in Report(("a  b",))._repr_html_()  # JupyterLab's own style has none
+
+
+def drawn(html: str) -> list[str]:
+    """The bars: their words, and the widths and colours of their parts."""
+    bars = re.findall(r'title="([^"]*)">(.*?)</div></div>', html)
+    widths = [re.findall(r"width:([\d.]+%|2px)", parts) for _, parts in bars]
+    return [f"{unescape(told)}: {' '.join(w)}" for (told, _), w in zip(bars, widths, strict=True)]
+
+
+def test_shares_and_numbers_beside_the_reference_have_bars_and_types_are_not_told(
+    ask: Ask,
+) -> None:
+    answer = ask("SELECT MODELS name, equivalence, memory CORR resnet50 WHERE name = 'resnet101'")
+    html, (row,) = answer._repr_html_(), answer.fetchall()
+    assert drawn(html)[0] == f"{row[1]:.2%}: {row[1]:.1%}"
+    own = ask("SELECT MODELS memory WHERE name = 'resnet50'").one().memory
+    share = own / row[2]  # it is larger: up to the reference's, then beyond it
+    assert drawn(html)[1].endswith(f"of resnet50's: {share:.1%} {1 - share:.1%}")
+    assert "<small style" in html, "whose number a bar is beside"
+    assert not re.search("text<|bytes|fraction", html)
+    assert "script" not in html
+    assert drawn(answer[0]._repr_html_()) == drawn(html)
+    alone = ask("SELECT MODELS name, memory WHERE name = 'resnet101'")._repr_html_()
+    assert drawn(alone) == [], "beside no reference"
+
+
+def test_a_bar_shorter_than_the_longest_shows_where_the_reference_is() -> None:
+    bars, under = bars_of([Head("memory", Dimension.BYTES)], [[2e6], [8e6]], {0: 4e6}, "base")
+    table = html_table([Head("memory", Dimension.BYTES)], [[2e6], [8e6]], bars=bars, under=under)
+    assert drawn(table) == ["50% of base's: 25.0% 25.0% 2px", "200% of base's: 50.0% 50.0%"]
+    assert "base: 4 MB" in table
+
+
+@pytest.mark.parametrize("values", [[1.5, 0.5], [-0.1, 0.5], [None, None]])
+def test_shares_that_are_not_between_0_and_1_have_no_bars(values: list[float | None]) -> None:
+    assert bars_of([Head("loss", Dimension.FRACTION)], [[v] for v in values]) == ({}, {})
 
 
 def test_an_unattached_result_says_so() -> None:

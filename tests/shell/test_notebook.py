@@ -89,6 +89,34 @@ def test_an_open_connection_is_taken_and_left_open(path: Path) -> None:
             shell.run_line_magic("sommelier", "SHOW MODELS")
 
 
+def test_a_database_that_is_not_there_is_made_aloud_or_not_at_all(
+    ipython: InteractiveShell, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = path.with_name("zooo.sommelier")
+    with pytest.raises(MagicError, match=f"there is no database {missing}\nDid you mean '{path}'"):
+        ipython.run_cell_magic("sommelier", f"--db {missing}", "SELECT MODELS name")
+    assert not missing.exists()
+    ipython.run_line_magic("sommelier", str(missing))
+    assert f"{missing} is a new database; there is also {path}" in capsys.readouterr().out
+    ipython.run_line_magic("sommelier", str(missing))
+    assert "new" not in capsys.readouterr().out
+
+
+def test_a_model_shows_what_it_is_and_its_numbers_with_their_provenance(path: Path) -> None:
+    with sm.connect(":memory:") as db:
+        task = "<script>alert(1)</script>"
+        db.execute(f"REGISTER MODEL odd FROM '{path.with_name('small.onnx')}' TASK '{task}'")
+        model = db.model("odd")
+        html = model._repr_html_()
+        assert "<script" not in html
+        assert "&lt;script&gt;" in html
+        for told in ("odd@1", "params", "measured", "estimated", "float32["):
+            assert told in html
+        assert f"<Model odd@1 ({task}) " in repr(model)
+        assert "; params " in repr(model)
+    assert "odd@1" in repr(model), "of a closed connection"
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [

@@ -39,13 +39,16 @@ _QUANTILES = (
 
 @dataclass(frozen=True, slots=True)
 class ModelServed:
-    """One model. Times of one execution in ms, None where unknown. answered : requests."""
+    """One model. Times of one execution of one sample in ms, None where it had none here.
+    planned_ms : what it is planned by until then, None where nobody measured it. answered :
+    requests."""
 
     name: str
     answered: int
     p50_ms: float | None = None
     p90_ms: float | None = None
     p99_ms: float | None = None
+    planned_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,11 @@ def _latency(axes: Axes, served: Served) -> None:
         if known:
             axes.scatter(*zip(*known, strict=True), marker=marker, s=38, color=colour, label=label,
                          zorder=3, gid=label)  # fmt: skip
+    planned = [(m.planned_ms, place) for place, m in enumerate(served.models) if _is_planned(m)]
+    values += [value for value, _ in planned if value is not None]
+    if planned:
+        axes.scatter(*zip(*planned, strict=True), marker="o", s=38, facecolor="none",
+                     edgecolor=PALE_INK, label="planned", zorder=3, gid="planned")  # fmt: skip
     if served.sla_ms is not None:
         axes.axvline(served.sla_ms, color=GREEN, linestyle=(0, (5, 3)), linewidth=1.4, label="SLA")
     _rows(axes, [model.name for model in served.models])
@@ -187,9 +195,23 @@ def _unknown(axes: Axes, text: str) -> None:
               color=FAINT if text == "none" else PALE_INK)  # fmt: skip
 
 
+def _is_planned(model: ModelServed) -> bool:
+    return model.p50_ms is None and model.planned_ms is not None
+
+
 def _notes(served: Served) -> list[str]:
-    untimed = [model.name for model in served.models if model.p50_ms is None]
-    told = [f"never timed here, so not drawn: {', '.join(untimed)}"] if untimed else []
+    told = []
+    if planned := [model.name for model in served.models if _is_planned(model)]:
+        told.append(
+            f"no execution of one sample was timed here yet: {', '.join(planned)}; drawn hollow is"
+            " the mean that ANALYZE measured, by which requests are planned until then"
+        )
+    unknown = [m.name for m in served.models if m.p50_ms is None and m.planned_ms is None]
+    if unknown:
+        told.append(
+            f"no time is known: {', '.join(unknown)}; requests that it answers are timed, and"
+            " ANALYZE ... FOR LATENCY measures it without any"
+        )
     if attained(served) is not None:
         told.append(f"interval of the share in time: {CONFIDENCE:.0%}; dashed: what is promised")
     if served.promised is None:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sommelier.engine.plots.picture import GREEN, INK, PALE_INK, RED, Plot, bare, blank, clipped
+from sommelier.engine.plots.picture import (
+    GREEN,
+    INK,
+    PALE_INK,
+    RED,
+    Plot,
+    bare,
+    blank,
+    clipped,
+    nothing,
+)
 
 if TYPE_CHECKING:
     from typing import Any
@@ -42,13 +52,17 @@ class Differences:
 
 def disagreements(found: Differences) -> Plot:
     """A grid of images; an answer that is right is green, one that is wrong red."""
-    count = max(1, len(found.rows))
-    columns = min(COLUMNS, count)
-    rows = -(-count // columns)
     one, other = found.names
+    title = f"Where {one} and {other} differ"
+    if not found.rows:
+        figure = blank(title, found.notes, size=(6.0, 2.4))
+        nothing(figure, "Nothing to draw: they answer every probe alike", "try another dataset")
+        return Plot(figure, _told(found))
+    columns = min(COLUMNS, len(found.rows))
+    rows = -(-len(found.rows) // columns)
     marks = f"1: {one}, 2: {other}; ✓ right, ✗ wrong, without a mark the truth is not known"
     size = (max(6.0, 1.9 * columns + 0.4), 2.85 * rows + 1.1)
-    figure = blank(f"Where {one} and {other} differ", [*found.notes, marks], size=size)
+    figure = blank(title, [*found.notes, marks], size=size)
     figure.get_layout_engine().set(h_pad=0.09)
     for place in range(rows * columns):
         axes = bare(figure, rows, columns, place + 1)

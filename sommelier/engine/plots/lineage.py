@@ -18,6 +18,7 @@ from sommelier.engine.plots.picture import (
     blank,
     clipped,
     legend,
+    nothing,
     plural,
 )
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _KNOWN = {"built": "-", "verified": "-", "evidence": (0, (5, 2)), "declared": (0, (1, 2))}
+_TODO = (
+    "ANALYZE a, b FOR SEGMENTS compares weights; fusions, hybrids and students are"
+    " known when they are made"
+)
 _WIDE, _TALL = 0.66, 0.56
 _LETTERS = 27
 
@@ -52,16 +57,16 @@ class Family:
 
 def lineage(family: Family) -> Plot:
     """The graph; colours are relations, dashes what only evidence or a declaration says."""
+    if not family.origins:
+        return _empty(family)
     names = list(dict.fromkeys(n for o in family.origins for n in (o.parent, o.model)))
-    if family.model is not None and family.model not in names:
-        names.append(family.model)
     at = places(names, [(o.parent, o.model) for o in family.origins])
     columns = Counter(column for column, _ in at.values())
     deepest = max(columns, default=0)
-    title = "Where models come from" if family.model is None else f"Lineage of {family.model}"
     wide = max(7.0, 2.7 * (deepest + 1) + 2.0)
     tall = max(3.0, 0.62 * max(columns.values(), default=1) + 1.6)
-    figure = blank(title, _under(family, names), family.left_out, size=(wide, tall))
+    under = f"{plural(len(names), 'model')}, each right of what it was made of"
+    figure = blank(_title(family), [under], family.left_out, size=(wide, tall))
     axes = bare(figure)
     relations = list(dict.fromkeys(o.relation for o in family.origins))
     colours = {relation: KINDS[i % len(KINDS)] for i, relation in enumerate(relations)}
@@ -75,6 +80,21 @@ def lineage(family: Family) -> Plot:
     axes.set_ylim(max(rows) + 0.7, min(rows) - 0.7)
     legend(figure, axes)
     return Plot(figure, _told(family, names))
+
+
+def _title(family: Family) -> str:
+    return "Where models come from" if family.model is None else f"Lineage of {family.model}"
+
+
+def _empty(family: Family) -> Plot:
+    whose = "any model" if family.model is None else family.model
+    figure = blank(_title(family), (), family.left_out, size=(8.2, 2.6))
+    nothing(
+        figure,
+        f"Nothing to draw: it is not known that {whose} comes from another or became one",
+        _TODO,
+    )
+    return Plot(figure, f"lineage: nothing is known of {whose}")
 
 
 def _node(axes: Axes, at: tuple[int, float], name: str, family: Family) -> None:
@@ -119,12 +139,6 @@ def _key(axes: Axes, family: Family, colours: dict[str, str]) -> None:
     for known in dict.fromkeys(origin.known for origin in family.origins):
         axes.plot([], [], color=INK, linewidth=1.2, linestyle=_KNOWN.get(known, "-"),
                   label=f"known: {known}")  # fmt: skip
-
-
-def _under(family: Family, names: Sequence[str]) -> list[str]:
-    if not family.origins:
-        return ["nothing is known"]
-    return [f"{plural(len(names), 'model')}, each right of what it was made of"]
 
 
 def _told(family: Family, names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,17 +26,63 @@ class ResultPlots:
         self._result = result
 
     def pareto(self, x: str = "flops", y: str = "accuracy", size: str | None = None) -> Plot:
-        """The models of the answer by two numbers, with the front of those that no other beats.
+        """The models of the answer by two numbers, with the front of those that no other beats, and
+        the reference beside them. Marked are the models that PICK or LIMIT kept, of all that they
+        had to choose from; without either the first one, which `one()` gives.
 
         x, y, size : columns of the answer, or what a SELECT MODELS may ask for, 'latency AT p99'.
         Raises BinderError for one that is no number, MissingDependencyError without matplotlib.
         """
         from sommelier.engine.plots.pareto import Models, pareto
 
+        shown = self._result.actions.offered() or self._result
+        place = {str(id_): i for i, id_ in enumerate(shown.ids)}
+        answer = [place[id_] for id_ in map(str, self._result.ids) if id_ in place]
+        first = None
+        if len(answer) == len(shown) and len(answer) > 1:
+            first, answer = f"first of {len(answer)} answers", answer[:1]
+        beside, own = _references(self._result, place)
         notes: dict[str, None] = {}
-        across, up = axis(self._result, x, notes), axis(self._result, y, notes)
-        by = None if size is None else axis(self._result, size, notes)
-        return pareto(Models(names(self._result), across, up, by, notes=tuple(notes)))
+        across, up = _both(shown, beside, x, notes), _both(shown, beside, y, notes)
+        by = None if size is None else _both(shown, beside, size, notes)
+        aside = range(len(shown), len(shown) + len(beside.names))
+        return pareto(Models(
+            [*names(shown), *beside.names], across, up, by, answer, references=[*own, *aside],
+            aside=aside, answer_is=first, others="other answer" if first else "other candidate",
+            about=" ".join((self._result.text or "").split()), notes=tuple(notes),
+        ))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """References that are no rows of the answer. rows : of `result`, where they are."""
+
+    names: tuple[str, ...] = ()
+    rows: tuple[int, ...] = ()
+    result: Result | None = None
+
+
+def _references(result: Result, place: Mapping[str, int]) -> tuple[_Beside, list[int]]:
+    """(references that the answer leaves out, the places of those that it has)."""
+    compared = result.actions.references()
+    if compared is None:
+        return _Beside(), []
+    ids = [str(id_) for id_ in compared.result.ids]
+    out = tuple(i for i, id_ in enumerate(ids) if id_ not in place)
+    beside = _Beside(tuple(compared.names[i] for i in out), out, compared.result)
+    return beside, [place[id_] for id_ in ids if id_ in place]
+
+
+def _both(shown: Result, beside: _Beside, name: str, notes: dict[str, None]) -> Axis:
+    """A number of each row of the answer and then of the references beside it; these answer as they
+    do themselves where how alike models are is asked."""
+    found = axis(shown, name, notes)
+    if beside.result is None or not beside.rows:
+        return found
+    values = axis(beside.result, name, notes).values[list(beside.rows)]
+    if name in ("equivalence", "agreement"):
+        values = np.where(np.isnan(values), 1.0, values)
+    return replace(found, values=np.concatenate([found.values, values]))
 
 
 def axis(result: Result, name: str, notes: dict[str, None]) -> Axis:

@@ -14,6 +14,7 @@ from sommelier.engine.plots.naming import name_points
 from sommelier.engine.plots.picture import (
     BLUE,
     FAINT,
+    GREEN,
     INK,
     RED,
     Plot,
@@ -21,6 +22,7 @@ from sommelier.engine.plots.picture import (
     clipped,
     legend,
     measured_axis,
+    nothing,
     panel,
     plural,
     unit_text,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 NAMED = 20  # models whose names are written
 FEW = 12  # models of which all are named, where names find room
 _LEAST, _MOST = 20.0, 260.0  # areas of marks, points squared
+_STAR = 170.0  # area of a reference's star
 _RING = 60.0  # how much more the mark of an answer takes
 _LINE = 0.19  # inches of a line of the legend
 
@@ -61,7 +64,10 @@ class Axis:
 @dataclass(frozen=True, slots=True)
 class Models:
     """What is drawn. names : of all (n,). answer : places of those a question answers, () for none
-    in particular. about : what was asked, in words. notes : of which measurements the numbers are.
+    in particular; answer_is : what the legend calls them, None: as many answers. references :
+    places of those it compared with; aside : of these, those that are drawn for comparison only and
+    are not among the models. others : what one is called that is no answer. about : what was asked,
+    in words. notes : of which measurements the numbers are.
     """
 
     names: Sequence[str]
@@ -69,6 +75,10 @@ class Models:
     y: Axis
     size: Axis | None = None
     answer: Sequence[int] = ()
+    references: Sequence[int] = ()
+    aside: Sequence[int] = ()
+    answer_is: str | None = None
+    others: str = "other model"
     about: str = ""
     notes: tuple[str, ...] = ()
 
@@ -79,13 +89,13 @@ class Models:
 
     @property
     def drawn(self) -> list[int]:
-        """Their places."""
-        return [int(place) for place in np.flatnonzero(self.known)]
+        """Their places, without those that are aside."""
+        return [int(i) for i in np.flatnonzero(self.known) if i not in set(self.aside)]
 
     @property
     def front(self) -> list[int]:
         """Places of the models that no other beats, by rising x."""
-        known = np.flatnonzero(self.known)
+        known = np.array(self.drawn, dtype=np.int64)
         costs = np.stack([axis.costs[known] for axis in (self.x, self.y)], axis=1)
         best = known[pareto_front(costs)] if len(known) else known
         return [
@@ -94,16 +104,44 @@ class Models:
 
 
 def pareto(models: Models) -> Plot:
-    """The models as points, the front as a line, the answer marked and named."""
+    """The models as points, the front as a line, the answer and what it was compared with marked
+    and named."""
+    if not models.drawn:
+        return _empty(models)
     known, front = models.drawn, models.front
     answer = [place for place in models.answer if models.known[place]]
-    named, unnamed = _named(answer, front)
-    figure, hidden = _figure(models, known if len(known) <= FEW else named, unnamed)
-    if hidden and len(known) <= FEW:
+    named, unnamed = _named([*answer, *_compared(models)], front)
+    every = list(dict.fromkeys((*known, *_compared(models))))
+    figure, hidden = _figure(models, every if len(every) <= FEW else named, unnamed)
+    if hidden and len(every) <= FEW:
         figure, hidden = _figure(models, named, unnamed)
     if hidden:
         figure, _ = _figure(models, named, unnamed, numbered=True)
     return Plot(figure, _told(models, known, front, answer))
+
+
+def _empty(models: Models) -> Plot:
+    """No axes where no model has a place on them."""
+    wanted = " and ".join(dict.fromkeys((models.x.name, models.y.name)))
+    count = len(models.names) - len(models.aside)
+    what = f"of {plural(count, 'model')} none has a known {wanted}"
+    todo = "ANALYZE ALL measures resources, latency and accuracy; SHOW METRICS lists all numbers"
+    if not count:
+        what, todo = "there is no model", "IMPORT MODELS FROM folder './models/*.onnx'"
+        if models.about:
+            what, todo = (
+                "the question has no answer",
+                "EXPLAIN ANALYZE of it tells what is in the way",
+            )
+    about = [models.about] if models.about else []
+    figure = blank(_subject(models), about, _notes(models, 0), size=(8.4, 3.0))
+    nothing(figure, f"Nothing to draw: {what}", todo)
+    return Plot(figure, f"{_subject(models)}: nothing to draw, {what}")
+
+
+def _compared(models: Models) -> list[int]:
+    """Places of the references that are drawn."""
+    return [place for place in models.references if models.known[place]]
 
 
 def _figure(
@@ -122,7 +160,8 @@ def _figure(
     figure = blank(title, [models.about] if models.about else [], notes, size=(wide, tall))
     axes = panel(figure)
     for which, axis in (("x", models.x), ("y", models.y)):
-        measured_axis(axes, which, axis.label, axis.dimension, axis.values[known].tolist())
+        drawn = axis.values[models.known].tolist()
+        measured_axis(axes, which, axis.label, axis.dimension, drawn)
     axes.margins(0.08, 0.1)
     _draw(axes, models, known, front, answer)
     if numbered:
@@ -135,8 +174,9 @@ def _draw(
     axes: Axes, models: Models, known: Sequence[int], front: Sequence[int], answer: Sequence[int]
 ) -> None:
     rest = [i for i in known if i not in set(answer)]
-    what = plural(len(rest), "other model" if answer else "model")
-    _marks(axes, models, rest, gid="others", label=what, color=FAINT)
+    what = plural(len(rest), models.others if answer else "model")
+    if rest:
+        _marks(axes, models, rest, gid="others", label=what, color=FAINT)
     if len(front):
         axes.plot(
             *zip(*_stairs(models, front), strict=True),
@@ -147,8 +187,14 @@ def _draw(
         off = [i for i in answer if i not in set(front)]
         _marks(axes, models, off, gid="answers off the front", color=RED, zorder=3)
         _marks(
-            axes, models, answer, gid="answer", label=plural(len(answer), "answer"), wider=_RING,
-            facecolor="none", edgecolor=RED, linewidth=1.8, zorder=4,
+            axes, models, answer, gid="answer", wider=_RING, facecolor="none", edgecolor=RED,
+            linewidth=1.8, zorder=4, label=models.answer_is or plural(len(answer), "answer"),
+        )  # fmt: skip
+    if compared := _compared(models):
+        axes.scatter(
+            models.x.values[compared], models.y.values[compared], marker="*", s=_STAR, color=GREEN,
+            edgecolor="white", linewidth=0.6, zorder=5, gid="reference",
+            label="reference" if len(compared) == 1 else f"{len(compared)} references",
         )  # fmt: skip
     if models.size is not None:
         _size_key(axes, models, models.size)
@@ -169,6 +215,7 @@ def _name(axes: Axes, models: Models, named: Sequence[int], *, numbered: bool) -
     others = [(float(x[i]), float(y[i])) for i in models.drawn if i not in named]
     areas = _areas(models)
     areas[list(models.answer)] += _RING
+    areas[list(models.references)] = np.maximum(areas[list(models.references)], _STAR)
     radii = np.sqrt(areas) / 2
     labels = [
         (float(x[i]), float(y[i]), str(number) if numbered else clipped(models.names[i]))
@@ -263,10 +310,12 @@ def _notes(models: Models, unnamed: int) -> list[str]:
         told.append(
             f"not drawn: {plural(missing, 'model')}; unknown is the {' and the '.join(parts)}"
         )
-        lost = [models.names[i] for i in models.answer if not models.known[i]]
-        if lost:
-            shown = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
-            told.append(f"of the answer, not drawn for the same reason: {shown}")
+        for whose, places in (("answer", models.answer), ("references", models.references)):
+            lost = [models.names[i] for i in places if not models.known[i]]
+            if lost:
+                more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+                shown = ", ".join(lost[:3]) + more
+                told.append(f"of the {whose}, not drawn for the same reason: {shown}")
     if models.size is not None and (
         unsized := int(np.isnan(models.size.values[models.known]).sum())
     ):
@@ -284,6 +333,9 @@ def _told(models: Models, known: Sequence[int], front: Sequence[int], answer: Se
     told = f"{_subject(models)} of {plural(len(known), 'model')}"
     told += f"; front: {', '.join(at(i) for i in front[:NAMED]) or 'none'}"
     if answer:
-        told += f"; answer: {', '.join(at(i) for i in answer[:NAMED])}"
-    missing = len(models.names) - len(known)
+        what = models.answer_is or "answer"
+        told += f"; {what}: {', '.join(at(i) for i in answer[:NAMED])}"
+    if compared := _compared(models):
+        told += f"; reference: {', '.join(at(i) for i in compared[:NAMED])}"
+    missing = int((~models.known).sum())
     return told + (f"; {missing} without a value" if missing else "")

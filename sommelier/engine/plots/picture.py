@@ -116,6 +116,16 @@ def bare(figure: Figure, *place: Any, **options: Any) -> Axes:
     return axes
 
 
+def nothing(figure: Figure, what: str, todo: str) -> None:
+    """In place of panels: that there is nothing to draw, and what would give something."""
+    axes = bare(figure)
+    axes.text(0.5, 0.55, what, transform=axes.transAxes, ha="center", va="bottom",
+              fontsize=_TEXT + 2, color=INK, gid="nothing")  # fmt: skip
+    axes.text(0.5, 0.45, "\n".join(wrapped(todo, figure.get_figwidth() * 0.8)),
+              transform=axes.transAxes, ha="center", va="top", fontsize=_TEXT,
+              color=PALE_INK)  # fmt: skip
+
+
 def measured_axis(
     axes: Axes, which: str, label: str, dimension: Dimension | None, values: Sequence[float]
 ) -> None:
