@@ -112,7 +112,7 @@ def test_show_jobs_tells_of_this_moment(db: Connection) -> None:
     (row,) = told(db, "SHOW JOBS").dicts()
     assert (row["id"], row["state"], row["progress"]) == (number, "running", 0.25)
     assert row["now"] == "training 3/12 candidate 7"
-    took = row["took"]
+    took = row["took_ms"]
     assert isinstance(took, float)
     ((doing, elapsed, background),) = db.sql("SELECT doing, elapsed_ms, background FROM jobs").rows
     assert isinstance(elapsed, int)
@@ -423,7 +423,7 @@ def test_a_killed_process_leaves_its_jobs_interrupted(path: Path) -> None:
         (job,) = db.jobs()
         assert (job.state, job.finished_at) == ("interrupted", None)
         assert job.reason == f"process {process.pid} ended while it ran"
-        assert told(db, "SHOW JOBS").dicts()[0]["took"] is None
+        assert told(db, "SHOW JOBS").dicts()[0]["took_ms"] is None
 
 
 def test_a_program_that_ends_without_closing_stops_its_jobs_first(path: Path) -> None:

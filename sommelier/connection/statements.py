@@ -45,7 +45,7 @@ _COLUMNS = (
     ColumnInfo("status"),
     ColumnInfo("object"),
     ColumnInfo("rows", Dimension.COUNT),
-    ColumnInfo("took", Dimension.TIME),
+    ColumnInfo("took_ms", Dimension.TIME),
 )
 
 

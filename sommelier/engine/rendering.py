@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import Protocol
 
-from sommelier.units import Dimension, format_value
+from sommelier.units import Dimension, format_value, heading
 
 
 class _Column(Protocol):
@@ -53,7 +53,7 @@ def text_table(
     grid = [
         [_clip(cell(v, c.dimension)) for v, c in zip(row, columns, strict=True)] for row in rows
     ]
-    heads = [[c.name for c in columns], [_type(c.dimension) for c in columns]]
+    heads = [[heading(c.name, c.dimension) for c in columns], [_type(c.dimension) for c in columns]]
     widths = [max((len(line[i]) for line in heads + grid), default=0) for i in range(len(columns))]
     right = [c.dimension is not None for c in columns]
     lines = [_line(head, widths, right) for head in heads]
@@ -122,7 +122,7 @@ def html_table(
     """
     sides = [_side(column, [row[i] for row in rows]) for i, column in enumerate(columns)]
     head = "".join(
-        f"<th{side}>{html.escape(c.name)}<br><small>{_type(c.dimension)}</small></th>"
+        f"<th{side}>{html.escape(heading(c.name, c.dimension))}<br><small>{_type(c.dimension)}</small></th>"
         for side, c in zip(sides, columns, strict=True)
     )
     body = "".join(
