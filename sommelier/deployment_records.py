@@ -11,6 +11,7 @@ from typing import Literal
 from sommelier.cascade_records import CascadePlan
 from sommelier.records import TensorSpec
 
+DEFAULT_POLICY = "chance_constrained"  # by measurement: docs/benchmarks.md
 DeploymentKind = Literal["models", "cascade", "plan"]
 Knob = float | int | str
 
