@@ -233,6 +233,12 @@ def test_the_number_of_a_job_may_be_a_parameter(db: Connection) -> None:
     assert told(db, "CANCEL JOB $job", {"job": number}).rows[0][0] == "cancelled"
 
 
+def test_what_is_no_number_is_told_from_a_job_there_is_not(db: Connection) -> None:
+    for ask in (db.wait, db.cancel_job):
+        with pytest.raises(BinderError, match="'x' is not the number of a job"):
+            ask("x")  # type: ignore[arg-type]  # as a notebook may
+
+
 def test_a_job_that_takes_long_to_stop_is_said_to_be_cancelling(
     db: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
