@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sommelier.engine.session import Session
-    from sommelier.grammar import nodes
     from sommelier.errors import Span
+    from sommelier.grammar import nodes
     from sommelier.records import ModelRecord, SegmentMatch
     from sommelier.storage.catalog import Catalog
 

@@ -6,8 +6,8 @@
     %%sommelier --out best --param k=3          a cell of statements, each ended by `;` but the last
     SELECT MODELS CORR $reference >= $threshold LIMIT $k
 
-`$name` is a variable of the notebook, or of --param (-p), and is bound as a value, never pasted into the
-text. Mistakes are told without a traceback. `--close` closes what the magic opened.
+`$name` is a variable of the notebook, or of --param (-p), and is bound as a value, never pasted
+into the text. Mistakes are told without a traceback. `--close` closes what the magic opened.
 """
 
 from __future__ import annotations

@@ -82,7 +82,8 @@ def _head(column: ColumnInfo, *, right: bool) -> Markup:
     unit = column.dimension
     told = unit not in (None, Dimension.NUMBER) and unit.value != column.name
     kind = tag("small", unit.value) if unit is not None and told else None
-    return tag("th", heading(column.name, unit), kind, scope="col", class_="number" if right else None)
+    side = "number" if right else None
+    return tag("th", heading(column.name, unit), kind, scope="col", class_=side)
 
 
 def _cell(value: Any, column: ColumnInfo, href: str | None, *, right: bool) -> Markup:
