@@ -122,8 +122,9 @@ def html_table(
     """
     sides = [_side(column, [row[i] for row in rows]) for i, column in enumerate(columns)]
     head = "".join(
-        f"<th{side}>{html.escape(heading(c.name, c.dimension))}<br><small>{_type(c.dimension)}</small></th>"
+        f"<th{side}>{html.escape(name)}<br><small>{_type(c.dimension)}</small></th>"
         for side, c in zip(sides, columns, strict=True)
+        for name in [heading(c.name, c.dimension)]
     )
     body = "".join(
         "<tr>"
