@@ -15,6 +15,7 @@ from sommelier.units import Dimension
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sommelier.engine.plan import ModelReference
     from sommelier.engine.session import Session
     from sommelier.errors import Span
     from sommelier.grammar import nodes
@@ -75,7 +76,11 @@ def segments(of: Models, session: Session, parameters: Parameters) -> Listed:
 
 
 def none_known(
-    catalog: Catalog, host: ModelRecord, donor: ModelRecord | None, *, span: Span | None = None
+    catalog: Catalog,
+    host: ModelRecord | ModelReference,
+    donor: ModelRecord | ModelReference | None,
+    *,
+    span: Span | None = None,
 ) -> BinderError:
     """The error where no segments are known: not analysed yet, analysed in vain, or none found."""
     within = "" if donor is None else f" in {donor.name}"

@@ -15,13 +15,15 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from sommelier.deployment_records import DEFAULT_POLICY as DEFAULT
+from sommelier.deployment_records import DEFAULT_POLICY
 from sommelier.errors import UnknownNameError
 from sommelier.runtime.policies.balanced import Balanced
 from sommelier.runtime.policies.baselines import DynamicGreedy, Fixed, PureRandom, StaticGreedy
 from sommelier.runtime.policies.modipick import ModiPick, RelatedAccurate, RelatedRandom
 from sommelier.runtime.policies.stochastic import ChanceConstrained, DriftPlusPenalty
 from sommelier.runtime.policy import RoutingPolicy
+
+DEFAULT = DEFAULT_POLICY
 
 POLICIES: Mapping[str, Callable[..., RoutingPolicy]] = MappingProxyType(
     {
