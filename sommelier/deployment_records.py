@@ -12,6 +12,7 @@ from sommelier.cascade_records import CascadePlan
 from sommelier.records import TensorSpec
 from sommelier.units import Dimension, format_value
 
+DEFAULT_POLICY = "chance_constrained"  # by measurement: docs/benchmarks.md
 DeploymentKind = Literal["models", "cascade", "plan"]
 Knob = float | int | str
 

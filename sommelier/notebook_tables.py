@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from sommelier.units import Dimension, format_value
+from sommelier.units import Dimension, format_value, heading
 
 
 class Described(Protocol):
@@ -97,8 +97,9 @@ def html_table(
     sides = [_side(column, [row[i] for row in rows]) for i, column in enumerate(columns)]
     small = under or {}
     head = "".join(
-        f'<th style="{side}">{html.escape(column.name)}{_below(small.get(i))}</th>'
+        f'<th style="{side}">{html.escape(name)}{_below(small.get(i))}</th>'
         for i, (side, column) in enumerate(zip(sides, columns, strict=True))
+        for name in [heading(column.name, column.dimension)]
     )
     body = "".join(
         f"<tr>{_row(row, columns, sides, place, bars or {})}</tr>" for place, row in enumerate(rows)

@@ -132,6 +132,15 @@ _STEPS: dict[Dimension, tuple[tuple[float, str], ...]] = {
 }
 
 
+def heading(name: str, dimension: Dimension | None) -> str:
+    """The name of a column whose values are printed with their units: without its own.
+
+    >>> heading("took_ms", Dimension.TIME), heading("p99", Dimension.TIME), heading("x_ms", None)
+    ('took', 'p99', 'x_ms')
+    """
+    return name.removesuffix("_ms") if dimension is Dimension.TIME else name
+
+
 def format_value(value: float | None, dimension: Dimension) -> str:
     """A base value in the unit a person would choose, three significant digits.
 

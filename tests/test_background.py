@@ -112,7 +112,7 @@ def test_show_jobs_tells_of_this_moment(db: Connection) -> None:
     (row,) = told(db, "SHOW JOBS").dicts()
     assert (row["id"], row["state"], row["progress"]) == (number, "running", 0.25)
     assert row["now"] == "training 3/12 candidate 7"
-    took = row["took"]
+    took = row["took_ms"]
     assert isinstance(took, float)
     ((doing, elapsed, background),) = db.sql("SELECT doing, elapsed_ms, background FROM jobs").rows
     assert isinstance(elapsed, int)
@@ -231,6 +231,12 @@ def test_cancel_job_answers_what_became_of_it(db: Connection) -> None:
 def test_the_number_of_a_job_may_be_a_parameter(db: Connection) -> None:
     number = started(db, Search())
     assert told(db, "CANCEL JOB $job", {"job": number}).rows[0][0] == "cancelled"
+
+
+def test_what_is_no_number_is_told_from_a_job_there_is_not(db: Connection) -> None:
+    for ask in (db.wait, db.cancel_job):
+        with pytest.raises(BinderError, match="'x' is not the number of a job"):
+            ask("x")  # type: ignore[arg-type]  # as a notebook may
 
 
 def test_a_job_that_takes_long_to_stop_is_said_to_be_cancelling(
@@ -423,7 +429,7 @@ def test_a_killed_process_leaves_its_jobs_interrupted(path: Path) -> None:
         (job,) = db.jobs()
         assert (job.state, job.finished_at) == ("interrupted", None)
         assert job.reason == f"process {process.pid} ended while it ran"
-        assert told(db, "SHOW JOBS").dicts()[0]["took"] is None
+        assert told(db, "SHOW JOBS").dicts()[0]["took_ms"] is None
 
 
 def test_a_program_that_ends_without_closing_stops_its_jobs_first(path: Path) -> None:

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from sommelier.analysis.fusion.certifying import Certificate, Drop
     from sommelier.analysis.fusion.lessons import Lessons
     from sommelier.analysis.fusion.search.options import SearchOptions, SearchResult
+    from sommelier.analysis.fusion.search.ranking import Limits
     from sommelier.analysis.fusion_lessons import Taught
     from sommelier.analysis.inspection import Inspection
 
+FAR_BELOW = 0.5  # of what is predicted: a cost so small no search is begun for
 FUSION = "sommelier.fusion"  # key of the file's metadata that says which output is which task
 
 
@@ -122,6 +124,27 @@ def with_drops(task: FusionTask, drops: Sequence[Drop]) -> FusionTask:
         drop_high=max(interval.high for interval in intervals),
         samples=worst.interval.samples, proved=all(interval.proved for interval in intervals),
     )  # fmt: skip
+
+
+def out_of_reach(reached: Limits, asked: Limits, tasks: int) -> tuple[str, str] | None:
+    """(why a search would be in vain, what to ask instead); None where it may find something.
+
+    reached : the least shares that are predicted, which may err; what is asked has to lie far
+    below them. Of a latency the part that every run costs anew may fall to one of `tasks` runs.
+    """
+    for metric in ("latency", "flops", "memory"):
+        most, share = getattr(asked, metric), getattr(reached, metric)
+        if most is None or share is None:
+            continue
+        surely = min(share, 1 / tasks) if metric == "latency" else share
+        if most < FAR_BELOW * surely:
+            of = f"of the {'FLOPs' if metric == 'flops' else metric} of the originals"
+            told = (
+                f"the cheapest fusion is predicted to have {share:.0%} {of}, and {most:.1%} was"
+                " asked, so nothing was trained"
+            )
+            return told, f"allow ON {metric} < {math.ceil(share * 100)}%, which is predicted"
+    return None
 
 
 def closest_of(result: SearchResult, options: SearchOptions) -> tuple[str, str]:

@@ -182,6 +182,7 @@ class _Study:
     def searched(self, merged: FusionFinding | None) -> FusionFinding:
         """The finding of the search proper. merged : what averaging weights came to before."""
         from sommelier.analysis.fusion.search.run import Latencies, search
+        from sommelier.analysis.fusion_outcomes import split_sizes, tasks_of
         from sommelier.analysis.fusion_untrained import MERGED_RISK
 
         request, options = self.request, self.limited
@@ -190,6 +191,14 @@ class _Study:
         if request.method != "auto":
             options = replace(options, method=cast("MethodName", request.method))
         table = _table(request.operator_costs, request.device)
+        vain = self._in_vain()
+        if vain is not None:
+            notes = (*self.taught.notes, *(() if merged is None else merged.notes))
+            return FusionFinding(
+                "search", tasks_of(request.data, self.taught, None), self.together,
+                samples=split_sizes(self.taught.lessons), notes=notes,
+                closest=vain[0], advice=vain[1],
+            )  # fmt: skip
         result = search(
             self.models, self.taught.lessons, options,
             latencies=Latencies(table, request.latencies_ms),
@@ -197,6 +206,17 @@ class _Study:
             folder=request.folder / SEARCH,
         )  # fmt: skip
         return self._found(result, () if merged is None else merged.notes)
+
+    def _in_vain(self) -> tuple[str, str] | None:
+        """Why nothing within the limits can be found, and what to ask; None where it may be."""
+        from sommelier.analysis.fusion.search.ranking import Limits, least
+        from sommelier.analysis.fusion_outcomes import out_of_reach
+
+        limits = self.limited.limits
+        if limits == Limits():
+            return None
+        reached = least(_cost_model(self.models, self.request))
+        return out_of_reach(reached, limits, len(self.models))
 
     def _found(self, result: Any, notes: tuple[str, ...]) -> FusionFinding:
         from sommelier.analysis.fusion.drawing import as_json

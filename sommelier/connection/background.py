@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from operator import index
 from typing import Literal
 
 from sommelier.errors import (
@@ -134,7 +135,7 @@ class BackgroundJobs:
         connection, ReadOnlyError where nothing may be changed. What is left to workers every
         connection may cancel; they hear of it within seconds.
         """
-        job = self._running.get(job_id)
+        job = self._running.get(job_id := _number(job_id))
         if job is None and self._is_shared(self.job(job_id)) and not self._catalog.read_only:
             return self._queue.finish_job(job_id, "cancelled", "cancelled; what was done is kept")
         if job is None:
@@ -153,7 +154,7 @@ class BackgroundJobs:
         progress : is told what the job tells. Raises UnknownNameError; BinderError for a job that
         runs elsewhere, whose end cannot be seen from here.
         """
-        job = self._running.get(job_id)
+        job = self._running.get(job_id := _number(job_id))
         if job is None:
             row = self.job(job_id)
             if self._is_shared(row):
@@ -334,6 +335,16 @@ class BackgroundJobs:
             f"job {row.id} is a statement that is waited for, not one in the background",
             hint="Ctrl-C, or cancel() of its connection, stops it",
         )
+
+
+def _number(job_id: object) -> int:
+    """The number of a job as Python's own; one of another library's counts too."""
+    try:
+        return index(job_id)  # type: ignore[arg-type]  # that is the question
+    except TypeError:
+        raise BinderError(
+            f"{job_id!r} is not the number of a job", hint="SHOW JOBS has them in its column id"
+        ) from None
 
 
 def _close(jobs: weakref.ref[BackgroundJobs]) -> None:

@@ -14,7 +14,7 @@ from sommelier.connection.calibrating import (
     run_answers,
 )
 from sommelier.connection.cascade_wording import cascade_notes
-from sommelier.connection.naming import why_no_file
+from sommelier.connection.naming import name_taken, why_no_file
 from sommelier.connection.specialising import (
     STUDENT_OPTIONS,
     is_specialised,
@@ -67,11 +67,8 @@ def create_cascade(statement: nodes.CreateCascade, call: Call) -> tuple[str, str
         return "exists", name, ()
     replaceable = statement.or_replace or (taken and _is_stale_and_unnamed(statement, name, call))
     if taken and not replaceable:
-        raise BinderError(
-            f"cascade '{name}' exists",
-            span=statement.span,
-            hint="CREATE OR REPLACE CASCADE calibrates it again; SHOW CASCADES lists what there is",
-        )
+        again = "calibrates it again; SHOW CASCADES lists what there is"
+        raise name_taken("cascade", name, statement.span, replacing=again)
     asked = Asked(statement, name, tuple(models), given, call)
     if specialised:
         kept = specialised_cascade(asked)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 _STATE_COLUMNS = (
     ColumnInfo("state"),
-    ColumnInfo("answered", Dimension.COUNT),
-    ColumnInfo("refused", Dimension.COUNT),
+    ColumnInfo("answered_here", Dimension.COUNT),
+    ColumnInfo("refused_here", Dimension.COUNT),
     ColumnInfo("warnings"),
 )
 _LOOK_S = 0.01  # between two looks at whether a deployment is ready
@@ -198,7 +198,7 @@ def waited_for(running: RunningDeployment, timeout_s: float) -> RunningDeploymen
     """The deployment once it may answer, or none of its models can be loaded, or after so long."""
     end = time.monotonic() + timeout_s
     while not running.ready and time.monotonic() < end:
-        if running.status == "failed":
+        if running.status in ("failed", "closed"):  # another thread may close the connection
             break
         time.sleep(_LOOK_S)
     return running

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sommelier.connection.naming import why_no_file
+from sommelier.engine.show_segments import none_known
 from sommelier.errors import BinderError
 from sommelier.grammar import nodes
 from sommelier.records import FIRST, ModelRecord, SegmentMatch
@@ -61,11 +62,7 @@ def _segments(
     """The segments that are named, in the order of the host."""
     known = {s.name: s for s in call.db.catalog.segments(host.id, donor.id)}
     if not known:
-        raise BinderError(
-            f"the segments of {host.name} and {donor.name} are not known yet",
-            span=recipe.span,
-            hint=f"ANALYZE {host.name}, {donor.name} FOR SEGMENTS",
-        )
+        raise none_known(call.db.catalog, host, donor, span=recipe.span)
     for name in recipe.segments:
         if name not in known:
             raise BinderError(

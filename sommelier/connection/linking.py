@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from sommelier.connection.naming import underlined
+from sommelier.connection.naming import name_taken, underlined
 from sommelier.errors import AnalysisError, BinderError, CancelledError, StorageError
 from sommelier.grammar import nodes
 from sommelier.grammar.builder import QueryBuilder, model_name
@@ -97,11 +97,8 @@ def create_link(statement: nodes.CreateLink, call: Call) -> tuple[str, str, tupl
     if taken and statement.if_not_exists:
         return "exists", name, ()
     if taken and not statement.or_replace:
-        raise BinderError(
-            f"link '{name}' exists",
-            span=statement.span,
-            hint="CREATE OR REPLACE LINK fits it again; SHOW LINKS lists what there is",
-        )
+        again = "fits it again; SHOW LINKS lists what there is"
+        raise name_taken("link", name, statement.span, replacing=again)
     remarks = _fit(statement, sources, target, name, given, call)
     notes = (*link_notes(catalog.link(name)), *remarks)
     return ("replaced" if taken else "created"), name, notes
@@ -210,11 +207,7 @@ def create_plan(statement: nodes.CreatePlan, call: Call) -> tuple[str, tuple[str
     if taken and statement.if_not_exists:
         return "exists", ()
     if taken and not statement.or_replace:
-        raise BinderError(
-            f"plan '{name}' exists",
-            span=statement.span,
-            hint="CREATE OR REPLACE PLAN replaces it",
-        )
+        raise name_taken("plan", name, statement.span)
     plan = activation_plan(statement.select, call.db.session, as_parameters(call.parameters))
     catalog.save_plan(name, plan, format_statement(statement.select))
     ran = ", ".join(model.name for model in plan.executed) or "nothing"

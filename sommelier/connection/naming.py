@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sommelier.engine.options import bind_value
-from sommelier.errors import QueryError, Span
+from sommelier.errors import BinderError, QueryError, Span
 from sommelier.grammar import nodes
 from sommelier.grammar.builder import model_name
 
@@ -27,6 +27,18 @@ def reference_name(
 def why_no_file(record: ModelRecord) -> str:
     """Why a model without an artifact has none."""
     return "nobody created it yet" if record.proposal else "it is metadata only"
+
+
+def name_taken(
+    kind: str, name: str, span: Span | None, *, replacing: str = "replaces it"
+) -> BinderError:
+    """The error for a name that another `kind` ('pool') has. replacing : what OR REPLACE does.
+
+    >>> name_taken("pool", "edge", None).hint
+    'CREATE OR REPLACE POOL replaces it'
+    """
+    hint = f"CREATE OR REPLACE {kind.upper()} {replacing}"
+    return BinderError(f"{kind} '{name}' exists", span=span, hint=hint)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from sommelier.engine.plots.segments import Aligned, Exchange, Span
-from sommelier.errors import BinderError
+from sommelier.engine.show_segments import none_known
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,14 +18,11 @@ if TYPE_CHECKING:
 
 
 def aligned(db: Connection, reference: str, candidate: str) -> Aligned:
-    """Raises UnknownNameError, BinderError where the pair was not analysed."""
+    """Raises UnknownNameError, BinderError as `none_known` says."""
     host, donor = db.model(reference), db.model(candidate)
     known = db.catalog.segments(host.record.id, donor.record.id)
     if not known:
-        raise BinderError(
-            f"no segments of {host.name} are known in {donor.name}",
-            hint=f"ANALYZE {host.name}, {donor.name} FOR SEGMENTS",
-        )
+        raise none_known(db.catalog, host.record, donor.record)
     ours, theirs = _operators(host.onnx_path, donor.onnx_path)
     places = _places(ours), _places(theirs)
     common = [one for one in known if one.kind == "common"]

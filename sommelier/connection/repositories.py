@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sommelier.connection.naming import underlined
+from sommelier.connection.naming import name_taken, underlined
 from sommelier.connection.plain import plain_options
 from sommelier.connectors.options import check, nearest
 from sommelier.connectors.places import Placed
@@ -172,11 +172,7 @@ def create_repository(statement: nodes.CreateRepository, call: Call) -> str:
     if statement.name in known and not statement.or_replace:
         if statement.if_not_exists:
             return "exists"
-        raise BinderError(
-            f"repository '{statement.name}' exists",
-            span=statement.span,
-            hint="CREATE OR REPLACE REPOSITORY replaces it",
-        )
+        raise name_taken("repository", statement.name, statement.span)
     if statement.name in connector_names():
         raise BinderError(
             f"'{statement.name}' is the name of a connector",

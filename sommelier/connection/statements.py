@@ -24,7 +24,7 @@ from sommelier.connection import (
     linking,
 )
 from sommelier.connection.background import made_by
-from sommelier.connection.naming import reference_name, underlined
+from sommelier.connection.naming import name_taken, reference_name, underlined
 from sommelier.connection.plain import plain_options
 from sommelier.engine.names import nearest, unknown
 from sommelier.engine.options import bind_options, bind_value
@@ -45,7 +45,7 @@ _COLUMNS = (
     ColumnInfo("status"),
     ColumnInfo("object"),
     ColumnInfo("rows", Dimension.COUNT),
-    ColumnInfo("took", Dimension.TIME),
+    ColumnInfo("took_ms", Dimension.TIME),
 )
 
 
@@ -216,11 +216,7 @@ def _create_pool(statement: nodes.CreatePool, call: Call) -> Done:
     if statement.name in call.db.names(statement.kind) and not statement.or_replace:
         if statement.if_not_exists:
             return Done("exists", statement.name, 0)
-        raise BinderError(
-            f"{statement.kind} '{statement.name}' exists",
-            span=statement.span,
-            hint=f"CREATE OR REPLACE {statement.kind.upper()} replaces it",
-        )
+        raise name_taken(statement.kind, statement.name, statement.span)
     text = format_query(statement.select)
     ids = call.db.session.run(statement.select, call.parameters).ids  # also checks a view's names
     if statement.kind == "view":
@@ -249,11 +245,7 @@ def _create_model(statement: nodes.CreateModel, call: Call) -> Done:
         if statement.if_not_exists:
             return Done("exists", _spelled(statement.name), 0)
         if not statement.or_replace:
-            raise BinderError(
-                f"model '{_spelled(statement.name)}' exists",
-                span=statement.name.span,
-                hint="CREATE OR REPLACE MODEL replaces it",
-            )
+            raise name_taken("model", _spelled(statement.name), statement.name.span)
     replaced = call.resolve(statement.name) if statement.or_replace and exists else None
     if isinstance(statement.recipe, nodes.FusionRecipe):
         status, notes, job = fusing.create_fusion(statement, call, replaced)

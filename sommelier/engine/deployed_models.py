@@ -317,5 +317,9 @@ def quantile_ms(model: DeployedModel, quantile: float) -> float | None:
     policies reckon; an estimate. At 1 two deviations. None where no latency is known."""
     if model.mean_ms is None:
         return None
-    deviations = NormalDist().inv_cdf(quantile) if 0 < quantile < 1 else 2.0
-    return model.mean_ms + deviations * (model.std_ms or 0.0)
+    return model.mean_ms + deviations(quantile) * (model.std_ms or 0.0)
+
+
+def deviations(quantile: float) -> float:
+    """How many deviations above its mean `quantile` of a model's runs stay; at 1 two."""
+    return NormalDist().inv_cdf(quantile) if 0 < quantile < 1 else 2.0

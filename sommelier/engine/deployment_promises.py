@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sommelier.deployment_records import DeployedModel
-from sommelier.engine.deployed_models import quantile_ms
+from sommelier.engine.deployed_models import deviations, quantile_ms
 from sommelier.engine.deployment_terms import Terms
 from sommelier.engine.names import few
 from sommelier.errors import BinderError, Span
@@ -92,15 +92,16 @@ def in_turn(models: Sequence[DeployedModel], promise: Promise, *, cascade: bool)
             span=promise.span,
             hint=f"{least}{seen}" if total > soonest else least,
         )
+    estimated = _estimated(terms.quantile)
     if total <= terms.sla_ms:
-        return ()
+        return (estimated,)
     late = f"takes about {_ms(total)}, more than {_ms(terms.sla_ms)}"
     if promise.fallback in [model.name for model in models[:-1]]:
         then = f"the answer of {promise.fallback} stands, sure or not, where the next would be late"
     else:
         first = models[0].name
         then = f"it is refused or late; FALLBACK TO {first} lets an answer stand that is not sure"
-    return (f"an input that every model sees {late}: {then}",)
+    return (estimated, f"an input that every model sees {late}: {then}")
 
 
 def as_accurate(
@@ -179,9 +180,20 @@ def _on_time(models: list[DeployedModel], promise: Promise, session: Session) ->
             hint=f"promise {least} or more, or ask for faster models",
         )
     left = [model for model in models if model.name not in late]
+    notes = [_estimated(promise.terms.quantile)]
     why = f"they alone take longer than {_ms(terms.sla_ms)}{promise.at}"
     told = [f"{name} {_ms(ms)}" for name, ms in late.items() if name != promise.fallback]
-    return left, _left_out(why, told)
+    return left, [*notes, *_left_out(why, told)]
+
+
+def _estimated(quantile: float) -> str:
+    """What is held against a promised latency, as a note."""
+    at = f"at p{quantile * 100:g}" if quantile < 1 else "without AT"
+    return (
+        f"whether the latency is kept is an estimate: {at} a model takes its mean and"
+        f" {deviations(quantile):.3g} deviations, both reckoned from what ANALYZE measured;"
+        " waiting is not in it"
+    )
 
 
 def _keeping_the_rest(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
 from sommelier.notebook_tables import Described, cell, count
-from sommelier.units import Dimension
+from sommelier.units import Dimension, heading
 
 _MAX_WIDTH = 48
 
@@ -22,7 +22,7 @@ def text_table(
     grid = [
         [_clip(cell(v, c.dimension)) for v, c in zip(row, columns, strict=True)] for row in rows
     ]
-    heads = [[c.name for c in columns], [_type(c.dimension) for c in columns]]
+    heads = [[heading(c.name, c.dimension) for c in columns], [_type(c.dimension) for c in columns]]
     widths = [max((len(line[i]) for line in heads + grid), default=0) for i in range(len(columns))]
     right = [c.dimension is not None for c in columns]
     lines = [_line(head, widths, right) for head in heads]

@@ -15,7 +15,7 @@ from sommelier.engine.parameters import Parameters
 from sommelier.engine.plan import MetricColumn, ModelReference, QueryOptions
 from sommelier.errors import BinderError, Span, UnknownNameError
 from sommelier.grammar import nodes
-from sommelier.metrics import METRICS, TEXT_COLUMNS
+from sommelier.metrics import METRICS
 from sommelier.records import Provenance
 from sommelier.storage.resource_index import PER_BATCH, ColumnKey
 
@@ -237,11 +237,10 @@ def located(error: UnknownNameError, span: Span | None) -> UnknownNameError:
 
 
 def unknown_column(name: str, span: Span | None, known: list[str]) -> BinderError:
-    """The error for a word that is no column, with the nearest ones."""
+    """The error for a word that is no column, with the nearest ones and how to see all."""
     return BinderError(
         f"unknown metric or column '{name}'",
         span=span,
         suggestions=nearest(name, known),
-        hint=f"metrics: {', '.join(METRICS)}; SHOW METRICS explains them; "
-        f"columns: {', '.join(TEXT_COLUMNS)}",
+        hint="SHOW METRICS lists all metrics, SELECT MODELS * shows all columns",
     )

@@ -191,14 +191,19 @@ def _jobs(session: Session) -> Listed:
     from sommelier.storage.tasks import TaskQueue
 
     rows: Rows = [
-        (j.id, j.state, j.progress, j.doing, j.total, j.done, j.failed, j.skipped, j.started_at,
+        (j.id, j.state, j.progress, j.doing, *_counts(j), j.started_at,
          _took_ms(j), j.statement, j.reason)
         for j in reversed(TaskQueue(session.catalog).jobs())
     ]  # fmt: skip
     progress = (("progress", Dimension.FRACTION), "now")
     counts = tuple((name, _COUNT) for name in ("total", "done", "failed", "skipped"))
-    times = ("started", ("took", Dimension.TIME))
+    times = ("started", ("took_ms", Dimension.TIME))
     return _columns("id", "state", *progress, *counts, *times, "statement", "reason"), rows
+
+
+def _counts(job: Job) -> tuple[int | None, ...]:
+    """Its tasks: all, done, failed, skipped; None each where a job is one piece of work."""
+    return (job.total, job.done, job.failed, job.skipped) if job.total else (None,) * 4
 
 
 def _took_ms(job: Job) -> float | None:

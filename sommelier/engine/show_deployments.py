@@ -7,7 +7,13 @@ from math import isinf
 from typing import TYPE_CHECKING, Any
 
 from sommelier.cascade_records import CascadeStage
-from sommelier.deployment_records import DeployedModel, Deployment, ServedFigures, promise
+from sommelier.deployment_records import (
+    DEFAULT_POLICY,
+    DeployedModel,
+    Deployment,
+    ServedFigures,
+    promise,
+)
 from sommelier.engine.deployed_cascades import begins_at
 from sommelier.engine.deployment_terms import written_condition
 from sommelier.engine.rendering import grid
@@ -30,7 +36,7 @@ _COLUMNS = (
     ColumnInfo("promise"),
     ColumnInfo("policy"),
     ColumnInfo("accuracy", Dimension.FRACTION),
-    ColumnInfo("requests", Dimension.COUNT),
+    ColumnInfo("served_requests", Dimension.COUNT),
     ColumnInfo("served_p99", Dimension.TIME),
 )
 _TIMES = {"keep_alive_s": "keep_alive"}  # as USING calls them
@@ -40,7 +46,7 @@ _NAME = 10  # columns before what is told
 
 def deployments(session: Session) -> Listed:
     """All deployments by name. accuracy : of its most accurate model, measured on labels.
-    requests, served_p99 : what serving measured over all of its models."""
+    served_requests, served_p99 : what serving measured over all of its models and runs."""
     served: dict[str, list[ServedFigures]] = {}
     for figure in session.catalog.served():
         served.setdefault(figure.deployment, []).append(figure)
@@ -114,11 +120,12 @@ def names(found: Deployment) -> str:
 
 
 def policy_of(found: Deployment) -> str | None:
-    """The policy with its knobs; 'default' where none is named, None where there is no choice."""
+    """The policy with its knobs, the default where none is named; None where there is no choice."""
     if found.kind != "models":
         return None
-    knobs = ", ".join(f"{name} = {value}" for name, value in found.knobs.items())
-    return (found.policy or "default") + (f" ({knobs})" if knobs else "")
+    told = [] if found.policy else ["the default"]
+    told += [f"{name} = {value}" for name, value in found.knobs.items()]
+    return (found.policy or DEFAULT_POLICY) + (f" ({', '.join(told)})" if told else "")
 
 
 def options(found: Deployment) -> str | None:

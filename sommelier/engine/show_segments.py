@@ -9,14 +9,18 @@ from sommelier.confidence import clopper_pearson
 from sommelier.engine.parameters import Parameters
 from sommelier.engine.result import ColumnInfo
 from sommelier.errors import BinderError
+from sommelier.storage.tasks import TaskQueue
 from sommelier.units import Dimension
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sommelier.engine.plan import ModelReference
     from sommelier.engine.session import Session
+    from sommelier.errors import Span
     from sommelier.grammar import nodes
-    from sommelier.records import SegmentMatch
+    from sommelier.records import ModelRecord, SegmentMatch
+    from sommelier.storage.catalog import Catalog
 
 Listed = tuple[tuple[ColumnInfo, ...], list[tuple[object, ...]], tuple[str, ...]]
 Models = tuple["nodes.ModelRef | nodes.Parameter", ...]
@@ -51,19 +55,13 @@ _SEGMENT_COLUMNS = (
 def segments(of: Models, session: Session, parameters: Parameters) -> Listed:
     """What can be exchanged in a host, with one donor or all; changes are shares of its answers.
 
-    Raises BinderError when no pair was analysed, with the statement that does it.
+    Raises BinderError as `none_known` says.
     """
     host = session.model(of[0], parameters)
     donor = session.model(of[1], parameters) if len(of) > 1 else None
     found = session.catalog.segments(host.id, None if donor is None else donor.id)
     if not found:
-        other = "another_model" if donor is None else donor.name
-        raise BinderError(
-            f"no segments of {host.name} are known"
-            + ("" if donor is None else f" in {donor.name}"),
-            span=of[0].span,
-            hint=f"ANALYZE {host.name}, {other} FOR SEGMENTS",
-        )
+        raise none_known(session.catalog, host, donor, span=of[0].span)
     ids = {s.donor_id for s in found} | {s.hybrid_id for s in found if s.hybrid_id is not None}
     names = {record.id: record.name for record in session.catalog.models(sorted(ids))}
     rows = [_segment_row(segment, names) for segment in found]
@@ -75,6 +73,41 @@ def segments(of: Models, session: Session, parameters: Parameters) -> Listed:
             f" AT SEGMENT '{example.name}'"
         )
     return _SEGMENT_COLUMNS, rows, tuple(notes)
+
+
+def none_known(
+    catalog: Catalog,
+    host: ModelRecord | ModelReference,
+    donor: ModelRecord | ModelReference | None,
+    *,
+    span: Span | None = None,
+) -> BinderError:
+    """The error where no segments are known: not analysed yet, analysed in vain, or none found."""
+    within = "" if donor is None else f" in {donor.name}"
+    other = "another_model" if donor is None else donor.name
+    again = f"ANALYZE {host.name}, {other} FOR SEGMENTS"
+    ended = [
+        task
+        for task in TaskQueue(catalog).ended(host.id, "segments")
+        if donor is None or task.parameters.get("donor_id") in (donor.id, None)
+    ]
+    compared = {task.parameters.get("donor_id") for task in ended if task.state == "done"}
+    if compared:
+        models = "one other model" if len(compared) == 1 else f"{len(compared)} other models"
+        whom = models if donor is None else donor.name
+        return BinderError(
+            f"{host.name} was compared with {whom}: no segment in common was found",
+            span=span,
+            hint=f"ANALYZE {host.name}, another_model FOR SEGMENTS compares it with another",
+        )
+    if ended:
+        return BinderError(
+            f"no segments of {host.name} are known{within}: ANALYZE could not look for them:"
+            f" {ended[0].reason}",
+            span=span,
+            hint=f"once that is mended, {again}",
+        )
+    return BinderError(f"no segments of {host.name} are known{within}", span=span, hint=again)
 
 
 def _proved(found: Sequence[SegmentMatch]) -> str:

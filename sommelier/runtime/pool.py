@@ -267,8 +267,7 @@ class ModelPool:
     def states(self) -> tuple[ModelState, ...]:
         """All models of the pool."""
         with self._changed:
-            now = self._clock()
-            return tuple(state_of(entry, now) for entry in self._entries.values())
+            return tuple(state_of(entry, self._clock()) for entry in self._entries.values())
 
     def close(self) -> None:
         """Unload everything, once it is not in use; what is being prepared is given up."""
@@ -321,7 +320,8 @@ class ModelPool:
             entry.failed(error, self._clock())
             self._changed.notify_all()
         self._tell(entry)
-        logger.warning("%s is not loaded: %s", entry.model.name, error)
+        level = logging.INFO if self._closed.is_set() else logging.WARNING  # who closes knows
+        logger.log(level, "%s is not loaded: %s", entry.model.name, error)
 
     def _make_room(self, entry: Entry, claim: Claim) -> None:
         """Reserve a model's memory, having evicted as few others as it takes, one at a time.

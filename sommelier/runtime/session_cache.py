@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from sommelier.analysis.sandbox import MODEL_BYTES, MODEL_SECONDS, Sandbox
-from sommelier.errors import AnalysisError, StorageError, WorkerCrashedError
+from sommelier.errors import AnalysisError, CancelledError, StorageError, WorkerCrashedError
 from sommelier.records import Preprocessing, TensorSpec
 from sommelier.runtime.memory import SessionMemory
 from sommelier.runtime.preparation import RECIPES, Preparation, PreparationRequest, prepare
@@ -194,6 +194,9 @@ class SessionCache:
                     found = sandbox.call(prepare, request)
                     reasons = [*crashes, *([found.reason] if found.reason else [])]
                     return replace(found, reason="; ".join(reasons) or None)
+                except CancelledError:
+                    told = f"preparing {model.name} was given up: who asked for it has closed"
+                    raise CancelledError(told) from None
                 except WorkerCrashedError as error:
                     if not recipes:
                         raise _named(error, model) from error

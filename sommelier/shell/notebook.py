@@ -6,8 +6,8 @@
     %%sommelier --out best --param k=3          a cell of statements, each ended by `;` but the last
     SELECT MODELS CORR $reference >= $threshold LIMIT $k
 
-`$name` is a variable of the notebook, or of --param, and is bound as a value, never pasted into the
-text. Mistakes are told without a traceback. `--close` closes what the magic opened.
+`$name` is a variable of the notebook, or of --param (-p), and is bound as a value, never pasted
+into the text. Mistakes are told without a traceback. `--close` closes what the magic opened.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class _Asked:
 
 
 _VALUE = r"""(?:\w+=)?(?:'[^']*'|"[^"]*"|\S+)"""
-_OPTION = re.compile(rf"--(?P<name>[\w-]*)(?:(?:=|\s+)(?P<value>{_VALUE}))?\s*")
+_OPTION = re.compile(rf"(?:--(?P<name>[\w-]*)|-p(?=[\s=]|$))(?:(?:=|\s+)(?P<value>{_VALUE}))?\s*")
 
 
 def _options(line: str) -> _Asked:
@@ -207,6 +207,7 @@ def _options(line: str) -> _Asked:
     asked, rest = _Asked(), line.strip()
     while found := _OPTION.match(rest):
         name, value = found["name"], found["value"]
+        name = "param" if name is None else name  # -p, as the shell has it
         if name == "close":
             asked.close, rest = True, rest.removeprefix("--close").lstrip()
             continue

@@ -18,7 +18,7 @@ from pathlib import PurePath
 
 from sommelier.engine.result import ColumnInfo, Report, Result, Table
 from sommelier.shell.terminal import visible
-from sommelier.units import Dimension, format_value
+from sommelier.units import Dimension, format_value, heading
 
 NULL = "NULL"
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -44,6 +44,11 @@ class Grid:
     rows: Sequence[tuple[object, ...]]
     matched: int
     ids: Sequence[str] | None = None
+
+    def headings(self) -> list[str]:
+        """Names for people: their values have units."""
+        pairs = zip(self.names(), self.columns, strict=True)
+        return [heading(name, column.dimension) for name, column in pairs]
 
     def names(self) -> list[str]:
         """Column names, made unique, so that JSON loses none."""
@@ -183,7 +188,7 @@ def _table(grid: Grid, layout: Layout) -> Iterator[str]:
     hidden = len(rows) - layout.maxrows if layout.maxrows else 0
     head, tail = (rows, []) if hidden <= 0 else _ends(rows, layout.maxrows)
     yield box(
-        grid.names(),
+        grid.headings(),
         [_human_cells(grid, row) for row in head],
         [_human_cells(grid, row) for row in tail],
         right=_right_aligned(grid),
@@ -215,7 +220,7 @@ def _all_numbers(values: list[object]) -> bool:
 
 
 def _markdown(grid: Grid, _: Layout) -> Iterator[str]:
-    names = [_markdown_cell(name) for name in grid.names()]
+    names = [_markdown_cell(name) for name in grid.headings()]
     yield "| " + " | ".join(names) + " |\n"
     yield "|" + "|".join("---:" if right else "---" for right in _right_aligned(grid)) + "|\n"
     for row in grid.rows:
@@ -228,7 +233,7 @@ def _markdown_cell(text: str) -> str:
 
 
 def _line(grid: Grid, _: Layout) -> Iterator[str]:
-    names = [visible(name) for name in grid.names()]
+    names = [visible(name) for name in grid.headings()]
     width = max((len(name) for name in names), default=0)
     for number, row in enumerate(grid.rows):
         cells = zip(names, _human_cells(grid, row), strict=True)

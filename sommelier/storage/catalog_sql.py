@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sommelier.errors import CatalogSqlError
-from sommelier.storage.faults import is_damage, read_fault, span_at, sql_error
+from sommelier.storage.faults import is_damage, read_fault, span_at, sql_error, was_interrupted
 
 if TYPE_CHECKING:
     import duckdb
@@ -51,7 +51,11 @@ def run_sql(
             answer = cursor.execute(text, parameters if parameters is not None else [])
             described = answer.description or []
             rows = answer.fetchall() if limit is None else answer.fetchmany(limit + 1)
-        except duckdb.Error as error:
+        except (duckdb.Error, RuntimeError) as error:
+            if isinstance(error, RuntimeError):  # Ctrl-C that DuckDB saw: the statement goes on
+                cursor.interrupt()
+                if not was_interrupted(error):
+                    raise
             if is_damage(error):
                 raise database.damage(read_fault(error).message, "answer this") from error
             raise sql_error(error, text) from error

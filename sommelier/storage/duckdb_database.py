@@ -18,7 +18,7 @@ from sommelier.errors import StorageError
 from sommelier.storage.catalog_sql import SqlResult, run_sql
 from sommelier.storage.database import CHUNK, Database, Parameters, Row
 from sommelier.storage.dialects import DUCKDB
-from sommelier.storage.faults import translated
+from sommelier.storage.faults import translated, was_interrupted
 from sommelier.storage.literals import bind
 
 if TYPE_CHECKING:
@@ -126,8 +126,15 @@ class DuckdbDatabase(Database):
         for cursor in tuple(self._cursors):
             cursor.interrupt()
 
-    def _translated(self, doing: str) -> contextlib.AbstractContextManager[None]:
-        return translated(doing, self.damage)
+    @contextlib.contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        with translated(doing, self.damage):
+            try:
+                yield
+            except RuntimeError as error:
+                if was_interrupted(error):  # Ctrl-C that DuckDB saw: the statement goes on
+                    self._raw.interrupt()
+                raise
 
     def _ask(self, sql: str, values: Sequence[object]) -> duckdb.DuckDBPyConnection:
         if any(isinstance(value, list) and len(value) > MANY for value in values):

@@ -65,7 +65,8 @@ def translated(
         yield
     except Exception as error:
         cause = getattr(error, "orig", None) or error  # SQLAlchemy keeps the driver's in .orig
-        if not type(cause).__module__.startswith(("duckdb", "_duckdb", "sqlalchemy")):
+        driver = type(cause).__module__.startswith(("duckdb", "_duckdb", "sqlalchemy"))
+        if not driver and not was_interrupted(cause):
             raise
         if damaged is not None and is_damage(cause):
             raise damaged(read_fault(cause).message, doing) from error
@@ -74,7 +75,7 @@ def translated(
 
 def storage_error(cause: BaseException, doing: str) -> StorageError | CancelledError:
     """Our exception for a DuckDB exception, by what has to be done about it."""
-    if type(cause).__name__ == "InterruptException":
+    if was_interrupted(cause):
         return CancelledError(f"cancelled while trying to {doing}")
     message = read_fault(cause).message
     lowered = message.lower()
@@ -89,6 +90,14 @@ def storage_error(cause: BaseException, doing: str) -> StorageError | CancelledE
             hint="open it again; everything committed before is in it",
         )
     return StorageError(f"could not {doing}: {message}")
+
+
+def was_interrupted(cause: BaseException) -> bool:
+    """Whether a statement was told to stop. Where Ctrl-C reaches DuckDB itself, in the main thread
+    of a program, it raises a RuntimeError of the KeyboardInterrupt."""
+    if type(cause).__name__ == "InterruptException":
+        return True
+    return isinstance(cause, RuntimeError) and isinstance(cause.__cause__, KeyboardInterrupt)
 
 
 def is_damage(cause: BaseException) -> bool:
@@ -106,7 +115,7 @@ def is_bad_pattern(cause: BaseException) -> bool:
 
 def sql_error(cause: BaseException, text: str) -> CatalogSqlError | CancelledError:
     """The error of a user's SQL statement, with the word at fault underlined."""
-    if type(cause).__name__ == "InterruptException":
+    if was_interrupted(cause):
         return CancelledError("the statement was cancelled")
     fault = read_fault(cause)
     no_table = fault.message.startswith("Table with name")

@@ -189,6 +189,18 @@ class TaskQueue:
         row = self._database.row(_SETBACK, [model_id, aspect, list(states), DONE_BEFORE])
         return None if row is None else Setback(*row)
 
+    def ended(self, model_id: str, aspect: str) -> list[AnalysisTask]:
+        """A model's tasks of one aspect that were done, failed or skipped, the newest first.
+
+        What was skipped because it had been done before is left out.
+        """
+        rows = self._database.rows(
+            f"{_TASK} WHERE model_id = ? AND aspect = ? AND state IN ('done', 'failed', 'skipped')"
+            " AND reason IS DISTINCT FROM ? ORDER BY job_id DESC, position",
+            [model_id, aspect, DONE_BEFORE],
+        )
+        return [_task(row) for row in rows]
+
     def is_done(self, key: str) -> bool:
         """Whether any job has done the task with this key."""
         return bool(self.done_keys([key]))

@@ -263,13 +263,18 @@ def test_a_model_that_cannot_be_loaded_is_not_tried_with_every_request(tmp_path:
         assert not pool.request("bad").done()
 
 
-def test_closing_does_not_wait_for_a_model_that_hangs(tmp_path: Path) -> None:
+def test_closing_does_not_wait_for_a_model_that_hangs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     bad = ServedModel.of_file(hanging_model(tmp_path / "bad.onnx"))
     with pool_of(SessionCache(tmp_path / "c", time_limit_s=300), [bad], PoolRules()) as pool:
         waiting = pool.request("bad")
         while state(pool, "bad").state != "loading":
             time.sleep(0.01)
-    assert isinstance(waiting.exception(0), CancelledError)  # long before the sandbox's limit
+    error = waiting.exception(0)
+    assert isinstance(error, CancelledError)  # long before the sandbox's limit
+    assert error.message.startswith("preparing bad was given up")
+    assert not caplog.records  # who closes need not be told
 
 
 def test_a_name_is_of_one_model_and_unknown_ones_are_said(

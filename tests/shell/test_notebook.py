@@ -70,7 +70,7 @@ def test_names_are_variables_of_the_notebook_bound_as_values(ipython: Interactiv
 
 def test_options_go_before_variables_and_choose_the_form(ipython: InteractiveShell) -> None:
     ipython.user_ns["wanted"], ipython.user_ns["k"] = "large", 7
-    line = "--out best --format df --param wanted='small' --param k=1"
+    line = "--out best --format df --param wanted='small' -p k=1"
     cell = "SELECT MODELS name WHERE name = $wanted LIMIT $k"
     assert ipython.run_cell_magic("sommelier", line, cell) is None
     assert ipython.user_ns["best"]["name"].tolist() == ["small"]
@@ -126,6 +126,7 @@ def test_a_model_shows_what_it_is_and_its_numbers_with_their_provenance(path: Pa
         ("--format csv SHOW MODELS", "there is no --format csv; there are result, df"),
         ("--format pl SHOW MODELS", "--format pl is for SELECT MODELS"),
         ("--param k SHOW MODELS", "write --param name=value"),
+        ("-p k SHOW MODELS", "write --param name=value"),
         ("--out", "--out needs a value"),
         ("nowhere/zoo.sommelier", "there is no folder"),
     ],

@@ -188,8 +188,14 @@ def test_the_footer_counts_times_and_explains() -> None:
 
 
 def test_a_statement_that_changes_state_needs_no_row_count() -> None:
-    columns = tuple(ColumnInfo(name) for name in ("status", "object", "rows", "took"))
+    columns = tuple(ColumnInfo(name) for name in ("status", "object", "rows", "took_ms"))
     assert footer(Table("", columns, [("ok", "x", 1, 2.0)], ("a note",))) == ["a note"]
+
+
+def test_a_time_has_its_unit_in_the_value_for_people_and_in_the_name_for_programs() -> None:
+    table = Table("jobs", (ColumnInfo("took_ms", Dimension.TIME),), [(2300.0,)])
+    assert "".join(pieces(table, "csv")) == "took_ms\n2300\n"
+    assert "".join(pieces(table, "line")) == "took = 2.3 s\n"
 
 
 def test_reading_a_result_for_output_does_not_consume_it() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -166,3 +168,10 @@ def test_a_long_statement_is_interrupted_from_another_thread(catalog: Catalog) -
     stopper.join()
     assert time.perf_counter() - started < 10
     assert catalog.sql("SELECT 1").rows == [(1,)]
+
+
+def test_ctrl_c_that_duckdb_itself_sees_is_a_cancelled_statement_too(catalog: Catalog) -> None:
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(CancelledError):
+        catalog.sql("SELECT sum(x) FROM generate_series(1, 100000000000) a (x)")
+    assert catalog.sql("SELECT 1").rows == [(1,)]  # and nothing goes on

@@ -96,6 +96,11 @@ def merge(
         found = counterparts(first, form, (tasks[0], task), heads=whole)
         sides.append((form, found, _moved(first, form, found, inputs)))
     average = _average(first, sides)
+    if not average:
+        raise AnalysisError(
+            f"{_listed(tasks)} have no trunk to average: the first layer with weights is the head",
+            hint="models that are a head alone share nothing but their inputs",
+        )
     count, units = (sum(getattr(m, what) for _, _, m in sides) for what in ("count", "units"))
     if whole:
         return Merged(_with(first, average), count, units)
@@ -104,6 +109,10 @@ def merge(
         trunk = {found.weights[name]: array for name, array in average.items()}
         parts[task] = _with(form, {**moved.weights, **trunk})
     return Merged(share_identical(parts).model, count, units)
+
+
+def _listed(tasks: Sequence[str]) -> str:
+    return ", ".join(f"'{task}'" for task in tasks)
 
 
 @dataclass(frozen=True, slots=True)

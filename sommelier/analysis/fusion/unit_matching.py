@@ -86,6 +86,8 @@ def by_activations(
 ) -> dict[Units, Indices]:
     """The same from what the units answer to samples. inputs : per input (n, ...), in order."""
     pairs = list(dict.fromkeys(pair for group in groups for pair in group.made))
+    if not pairs:  # ONNX Runtime takes no names for all names
+        return {group.theirs: np.arange(group.theirs.size) for group in groups}
     sides = [
         _Recorder(form, sorted({pair[k].tensor for pair in pairs}))
         for k, form in enumerate((ours, theirs))

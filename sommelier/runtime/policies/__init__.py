@@ -15,6 +15,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from sommelier.deployment_records import DEFAULT_POLICY
 from sommelier.errors import UnknownNameError
 from sommelier.runtime.policies.balanced import Balanced
 from sommelier.runtime.policies.baselines import DynamicGreedy, Fixed, PureRandom, StaticGreedy
@@ -22,7 +23,7 @@ from sommelier.runtime.policies.modipick import ModiPick, RelatedAccurate, Relat
 from sommelier.runtime.policies.stochastic import ChanceConstrained, DriftPlusPenalty
 from sommelier.runtime.policy import RoutingPolicy
 
-DEFAULT = "chance_constrained"  # by measurement: docs/benchmarks.md
+DEFAULT = DEFAULT_POLICY
 
 POLICIES: Mapping[str, Callable[..., RoutingPolicy]] = MappingProxyType(
     {

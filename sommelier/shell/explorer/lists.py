@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MOST = 200
 _JOBS = (
-    *("id", "state", "statement", "progress", "now", "took", "started"),
+    *("id", "state", "statement", "progress", "now", "took_ms", "started"),
     *("total", "done", "failed", "skipped", "reason"),
 )
 _LIVE = (

@@ -10,7 +10,7 @@ from sommelier.shell.explorer.frame import model_address
 from sommelier.shell.explorer.markup import Content, Markup, joined, tag
 from sommelier.shell.explorer.questions import Answer
 from sommelier.shell.output import human, raw
-from sommelier.units import Dimension, format_value
+from sommelier.units import Dimension, format_value, heading
 
 _LONGEST = 400  # characters of a cell
 _NAMES = ("name", "model")
@@ -82,7 +82,8 @@ def _head(column: ColumnInfo, *, right: bool) -> Markup:
     unit = column.dimension
     told = unit not in (None, Dimension.NUMBER) and unit.value != column.name
     kind = tag("small", unit.value) if unit is not None and told else None
-    return tag("th", column.name, kind, scope="col", class_="number" if right else None)
+    side = "number" if right else None
+    return tag("th", heading(column.name, unit), kind, scope="col", class_=side)
 
 
 def _cell(value: Any, column: ColumnInfo, href: str | None, *, right: bool) -> Markup:

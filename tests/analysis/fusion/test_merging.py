@@ -267,6 +267,9 @@ def test_other_inputs_and_other_heads_are_refused_where_they_matter(tmp_path: Pa
     with pytest.raises(AnalysisError, match="operator 5"):
         merge({"a": plain, "b": wide}, heads="averaged")
     assert len(merge({"a": plain, "b": wide}).model.graph.output) == 2
+    lone = [tiny_classifier(tmp_path / f"lone{i}.onnx", seed=i) for i in (0, 1)]
+    with pytest.raises(AnalysisError, match="'a', 'b' have no trunk to average"):
+        merge(dict(zip("ab", lone, strict=True)), inputs=[np.eye(4, dtype=np.float32)])
     with pytest.raises(AnalysisError, match="at least two"):
         merge({"a": plain})
 

@@ -13,8 +13,9 @@ import torch
 from sommelier.analysis.fusion import AbsGraph, FusedModule, NodeId, Pair
 from sommelier.analysis.fusion.generator import written
 from sommelier.analysis.fusion.search import CostModel, Limits, candidates, paired_latency
-from sommelier.analysis.fusion.search.ranking import all_shared, beam, promise
+from sommelier.analysis.fusion.search.ranking import all_shared, beam, least, promise
 from sommelier.analysis.fusion.search.residuals import Residuals
+from sommelier.analysis.fusion_outcomes import out_of_reach
 from sommelier.analysis.operator_timing import ModelTimes, OperatorTime
 from sommelier.analysis.operators import OperatorTable, estimate
 from sommelier.analysis.profiling import profile
@@ -181,3 +182,18 @@ def test_the_names_of_a_search_load_no_torch() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_what_no_fusion_comes_near_is_refused_with_what_one_may_reach(table: OperatorTable) -> None:
+    models = in_blocks("digits")
+    reached = least(CostModel.of(models, table=table))
+    found = candidates(models, table=table)
+    assert reached.latency is not None
+    assert reached.latency <= min(c.latency_share or 1.0 for c in found)
+    told = out_of_reach(reached, Limits(latency=0.01 * reached.latency), len(models))
+    assert told is not None
+    assert f"predicted to have {reached.latency:.0%} of the latency" in told[0]
+    for near in (Limits(), Limits(latency=0.9 * reached.latency), Limits(flops=1.0)):
+        assert out_of_reach(reached, near, len(models)) is None
+    many = Limits(latency=0.6)  # what every run costs anew is had once, and not ten times
+    assert out_of_reach(many, Limits(latency=0.06), 10) is None

@@ -143,6 +143,20 @@ def beam(costs: CostModel, rank: Callable[[AbsGraph], float]) -> list[AbsGraph]:
     return [g for g in met.values() if g != costs.original]
 
 
+def least(costs: CostModel) -> Limits:
+    """The shares of the cheapest fusions that are met, each metric by itself; none without any.
+
+    A beam by cost alone: greedy, so that others may be cheaper yet.
+    """
+    found = [*all_shared(costs.original), *beam(costs, lambda graph: -costs.share(graph))]
+    if not found:
+        return Limits()
+    flops, memory = zip(*(costs.relative(graph) for graph in found), strict=True)
+    known = [share for share in memory if share is not None]
+    latency = min(costs.share(graph) for graph in found) if costs.block_ms else None
+    return Limits(latency, min(flops), min(known, default=None))
+
+
 def all_shared(original: AbsGraph) -> tuple[AbsGraph, ...]:
     """One graph a task: every head reads that task's last features, where shapes allow."""
     found = []
