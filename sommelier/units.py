@@ -69,6 +69,15 @@ SPELLINGS: dict[Dimension, tuple[str, ...]] = {
     Dimension.NUMBER: (),
 }
 
+BASE_UNITS: dict[Dimension, str] = {
+    Dimension.BYTES: "B",
+    Dimension.FLOPS: "FLOPs",
+    Dimension.TIME: "ms",
+    Dimension.ENERGY: "J",
+    Dimension.RATE: "rps",
+}
+"""The unit in which values are kept and given out; counts, fractions and numbers have none."""
+
 _QUANTITY = re.compile(r"\s*([+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([%A-Za-zµ]*)\s*\Z")
 
 

@@ -23,6 +23,7 @@ from sommelier import errors
 from sommelier.connection.connecting import connect as _connect
 from sommelier.connection.connection import Connection as Database
 from sommelier.engine.result import ColumnInfo, Report, Result, Table
+from sommelier.units import BASE_UNITS
 
 if TYPE_CHECKING:
     from sommelier.connection.connection import Outcome
@@ -237,6 +238,7 @@ class Cursor:
         self._outcome: Outcome | None = None
         self._rows: Callable[[int, int], list[tuple[Any, ...]]] | None = None
         self._description: list[tuple[Any, ...]] | None = None
+        self._units: tuple[str | None, ...] | None = None
         self._next = 0
         self.arraysize = _ROWS
         self.rowcount = -1
@@ -275,6 +277,12 @@ class Cursor:
         """(name, type code, None, None, None, None, whether it may be NULL) of each column; None
         before the first statement."""
         return self._description
+
+    @property
+    def units(self) -> tuple[str | None, ...] | None:
+        """The unit of each column's values, 'B', 'FLOPs' or 'ms', None where it has none; None
+        before the first statement. No part of the standard."""
+        return self._units
 
     @property
     def rownumber(self) -> int | None:
@@ -354,7 +362,7 @@ class Cursor:
         raise InterfaceError("there are no rows: execute() a statement that answers some first")
 
     def _forget(self) -> None:
-        self._outcome = self._rows = self._description = None
+        self._outcome = self._rows = self._description = self._units = None
         self._next, self.rowcount, self.messages = 0, -1, []
 
     def _take(self, outcome: Outcome) -> None:
@@ -375,3 +383,4 @@ class Cursor:
             (c.name, _type_code(c, (row[i] for row in some)), None, None, None, None, True)
             for i, c in enumerate(columns)
         ]
+        self._units = tuple(BASE_UNITS.get(c.dimension) if c.dimension else None for c in columns)
