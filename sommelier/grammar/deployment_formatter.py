@@ -44,7 +44,8 @@ def _(node: nodes.Undeploy) -> str:
 
 @format.register
 def _(node: nodes.Simulate) -> str:
-    trace = write_text(node.trace)
+    given = isinstance(node.trace, nodes.Parameter)
+    trace = format(node.trace) if given else write_text(str(node.trace))
     return f"SIMULATE {write_name(node.name)} ON TRACE {trace}{using_text(node.options)}"
 
 
