@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import sommelier as sm
@@ -105,13 +106,47 @@ def test_columns_are_described_with_their_types(cursor: dbapi.Cursor) -> None:
         ("SELECT MODELS name WHERE name = $wanted", {"wanted": "middle"}),
         ("SELECT name FROM models WHERE name = ?", ["middle"]),
         ("SELECT name FROM models WHERE name = $wanted", {"wanted": "middle"}),
+        ("SHOW MODELS LIKE ?", ["middle"]),
+        ("SHOW MODELS LIKE $wanted", {"wanted": "middle"}),
     ],
 )
 def test_values_are_bound_never_pasted(cursor: dbapi.Cursor, statement: str, values: Any) -> None:
-    assert cursor.execute(statement, values).fetchall() == [("middle",)]
+    assert [row[0] for row in cursor.execute(statement, values)] == ["middle"]
     hostile = "x' OR '1'='1"
     bound = [hostile] if isinstance(values, list) else {"wanted": hostile}
     assert cursor.execute(statement, bound).fetchall() == []
+
+
+@pytest.mark.parametrize("measure", ["memory", "flops", "size", "params"])
+def test_a_number_that_was_read_can_be_given_back(cursor: dbapi.Cursor, measure: str) -> None:
+    cursor.execute(f"SELECT MODELS {measure} WHERE name = 'middle'")
+    (read,) = cursor.fetchone() or ()
+    for condition, values in (
+        (f"ON {measure} <= ?", [read]),
+        (f"WHERE {measure} BETWEEN ? AND ?", [read, np.float64(read)]),
+        (f"WHERE {measure} IN ($some)", {"some": [read]}),
+        (f"WHERE $v >= {measure}", {"v": read}),
+    ):
+        found = cursor.execute(f"SELECT MODELS name {condition}", values).fetchall()
+        assert ("middle",) in found
+        assert ("large",) not in found
+    found = cursor.execute(f"SELECT name FROM models WHERE {measure} <= ?", [read]).fetchall()
+    assert sorted(found) == [("middle",), ("small",)]
+
+
+@pytest.mark.parametrize(
+    ("condition", "values", "said"),
+    [
+        ("memory <= 4000", [], "4000 what"),  # written, its unit would be a guess
+        ("memory <= ?", ["4000"], "4000 what"),  # a text is read as if it were written
+        ("memory <= ?", [0.8], r"0\.8 B\?.*\n.*\n.*\n.*'80%'"),  # nobody means a part of a byte
+    ],
+)
+def test_a_unit_is_never_guessed(
+    cursor: dbapi.Cursor, condition: str, values: list[Any], said: str
+) -> None:
+    with pytest.raises(dbapi.ProgrammingError, match=said):
+        cursor.execute(f"SELECT MODELS WHERE {condition}", values)
 
 
 def test_statements_of_every_kind_answer_rows(cursor: dbapi.Cursor) -> None:
