@@ -70,6 +70,29 @@ def test_constructors_make_dates_and_bytes() -> None:
     assert dbapi.Binary(b"\x00") == b"\x00"
 
 
+def test_types_of_columns_are_the_standards(cursor: dbapi.Cursor) -> None:
+    cursor.execute("SELECT name, added_at, memory > 1 AS big, tags, 'a'::BLOB AS raw FROM models")
+    assert cursor.description is not None
+    codes = [column[1] for column in cursor.description]
+    kinds = [dbapi.STRING, dbapi.DATETIME, dbapi.STRING, dbapi.STRING, dbapi.BINARY]
+    assert [code == kind for code, kind in zip(codes, kinds, strict=True)] == [True] * 5
+    assert all(code != dbapi.ROWID for code in codes)
+    assert all(column[2:] == (None, None, None, None, True) for column in cursor.description)
+
+
+def test_what_was_asked_is_forgotten_with_the_next_statement(cursor: dbapi.Cursor) -> None:
+    assert (cursor.arraysize, cursor.rowcount, cursor.rownumber, cursor.units) == (1, -1, None, None)
+    cursor.setinputsizes([8])
+    cursor.setoutputsize(8, 0)
+    with pytest.raises(dbapi.InterfaceError, match="no rows"):
+        cursor.fetchall()
+    cursor.execute("SELECT MODELS name, memory, latency, flops")
+    assert cursor.units == (None, "B", "ms", "FLOPs")
+    assert cursor.fetchmany(0) == []
+    assert cursor.execute("SHOW POOLS").fetchall() == []
+    assert (cursor.rowcount, cursor.rownumber) == (0, 0)
+
+
 def test_rows_come_one_by_one_some_or_all(cursor: dbapi.Cursor) -> None:
     cursor.execute("SELECT MODELS name ORDER BY name")
     assert cursor.rowcount == 3
@@ -222,7 +245,7 @@ def test_executemany_takes_no_question(cursor: dbapi.Cursor) -> None:
 
 def test_what_is_closed_answers_no_more(path: Path) -> None:
     connection = dbapi.connect(path, read_only=True)
-    cursor = connection.execute("SHOW MODELS")
+    cursor, other = connection.execute("SHOW MODELS"), connection.execute("SHOW MODELS")
     cursor.close()
     cursor.close()
     for use in (cursor.fetchone, lambda: cursor.execute("SHOW MODELS"), lambda: cursor.connection):
@@ -230,7 +253,7 @@ def test_what_is_closed_answers_no_more(path: Path) -> None:
             use()
     connection.close()
     connection.close()
-    for use in (connection.cursor, connection.commit, connection.rollback):
+    for use in (connection.cursor, connection.commit, connection.rollback, other.fetchone):
         with pytest.raises(dbapi.InterfaceError, match="closed"):
             use()
 

@@ -296,8 +296,8 @@ class Cursor:
 
     def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
         """The next rows. size : how many at most; `arraysize` if None."""
+        _ = self.connection.database  # or one of them is closed
         if self._rows is None:
-            _ = self.connection
             raise InterfaceError("there are no rows: execute() a statement first")
         size = self.arraysize if size is None else size
         start, self._next = self._next, min(self._next + max(size, 0), self.rowcount)
