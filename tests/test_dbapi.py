@@ -81,7 +81,12 @@ def test_types_of_columns_are_the_standards(cursor: dbapi.Cursor) -> None:
 
 
 def test_what_was_asked_is_forgotten_with_the_next_statement(cursor: dbapi.Cursor) -> None:
-    assert (cursor.arraysize, cursor.rowcount, cursor.rownumber, cursor.units) == (1, -1, None, None)
+    assert (cursor.arraysize, cursor.rowcount, cursor.rownumber, cursor.units) == (
+        1,
+        -1,
+        None,
+        None,
+    )
     cursor.setinputsizes([8])
     cursor.setoutputsize(8, 0)
     with pytest.raises(dbapi.InterfaceError, match="no rows"):

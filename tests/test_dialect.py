@@ -73,7 +73,9 @@ def test_every_view_has_a_comment_and_keys_that_are_columns(engine: sa.Engine) -
     metadata = sa.MetaData()
     metadata.reflect(engine)
     assert set(metadata.tables) == set(VIEW_NOTES) == set(VIEWS)
-    found = {name: tuple(table.primary_key.columns.keys()) for name, table in metadata.tables.items()}
+    found = {
+        name: tuple(table.primary_key.columns.keys()) for name, table in metadata.tables.items()
+    }
     assert found == {name: VIEW_KEYS.get(name, ()) for name in VIEWS}
     assert metadata.tables["pools"].comment == "kept answers to a question"
     assert metadata.tables["served"].c.p99_ms.comment == "ms"

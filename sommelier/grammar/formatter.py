@@ -216,7 +216,11 @@ def _(node: nodes.ExplainCascade) -> str:
 @format.register
 def _(node: nodes.Show) -> str:
     source = "" if node.source is None else f" FROM {origin_text(node.source, node.locations)}"
-    parts = (after("OF", list_text(node.of)), after("LIKE", text_of(node.like)), after("WHERE", node.where))
+    parts = (
+        after("OF", list_text(node.of)),
+        after("LIKE", text_of(node.like)),
+        after("WHERE", node.where),
+    )
     tail = after("LIMIT", node.limit) + using_text(node.options)
     return f"SHOW {node.what.upper()}{source}{''.join(parts)}{tail}"
 

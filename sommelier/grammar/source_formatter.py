@@ -9,7 +9,11 @@ from sommelier.grammar.spelling import write_name, write_text
 
 @format.register
 def _(node: nodes.Import) -> str:
-    parts = (after("LIKE", text_of(node.like)), after("WHERE", node.where), after("LIMIT", node.limit))
+    parts = (
+        after("LIKE", text_of(node.like)),
+        after("WHERE", node.where),
+        after("LIMIT", node.limit),
+    )
     tail = "".join(parts) + using_text(node.options)
     return f"IMPORT MODELS FROM {origin_text(node.connector, node.locations)}{tail}"
 

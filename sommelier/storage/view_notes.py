@@ -120,8 +120,8 @@ _ENDINGS: tuple[tuple[str, str], ...] = (
 def column_note(view: str, column: str) -> str | None:
     """What a column of a view is, with its unit; None where its name says it.
 
-    >>> column_note("models", "memory"), column_note("served", "p99_ms"), column_note("pools", "name")
-    ('bytes, weights plus peak activation memory', 'ms', None)
+    >>> column_note("models", "memory"), column_note("pools", "name")
+    ('bytes, weights plus peak activation memory', None)
     """
     found = _OF_VIEW.get((view, column)) or _NOTES.get(column)
     return found or next((note for ending, note in _ENDINGS if column.endswith(ending)), None)
