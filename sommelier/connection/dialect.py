@@ -5,8 +5,8 @@
 What SQLAlchemy writes itself (`select(...)`, reflection) is catalog SQL over the views; text is any
 statement. Inspection lists the views as tables too, as SHOW TABLES does, because tools that draw a
 tree of a database ask for tables only. The engine holds one connection, which threads share: a
-database has one writer. In the address `?read_only=true` reads the newest snapshot, beside a process
-that writes.
+database has one writer. In the address `?read_only=true` reads the newest snapshot, beside a
+process that writes.
 """
 
 from __future__ import annotations
