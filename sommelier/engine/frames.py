@@ -26,9 +26,7 @@ def pandas_frame(names: Sequence[str], arrays: Sequence[Array]) -> Any:
     return frame
 
 
-def arrow_table(
-    columns: Mapping[str, Sequence[Any]], dimensions: Mapping[str, Dimension | None]
-) -> Any:
+def arrow_table(columns: Mapping[str, Any], dimensions: Mapping[str, Dimension | None]) -> Any:
     """A pyarrow Table of values by column; the metadata `unit` of a field is its base unit.
 
     columns : float64 arrays with NaN for what is unknown, whose memory the table shares, or Python
@@ -50,7 +48,7 @@ def arrow_table(
     return pyarrow.table(arrays, schema=pyarrow.schema(fields))
 
 
-def _arrow_array(pyarrow: Any, values: Sequence[Any], dimension: Dimension | None) -> Any:
+def _arrow_array(pyarrow: Any, values: Any, dimension: Dimension | None) -> Any:
     if isinstance(values, np.ndarray) and values.dtype == np.float64:
         unknown = np.isnan(values)
         known = None
@@ -66,9 +64,7 @@ def _arrow_array(pyarrow: Any, values: Sequence[Any], dimension: Dimension | Non
     return pyarrow.array(objects, pyarrow.list_(pyarrow.string()) if words else None)
 
 
-def polars_frame(
-    columns: Mapping[str, Sequence[Any]], dimensions: Mapping[str, Dimension | None]
-) -> Any:
+def polars_frame(columns: Mapping[str, Any], dimensions: Mapping[str, Dimension | None]) -> Any:
     """A polars DataFrame of values by column, as `arrow_table`, whose memory it shares."""
     try:
         polars = import_module("polars")
