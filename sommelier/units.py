@@ -69,6 +69,16 @@ SPELLINGS: dict[Dimension, tuple[str, ...]] = {
     Dimension.NUMBER: (),
 }
 
+BASE_UNITS: dict[Dimension, str] = {
+    Dimension.BYTES: "B",
+    Dimension.FLOPS: "FLOPs",
+    Dimension.TIME: "ms",
+    Dimension.ENERGY: "J",
+    Dimension.RATE: "rps",
+}
+"""The unit in which values are kept and given out; counts, fractions and numbers have none."""
+
+_EXACT = 1e15  # up to here a float holds every whole number, and people read its digits
 _QUANTITY = re.compile(r"\s*([+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([%A-Za-zµ]*)\s*\Z")
 
 
@@ -148,6 +158,8 @@ def format_value(value: float | None, dimension: Dimension) -> str:
     ('250 MB', '31 us')
     >>> format_value(0.9512, Dimension.FRACTION), format_value(None, Dimension.BYTES)
     ('95.12%', 'NULL')
+    >>> format_value(2_909_283.0, Dimension.NUMBER), format_value(2_909_283, Dimension.COUNT)
+    ('2909283', '2.91M')
     """
     if value is None or math.isnan(value):
         return "NULL"
@@ -155,7 +167,8 @@ def format_value(value: float | None, dimension: Dimension) -> str:
         return f"{value * 100:.2f}".rstrip("0").rstrip(".") + "%"
     steps = _STEPS.get(dimension)
     if steps is None or value == 0 or math.isinf(value):
-        return f"{value:.6g}"
+        whole = abs(value) < _EXACT and float(value).is_integer()
+        return f"{value:.0f}" if whole else f"{value:.6g}"
     scale, unit = next(((s, u) for s, u in steps if abs(value) >= s * 0.9995), steps[-1])
     number = value / scale
     digits = max(0, 2 - math.floor(math.log10(abs(number))) if number else 0)

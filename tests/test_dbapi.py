@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import sommelier as sm
@@ -69,6 +70,34 @@ def test_constructors_make_dates_and_bytes() -> None:
     assert dbapi.Binary(b"\x00") == b"\x00"
 
 
+def test_types_of_columns_are_the_standards(cursor: dbapi.Cursor) -> None:
+    cursor.execute("SELECT name, added_at, memory > 1 AS big, tags, 'a'::BLOB AS raw FROM models")
+    assert cursor.description is not None
+    codes = [column[1] for column in cursor.description]
+    kinds = [dbapi.STRING, dbapi.DATETIME, dbapi.STRING, dbapi.STRING, dbapi.BINARY]
+    assert [code == kind for code, kind in zip(codes, kinds, strict=True)] == [True] * 5
+    assert all(code != dbapi.ROWID for code in codes)
+    assert all(column[2:] == (None, None, None, None, True) for column in cursor.description)
+
+
+def test_what_was_asked_is_forgotten_with_the_next_statement(cursor: dbapi.Cursor) -> None:
+    assert (cursor.arraysize, cursor.rowcount, cursor.rownumber, cursor.units) == (
+        1,
+        -1,
+        None,
+        None,
+    )
+    cursor.setinputsizes([8])
+    cursor.setoutputsize(8, 0)
+    with pytest.raises(dbapi.InterfaceError, match="no rows"):
+        cursor.fetchall()
+    cursor.execute("SELECT MODELS name, memory, latency, flops")
+    assert cursor.units == (None, "B", "ms", "FLOPs")
+    assert cursor.fetchmany(0) == []
+    assert cursor.execute("SHOW POOLS").fetchall() == []
+    assert (cursor.rowcount, cursor.rownumber) == (0, 0)
+
+
 def test_rows_come_one_by_one_some_or_all(cursor: dbapi.Cursor) -> None:
     cursor.execute("SELECT MODELS name ORDER BY name")
     assert cursor.rowcount == 3
@@ -105,13 +134,47 @@ def test_columns_are_described_with_their_types(cursor: dbapi.Cursor) -> None:
         ("SELECT MODELS name WHERE name = $wanted", {"wanted": "middle"}),
         ("SELECT name FROM models WHERE name = ?", ["middle"]),
         ("SELECT name FROM models WHERE name = $wanted", {"wanted": "middle"}),
+        ("SHOW MODELS LIKE ?", ["middle"]),
+        ("SHOW MODELS LIKE $wanted", {"wanted": "middle"}),
     ],
 )
 def test_values_are_bound_never_pasted(cursor: dbapi.Cursor, statement: str, values: Any) -> None:
-    assert cursor.execute(statement, values).fetchall() == [("middle",)]
+    assert [row[0] for row in cursor.execute(statement, values)] == ["middle"]
     hostile = "x' OR '1'='1"
     bound = [hostile] if isinstance(values, list) else {"wanted": hostile}
     assert cursor.execute(statement, bound).fetchall() == []
+
+
+@pytest.mark.parametrize("measure", ["memory", "flops", "size", "params"])
+def test_a_number_that_was_read_can_be_given_back(cursor: dbapi.Cursor, measure: str) -> None:
+    cursor.execute(f"SELECT MODELS {measure} WHERE name = 'middle'")
+    (read,) = cursor.fetchone() or ()
+    for condition, values in (
+        (f"ON {measure} <= ?", [read]),
+        (f"WHERE {measure} BETWEEN ? AND ?", [read, np.float64(read)]),
+        (f"WHERE {measure} IN ($some)", {"some": [read]}),
+        (f"WHERE $v >= {measure}", {"v": read}),
+    ):
+        found = cursor.execute(f"SELECT MODELS name {condition}", values).fetchall()
+        assert ("middle",) in found
+        assert ("large",) not in found
+    found = cursor.execute(f"SELECT name FROM models WHERE {measure} <= ?", [read]).fetchall()
+    assert sorted(found) == [("middle",), ("small",)]
+
+
+@pytest.mark.parametrize(
+    ("condition", "values", "said"),
+    [
+        ("memory <= 4000", [], "4000 what"),  # written, its unit would be a guess
+        ("memory <= ?", ["4000"], "4000 what"),  # a text is read as if it were written
+        ("memory <= ?", [0.8], r"0\.8 B\?.*\n.*\n.*\n.*'80%'"),  # nobody means a part of a byte
+    ],
+)
+def test_a_unit_is_never_guessed(
+    cursor: dbapi.Cursor, condition: str, values: list[Any], said: str
+) -> None:
+    with pytest.raises(dbapi.ProgrammingError, match=said):
+        cursor.execute(f"SELECT MODELS WHERE {condition}", values)
 
 
 def test_statements_of_every_kind_answer_rows(cursor: dbapi.Cursor) -> None:
@@ -187,7 +250,7 @@ def test_executemany_takes_no_question(cursor: dbapi.Cursor) -> None:
 
 def test_what_is_closed_answers_no_more(path: Path) -> None:
     connection = dbapi.connect(path, read_only=True)
-    cursor = connection.execute("SHOW MODELS")
+    cursor, other = connection.execute("SHOW MODELS"), connection.execute("SHOW MODELS")
     cursor.close()
     cursor.close()
     for use in (cursor.fetchone, lambda: cursor.execute("SHOW MODELS"), lambda: cursor.connection):
@@ -195,7 +258,7 @@ def test_what_is_closed_answers_no_more(path: Path) -> None:
             use()
     connection.close()
     connection.close()
-    for use in (connection.cursor, connection.commit, connection.rollback):
+    for use in (connection.cursor, connection.commit, connection.rollback, other.fetchone):
         with pytest.raises(dbapi.InterfaceError, match="closed"):
             use()
 

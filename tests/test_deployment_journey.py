@@ -488,7 +488,7 @@ def test_a_trace_may_be_a_file_of_instants(db: sm.Connection, tmp_path: Path) ->
     (tmp_path / "a.csv").write_text("who,arrived_ms\n" + "".join(f"x,{a}\n" for a in arrivals))
     np.savez(tmp_path / "a.npz", arrived_ms=arrivals)
     csv = db.execute(f"SIMULATE vision ON TRACE '{tmp_path / 'a.csv'}'")
-    npz = db.execute(f"SIMULATE vision ON TRACE '{tmp_path / 'a.npz'}'")
+    npz = db.execute("SIMULATE vision ON TRACE $file", {"file": str(tmp_path / "a.npz")})
     assert csv.rows == npz.rows
     (row,) = csv.dicts()
     assert (row["requests"], row["refused"], row["models"]) == (20, 0, "big 100%")

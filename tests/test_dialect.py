@@ -11,6 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 import sommelier as sm
+from sommelier.storage.view_notes import VIEW_KEYS, VIEW_NOTES
+from sommelier.storage.views import VIEWS
 from tests.factories import mlp_classifier
 
 
@@ -52,8 +54,9 @@ def test_text_with_named_values_is_bound(engine: sa.Engine) -> None:
 
 def test_views_are_reflected_and_selected_from(engine: sa.Engine) -> None:
     inspector = sa.inspect(engine)
-    assert {"models", "profiles", "equivalences"} <= set(inspector.get_view_names())
-    assert inspector.get_table_names() == []
+    assert inspector.get_table_names() == inspector.get_view_names() == sorted(VIEWS)
+    assert inspector.get_table_names(schema="main") == sorted(VIEWS)
+    assert inspector.get_table_names(schema="store") == []  # the catalog's own
     assert inspector.has_table("models")
     assert not inspector.has_table("SELECT MODELS")
     types = {column["name"]: column["type"] for column in inspector.get_columns("models")}
@@ -64,6 +67,18 @@ def test_views_are_reflected_and_selected_from(engine: sa.Engine) -> None:
     asked = sa.select(models.c.name).where(models.c.name.like("s%")).limit(1)
     with engine.connect() as connection:
         assert connection.execute(asked).all() == [("small",)]
+
+
+def test_every_view_has_a_comment_and_keys_that_are_columns(engine: sa.Engine) -> None:
+    metadata = sa.MetaData()
+    metadata.reflect(engine)
+    assert set(metadata.tables) == set(VIEW_NOTES) == set(VIEWS)
+    found = {
+        name: tuple(table.primary_key.columns.keys()) for name, table in metadata.tables.items()
+    }
+    assert found == {name: VIEW_KEYS.get(name, ()) for name in VIEWS}
+    assert metadata.tables["pools"].comment == "kept answers to a question"
+    assert metadata.tables["served"].c.p99_ms.comment == "ms"
 
 
 def test_a_mistake_is_a_programming_error_with_our_words(engine: sa.Engine) -> None:

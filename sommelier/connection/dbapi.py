@@ -23,6 +23,7 @@ from sommelier import errors
 from sommelier.connection.connecting import connect as _connect
 from sommelier.connection.connection import Connection as Database
 from sommelier.engine.result import ColumnInfo, Report, Result, Table
+from sommelier.units import BASE_UNITS
 
 if TYPE_CHECKING:
     from sommelier.connection.connection import Outcome
@@ -237,6 +238,7 @@ class Cursor:
         self._outcome: Outcome | None = None
         self._rows: Callable[[int, int], list[tuple[Any, ...]]] | None = None
         self._description: list[tuple[Any, ...]] | None = None
+        self._units: tuple[str | None, ...] | None = None
         self._next = 0
         self.arraysize = _ROWS
         self.rowcount = -1
@@ -277,6 +279,12 @@ class Cursor:
         return self._description
 
     @property
+    def units(self) -> tuple[str | None, ...] | None:
+        """The unit of each column's values, 'B', 'FLOPs' or 'ms', None where it has none; None
+        before the first statement. No part of the standard."""
+        return self._units
+
+    @property
     def rownumber(self) -> int | None:
         """The place of the next row, from 0; None before the first statement."""
         return None if self._outcome is None else self._next
@@ -288,8 +296,8 @@ class Cursor:
 
     def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
         """The next rows. size : how many at most; `arraysize` if None."""
+        _ = self.connection.database  # or one of them is closed
         if self._rows is None:
-            _ = self.connection
             raise InterfaceError("there are no rows: execute() a statement first")
         size = self.arraysize if size is None else size
         start, self._next = self._next, min(self._next + max(size, 0), self.rowcount)
@@ -354,7 +362,7 @@ class Cursor:
         raise InterfaceError("there are no rows: execute() a statement that answers some first")
 
     def _forget(self) -> None:
-        self._outcome = self._rows = self._description = None
+        self._outcome = self._rows = self._description = self._units = None
         self._next, self.rowcount, self.messages = 0, -1, []
 
     def _take(self, outcome: Outcome) -> None:
@@ -375,3 +383,4 @@ class Cursor:
             (c.name, _type_code(c, (row[i] for row in some)), None, None, None, None, True)
             for i, c in enumerate(columns)
         ]
+        self._units = tuple(BASE_UNITS.get(c.dimension) if c.dimension else None for c in columns)

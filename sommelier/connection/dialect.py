@@ -3,8 +3,10 @@
     pandas.read_sql("SELECT MODELS WHERE task = 'image-classification'", engine)
 
 What SQLAlchemy writes itself (`select(...)`, reflection) is catalog SQL over the views; text is any
-statement. The engine holds one connection, which threads share: a database has one writer. In the
-address `?read_only=true` reads the newest snapshot, beside a process that writes.
+statement. Inspection lists the views as tables too, as SHOW TABLES does, because tools that draw a
+tree of a database ask for tables only. The engine holds one connection, which threads share: a
+database has one writer. In the address `?read_only=true` reads the newest snapshot, beside a
+process that writes.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from sqlalchemy import pool, text, types
 from sqlalchemy.engine import default, reflection
 from sqlalchemy.exc import NoSuchTableError
 
+from sommelier.storage.view_notes import VIEW_KEYS, VIEW_NOTES, column_note
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.engine.interfaces import (
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
         ReflectedForeignKeyConstraint,
         ReflectedIndex,
         ReflectedPrimaryKeyConstraint,
+        ReflectedTableComment,
         ReflectedUniqueConstraint,
     )
 
@@ -40,6 +45,7 @@ _TYPES: dict[str, type[types.TypeEngine[Any]]] = {
     "TIMESTAMP": types.DateTime,
     "VARCHAR": types.String,
 }
+_SCHEMA = "main"
 _COLUMNS = text(
     "SELECT column_name, data_type, is_nullable FROM information_schema.columns"
     " WHERE table_schema = current_schema() AND table_name = :view ORDER BY ordinal_position"
@@ -57,6 +63,7 @@ class SommelierDialect(default.DefaultDialect):
     driver = "dbapi"
     default_paramstyle = "qmark"
     supports_alter = False
+    supports_comments = True
     supports_native_boolean = True
     supports_sane_rowcount = False
     supports_statement_cache = True
@@ -86,48 +93,75 @@ class SommelierDialect(default.DefaultDialect):
         return tuple(int(part) for part in __version__.split("."))
 
     def _get_default_schema_name(self, connection: Connection) -> str:
-        return "main"
+        return _SCHEMA
 
     # ---- reflection: the views of catalog SQL
 
     @reflection.cache
     def get_schema_names(self, connection: Connection, **_: Any) -> list[str]:
-        return []
+        return [_SCHEMA]
 
     @reflection.cache
     def get_table_names(
         self, connection: Connection, schema: str | None = None, **_: Any
     ) -> list[str]:
-        return []  # the catalog's own, which statements change
+        return self._views(connection, schema)
 
     @reflection.cache
     def get_view_names(
         self, connection: Connection, schema: str | None = None, **_: Any
     ) -> list[str]:
+        return self._views(connection, schema)
+
+    def _views(self, connection: Connection, schema: str | None) -> list[str]:
+        if schema not in (None, _SCHEMA):
+            return []
         return [str(row[0]) for row in connection.execute(_VIEWS)]
 
     @reflection.cache
     def has_table(
         self, connection: Connection, table_name: str, schema: str | None = None, **_: Any
     ) -> bool:
-        return bool(connection.execute(_COLUMNS, {"view": table_name}).fetchall())
+        return bool(self._columns(connection, table_name, schema))
+
+    def _columns(self, connection: Connection, view: str, schema: str | None) -> list[Any]:
+        """(name, type, whether it may be NULL) of each column; [] if there is no such view."""
+        if schema not in (None, _SCHEMA):
+            return []
+        return [tuple(row) for row in connection.execute(_COLUMNS, {"view": view})]
 
     @reflection.cache
     def get_columns(
         self, connection: Connection, table_name: str, schema: str | None = None, **_: Any
     ) -> list[ReflectedColumn]:
-        rows = connection.execute(_COLUMNS, {"view": table_name}).fetchall()
-        if not rows:
+        found = self._columns(connection, table_name, schema)
+        if not found:
             raise NoSuchTableError(table_name)
+        keys = VIEW_KEYS.get(table_name, ())
         return [
-            {"name": name, "type": _type(told), "nullable": nullable != "NO", "default": None}
-            for name, told, nullable in rows
+            {
+                "name": name,
+                "type": _type(told),
+                "nullable": nullable != "NO" and name not in keys,
+                "default": None,
+                "comment": column_note(table_name, name),
+            }
+            for name, told, nullable in found
         ]
 
+    @reflection.cache
     def get_pk_constraint(
-        self, connection: Connection, table_name: str, schema: str | None = None, **_: Any
+        self, connection: Connection, table_name: str, schema: str | None = None, **kw: Any
     ) -> ReflectedPrimaryKeyConstraint:
-        return {"constrained_columns": [], "name": None}
+        self.get_columns(connection, table_name, schema, **kw)  # kept in its cache
+        return {"constrained_columns": list(VIEW_KEYS.get(table_name, ())), "name": None}
+
+    @reflection.cache
+    def get_table_comment(
+        self, connection: Connection, table_name: str, schema: str | None = None, **kw: Any
+    ) -> ReflectedTableComment:
+        self.get_columns(connection, table_name, schema, **kw)
+        return {"text": VIEW_NOTES.get(table_name)}
 
     def get_foreign_keys(
         self, connection: Connection, table_name: str, schema: str | None = None, **_: Any

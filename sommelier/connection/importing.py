@@ -119,8 +119,8 @@ def import_models(
         found = searching.fetched(search, fetching)
         chosen = _chosen(found, like=None, limit=statement.limit)
     else:
-        search = None
-        chosen = _chosen(source.fetched(fetching), like=statement.like, limit=statement.limit)
+        search, like = None, as_parameters(parameters).text(statement.like)
+        chosen = _chosen(source.fetched(fetching), like=like, limit=statement.limit)
     _store_all(db, chosen, summary, copy=copy, progress=progress, cancelled=cancelled)
     if search is not None:
         summary.remarks = search.notes()

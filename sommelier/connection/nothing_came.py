@@ -12,7 +12,8 @@ from sommelier.engine.names import few, nearest
 from sommelier.engine.places import told
 from sommelier.errors import ConnectorError
 from sommelier.grammar.formatter import format as format_query
-from sommelier.grammar.spelling import write_name, write_text
+from sommelier.grammar.source_formatter import text_of
+from sommelier.grammar.spelling import write_name
 
 if TYPE_CHECKING:
     from sommelier.connection.repositories import Origin
@@ -58,7 +59,7 @@ def _place(statement: nodes.Import) -> str:
         return ", ".join(repr(told(place)) for place in statement.locations)
     parts = [statement.connector]
     if statement.like is not None:
-        parts += ["LIKE", write_text(statement.like)]
+        parts += ["LIKE", text_of(statement.like) or ""]
     if statement.where is not None:
         parts += ["WHERE", format_query(statement.where)]
     return " ".join(parts)

@@ -64,9 +64,10 @@ class Search:
             self._holds = bind(statement.where, source.facts, values)
             self._asked = facts_in(statement.where, source.facts, values)
             self.terms = terms(statement.where, source.facts, values)
-        self._like = None if statement.like is None else like_pattern(statement.like)
-        if statement.like is not None and "name" in source.facts:
-            self.terms += (Term("name", "like", statement.like),)
+        like = values.text(statement.like)
+        self._like = None if like is None else like_pattern(like)
+        if like is not None and "name" in source.facts:
+            self.terms += (Term("name", "like", like),)
         self.looked_at = self.passed = 0
         self.given_up: str | None = None
 
@@ -172,7 +173,7 @@ def shown(db: Connection, statement: nodes.Show, parameters: Any) -> Table:
     asked = origin(db, statement.source, statement.locations, options)
     searched = isinstance(asked.connector, Searchable) and not statement.locations
     if statement.where is None and not searched:
-        return _listed(statement, asked, limit)
+        return _listed(values.text(statement.like), asked, limit)
     search = Search(statement, asked, values)
     facts = [fact for fact in search.source.facts if fact != "name"]
     found = list(islice(search.candidates(), limit + 1))
@@ -194,13 +195,14 @@ def explained(db: Connection, statement: nodes.ExplainImport, parameters: Any) -
     data: dict[str, Any] = {"source": asked.connector, "limit": asked.limit}
     source = origin(db, asked.connector, asked.locations, plain_options(asked.options, values))
     if not searches(asked, source):
-        data |= {"locations": [*map(told, asked.locations)], "like": asked.like}
+        like = values.text(asked.like)
+        data |= {"locations": [*map(told, asked.locations)], "like": like}
         data |= {"connector": source.connector.name}
         where = ", ".join(map(told, source.locations or filter(None, [source.at]))) or "no location"
         named = "" if source.name == source.connector.name else f"{source.name}, a "
         lines = [f"import from {named}{source.connector.name}: {where}"]
         lines += [f"  models named {', '.join(source.names)}"] if source.names else []
-        lines += [f"  names like {asked.like!r}, told apart here"] if asked.like else []
+        lines += [f"  names like {like!r}, told apart here"] if like else []
         lines += [f"  at most {models(asked.limit)}"] if asked.limit is not None else []
     else:
         search = Search(asked, source, values)
@@ -221,8 +223,8 @@ def explained(db: Connection, statement: nodes.ExplainImport, parameters: Any) -
     return Report(tuple(lines), data)
 
 
-def _listed(statement: nodes.Show, asked: Origin, limit: int) -> Table:
-    like = None if statement.like is None else like_pattern(statement.like)
+def _listed(pattern: str | None, asked: Origin, limit: int) -> Table:
+    like = None if pattern is None else like_pattern(pattern)
     found: list[Listing] = []
     unread: list[str] = []
     for item in asked.listed():

@@ -72,7 +72,7 @@ def simulate(
     with underlined(statement.span):
         models, notes = _models(deployment)
     reference = max(model.service.mean_ms for model in models)
-    trace = _trace(statement, given, reference)
+    trace = _trace(statement, given, parameters, reference)
     sla, told = _sla(deployment, reference)
     settings = _settings(deployment, given)
     rows: list[tuple[object, ...]] = []
@@ -214,20 +214,23 @@ def _policies(
 # ---- the trace
 
 
-def _trace(statement: nodes.Simulate, given: Mapping[str, Any], reference_ms: float) -> Trace:
+def _trace(
+    statement: nodes.Simulate, given: Mapping[str, Any], values: Parameters, reference_ms: float
+) -> Trace:
     """By name, or from a file of instants in ms. Raises BinderError, UnknownNameError."""
     from sommelier.runtime.traces import BURST_SEED, PERIODS, named
     from sommelier.runtime.traces import given as as_trace
 
+    named_or_file = str(values.text(statement.trace))
     with underlined(statement.span):
-        if Path(statement.trace).suffix.lower() in _FILES:
-            trace = as_trace(_arrivals(Path(statement.trace).expanduser()))
+        if Path(named_or_file).suffix.lower() in _FILES:
+            trace = as_trace(_arrivals(Path(named_or_file).expanduser()))
             if not len(trace):
-                raise BinderError(f"'{statement.trace}' holds no instants")
+                raise BinderError(f"'{named_or_file}' holds no instants")
             return replace(trace, arrived_ms=trace.arrived_ms - trace.arrived_ms[0])
         seed = BURST_SEED if given.get("seed") is None else given["seed"]
         return named(
-            statement.trace, reference_ms, periods=given.get("periods") or PERIODS, seed=seed
+            named_or_file, reference_ms, periods=given.get("periods") or PERIODS, seed=seed
         )
 
 

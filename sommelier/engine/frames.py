@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sommelier.errors import MissingDependencyError
-from sommelier.units import Dimension
+from sommelier.units import BASE_UNITS, Dimension
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,26 +26,53 @@ def pandas_frame(names: Sequence[str], arrays: Sequence[Array]) -> Any:
     return frame
 
 
-def arrow_table(columns: Mapping[str, Any]) -> Any:
-    """A pyarrow Table of lists of Python objects by name."""
+def arrow_table(columns: Mapping[str, Any], dimensions: Mapping[str, Dimension | None]) -> Any:
+    """A pyarrow Table of values by column; the metadata `unit` of a field is its base unit.
+
+    columns : float64 arrays with NaN for what is unknown, whose memory the table shares, or Python
+    objects with None. Types do not depend on what is known: a measure is a double, text a string.
+    """
     try:
         import pyarrow
     except ImportError as error:
         raise MissingDependencyError(
             "pyarrow is not installed", hint="pip install 'sommelier-db[arrow]'"
         ) from error
-    return pyarrow.table(columns)
+    arrays, fields = [], []
+    for name, values in columns.items():
+        dimension = dimensions.get(name)
+        array = _arrow_array(pyarrow, values, dimension)
+        unit = BASE_UNITS.get(dimension) if dimension else None
+        arrays.append(array)
+        fields.append(pyarrow.field(name, array.type, metadata={"unit": unit} if unit else None))
+    return pyarrow.table(arrays, schema=pyarrow.schema(fields))
 
 
-def polars_frame(columns: Mapping[str, Any]) -> Any:
-    """A polars DataFrame of lists of Python objects by name."""
+def _arrow_array(pyarrow: Any, values: Any, dimension: Dimension | None) -> Any:
+    if isinstance(values, np.ndarray) and values.dtype == np.float64:
+        unknown = np.isnan(values)
+        known = None
+        if unknown.any():
+            known = pyarrow.py_buffer(np.packbits(~unknown, bitorder="little"))
+        memory = pyarrow.py_buffer(np.ascontiguousarray(values))
+        return pyarrow.Array.from_buffers(pyarrow.float64(), len(values), [known, memory])
+    objects = [value.item() if isinstance(value, np.generic) else value for value in values]
+    seen = [value for value in objects if value is not None]
+    if not seen:
+        return pyarrow.array(objects, pyarrow.float64() if dimension else pyarrow.string())
+    words = all(isinstance(value, list | tuple) and not any(value) for value in seen)
+    return pyarrow.array(objects, pyarrow.list_(pyarrow.string()) if words else None)
+
+
+def polars_frame(columns: Mapping[str, Any], dimensions: Mapping[str, Dimension | None]) -> Any:
+    """A polars DataFrame of values by column, as `arrow_table`, whose memory it shares."""
     try:
         polars = import_module("polars")
     except ImportError as error:
         raise MissingDependencyError(
-            "polars is not installed", hint="pip install polars"
+            "polars is not installed", hint="pip install 'sommelier-db[polars]'"
         ) from error
-    return polars.DataFrame(columns, strict=False)
+    return polars.from_arrow(arrow_table(columns, dimensions))
 
 
 def column_array(values: Sequence[object], dimension: Dimension | None) -> Array:

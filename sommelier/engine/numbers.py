@@ -12,7 +12,8 @@ from typing import Any
 
 from sommelier import units
 from sommelier.engine.arithmetic import SCALARS, compatible, fold, product_dimension
-from sommelier.engine.options import bare, check_number
+from sommelier.engine.options import bare, bound_amount, check_number
+from sommelier.engine.parameters import BoundNumber
 from sommelier.engine.plan import (
     Binary,
     Constant,
@@ -26,7 +27,7 @@ from sommelier.engine.scope import Scope
 from sommelier.engine.vocabulary import MODELS, Vocabulary
 from sommelier.errors import BinderError
 from sommelier.grammar import nodes
-from sommelier.units import SPELLINGS, Dimension, UnitError
+from sommelier.units import BASE_UNITS, SPELLINGS, Dimension, UnitError
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,13 @@ def _number(node: nodes.Number, _binding: Binding, wanted: Wanted) -> Value:
             f"{value:g} what? {value:g}%?", hint=f"write {value:g}% (or a fraction up to 1)"
         )
     return Constant(value, dimension)
+
+
+def _bound_number(node: BoundNumber, binding: Binding, wanted: Wanted) -> Value:
+    """In the unit in which the other side is answered, so that what was read can be given back."""
+    if wanted.dimension not in BASE_UNITS:
+        return _number(node, binding, wanted)
+    return Constant(bound_amount(node.value, wanted.dimension), wanted.dimension)
 
 
 def _quantity_node(node: nodes.Quantity, _binding: Binding, wanted: Wanted) -> Value:
@@ -297,6 +305,7 @@ _HANDLERS: dict[type, Callable[[Any, Binding, Wanted], Value]] = {
     nodes.Column: _column,
     nodes.Call: _call,
     nodes.Number: _number,
+    BoundNumber: _bound_number,
     nodes.Quantity: _quantity_node,
     nodes.Text: _text,
     nodes.Percent: _percent,

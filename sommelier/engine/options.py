@@ -13,10 +13,10 @@ from typing import Any
 
 from sommelier import units
 from sommelier.engine.names import nearest
-from sommelier.engine.parameters import Parameters, Supplied, as_parameters
+from sommelier.engine.parameters import BoundNumber, Parameters, Supplied, as_parameters
 from sommelier.errors import BinderError, Span
 from sommelier.grammar import nodes
-from sommelier.units import SPELLINGS, Dimension, UnitError
+from sommelier.units import BASE_UNITS, SPELLINGS, Dimension, UnitError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ BOUNDS = (
     "auto", "cp", "betting", "anytime", "wilson", "hoeffding", "bernstein", "spectral",
     "minimum", "prediction",
 )  # fmt: skip
+_WHOLE = (Dimension.BYTES, Dimension.FLOPS)  # nothing is less than one of them
 CORRECTIONS = ("auto", "none", "bonferroni", "fwer", "fdr", "fdr_by", "split")
 
 Kind = Dimension | type | tuple[str, ...] | Many
@@ -180,6 +181,8 @@ def number_in(literal: nodes.Expression, dimension: Dimension) -> float | None:
         )
     if isinstance(literal, nodes.Text):
         return units.parse(literal.value, dimension)
+    if isinstance(literal, BoundNumber):
+        return bound_amount(float(literal.value), dimension)
     if isinstance(literal, nodes.Number):
         return bare(float(literal.value), dimension)
     return None
@@ -211,6 +214,17 @@ def bare(value: float, dimension: Dimension) -> float:
         f"{_plain(value)} what? {unit}?",
         hint=f"write {_plain(value)} {unit}; units of {dimension.value}: {', '.join(spellings)}",
     )
+
+
+def bound_amount(value: float, dimension: Dimension) -> float:
+    """A number that a program gave, in the base unit. Raises UnitError for a part of a byte."""
+    if dimension in _WHOLE and 0 < abs(value) < 1:
+        raise UnitError(
+            f"{_plain(value)} {BASE_UNITS[dimension]}? A bound number is in the unit that answers "
+            "have",
+            hint=f"for a share of the reference pass the text '{_plain(value * 100)}%'",
+        )
+    return value
 
 
 def check_least(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sommelier.engine.names import nearest
@@ -11,6 +12,12 @@ from sommelier.errors import ParameterError
 from sommelier.grammar import nodes
 
 Supplied = Mapping[str, Any] | Sequence[Any] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class BoundNumber(nodes.Number):
+    """A number that a program gave, not one that somebody wrote: where a measure is asked for it is
+    in the base unit, as the columns of answers are."""
 
 
 class Parameters:
@@ -39,6 +46,17 @@ class Parameters:
         if not isinstance(node, nodes.Parameter):
             return node
         return _literal(self[node], node)
+
+    def text(self, told: str | nodes.Parameter | None) -> str | None:
+        """The text itself, or the one that a Parameter stands for."""
+        if not isinstance(told, nodes.Parameter):
+            return told
+        found = self.literal(told)
+        if not isinstance(found, nodes.Text):
+            raise ParameterError(
+                f"parameter {_spell(told.name)} is no text", span=told.span, hint="pass a text"
+            )
+        return found.value
 
     def check_all_used(self) -> None:
         """Raises ParameterError if a value was given that the statement does not mention."""
@@ -92,7 +110,7 @@ def _literal(value: Any, parameter: nodes.Parameter) -> Any:
                 span=span,
                 hint="pass a number, or leave the condition out",
             )
-        return nodes.Number(float(value), span=span)
+        return BoundNumber(float(value), span=span)
     if isinstance(value, str):
         return nodes.Text(value, span=span)
     if isinstance(value, list | tuple | set | frozenset):

@@ -72,9 +72,8 @@ class Table:
 
     def arrow(self) -> Any:
         """A pyarrow Table; unknown values are null."""
-        return arrow_table(
-            {c.name: [row[i] for row in self.rows] for i, c in enumerate(self.columns)}
-        )
+        values = {c.name: [row[i] for row in self.rows] for i, c in enumerate(self.columns)}
+        return arrow_table(values, {c.name: c.dimension for c in self.columns})
 
     def df(self) -> Any:
         """A pandas DataFrame; unknown numbers are NaN, unknown text None."""
@@ -333,12 +332,12 @@ class Result(Sequence[Match]):
         return pandas_frame([c.name for c in self.columns], arrays)
 
     def arrow(self) -> Any:
-        """A pyarrow Table; unknown values are null."""
-        return arrow_table(self._lists())
+        """A pyarrow Table; unknown values are null. Numbers are shared with it, not copied."""
+        return arrow_table(*self._named())
 
     def pl(self) -> Any:
-        """A polars DataFrame; unknown values are null."""
-        return polars_frame(self._lists())
+        """A polars DataFrame; unknown values are null. Numbers are shared with it, not copied."""
+        return polars_frame(*self._named())
 
     def table(self, limit: int | None = None) -> Table:
         """The same rows as a plain Table, at most `limit` of them."""
@@ -380,11 +379,10 @@ class Result(Sequence[Match]):
             values = self._gathered[index] = self._sources[index]()
         return values
 
-    def _lists(self) -> dict[str, list[Any]]:
-        return {
-            c.name: [as_python(v, c.dimension) for v in self._gather(i)]
-            for i, c in enumerate(self.columns)
-        }
+    def _named(self) -> tuple[dict[str, Array], dict[str, Dimension | None]]:
+        """The columns, and what they measure, by name."""
+        arrays = {c.name: self._gather(i) for i, c in enumerate(self.columns)}
+        return arrays, {c.name: c.dimension for c in self.columns}
 
     def _row(self, row: int) -> tuple[Any, ...]:
         return tuple(

@@ -56,8 +56,9 @@ def show(statement: nodes.Show, session: Session, parameters: Parameters) -> Tab
         columns, rows = _OF[statement.what](statement.of[0], session, parameters)
     else:
         columns, rows = _LISTS[statement.what](session)
-    if statement.like is not None:
-        pattern = like_pattern(statement.like)
+    like = parameters.text(statement.like)
+    if like is not None:
+        pattern = like_pattern(like)
         named = "statement" if statement.what == "jobs" else columns[0].name
         place = [column.name for column in columns].index(named)
         rows = [row for row in rows if pattern.fullmatch(str(row[place]))]

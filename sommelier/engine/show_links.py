@@ -41,7 +41,9 @@ def narrowed(statement: nodes.Show) -> nodes.Expression | None:
     """LIKE and WHERE of a SHOW as one condition."""
     conditions: list[nodes.Expression] = []
     if statement.like is not None:
-        conditions.append(nodes.Like("ilike", nodes.Column("name"), nodes.Text(statement.like)))
+        like = statement.like
+        pattern = like if isinstance(like, nodes.Parameter) else nodes.Text(like)
+        conditions.append(nodes.Like("ilike", nodes.Column("name"), pattern))
     if statement.where is not None:
         conditions.append(statement.where)
     if len(conditions) > 1:

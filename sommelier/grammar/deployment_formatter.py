@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sommelier.grammar import nodes
 from sommelier.grammar.expression_formatter import after, format, list_text, using_text
-from sommelier.grammar.spelling import write_name, write_text
+from sommelier.grammar.source_formatter import text_of
+from sommelier.grammar.spelling import write_name
 
 
 @format.register
@@ -44,7 +45,7 @@ def _(node: nodes.Undeploy) -> str:
 
 @format.register
 def _(node: nodes.Simulate) -> str:
-    trace = write_text(node.trace)
+    trace = text_of(node.trace)
     return f"SIMULATE {write_name(node.name)} ON TRACE {trace}{using_text(node.options)}"
 
 

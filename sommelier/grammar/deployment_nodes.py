@@ -72,7 +72,7 @@ class Simulate(Statement):
     """`SIMULATE name ON TRACE 'burst-v1' [USING ...]`."""
 
     name: str
-    trace: str
+    trace: str | Parameter
     options: tuple[Option, ...] = ()
 
 

@@ -68,9 +68,8 @@ class DeploymentRules(CascadeRules):
 
     def simulate(self, children: Children) -> nodes.Simulate:
         _simulate, name, _on, _trace, trace, using = children
-        return nodes.Simulate(
-            unquoted(name), unquoted(trace), options_of(using), span=span_of(children)
-        )
+        read = trace if isinstance(trace, nodes.Parameter) else unquoted(trace)
+        return nodes.Simulate(unquoted(name), read, options_of(using), span=span_of(children))
 
     def explain_deploy(self, children: Children) -> nodes.ExplainDeploy:
         _explain, _open, options, _close, deploy = children

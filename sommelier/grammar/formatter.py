@@ -18,7 +18,7 @@ from sommelier.grammar.expression_formatter import (
     using_text,
     value_text,
 )
-from sommelier.grammar.source_formatter import origin_text  # and registers its nodes
+from sommelier.grammar.source_formatter import origin_text, text_of  # and registers its nodes
 from sommelier.grammar.spelling import write_column, write_name, write_text
 
 __all__ = ["format", "format_expression"]
@@ -215,9 +215,12 @@ def _(node: nodes.ExplainCascade) -> str:
 
 @format.register
 def _(node: nodes.Show) -> str:
-    like = None if node.like is None else write_text(node.like)
     source = "" if node.source is None else f" FROM {origin_text(node.source, node.locations)}"
-    parts = (after("OF", list_text(node.of)), after("LIKE", like), after("WHERE", node.where))
+    parts = (
+        after("OF", list_text(node.of)),
+        after("LIKE", text_of(node.like)),
+        after("WHERE", node.where),
+    )
     tail = after("LIMIT", node.limit) + using_text(node.options)
     return f"SHOW {node.what.upper()}{source}{''.join(parts)}{tail}"
 

@@ -213,7 +213,7 @@ class Show(Statement):
     of: tuple[ModelRef | Parameter, ...] = ()
     source: str | None = None
     locations: tuple[str, ...] = ()
-    like: str | None = None
+    like: str | Parameter | None = None
     where: Expression | None = None
     limit: int | None = None
     options: tuple[Option, ...] = ()

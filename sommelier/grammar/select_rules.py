@@ -229,6 +229,11 @@ def whole(value: Any) -> int | nodes.Parameter | None:
     return int(value)
 
 
+def text_of(value: Any) -> str | nodes.Parameter | None:
+    """A text without its quotes or a parameter, None if neither was written."""
+    return value if value is None or isinstance(value, nodes.Parameter) else unquoted(value)
+
+
 def threshold_of(value: Any) -> nodes.Percent | nodes.Number | nodes.Parameter:
     """What the rule `threshold` became."""
     found = literal(value) if isinstance(value, Token) else value

@@ -9,10 +9,20 @@ from sommelier.grammar.spelling import write_name, write_text
 
 @format.register
 def _(node: nodes.Import) -> str:
-    like = None if node.like is None else write_text(node.like)
-    parts = (after("LIKE", like), after("WHERE", node.where), after("LIMIT", node.limit))
+    parts = (
+        after("LIKE", text_of(node.like)),
+        after("WHERE", node.where),
+        after("LIMIT", node.limit),
+    )
     tail = "".join(parts) + using_text(node.options)
     return f"IMPORT MODELS FROM {origin_text(node.connector, node.locations)}{tail}"
+
+
+def text_of(text: str | nodes.Parameter | None) -> str | None:
+    """A text in quotes, or a parameter."""
+    if text is None:
+        return None
+    return format(text) if isinstance(text, nodes.Parameter) else write_text(text)
 
 
 def origin_text(connector: str, locations: tuple[str, ...]) -> str:

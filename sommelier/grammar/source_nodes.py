@@ -17,7 +17,7 @@ class Import(Statement):
 
     connector: str
     locations: tuple[str, ...] = ()
-    like: str | None = None
+    like: str | Parameter | None = None
     limit: int | None = None
     options: tuple[Option, ...] = ()
     where: Expression | None = None

@@ -8,7 +8,7 @@ from sommelier.grammar import nodes
 from sommelier.grammar.deployment_rules import DeploymentRules
 from sommelier.grammar.expression_rules import Children, span_of
 from sommelier.grammar.fusion_rules import nothing_to_run
-from sommelier.grammar.select_rules import check_creation, options_of
+from sommelier.grammar.select_rules import check_creation, options_of, text_of
 from sommelier.grammar.spelling import unquoted
 
 
@@ -19,7 +19,7 @@ class SourceRules(DeploymentRules):
         _import, _models, origin, _like, like, _where, where, _limit, limit, using = children
         return nodes.Import(
             *origin_of(origin),
-            like=None if like is None else unquoted(like),
+            like=text_of(like),
             where=where,
             limit=None if limit is None else int(limit),
             options=options_of(using),

@@ -19,6 +19,7 @@ from sommelier.grammar.select_rules import (
     check_creation,
     option_value,
     options_of,
+    text_of,
     whole,
 )
 from sommelier.grammar.source_rules import SourceRules, origin_of
@@ -73,7 +74,7 @@ class NodeBuilder(SourceRules):
             () if elsewhere else tuple(rest[1:]),
             source=source,
             locations=locations,
-            like=None if like is None else unquoted(like),
+            like=text_of(like),
             where=where,
             limit=None if limit is None else int(limit),
             options=options_of(using),

@@ -87,8 +87,8 @@ class StatementCompleter(Completer):
         for kind in sorted(expected.wants):
             names = units_for(text) if kind == "unit" else self.names.of(kind)
             for rank, name in matching(names, prefix):
-                spelled = _spelling(name, kind, quote)
-                shown = Completion(spelled, -len(prefix), display=name, display_meta=kind)
+                text_of = spelled(name, kind, quote)
+                shown = Completion(text_of, -len(prefix), display=name, display_meta=kind)
                 found.append(((rank, prefix.isupper()), shown))
         for rank, keyword in matching(expected.keywords, prefix):
             word = keyword.lower() if prefix.islower() else keyword
@@ -182,7 +182,7 @@ def _open_quote(text: str) -> str:
     return last[0].value[0] if last and last[0].kind == "open" and last[0].value[0] in "'\"" else ""
 
 
-def _spelling(name: str, kind: str, quote: str) -> str:
+def spelled(name: str, kind: str, quote: str = "") -> str:
     """The name as the language writes it; inside an open quote, what closes it."""
     if quote:
         return name.replace(quote, quote * 2) + quote

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sommelier.engine.options import SELECT_OPTIONS, Many, bind_options, bind_value
-from sommelier.engine.parameters import Parameters
+from sommelier.engine.parameters import BoundNumber, Parameters
 from sommelier.engine.session import Session
 from sommelier.errors import BinderError, ParameterError, Span
 from sommelier.grammar import nodes
@@ -102,7 +102,7 @@ def test_positions_and_names_reach_the_same_literals() -> None:
     assert Parameters({"$n": True}).literal(nodes.Parameter("n")) == nodes.Boolean(True)
     assert Parameters({"n": None}).literal(nodes.Parameter("n")) == nodes.Null()
     listed = Parameters({"n": [1, "b"]}).literal(nodes.Parameter("n"))
-    assert listed == (nodes.Number(1.0), nodes.Text("b"))
+    assert listed == (BoundNumber(1.0), nodes.Text("b"))
 
 
 NAN = float("nan")

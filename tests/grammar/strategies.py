@@ -366,7 +366,8 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
     )
     described = "model pool view metric task dataset device link plan repository"
     whole = st.none() | st.integers(0, 10**6)
-    likes = st.none() | TEXTS
+    names = st.none() | TEXTS
+    likes = names | parameters()
     aspects = st.lists(
         st.sampled_from(
             ["resources", "latency", "equivalence", "accuracy", "segments", "bounds", "links"]
@@ -439,7 +440,7 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
         st.builds(nodes.ExplainImport, imports, maybe_options),
         repositories(),
         st.builds(nodes.ExportModel, any_models(), TEXTS, maybe_options),
-        st.builds(nodes.RegisterModel, model_refs(), TEXTS, likes, st.booleans(), maybe_options),
+        st.builds(nodes.RegisterModel, model_refs(), TEXTS, names, st.booleans(), maybe_options),
         st.builds(nodes.RegisterDataset, NAMES, TEXTS, st.booleans(), maybe_options),
         st.builds(nodes.RegisterDevice, NAMES, options()),
         st.builds(
@@ -452,7 +453,7 @@ def statements() -> st.SearchStrategy[nodes.Statement]:
         ),
         st.builds(nodes.Analyze, st.just("pool"), NAMES, aspects=aspects),
         st.builds(nodes.Analyze, st.just("models"), models=models, aspects=aspects),
-        st.builds(nodes.AlterModel, any_models(), st.just("set"), options=options(), context=likes),
+        st.builds(nodes.AlterModel, any_models(), st.just("set"), options=options(), context=names),
         st.builds(
             nodes.AlterModel,
             any_models(),
