@@ -215,8 +215,9 @@ class _Study:
         limits = self.limited.limits
         if limits == Limits():
             return None
-        reached = least(_cost_model(self.models, self.request))
-        return out_of_reach(reached, limits, len(self.models))
+        costs, count = _cost_model(self.models, self.request), len(self.models)
+        vain = out_of_reach(least(costs, thorough=False), limits, count)
+        return vain and out_of_reach(least(costs), limits, count)
 
     def _found(self, result: Any, notes: tuple[str, ...]) -> FusionFinding:
         from sommelier.analysis.fusion.drawing import as_json

@@ -143,12 +143,15 @@ def beam(costs: CostModel, rank: Callable[[AbsGraph], float]) -> list[AbsGraph]:
     return [g for g in met.values() if g != costs.original]
 
 
-def least(costs: CostModel) -> Limits:
+def least(costs: CostModel, *, thorough: bool = True) -> Limits:
     """The shares of the cheapest fusions that are met, each metric by itself; none without any.
 
-    A beam by cost alone: greedy, so that others may be cheaper yet.
+    thorough : a beam by cost alone too: greedy, so that others may be cheaper yet; else only the
+    fusions with one trunk, which takes no time.
     """
-    found = [*all_shared(costs.original), *beam(costs, lambda graph: -costs.share(graph))]
+    found = [*all_shared(costs.original)]
+    if thorough:
+        found += beam(costs, lambda graph: -costs.share(graph))
     if not found:
         return Limits()
     flops, memory = zip(*(costs.relative(graph) for graph in found), strict=True)
