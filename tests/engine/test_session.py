@@ -49,9 +49,13 @@ def test_an_unused_parameter_is_named(ask: Ask) -> None:
         ask("SELECT MODELS", {"n": 1})
 
 
-def test_numbers_without_units_stay_an_error_as_parameters(ask: Ask) -> None:
+def test_a_bound_number_is_in_bytes_and_a_bound_text_needs_its_unit(ask: Ask) -> None:
+    with_unit = {match["name"] for match in ask("SELECT MODELS name ON memory < 200 MB")}
+    bound = {match["name"] for match in ask("SELECT MODELS name ON memory < $m", {"m": 200e6})}
+    assert bound == with_unit != set()
+    assert len(ask("SELECT MODELS name ON memory < $m", {"m": 200})) == 0
     with pytest.raises(BinderError, match="200 what"):
-        ask("SELECT MODELS ON memory < $m", {"m": 200})
+        ask("SELECT MODELS ON memory < $m", {"m": "200"})
 
 
 def test_why_takes_the_model_as_parameter(ask: Ask) -> None:
