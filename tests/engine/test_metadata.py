@@ -64,10 +64,10 @@ def test_a_day_is_shown_without_a_time_that_nobody_stated(own_shelf: Session) ->
         assert version["created"] == day
 
 
-def test_an_unknown_column_is_answered_with_metrics_and_columns(ask: Ask) -> None:
+def test_an_unknown_column_is_answered_with_the_nearest_and_how_to_see_all(ask: Ask) -> None:
     with pytest.raises(BinderError) as caught:
         ask("SELECT MODELS WHERE opsett >= 11")
     assert caught.value.suggestions[0] == "opset"
     assert caught.value.hint is not None
-    assert "memory" in caught.value.hint
-    assert "license" in caught.value.hint
+    assert "SHOW METRICS" in caught.value.hint
+    assert "SELECT MODELS *" in caught.value.hint

@@ -135,19 +135,16 @@ def test_first_runs_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -
 
 def test_a_cold_start_reads_tables_and_loads_little() -> None:
     program = (
-        "import sys, time; t = time.perf_counter()\n"
+        "import sys, lark; lark.Lark.__init__ = None  # nothing can be built\n"
         "from sommelier.grammar.parser import parse\n"
         f"parse({QUERY!r})\n"
-        "took = time.perf_counter() - t\n"
         "heavy = {'numpy', 'duckdb', 'pandas', 'rapidfuzz', 'sommelier.grammar.diagnostics'}\n"
-        "print(took, *(heavy & set(sys.modules)))"
+        "print(*(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ
     )
-    took, *heavy = done.stdout.split()
-    assert not heavy
-    assert float(took) < 0.5  # 0.1 s on a quiet machine; building the tables would take 0.9 s
+    assert done.stdout.split() == []
 
 
 def test_nodes_made_by_threads_are_equal() -> None:

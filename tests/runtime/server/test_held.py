@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,9 +64,20 @@ def test_a_request_is_kept_while_a_thread_runs_its_model(
     port: int, running: RunningDeployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rest_requests, "MOST_HELD", 1_000_000)
+    came: list[object] = []
+    hold = RunningDeployment.hold
+
+    def told(deployment: RunningDeployment, held: Any) -> Any:
+        found = hold(deployment, held)
+        if held is None and found is not None:
+            came.append(found)
+        return found
+
+    monkeypatch.setattr(RunningDeployment, "hold", told)
     ticket = occupied(running)
     with ThreadPoolExecutor(4) as clients:
         answers = [clients.submit(post, port, PATH, BODY) for _ in range(4)]
+        wait_until(lambda: len(came) == 4)
         assert not any(answer.done() for answer in answers)
         assert running.state().waiting == 0
         ticket.cancel()
