@@ -270,6 +270,7 @@ def test_every_expectation_can_fail() -> None:
         assert sum(not verdict.met for verdict in told) == 1, name
 
 
+@pytest.mark.slow
 def test_the_full_suite_says_what_it_needs() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")

@@ -62,6 +62,7 @@ def test_a_tone_is_heard_in_its_band() -> None:
     assert (heard[0, 0].argmax(axis=0) == 8).all()
 
 
+@pytest.mark.slow
 def test_recordings_without_the_zoo_have_the_dependences_of_the_real_ones() -> None:
     heard = synthetic(np.random.default_rng(0))
     pairs = np.unique(np.stack([heard.labels["speaker"], heard.labels["accent"]]), axis=1)

@@ -60,6 +60,7 @@ def test_a_closed_loop_counts_answers_and_failures(
     assert found.sent >= found.per_second
 
 
+@pytest.mark.slow
 def test_an_open_loop_sends_at_its_rate_and_counts_from_the_due_instant(
     server: ThreadingHTTPServer,
 ) -> None:

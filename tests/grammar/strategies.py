@@ -11,7 +11,7 @@ from sommelier.grammar import nodes
 from sommelier.grammar.spelling import UNIT_NAMES
 from sommelier.units import SPELLINGS
 
-EXAMPLES = int(os.environ.get("SOMMELIER_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("SOMMELIER_EXAMPLES", "20"))
 """Drawn by each property of the language; `make nightly` draws more."""
 
 TRICKY_NAMES = (

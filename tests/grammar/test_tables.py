@@ -99,6 +99,7 @@ def test_tables_of_another_grammar_do_not_fit() -> None:
     assert tables.tables_key(TEXT + "// changed") != KEY
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert _reads(tables.load(TEXT, (tmp_path / "file" / "grammar.tables",)))
@@ -119,6 +120,7 @@ def test_the_cache_is_in_the_user_s_own_folder(monkeypatch: pytest.MonkeyPatch) 
     assert tables.cache_path(KEY).parent == Path("/home/me/.cache/sommelier")
 
 
+@pytest.mark.slow
 def test_first_runs_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from sommelier.grammar import tables\n"

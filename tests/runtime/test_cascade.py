@@ -184,6 +184,7 @@ def test_the_share_that_calibration_samples_say_covers_the_truth_for_all_thresho
     assert high - low < 0.18  # 2 sqrt(ln(20) / 500) + .01
 
 
+@pytest.mark.slow
 def test_a_warning_is_no_more_often_false_than_stated() -> None:
     runs, alarms = 150, 0
     for seed in range(runs):

@@ -41,6 +41,7 @@ def db(
         yield db
 
 
+@pytest.mark.slow
 def test_a_deployed_plan_answers_as_the_plan_itself(
     db: sm.Connection, samples: tuple[Path, np.ndarray], tmp_path: Path
 ) -> None:

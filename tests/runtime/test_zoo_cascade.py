@@ -19,6 +19,7 @@ NAMES = ("ic_resnet8", "cifar10_resnet56")  # the first answers probabilities, t
 IMAGES, HALF = 1_600, 800
 
 
+@pytest.mark.slow
 @pytest.mark.zoo
 def test_a_real_cascade_keeps_its_promise_on_new_images_and_saves_the_teacher_work(
     zoo: Path,

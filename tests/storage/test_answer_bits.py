@@ -61,6 +61,7 @@ def test_models_that_leave_the_common_answer_are_told_apart_by_most_of_their_bit
     assert np.mean(seen / differ) > 0.85
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=12, deadline=None)
 def test_ranking_down_to_any_count_is_the_exact_one(tmp_path_factory, seed: int) -> None:

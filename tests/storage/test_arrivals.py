@@ -111,6 +111,7 @@ class Growing:
             ] == [(p.probe_set_id, p.rows.tolist(), p.agreements.tolist()) for p in new.parts]
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), steps=st.lists(st.sampled_from(STEPS), max_size=9))
 @settings(max_examples=25, deadline=None)
 def test_after_any_changes_kept_indexes_answer_as_new_ones(

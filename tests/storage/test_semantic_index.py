@@ -39,6 +39,7 @@ def pairs(shelf: Shelf, found) -> dict[str, int]:
     return dict(zip(ids, found.agreements.tolist(), strict=True))
 
 
+@pytest.mark.slow
 @given(answers=st.integers(0, 2**32 - 1), models=st.integers(1, 12), samples=st.integers(1, 30))
 @settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
 def test_candidates_equal_all_pairs_by_brute_force(tmp_path_factory, answers, models, samples):

@@ -127,6 +127,7 @@ def told(shelf: Shelf, found: Candidates) -> list[tuple[str, str, int]]:
     ]
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), models=st.integers(1, 9))
 @settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
 def test_every_pair_is_counted_once_on_the_best_usable_probe_set(tmp_path_factory, seed, models):
@@ -155,6 +156,7 @@ def test_every_pair_is_counted_once_on_the_best_usable_probe_set(tmp_path_factor
     shelf.catalog.close()
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=4, suppress_health_check=list(HealthCheck))
 def test_the_order_of_arrival_changes_nothing(tmp_path_factory, seed):

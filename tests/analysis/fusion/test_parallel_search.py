@@ -215,6 +215,7 @@ def test_a_trainer_answers_as_this_process_does(study: Digits) -> None:
             np.testing.assert_array_equal(weight, (their.weights or {})[name])
 
 
+@pytest.mark.slow
 def test_two_workers_come_to_the_same_again(
     study: Digits, pair: dict[str, Any], tmp_path: Path
 ) -> None:

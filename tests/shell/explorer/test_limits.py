@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import psutil
+import pytest
 
 from sommelier.runtime.server.pages import LARGEST, Asked, Said
 from sommelier.shell.explorer.desk import WAITING, DeskRules, QuestionDesk
@@ -55,6 +56,7 @@ def test_a_question_that_takes_too_long_ends_and_the_next_is_answered(database: 
         assert b"<script" not in page.body
 
 
+@pytest.mark.slow
 def test_a_question_that_takes_too_much_memory_fails_alone(database: Path) -> None:
     with desk(database, limit_s=100.0) as asking:
         hungry = "SELECT list(repeat(a.range::VARCHAR, 1000)) FROM range(30000000) a"
