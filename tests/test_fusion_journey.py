@@ -307,7 +307,7 @@ def test_nothing_within_the_limits_says_what_came_closest(db: sm.Connection) -> 
     (lost,) = [f for f in db.catalog.fusions(name="multi") if f.model_id is None]
     assert lost.state == "none found"
     assert lost.reason
-    assert len(folders(db)) == 1  # what a larger budget goes on with
+    assert folders(db) == []  # nothing was trained that a larger budget could go on with
     assert db.catalog.resolve("multi").id == first  # the old one stays until there is a new one
     assert db.catalog.fusions(model_id=first)[0].state == "fused"
 
@@ -428,7 +428,7 @@ def test_cancelled_with_a_best_so_far_that_becomes_the_model(db: sm.Connection) 
 def test_cancelled_before_anything_was_found_makes_no_model_and_can_go_on(
     db: sm.Connection,
 ) -> None:
-    text = f"CREATE MODEL other AS {HARD} WITHIN 0% ON memory < 1% {LONG}"
+    text = f"CREATE MODEL other AS {HARD} WITHIN 0% ON memory < 16% {LONG}"
     with pytest.raises(CancelledError, match="cancelled"):
         db.execute(text, progress=stopped_when(db, accepted=False))
     assert "other" not in db.catalog.model_names()

@@ -81,7 +81,7 @@ def test_proposals_are_counted_and_not_drawn(parts: sm.Connection) -> None:
 
 def test_a_database_without_lineage_says_so(tmp_path: Path) -> None:
     with sm.connect(tmp_path / "empty.sommelier") as db:
-        assert "nothing is known" in texts(db.plot.lineage())
+        assert "not known that any model comes from another" in texts(db.plot.lineage())
         assert "no link is in use" in texts(db.plot.links())
 
 

@@ -303,7 +303,7 @@ def test_weights_that_are_too_large_for_one_message_lie_beside_the_file(
     monkeypatch.setattr(torch_writing, "EXTERNAL_BYTES", 8)
     made = export(module, torch.ones(2, 3), tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"m.onnx", "m.onnx.data"}
-    assert made.difference < 1e-6
+    assert made.difference < 1e-5  # arithmetic differs by processor; a wrong weight by far more
 
 
 @pytest.mark.parametrize(
