@@ -29,6 +29,9 @@ CONFIG: Mapping[str, str] = {
     "enable_external_access": "false",  # catalog SQL must not read or write other files
     "lock_configuration": "true",  # ... nor switch that on again
     "errors_as_json": "true",  # positions and candidates as fields; see faults.read_fault
+    # a checkpoint writes the whole index of ids, so many of them make bulk loads quadratic; a
+    # killed process costs the next one a log of at most this to read
+    "checkpoint_threshold": "256MB",
 }
 MANY = 1000  # values in a list above which DuckDB's own binding pays, pandas and all
 
