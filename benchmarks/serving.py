@@ -8,7 +8,9 @@ what no server in one process can pass is that and the system's calls to receive
 are a contender of their own: sockets alone.
 Each contender is started anew in each round, the rounds go in turn; medians over rounds are told.
 Shares of the limit are those of slices beside slices of ONNX Runtime alone (serving_pairs.py).
-Two models: the smallest, of dense layers, and a convolutional one of about 0.3 ms.
+Two models: the smallest, of dense layers, and a convolutional one of about 0.3 ms. On a machine
+that is five times slower than another, 0.3 ms are a fifth of the work behind the same requests;
+--middle-ms makes it as much work as elsewhere.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ import psutil
 import sommelier as sm
 from benchmarks.report import arguments, conclude, table
 from benchmarks.serving_load import WARM_UP_S, Load, Post, closed_loop, cores, open_loop, pinned
-from benchmarks.serving_models import MIDDLE, SHAPE, SMALL, alone, make_models
+from benchmarks.serving_models import MIDDLE, MIDDLE_MS, SHAPE, SMALL, alone, make_models
 from benchmarks.serving_pairs import Pairs, merged, paired, stolen_s
 from benchmarks.serving_peers import PEERS, Peer, python_of
 
@@ -75,6 +77,7 @@ def main() -> None:
     parser = arguments("Requests a second behind a server, against ONNX Runtime alone and others")
     parser.add_argument("--seconds", type=float, help="of each load; 5 (quick: 1)")
     parser.add_argument("--rounds", type=int, help="5 (quick: 1)")
+    parser.add_argument("--middle-ms", type=float, default=MIDDLE_MS, help="of the larger model")
     parser.add_argument("--without-peers", action="store_true", help="do not install others")
     options = parser.parse_args()
     seconds = options.seconds or (1.0 if options.quick else 5.0)
@@ -82,7 +85,7 @@ def main() -> None:
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        models = make_models(folder, options.seed)
+        models = make_models(folder, options.seed, options.middle_ms)
         servers = _sockets(models) | _ours(_database(folder))
         servers |= _peers(models, options.without_peers)
         for model, path in models.items():
@@ -96,7 +99,7 @@ def misses(figures: Mapping[str, float]) -> list[str]:
     """What was expected and is not so. NaN, as of a peer that is not here, misses nothing."""
     expected = {
         "55 % of the limit on the smallest model": figures["binary_share"] < LEAST_SHARE[SMALL],
-        "90 % of the limit on one of .3 ms": figures["middle_binary_share"] < LEAST_SHARE[MIDDLE],
+        "90 % of the limit on the larger one": figures["middle_binary_share"] < LEAST_SHARE[MIDDLE],
         "2.5 times MLServer by JSON": figures["json_over_mlserver"] < LEAST_OVER_MLSERVER,
         "120 MiB of resident memory": figures["resident_mib"] > MOST_MIB,
         "no answer but 200": figures["failed"] > 0,
