@@ -137,6 +137,11 @@ def test_a_plan_at_work_answers_as_the_models_would(
     x = items[1][:50]
     with db.plan(NAMES, budget={"params": "7800"}) as plan:
         found = plan.run(x)
+        html = plan._repr_html_()
+        assert all(name in html for name in NAMES)
+        assert ">execute<" in html
+        assert ">predict<" in html
+        assert "expected accuracy" in html
     assert {name for name, answer in found.items() if answer.executed} == {
         "digit_net",
         "speaker_net",
