@@ -27,6 +27,7 @@ from sommelier.storage.artifact_places import MARK
 from sommelier.storage.external_data import external_files, too_large
 from sommelier.storage.snapshots import directory_of
 
+_UNCLEAR = FORMATS.keys() - COMPLETE
 FOLDER_CARDS = ("card.json", "sommelier.json")  # the second, ours for certain, wins
 
 
@@ -60,27 +61,26 @@ class FolderConnector:
         limit = opt.size(options, "max_size", opt.MAX_MODEL_BYTES)
         card_path = opt.path(options, "card")
         cards = _Cards(load_card(card_path) if card_path else None)
-        paths = _find(locations)
-        return self._artifacts(paths, cards, limit, asked, progress)
+        return self._artifacts(_find(locations), cards, limit, asked, progress)
 
     def list(
         self, locations: tuple[str, ...], *, options: Mapping[str, object]
     ) -> Iterator[Listing]:
         """The files at the locations; they are not opened."""
         opt.check(self.name, options, self.options)
-        paths: Sequence[Path] = _find(locations)
+        paths = _find(locations).models
         for path, name in zip(paths, distinct_names(paths), strict=True):
-            size = path.stat().st_size if path.is_file() else None
-            yield Listing(name, printable(str(path)), size)
+            yield Listing(name, printable(str(path)), _listed_size(path))
 
     def _artifacts(
         self,
-        paths: Sequence[Path],
+        found: _Found,
         cards: _Cards,
         limit: int,
         asked: Mapping[str, object],
         progress: Progress | None,
     ) -> Iterator[Artifact | Rejection]:
+        paths = found.models
         for done, (path, name) in enumerate(zip(paths, distinct_names(paths), strict=True)):
             if progress:
                 progress(name, done, len(paths))
@@ -100,6 +100,19 @@ class FolderConnector:
             yield Artifact(name, None, self.name, str(path), path, declared, conversion=conversion)
         if progress:
             progress("", len(paths), len(paths))
+        yield from self._left(found.unclear)
+
+    def _left(self, unclear: Mapping[str, Sequence[Path]]) -> Iterator[Rejection]:
+        """One for each folder with files that are taken only where they are named."""
+        for folder, paths in unclear.items():
+            first = printable(str(paths[0]))
+            what = "1 file holds" if len(paths) == 1 else f"{len(paths)} files hold"
+            yield Rejection(
+                self.name,
+                printable(folder),
+                f"{what} a model or weights alone, which a search through a folder leaves; "
+                f"name what is a model: FROM folder '{first}'",
+            )
 
 
 @dataclass(slots=True)
@@ -152,44 +165,68 @@ def _sidecar(path: Path) -> Card | str | None:
         return reason(error) if path.name in FOLDER_CARDS else None
 
 
-def _find(locations: tuple[str, ...]) -> list[Path]:
-    """All model files at the locations, each once, sorted within a location.
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """models : files, each once, sorted within a location. unclear : by folder that was searched,
+    files that may be models or weights alone."""
 
-    Raises ConnectorError if a location leads to none.
-    """
+    models: list[Path]
+    unclear: dict[str, list[Path]]
+
+
+def _find(locations: tuple[str, ...]) -> _Found:
+    """What is at the locations. Raises ConnectorError if one leads to no model."""
     if not locations:
         raise ConnectorError("folder needs a path", hint="FROM folder './zoo/*.onnx'")
-    found: dict[Path, None] = {}
+    models: dict[Path, None] = {}
+    unclear: dict[str, list[Path]] = {}
     for location in locations:
-        paths = _expand(location)
+        paths, left = _expand(location)
         if not paths:
             raise _nothing_at(location)
-        found.update(dict.fromkeys(paths))
-    return list(found)
+        models.update(dict.fromkeys(paths))
+        if left:
+            unclear[location] = left
+    named = models.keys()
+    return _Found(
+        list(models),
+        {at: rest for at, left in unclear.items() if (rest := [p for p in left if p not in named])},
+    )
 
 
-def _expand(location: str) -> list[Path]:
+def _expand(location: str) -> tuple[list[Path], list[Path]]:
+    """Models at a location and, of a folder, files that are taken only where they are named."""
     path = Path(location).expanduser()
     if path.is_dir() and not is_model(path):
-        return sorted(_walk(path))
+        known = sorted(_walk(path))
+        models = [path for path in known if path.suffix.lower() not in _UNCLEAR]
+        return models, [path for path in known if path.suffix.lower() in _UNCLEAR]
     if os.path.lexists(path):
-        return [_absolute(path)]
+        return [_absolute(path)], []
     if not glob.has_magic(location):
-        return []
+        return [], []
     found = (_absolute(Path(match)) for match in matches(str(path)) if is_model(Path(match)))
-    return sorted(path for path in found if not any(map(_is_store, path.parents)))
+    return sorted(path for path in found if not any(map(_is_store, path.parents))), []
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Complete models below a folder; linked folders are not entered, so a loop cannot trap us,
-    nor are the stores of databases, whose files are copies of models and links between them."""
-    found = COMPLETE | REFUSED.keys()
+    """Files of known suffixes below a folder; linked folders are not entered, so a loop cannot trap
+    us, nor are the stores of databases, whose files are copies of models and links between them."""
+    known = FORMATS.keys() | {ONNX} | REFUSED.keys()
     for parent, folders, files in os.walk(folder):
         folders[:] = [
             name for name in folders if name[0] != "." and not _is_store(Path(parent, name))
         ]
         paths = (Path(parent, name) for name in files)
-        yield from (_absolute(path) for path in paths if path.suffix.lower() in found)
+        yield from (_absolute(path) for path in paths if path.suffix.lower() in known)
+
+
+def _listed_size(path: Path) -> int | None:
+    """Bytes of a file, and of the one that exporters write beside it for large weights."""
+    if not path.is_file():
+        return None
+    beside = path.with_name(f"{path.name}.data")
+    return path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
 
 
 def _is_store(folder: Path) -> bool:

@@ -50,6 +50,30 @@ def test_a_file_a_folder_and_patterns_find_models_each_once(tmp_path: Path) -> N
     assert names(fetch(tmp_path / "*")) == ["a", "b"]
 
 
+def test_what_a_search_through_a_folder_leaves_is_told_once_with_how_to_name_it(
+    tmp_path: Path,
+) -> None:
+    tiny_classifier(tmp_path / "a.onnx")
+    for name in ("net.pt", "deep/weights.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"anything")
+    first, left = fetch(tmp_path)
+    assert isinstance(first, Artifact)
+    assert isinstance(left, Rejection)
+    assert left.revision == str(tmp_path)
+    assert "2 files hold a model or weights alone" in left.reason
+    assert "FROM folder '" in left.reason
+    assert "1 file holds" in str(fetch(tmp_path, tmp_path / "net.pt")[-1])  # one was named
+
+
+def test_the_listed_size_counts_weights_beside_the_file(tmp_path: Path) -> None:
+    external_data_model(tmp_path / "m.onnx")
+    (weights,) = (path for path in tmp_path.iterdir() if path.name != "m.onnx")
+    weights.rename(tmp_path / "m.onnx.data")
+    (found,) = FolderConnector().list((str(tmp_path),), options={})
+    assert found.size_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
+
+
 def test_a_suffix_may_be_written_in_any_case(tmp_path: Path) -> None:
     tiny_classifier(tmp_path / "VGG.ONNX")
     for location in (tmp_path, tmp_path / "VGG.ONNX", tmp_path / "*"):
