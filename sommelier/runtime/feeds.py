@@ -132,7 +132,7 @@ class InputCheck:
             if found > self._batch:
                 raise InputError(
                     f"{self._name} takes at most {self._batch} samples a request, not {found}",
-                    hint=f"send several requests, or deploy it with a larger one: USING batch = {found}",
+                    hint=f"send several requests, or deploy it USING batch = {found}",
                 )
             first, length = lengths.setdefault(symbol, (name, found))
             if found != length:
