@@ -39,7 +39,8 @@ test-postgres: $(READY)  ## the catalog's, the engine's and some journeys' tests
 
 test-ray: $(READY)  ## analysis and serving on clusters of Ray that the tests start here
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e ".[ray]"
-	$(BIN)/python -m tests.postgres_server $(BIN)/python -m pytest --reruns $(RERUNS) -rR tests/test_workers_on_ray.py tests/runtime/test_ray_serve.py
+	$(BIN)/python -m tests.postgres_server $(BIN)/python -m pytest --reruns $(RERUNS) -rR tests/test_workers_on_ray.py
+	$(BIN)/python -m pytest --reruns $(RERUNS) -rR tests/runtime/test_ray_serve.py  # of a file: not over the server
 
 nightly: test-ray  ## the slow tests as well
 	SOMMELIER_EXAMPLES=300 $(BIN)/python -m pytest -n $(WORKERS) tests sommelier README.md docs
