@@ -98,7 +98,7 @@ class TextTable(OriginTable):
         """
         column = LINK_TEXTS[predicate.column]
         condition, parameters, nullable = _compiled(
-            predicate, column, "string_to_array(m.source, ', ')", self._database.dialect
+            predicate, column, _words("m.source"), self._database.dialect
         )
         is_null = f"{column} IS NULL" if nullable else "false"
         sql = f"SELECT m.name, {is_null} FROM links m WHERE ({condition}) OR {is_null}"
@@ -117,7 +117,7 @@ class TextTable(OriginTable):
         """
         dialect = self._database.dialect
         condition, parameters, nullable = _compiled(
-            predicate, "m.value", "string_to_array(m.value, ', ')", dialect
+            predicate, "m.value", _words("m.value"), dialect
         )
         is_null = "m.value IS NULL" if nullable else "false"
         sql = (
@@ -187,6 +187,11 @@ def _expression(column: str) -> str:
             hint=f"columns: {', '.join(TEXT_COLUMNS)}",
         )
     return _EXPRESSIONS.get(column, f"m.{column}")
+
+
+def _words(column: str) -> str:
+    """The words of a text that joins them by ', ', as a list for HAS."""
+    return f"string_to_array({column}, ', ')::VARCHAR[]"  # PostgreSQL's own are TEXT[]
 
 
 def _compiled(

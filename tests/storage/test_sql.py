@@ -170,6 +170,7 @@ def test_a_long_statement_is_interrupted_from_another_thread(catalog: Catalog) -
     assert catalog.sql("SELECT 1").rows == [(1,)]
 
 
+@pytest.mark.duckdb("DuckDB itself hears Ctrl-C")
 def test_ctrl_c_that_duckdb_itself_sees_is_a_cancelled_statement_too(catalog: Catalog) -> None:
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(CancelledError):
