@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -180,7 +181,10 @@ class HttpReading(asyncio.Protocol):
         self._read_until = self._loop.time() + limits.body_s
         self._keep_alive = self._parser.should_keep_alive()
         method = self._parser.get_method().decode()
-        path, _, query = self._target.decode("latin-1").partition("?")
+        target = self._target.decode("latin-1")
+        if target[:1] != "/":
+            target = self._without_authority(target)
+        path, _, query = target.partition("?")
         self._request = HttpRequest(method, path, self._headers, query=query)
         if b"host" not in self._headers and self._parser.get_http_version() > "1.0":
             self._stop(400, "a request of HTTP/1.1 needs a Host header")
@@ -192,6 +196,17 @@ class HttpReading(asyncio.Protocol):
             self._stop_with(refusal)
         if self._headers.get(b"expect", b"").lower() == b"100-continue" and self._is_idle:
             self._transport.write(_CONTINUE)
+
+    def _without_authority(self, target: str) -> str:
+        """The path and query of a target that names the server too, as clients of a proxy send it
+        (RFC 9112, 3.2.2): what it names counts, not the Host header."""
+        scheme, found, rest = target.partition("://")
+        if not found or scheme.lower() not in ("http", "https"):
+            return target
+        authority = re.split("[/?]", rest, maxsplit=1)[0]
+        self._headers[b"host"] = authority.encode("latin-1")
+        path = rest[len(authority) :]
+        return path if path[:1] == "/" else f"/{path}"
 
     def on_body(self, part: bytes) -> None:
         limits = self._server.limits

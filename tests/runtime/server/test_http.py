@@ -90,6 +90,19 @@ def post(body: bytes, *headers: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
 
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://x:80/v2/health", "/v2/health"),
+        ("HTTP://x/2?q=http://y/3", "/2"),
+        ("https://x", "/"),
+        ("http://x?q=/3", "/"),
+    ],
+)
+def test_a_target_may_name_the_server(port: int, target: str, path: str) -> None:
+    assert say(port, get(target)).endswith(f"GET {path} 0".encode())
+
+
 def test_a_body_in_pieces_is_put_together(port: int) -> None:
     whole = post(b"x" * 1000)
     pieces = [whole[i : i + 100] for i in range(0, len(whole), 100)]
