@@ -17,7 +17,14 @@ from sommelier.connectors.cards import (
     parse_card,
     read_json_inside,
 )
-from sommelier.connectors.formats import COMPLETE, FORMATS, ONNX, REFUSED, format_of, is_model
+from sommelier.connectors.formats import (
+    COMPLETE,
+    FORMATS,
+    ONNX,
+    format_of,
+    has_model_suffix,
+    is_model,
+)
 from sommelier.connectors.naming import distinct_names, printable
 from sommelier.connectors.patterns import matches
 from sommelier.errors import ConnectorError, RejectedModelError, reason
@@ -198,9 +205,11 @@ def _expand(location: str) -> tuple[list[Path], list[Path]]:
     """Models at a location and, of a folder, files that are taken only where they are named."""
     path = Path(location).expanduser()
     if path.is_dir() and not is_model(path):
-        known = sorted(_walk(path))
-        models = [path for path in known if path.suffix.lower() not in _UNCLEAR]
-        return models, [path for path in known if path.suffix.lower() in _UNCLEAR]
+        models: list[Path] = []
+        unclear: list[Path] = []
+        for file in sorted(_walk(path)):
+            (unclear if file.suffix.lower() in _UNCLEAR else models).append(file)
+        return models, unclear
     if os.path.lexists(path):
         return [_absolute(path)], []
     if not glob.has_magic(location):
@@ -212,13 +221,12 @@ def _expand(location: str) -> tuple[list[Path], list[Path]]:
 def _walk(folder: Path) -> Iterator[Path]:
     """Files of known suffixes below a folder; linked folders are not entered, so a loop cannot trap
     us, nor are the stores of databases, whose files are copies of models and links between them."""
-    known = FORMATS.keys() | {ONNX} | REFUSED.keys()
     for parent, folders, files in os.walk(folder):
         folders[:] = [
             name for name in folders if name[0] != "." and not _is_store(Path(parent, name))
         ]
         paths = (Path(parent, name) for name in files)
-        yield from (_absolute(path) for path in paths if path.suffix.lower() in known)
+        yield from (_absolute(path) for path in paths if has_model_suffix(path))
 
 
 def _listed_size(path: Path) -> int | None:

@@ -48,9 +48,13 @@ REFUSED: Mapping[str, str] = {
 
 def is_model(path: Path) -> bool:
     """Whether a file's name is that of a model, acceptable or not."""
+    return has_model_suffix(path) or path.name == saved_model.FILE or path.name.endswith(SHARDS)
+
+
+def has_model_suffix(path: Path) -> bool:
+    """The same by the suffix alone."""
     suffix = path.suffix.lower()
-    known = suffix == ONNX or suffix in FORMATS or suffix in REFUSED
-    return known or path.name == saved_model.FILE or path.name.endswith(SHARDS)
+    return suffix == ONNX or suffix in FORMATS or suffix in REFUSED
 
 
 def format_of(path: Path) -> str | None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _KNOWN = {"built": "-", "verified": "-", "evidence": (0, (5, 2)), "declared": (0, (1, 2))}
-_TODO = (
+_HINT = (
     "ANALYZE a, b FOR SEGMENTS compares weights; fusions, hybrids and students are"
     " known when they are made"
 )
@@ -92,7 +92,7 @@ def _empty(family: Family) -> Plot:
     nothing(
         figure,
         f"Nothing to draw: it is not known that {whose} comes from another or became one",
-        _TODO,
+        _HINT,
     )
     return Plot(figure, f"lineage: nothing is known of {whose}")
 

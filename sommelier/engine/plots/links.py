@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 NUMBERED = 24  # links whose quality is written
 Ends = tuple[tuple[float, float], tuple[float, float]]
 
-_TODO = "ANALYZE ALL FOR LINKS tries which models predict which; SHOW LINKS lists what was tried"
+_HINT = "ANALYZE ALL FOR LINKS tries which models predict which; SHOW LINKS lists what was tried"
 _THIN, _THICK = 0.6, 5.5  # points
 
 
@@ -58,7 +58,7 @@ def links(found: Links) -> Plot:
     """The graph: an arrow from each source to what it predicts."""
     if not found.links:
         figure = blank("Which model predicts which", (), _notes(found), size=(8.2, 2.6))
-        nothing(figure, "Nothing to draw: no link is in use", _TODO)
+        nothing(figure, "Nothing to draw: no link is in use", _HINT)
         return Plot(figure, "links: nothing to draw, no link is in use")
     names = sorted({n for link in found.links for n in (*link.sources, link.target)})
     side = max(5.0, min(10.0, 3.0 + 0.35 * len(names)))
