@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from sommelier.errors import AnalysisError, InputError, SommelierError
 from sommelier.runtime.collaborate import CollaborativePlan, as_items
+from sommelier.runtime.feeds import concatenated, divided
 from sommelier.runtime.interface import Inputs, Interface
-from sommelier.runtime.jobs import Job, Outcome
+from sommelier.runtime.jobs import Job, Outcome, Shared
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.predictor import Cancellation, Predictor
 from sommelier.storage.naming import unknown_name
@@ -48,9 +49,31 @@ class ModelAnswering:
         self._interface = interface
 
     def run(self, job: Job, name: str, model: Predictor, cancellation: Cancellation) -> Outcome:
+        if job.shared is not None:
+            self._run_shared(job, job.shared, name, model, cancellation)
+            return Outcome({})
         feed = self._interface.feed(job.inputs, name, model)
-        found = model.run(feed, cancellation, joined=job.requests > 1)
+        found = model.run(feed, cancellation)
         return Outcome(self._interface.outputs_of(name, found, job.outputs))
+
+    def _run_shared(
+        self, job: Job, shared: Shared, name: str, model: Predictor, cancellation: Cancellation
+    ) -> None:
+        """One run for all, or runs in turn, whichever is faster."""
+        interface, clock, joins = self._interface, shared.clock, model.joins
+        form, as_it_is = interface.form_of(name, model), job.outputs is None
+        as_it_is = as_it_is and not interface.renames_outputs(name)
+        feeds = [
+            inputs.feeds.get(form) or interface.feed(inputs, name, model)
+            for inputs in shared.inputs
+        ]
+        for feed in [concatenated(feeds)] if joins else feeds:
+            shared.began_ms = clock()
+            found: Mapping[str, Array] = model.run(feed, cancellation)
+            now = clock()
+            if not as_it_is:
+                found = interface.outputs_of(name, found, job.outputs)
+            shared.ended(feed.samples, now, divided(found, feeds) if joins else (found,))
 
 
 class PlanView:

@@ -2,13 +2,15 @@
 
 Dense layers read all their weights for every run, whatever the number of samples: eight together
 take little longer than one. Convolutions gain nothing or lose, as what is between layers leaves the
-processor's caches (runtime.md 1.4 and 3); their samples run one after the other, for which no
-request is dispatched in between. So it is measured for each model once, when it is prepared, of
-those whose graph keeps samples apart (analysis/samples_apart.py); that kernels do so too is tried.
+processor's caches (runtime.md 1.4 and 3); such requests are decided about together, run in turn,
+and each has its answer when its run ends. So it is measured for each model once, when it is
+prepared, of those whose graph keeps samples apart (analysis/samples_apart.py); that kernels do so
+too is tried.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -22,9 +24,22 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-WORTH = 0.8  # of the time that requests take alone; what saves less is not worth the waiting
-DISPATCH_MS = 0.1  # of a request besides the run of its model, behind a socket; ADR 9
-SLOWEST_MS = 1.0  # models that take longer are not run in the event loop, where requests meet
+WORTH = 0.8  # of the time that runs in turn take; what saves less is not worth the waiting
+TURN_MS = 0.02  # of a run in turn besides its model: its tensors, its answer
+LONGEST_MS = 10.0  # that requests which meet may hold up an event loop
+
+
+def _slowest_ms() -> float:
+    """Another thread gains nothing where there is one processor: the event loop stands still while
+    a model runs there too, and each request changes threads twice."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    processors = os.cpu_count() or 1 if affinity is None else len(affinity(0))
+    return LONGEST_MS if processors == 1 else 1.0
+
+
+SLOWEST_MS = _slowest_ms()
+"""Models that take longer are not run in the event loop, which stands still meanwhile; handing a
+request to another thread and back takes 40 microseconds, as long as the smallest models."""
 TOLERANCE = 1e-4  # of the largest number in an answer: kernels of several samples round otherwise
 ROUNDS, BUDGET_S = 20, 0.25
 
@@ -64,19 +79,12 @@ def _share(
     return (between - started) / (time.perf_counter() - between)
 
 
-def worthwhile(cost: float | None, run_ms: float | None) -> bool:
-    """Whether requests that meet are better answered in one run.
+def joined(cost: float, run_ms: float) -> bool:
+    """Whether requests that meet are better answered in one run than by runs in turn.
 
     cost : of `cost_together`. run_ms : of one sample alone.
     """
-    if cost is None or run_ms is None:
-        return False
-    return min(cost, 1.0) * run_ms <= WORTH * (run_ms + DISPATCH_MS)
-
-
-def apart(cost: float | None) -> bool:
-    """Whether the samples of a run are faster one after the other. cost : of `cost_together`."""
-    return cost is not None and cost > 1.0
+    return cost * run_ms <= WORTH * (run_ms + TURN_MS)
 
 
 def _independent(

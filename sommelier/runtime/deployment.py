@@ -11,9 +11,9 @@ from typing import Any
 from sommelier.deployment_records import Deployment
 from sommelier.errors import SommelierError
 from sommelier.records import TensorSpec
-from sommelier.runtime import displays, wishes
+from sommelier.runtime import displays
+from sommelier.runtime.accepting import job_of_one, job_of_several
 from sommelier.runtime.answers import Answer, Cancellable, Ticket
-from sommelier.runtime.batching import SLOWEST_MS
 from sommelier.runtime.cascade import Cascade
 from sommelier.runtime.collaborate import CollaborativePlan
 from sommelier.runtime.deployment_state import (
@@ -28,15 +28,14 @@ from sommelier.runtime.dispatcher import Dispatcher
 from sommelier.runtime.generations import Generation, generation, loaded
 from sommelier.runtime.interface import Given
 from sommelier.runtime.jobs import Held, Job, now_ms
-from sommelier.runtime.open_requests import LONGEST_MS
-from sommelier.runtime.policy import Request
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.pool_entries import Budget
 from sommelier.runtime.session_cache import ServedModel
+from sommelier.runtime.stint import Stint
 from sommelier.runtime.telemetry import Telemetry
 
 SWITCH_S = 60.0  # how long a switch waits for new models while the old ones answer
-_FEW = LONGEST_MS / SLOWEST_MS  # samples that take no longer than LONGEST_MS, whatever the model
+_ASKED_AFTER = 32  # runs, until it is asked again how many requests may be decided about together
 
 
 class RunningDeployment:
@@ -72,6 +71,8 @@ class RunningDeployment:
         self._status: Status | None = None
         self._begun = self._withdrawn = False  # it was ready once; nobody may ask it
         self._notices: tuple[str, ...] = ()
+        self._asked: object = None  # when `together` was
+        self._together = 1
         self._end = pool.subscribe(self._pool_changed)
         self._learn(self._now)
         self._dispatcher.refresh()
@@ -93,7 +94,7 @@ class RunningDeployment:
         min_accuracy : in [0, 1]. outputs : names; none are all. Raises InputError, RejectedError
         (429, 503, 504), AnalysisError of a model that fails.
         """
-        job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs)
+        job = self._job(inputs, outputs, deadline_ms, priority, min_accuracy)
         ticket = self._dispatcher.answer(job) or self._dispatcher.submit(job)
         if isinstance(ticket, Answer):
             return ticket
@@ -112,25 +113,23 @@ class RunningDeployment:
     ) -> Ticket:  # fmt: skip
         """The same without waiting: a future. held : as `hold` said. Raises InputError,
         RejectedError when it is known."""
-        job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs, held)
+        job = self._job(inputs, outputs, deadline_ms, priority, min_accuracy, held)
         return self._dispatcher.submit(job)
 
     def try_infer(
         self, inputs: Given, *, at_most_ms: float, deadline_ms: float | None = None,
         priority: int = 0, min_accuracy: float | None = None,
         outputs: Sequence[str] | None = None, held: Held | None = None,
-        begun: Callable[[Cancellable], None] | None = None, requests: int = 1,
+        begun: Callable[[Cancellable], None] | None = None,
     ) -> Answer | None:  # fmt: skip
         """The answer if it can be had in this thread at once: nothing waits, a server is idle, one
         model answers and takes at most so long on average, or usually. None, and nothing has
         happened, if not. For event loops. begun : gets the request before the run, which another
         thread may cancel when it takes longer after all: CancelledError is raised then, and where
-        it is to be asked again otherwise (Dispatcher.answer). held : as `hold` said. requests :
-        that this one stands for, their samples one behind the other."""
+        it is to be asked again otherwise (Dispatcher.answer). held : as `hold` said."""
         if self._now.deployment.kind != "models":
             return None
-        job = self._job(inputs, deadline_ms, priority, min_accuracy, outputs, held)
-        job.requests = requests
+        job = self._job(inputs, outputs, deadline_ms, priority, min_accuracy, held)
         if begun is not None:
             begun(job)
         found = self._dispatcher.answer(job, at_most_ms=at_most_ms)
@@ -138,6 +137,23 @@ class RunningDeployment:
             return found.result() if isinstance(found, Ticket) else found
         finally:
             del found, job  # as above
+
+    def open_stint(
+        self, requests: Sequence[dict[str, Any]], *, at_most_ms: float,
+        outputs: Sequence[str] | None = None, same: bool = False,
+    ) -> Stint | None:  # fmt: skip
+        """The same for requests of several clients, by one decision about all of them: what is to
+        answer them now. They run in one run, or in turn, whichever is faster.
+
+        requests : tensors by name, of each. at_most_ms : of all. same : tensors of all have the
+        same names, types and shapes, and none is of texts. Raises InputError, RejectedError; then
+        each is to be asked alone."""
+        now, cancel = self._now, self._dispatcher.cancel
+        if now.deployment.kind != "models":
+            return None
+        job = job_of_several(now, self._clock, cancel, requests, outputs, same=same)
+        steady = now.deployment.sla_ms is None and len(now.table.models) == 1
+        return self._dispatcher.open_stint(job, at_most_ms, steady=steady)
 
     def hold(self, held: Held | None = None) -> Held | None:
         """Accept a request that has to wait for others now, without its inputs, until `let_go`: it
@@ -195,12 +211,16 @@ class RunningDeployment:
 
     @property
     def together(self) -> int:
-        """Most samples of several requests that are better answered in one run, of LONGEST_MS at
-        most; 1: none are."""
+        """Most samples of several requests that are better decided about together, and take a
+        moment only; 1: none are."""
         now = self._now
-        joins = now.deployment.kind == "models" and now.deployment.options.batching is not False
-        most = now.interface.together if joins else 1
-        return most if most <= _FEW else self._dispatcher.samples_within(most, LONGEST_MS)
+        asked = now, now.interface.together, self.telemetry.observations // _ASKED_AFTER
+        if asked != self._asked:
+            joins = now.deployment.kind == "models" and now.deployment.options.batching is not False
+            most = now.interface.together if joins else 1
+            self._together = self._dispatcher.most_together(most) if most > 1 else 1
+            self._asked = asked
+        return self._together
 
     @property
     def engaged(self) -> bool:
@@ -326,37 +346,8 @@ class RunningDeployment:
 
     # ---- inside
 
-    def _job(
-        self, inputs: Given, deadline_ms: float | None, priority: int,
-        min_accuracy: float | None, outputs: Sequence[str] | None, held: Held | None = None,
-    ) -> Job:  # fmt: skip
-        """The request, checked. Raises InputError."""
-        arrived = self._clock() if held is None else held.arrived_ms
-        deployment = (now := self._now).deployment
-        wanted = None if outputs is None else wishes.wished_outputs(outputs)
-        brought = now.receive(inputs, wanted)
-        ends_ms = inf
-        if deadline_ms is None:
-            deadline_ms = inf if deployment.sla_ms is None else deployment.sla_ms
-        else:
-            if type(deadline_ms) is not float or not 0 < deadline_ms < inf:
-                deadline_ms = wishes.wished_deadline(deadline_ms)
-            ends_ms = arrived + deadline_ms
-        if type(priority) is not int or priority:
-            priority = wishes.wished_priority(priority)
-        wished = None if min_accuracy is None else wishes.wished_accuracy(min_accuracy)
-        least = wished
-        if wished is None and deployment.kind == "models":
-            least = deployment.min_accuracy
-        job = Job(brought, wanted, self._dispatcher.cancel)
-        job.ends_ms = ends_ms
-        if held is not None:
-            job.promised, job.queue_ms = True, self._clock() - arrived
-        job.request = Request(
-            arrived, arrived + deadline_ms, priority, least, job, brought.samples,
-            brought.unfit, wished is not None,
-        )  # fmt: skip
-        return job
+    def _job(self, *wanted: Any) -> Job:
+        return job_of_one(self._now, self._clock, self._dispatcher.cancel, *wanted)
 
     def _pool_changed(self, pooled: str) -> None:
         now = self._now

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Generic
 
-from sommelier.errors import RejectedError, SommelierError, UnknownNameError
+from sommelier.errors import RejectedError, UnknownNameError
 from sommelier.runtime.answers import Answer, Ticket
-from sommelier.runtime.jobs import Counts, Held, Job, Outcome, P, Table, job_of, now_ms
+from sommelier.runtime.jobs import Counts, Held, Job, Outcome, P, Table, job_of, now_ms, run_model
 from sommelier.runtime.open_requests import OpenRequests
 from sommelier.runtime.policy import PooledModel, Rejection
-from sommelier.runtime.predictor import Cancellation
 from sommelier.runtime.scheduling import Turn
+from sommelier.runtime.stint import Stint
 from sommelier.runtime.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,7 @@ CLOSE_S = 10.0  # how long closing waits for runs that were cancelled
 class Dispatcher(Generic[P]):
     """Answers requests by a table of models. Safe for threads; `close` ends it.
 
-    Callbacks of tickets run in its threads and should be short.
-    """
+    Callbacks of tickets run in its threads and should be short."""
 
     def __init__(
         self,
@@ -80,10 +79,10 @@ class Dispatcher(Generic[P]):
         scheduler = self._requests.scheduler
         return not scheduler.idle or bool(scheduler.queue.waiting)
 
-    def samples_within(self, most: int, ms: float) -> int:
+    def most_together(self, most: int) -> int:
         """As of OpenRequests."""
         with self._lock:
-            return self._requests.samples_within(most, ms)
+            return self._requests.most_together(most)
 
     @property
     def loaded(self) -> frozenset[str]:
@@ -114,8 +113,8 @@ class Dispatcher(Generic[P]):
         usually. None, and nothing has happened, if not. A ticket where another thread has to go on.
 
         Raises RejectedError, what the model raises, and CancelledError once `job.cancel` ended it,
-        or where it is to be asked otherwise: alone, if it stands for several; by `submit`, if a
-        time is given and another model is to be asked.
+        or where it is to be asked otherwise: by `submit`, if a time is given and another model is
+        to be asked.
         """
         requests = self._requests
         with self._lock:
@@ -140,6 +139,23 @@ class Dispatcher(Generic[P]):
         if job.ticket is None:
             raise CancelledError
         return job.ticket
+
+    def open_stint(self, job: Job, at_most_ms: float, *, steady: bool) -> Stint | None:
+        """What is to answer requests of several clients now; None as of `answer`, and nothing has
+        happened. Raises RejectedError."""
+        with self._lock:
+            turn = self._requests.begin(job, at_most_ms)
+        if turn is None:
+            return None
+        if isinstance(turn.answer, Rejection):
+            refusal = self._refused(job, turn.answer, here=True)
+            assert refusal is not None, "nobody else knows of it"
+            raise refusal
+        model = self._acquired(turn, turn.answer.model)
+        if model is None:
+            self._lost(turn, here=True)
+            return None
+        return Stint(turn, model, self, steady=steady)
 
     def hold(self) -> Held | None:
         """One that has to wait for others now, and is to be asked again soon rather than to stand
@@ -274,27 +290,45 @@ class Dispatcher(Generic[P]):
         if isinstance(answer, Rejection):
             return self._refused(job, answer, here=here)
         table: Table[P] = job.table
-        try:
-            model = table.view.acquire(answer.model)
-        except UnknownNameError:  # the deployment has switched to others since it was chosen
-            model = None
+        model = self._acquired(turn, answer.model)
         if model is None:
-            with self._lock:
-                lost = self._requests.lost(turn)
-                if here and lost is not None:
-                    self._gone()
-                self._look_again()
-            return lost
+            return self._lost(turn, here=here)
         began = self._clock()
         try:
-            outcome = _run(table, job, answer.model, model)
+            outcome = run_model(table, job, answer.model, model)
         except BaseException:
-            self._abandon(turn)
+            self.abandon(turn)
             raise
         finally:
             del model  # before its lease ends
             table.view.release(answer.model)
-        took_ms = self._clock() - began
+        return self.conclude(turn, outcome, self._clock() - began, here=here)
+
+    def _acquired(self, turn: Turn, name: str) -> P | None:
+        try:
+            model: P | None = job_of(turn.request).table.view.acquire(name)
+        except UnknownNameError:  # the deployment has switched to others since it was chosen
+            return None
+        return model
+
+    def _lost(self, turn: Turn, *, here: bool) -> Exception | None:
+        """The model is not there any more; as of `_serve`."""
+        with self._lock:
+            lost = self._requests.lost(turn)
+            if here and lost is not None:
+                self._gone()
+            self._look_again()
+        return lost
+
+    def conclude(
+        self,
+        turn: Turn,
+        outcome: Outcome | Exception | None,
+        took_ms: float,
+        *,
+        here: bool = True,
+    ) -> Answer | Exception | None:
+        """A run is over; as of `_serve`."""
         with self._lock:
             result = self._requests.finished(turn, outcome, took_ms)
             if here and result is not None:
@@ -303,7 +337,7 @@ class Dispatcher(Generic[P]):
                     self._call()  # who came meanwhile
         return result
 
-    def _abandon(self, turn: Turn) -> None:
+    def abandon(self, turn: Turn) -> None:
         """An interrupt, of the caller whose thread this is: its server is free again."""
         job = job_of(turn.request)
         with self._changed:
@@ -364,19 +398,3 @@ class Dispatcher(Generic[P]):
             refusal = self._refused(job, turn.answer, here=False)
             if refusal is not None:
                 self._deliver(job, refusal)
-
-
-def _run(table: Table[P], job: Job, name: str, model: P) -> Outcome | Exception | None:
-    """What a model says. An error is a value here: its traceback would keep the inputs, but one
-    that nobody foresaw has it, to be logged."""
-    cancellation = Cancellation()
-    job.runs.append(cancellation)
-    if job.settled:
-        cancellation.cancel()
-    try:
-        return table.answering.run(job, name, model, cancellation)
-    except SommelierError as error:
-        error.__cause__ = error.__context__ = None
-        return error.with_traceback(None)
-    except Exception as error:  # whatever a model does, its request has an answer
-        return error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,6 +153,28 @@ class InputCheck:
 
     def _wanted(self) -> str:
         return ", ".join(str(spec) for spec in self._inputs.values())
+
+
+def concatenated(feeds: Sequence[Feed]) -> Feed:
+    """The samples of several requests, one behind the other."""
+    names = feeds[0].tensors
+    tensors = {name: np.concatenate([feed.tensors[name] for feed in feeds]) for name in names}
+    return Feed(tensors, sum(feed.samples for feed in feeds))
+
+
+def divided(outputs: Mapping[str, Array], feeds: Sequence[Feed]) -> list[dict[str, Array]]:
+    """The outputs of each of the requests that were put together. Raises InputError for an output
+    without their samples in front."""
+    samples = sum(feed.samples for feed in feeds)
+    for name, array in outputs.items():
+        if array.ndim == 0 or array.shape[0] != samples:
+            raise InputError(f"output '{name}' has shape {list(array.shape)} of {samples} samples")
+    found, start = [], 0
+    for feed in feeds:
+        end = start + feed.samples
+        found.append({name: array[start:end] for name, array in outputs.items()})
+        start = end
+    return found
 
 
 def size_of(tensors: Mapping[str, Array]) -> int:

@@ -25,7 +25,7 @@ _NONE: frozenset[str] = frozenset()
 @dataclass(frozen=True, slots=True, eq=False)
 class Signature:
     """What one model takes and gives. form : equal for models that take the same tensors.
-    together : samples of several requests that are better answered in one run; 1: none are."""
+    together : samples of several requests that are better decided about together; 1: none are."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -143,15 +143,23 @@ class Interface:
         given = inputs.given
         if type(given) is not dict and not isinstance(given, Mapping):
             return predictor.feed_items(given)
-        if name not in self._known:
-            self.learn(name, predictor)
-        member = self._known[name]
-        form = member.signature.form
+        form = self.form_of(name, predictor)
         found = inputs.feeds.get(form)
         if found is None:
+            member = self._known[name]
             found = member.signature.check(_renamed(given, member))
             inputs.feeds[form] = found
         return found
+
+    def form_of(self, name: str, predictor: Predictor) -> str:
+        """The form of what a model takes, as of Signature."""
+        if name not in self._known:
+            self.learn(name, predictor)
+        return self._known[name].signature.form
+
+    def renames_outputs(self, name: str) -> bool:
+        """Whether a model that was loaded calls its outputs otherwise than the deployment."""
+        return self._known[name].outputs is not None
 
     def outputs_of(
         self, name: str, found: Mapping[str, Array], wanted: Sequence[str] | None
@@ -205,3 +213,28 @@ class Inputs:
     feeds: dict[str, Feed]
     unfit: frozenset[str]
     size: float = 0.0
+
+
+def alike(first: Inputs, requests: Sequence[dict[str, Any]]) -> list[Inputs]:
+    """What requests bring whose tensors have the names, types and shapes of another one's, and are
+    no texts."""
+    form = next(iter(first.feeds), None)  # as the deployment has it
+    return [
+        Inputs(
+            given, first.samples, {} if form is None else {form: Feed(given, first.samples)},
+            first.unfit, first.size,
+        )
+        for given in requests
+    ]  # fmt: skip
+
+
+def all_of(brought: Sequence[Inputs]) -> Inputs:
+    """What several requests brought, as far as a decision about all of them is concerned."""
+    first, unfit, samples, size = brought[0], _NONE, 0, 0.0
+    for inputs in brought:
+        samples += inputs.samples
+        if inputs.unfit:
+            unfit |= inputs.unfit
+        if inputs.size > size:
+            size = inputs.size
+    return Inputs(first.given, samples, first.feeds, unfit, size)

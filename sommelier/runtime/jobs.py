@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
-from sommelier.errors import RejectedError
+from sommelier.errors import RejectedError, SommelierError
 from sommelier.runtime.answers import Answer, Ticket
 from sommelier.runtime.interface import Inputs
 from sommelier.runtime.policy import Decision, PooledModel, Rejection, Request, RoutingPolicy
@@ -46,15 +46,16 @@ class Job:
     left : samples that its next one is asked about. ends_ms : when its answer is of no use to the
     caller any more, also while a model runs: a deadline of its own, and not only the SLA's, after
     which others count as late. ticket : None as long as only the thread that runs it may answer it.
-    requests : of clients, that it stands for; several were put together. brief : its caller's
-    thread must not wait: what does not succeed at once is given back, to be asked otherwise.
-    promised : it was accepted before, and is answered also where further ones are refused.
+    shared : the requests of clients that it stands for, where several were put together. brief :
+    its caller's thread must not wait: what does not succeed at once is given back, to be asked
+    otherwise. promised : it was accepted before, and is answered also where further ones are
+    refused.
     """
 
     __slots__ = (
         "_cancel", "accepted", "brief", "ends_ms", "errors", "hedged", "held", "infer_ms", "inputs",
-        "left", "note", "outputs", "progress", "promised", "queue_ms", "ran", "request", "requests",
-        "runs", "settled", "since_ms", "table", "ticket", "waits",
+        "left", "note", "outputs", "progress", "promised", "queue_ms", "ran", "request", "runs",
+        "settled", "shared", "since_ms", "table", "ticket", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -67,7 +68,7 @@ class Job:
         self._cancel = cancel
         self.ticket: Ticket | None = None
         self.request = ANSWERED
-        self.requests = 1
+        self.shared: Shared | None = None
         self.accepted = self.brief = self.promised = False
         self.waits = True
         self.since_ms = self.queue_ms = self.infer_ms = 0.0
@@ -97,6 +98,63 @@ class Job:
     def cancel(self) -> None:
         """Give it up; nothing happens to what is answered."""
         self._cancel(self)
+
+
+SharedRun = tuple[int, int, float, float]
+"""A run: its samples, the requests that they are of, ms that these waited for it and that it took.
+"""
+
+
+@dataclass(slots=True, eq=False)
+class Shared:
+    """Requests of clients that are decided about together. inputs : of each of those that are being
+    answered; more may come. arrived_ms, deadline_ms : of all of them. decision : about them. told :
+    how many have their answers; late : of these, after the deadline. runs : that ended.
+    """
+
+    inputs: Sequence[Inputs]
+    arrived_ms: float
+    deadline_ms: float
+    clock: Callable[[], float]
+    table: Any = None
+    decision: Decision | None = None
+    note: str = ""
+    told: int = 0
+    late: int = 0
+    runs: list[SharedRun] = field(default_factory=list)
+    began_ms: float = 0.0  # of the last run
+    _each: Callable[[Answer], None] | None = None
+    _place: int = 0
+
+    def begun(self, job: Job, decision: Decision) -> None:
+        """Its model was chosen."""
+        self.table, self.decision, self.note = job.table, decision, job.note
+
+    def come(self, each: Callable[[Answer], None], inputs: Sequence[Inputs] | None) -> None:
+        """These are to be answered now; None: the first ones. each : gets their answers."""
+        self._each, self._place = each, 0
+        if inputs is not None:
+            self.inputs, self.arrived_ms = inputs, self.clock()
+
+    def ended(self, samples: int, now: float, outputs: Iterable[Mapping[str, Array]]) -> None:
+        """A run is over, and these requests have their answers. now : ms."""
+        decision, each = self.decision, self._each
+        assert decision is not None, "it ran"
+        assert each is not None, "for somebody"
+        took_ms, waited_ms = now - self.began_ms, self.began_ms - self.arrived_ms
+        name, place, told = self.table.deployment, self._place, self.told
+        for found in outputs:
+            own = self.inputs[self._place].samples
+            answer = Answer(
+                found, decision.model, decision, waited_ms, took_ms, waited_ms + took_ms,
+                name, self.note, samples=own,
+                runs=() if own == samples else ((samples, took_ms),),
+            )  # fmt: skip
+            each(answer)
+            self._place += 1
+            self.told += 1
+        self.late += now > self.deadline_ms and self.told - told
+        self.runs.append((samples, self._place - place, waited_ms, took_ms))
 
 
 def job_of(request: Request) -> Job:
@@ -196,14 +254,14 @@ class Counts:
     failures: dict[str, int] = field(default_factory=dict)
 
     def answered_by(
-        self, samples: Mapping[str, int], requests: int, deadline_ms: float, now_ms: float
+        self, samples: Mapping[str, int], requests: int, deadline_ms: float, late: int
     ) -> None:
         """samples : of these requests, by the model that answered them. deadline_ms : of each; inf
-        where nothing was promised."""
+        where nothing was promised. late : how many of them were answered after it."""
         self.answered += requests
         if deadline_ms < math.inf:
             self.promised += requests
-            self.late += requests * (now_ms > deadline_ms)
+            self.late += late
         for model, count in samples.items():
             self.by_model[model] = self.by_model.get(model, 0) + requests
             self.samples[model] = self.samples.get(model, 0) + count
@@ -248,3 +306,19 @@ def error_of(rejection: Rejection) -> RejectedError:
 def now_ms() -> float:
     """The clock of serving: ms, monotonic."""
     return time.perf_counter() * 1e3
+
+
+def run_model(table: Table[P], job: Job, name: str, model: P) -> Outcome | Exception | None:
+    """What a model says. An error is a value here: its traceback would keep the inputs, but one
+    that nobody foresaw has it, to be logged."""
+    cancellation = Cancellation()
+    job.runs.append(cancellation)
+    if job.settled:
+        cancellation.cancel()
+    try:
+        return table.answering.run(job, name, model, cancellation)
+    except SommelierError as error:
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
+    except Exception as error:  # whatever a model does, its request has an answer
+        return error

@@ -15,13 +15,14 @@ from typing import Any
 
 from sommelier.errors import CancelledError, RejectedError
 from sommelier.runtime.answers import Answer
-from sommelier.runtime.batching import SLOWEST_MS
+from sommelier.runtime.batching import LONGEST_MS, SLOWEST_MS
 from sommelier.runtime.hedging import hedge_at_ms, second_choice
 from sommelier.runtime.jobs import (
     ANSWERED,
     Counts,
     Job,
     Outcome,
+    Shared,
     Table,
     answer_of,
     error_of,
@@ -34,7 +35,7 @@ from sommelier.runtime.telemetry import Telemetry, size_class
 
 logger = logging.getLogger(__name__)
 
-LONGEST_MS = 10.0  # of a run of several requests in an event loop, which stands still meanwhile
+LEARNED = 8
 ATTEMPTS = 2  # models that are asked when one fails
 
 
@@ -139,8 +140,11 @@ class OpenRequests:
         """What to tell the caller after a run; None: nothing, or not yet."""
         job, now, decision = job_of(turn.request), self._clock(), turn.answer
         assert isinstance(decision, Decision), "a model ran"
-        learned = took_ms if self._tells(turn, decision, outcome, took_ms) else None
-        self.scheduler.finished(turn, learned, now, queue_ms=job.queue_ms, requests=job.requests)
+        if job.shared is not None:
+            self._shared_ended(turn, decision, job.shared, outcome, now)
+        else:
+            learned = took_ms if self._tells(turn, decision, outcome, took_ms) else None
+            self.scheduler.finished(turn, learned, now, queue_ms=job.queue_ms)
         job.infer_ms += took_ms
         if job.settled:
             return None
@@ -150,13 +154,37 @@ class OpenRequests:
         if outcome is None:
             self._again(job, replace(turn.request, samples=job.left), now)
             return None
-        if (size := job.inputs.size) and took_ms <= SLOWEST_MS * job.requests:
+        requests = 1 if job.shared is None else job.shared.told
+        if (size := job.inputs.size) and took_ms <= SLOWEST_MS * requests:
             sizes = self.scheduler.telemetry.quick_sizes
             sizes[decision.model] = max(size, sizes.get(decision.model, 0.0))
-        by_model = outcome.by_model(decision.model, job.inputs.samples)
-        self.counts.answered_by(by_model, job.requests, turn.request.deadline_ms, now)
+        if job.shared is None:
+            deadline_ms = turn.request.deadline_ms
+            by_model = outcome.by_model(decision.model, job.inputs.samples)
+            self.counts.answered_by(by_model, 1, deadline_ms, now > deadline_ms)
         self.settle(job)
         return answer_of(job, turn, decision, outcome, now)
+
+    def _shared_ended(
+        self, turn: Turn, decision: Decision, shared: Shared,
+        outcome: Outcome | Exception | None, now_ms: float,
+    ) -> None:  # fmt: skip
+        """Requests that were decided about together have their answers, all or some. Of their runs
+        one in LEARNED is learned from, for that costs as much as a quick model."""
+        runs = [(samples, ms) for samples, _, _, ms in shared.runs[::LEARNED]]
+        if isinstance(outcome, Exception):
+            took_ms = now_ms - shared.began_ms
+            runs = [(1, took_ms)] if self._tells(turn, decision, outcome, took_ms) else []
+        samples, learned = runs[0] if runs else (1, None)
+        self.scheduler.finished(
+            turn, learned, now_ms, queue_ms=turn.waited_ms, batch=size_class(samples),
+            requests=max(shared.told, 1),
+        )  # fmt: skip
+        for samples, ms in runs[1:]:
+            self.scheduler.learn(decision.model, ms, now_ms, size_class(samples))
+        if shared.told:
+            answered = {decision.model: sum([samples for samples, *_ in shared.runs])}
+            self.counts.answered_by(answered, shared.told, shared.deadline_ms, shared.late)
 
     def abandoned(self, turn: Turn) -> bool:
         """The thread that ran it was interrupted; whether nobody had its answer yet."""
@@ -204,15 +232,16 @@ class OpenRequests:
         """Which models may be chosen."""
         self.scheduler.models = self.loading.usable(self.table.models, self._clock())
 
-    def samples_within(self, most: int, ms: float) -> int:
-        """How many samples, at most so many, a run may have to take at most so long, by what is
-        believed of the models that are quick; 1 or more."""
-        scheduler = self.scheduler
+    def most_together(self, most: int) -> int:
+        """How many samples, at most so many, take at most LONGEST_MS, by what is believed of the
+        models that are quick; 1 where none is."""
+        scheduler, quick = self.scheduler, False
         for name in self.loading.loaded:
             if scheduler.estimate(name).usual_ms <= SLOWEST_MS:
-                while most > 1 and not scheduler.believed_ms(name, most) <= ms:
+                quick = True
+                while most > 1 and not scheduler.believed_ms(name, most) <= LONGEST_MS:
                     most = size_class(most) // 2
-        return most
+        return most if quick else 1
 
     def next_timer_ms(self) -> float:
         """When a request expires, or a model that was refused may be asked for again."""
@@ -245,7 +274,7 @@ class OpenRequests:
         now, at = self._clock(), math.inf
         for turn in self.scheduler.turns if self.table.hedge else ():
             job, due = job_of(turn.request), hedge_at_ms(turn)
-            if job.hedged or job.settled:
+            if job.hedged or job.settled or job.shared is not None:
                 continue
             if due > now:
                 at = min(at, due)
@@ -273,7 +302,7 @@ class OpenRequests:
 
     def _count_refusal(self, job: Job, status: int) -> None:
         """Not of several that were put together: each is asked alone then, and may be answered."""
-        if job.requests == 1:
+        if job.shared is None:
             self.counts.refused(status)
 
     def _accepted(self, job: Job, now_ms: float) -> None:
@@ -298,6 +327,8 @@ class OpenRequests:
         answer, job.note = found
         job.queue_ms += now_ms - job.since_ms
         job.waits, job.table = False, self.table
+        if job.shared is not None and isinstance(answer, Decision):
+            job.shared.begun(job, answer)
         return self.scheduler.start(job.request, answer, now_ms)
 
     def _tells(
@@ -322,7 +353,7 @@ class OpenRequests:
     ) -> Exception | None:
         """Another model is asked, once; else the caller is told of the first failure. Of several
         that were put together each is to be asked alone first, by the same model."""
-        if job.requests > 1:
+        if job.shared is not None:
             return self._given_back(job)
         excluded = request.excluded | {model}
         left = {other.name for other in self.scheduler.models} | {self.scheduler.fallback}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sommelier.analysis.model_inputs import FeedPlan, item_feed, plan_feeds, tensor_spec
 from sommelier.errors import AnalysisError, CancelledError, InputError, first_line
-from sommelier.runtime.batching import apart, worthwhile
+from sommelier.runtime.batching import joined
 from sommelier.runtime.feeds import Feed, InputCheck
 from sommelier.runtime.preparation import warm_up_inputs
 from sommelier.runtime.session_cache import PreparedModel, ServedModel, SessionCache
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 WARM_UP_S = 60.0  # a first run that takes longer is cut off
+IN_TURN = 8  # requests that are decided about together, and run in turn
 
 
 class Cancellation:
@@ -51,7 +52,10 @@ class Cancellation:
 
 
 class Predictor:
-    """One loaded model. Threads may share it; `close` when none uses it any more."""
+    """One loaded model. Threads may share it; `close` when none uses it any more.
+
+    joins : requests that meet are better answered in one run than in turn.
+    """
 
     def __init__(
         self, model: ServedModel, prepared: PreparedModel, settings: SessionSettings
@@ -65,11 +69,14 @@ class Predictor:
         self._session: InferenceSession | None = open_session(
             prepared.path, self.settings, optimised=found.recipe != "plain"
         )
+        # its wrapper in Python looks once more whether all inputs are there: 3 us a run
+        self._run = getattr(self._session, "_sess", self._session).run
         self.inputs = tuple(tensor_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(tensor_spec(node) for node in self._session.get_outputs())
         self._names = [spec.name for spec in self.outputs]
         self._check = InputCheck(model.name, self.inputs, self.settings.batch)
-        self._apart = apart(found.together)
+        cost, run_ms = found.together, found.run_ms
+        self.joins = cost is not None and run_ms is not None and joined(cost, run_ms)
         strings = any(spec.dtype == "str" for spec in (*self.inputs, *self.outputs))
         self._bound = not self.settings.on_cpu and not strings  # strings cannot be bound
         self._plans: dict[object, FeedPlan] = {}
@@ -78,9 +85,8 @@ class Predictor:
 
     @property
     def most_together(self) -> int:
-        """Samples of several requests that are better answered in one run; 1: none are."""
-        found = self.prepared.preparation
-        return self.settings.batch if worthwhile(found.together, found.run_ms) else 1
+        """Samples of several requests that are better decided about together."""
+        return self.settings.batch if self.joins else max(self.settings.batch, IN_TURN)
 
     def check(self, inputs: Mapping[str, Any]) -> Feed:
         """The inputs of a request, by name, ready for `run`: to be called once a request.
@@ -116,11 +122,8 @@ class Predictor:
         padded = plan.batch if plan.fixed and plan.batch > len(items) else None
         return Feed(tensors, len(items), padded)
 
-    def run(
-        self, feed: Feed, cancellation: Cancellation | None = None, *, joined: bool = False
-    ) -> dict[str, Array]:
-        """The outputs by name. feed : of this predictor's `check` or `feed_items`. joined : it has
-        samples of several requests, which run one after the other where that is faster.
+    def run(self, feed: Feed, cancellation: Cancellation | None = None) -> dict[str, Array]:
+        """The outputs by name. feed : of this predictor's `check` or `feed_items`.
 
         The arrays own their memory: those ONNX Runtime returns keep the whole session's alive.
         Raises CancelledError once it is cancelled, InputError when the model fails on this input.
@@ -132,17 +135,19 @@ class Predictor:
         try:
             if self._bound:
                 found = run_bound(session, feed.tensors, self._names, self.settings, options)
-            elif joined and self._apart and feed.padded is None:
-                found = _one_by_one(session, feed, self._names, options)
             else:
-                found = session.run(self._names, feed.tensors, options)
+                found = self._run(self._names, feed.tensors, options)
         except Exception as error:  # ONNX Runtime has no common base class for its errors
             if cancellation is not None and cancellation.cancelled:
                 raise CancelledError(f"{self.model.name}: the request was cancelled") from None
             raise InputError(
                 f"{self.model.name} failed on its input: {first_line(error)}"
             ) from error
-        return {name: _owned(value, feed) for name, value in zip(self._names, found, strict=True)}
+        outputs: dict[str, Array] = {}
+        for name, value in zip(self._names, found, strict=True):  # a comprehension is a call more
+            plain = feed.padded is None and type(value) is np.ndarray
+            outputs[name] = value.copy() if plain else _owned(value, feed)
+        return outputs
 
     def warm_up(self) -> None:
         """Run made-up inputs once: the first run maps pages and takes twice as long (runtime.md 4).
@@ -168,7 +173,7 @@ class Predictor:
 
     def close(self) -> None:
         """Let the session go. The memory is the system's again after `give_back_memory`."""
-        self._session = None
+        self._session = self._run = None
 
 
 def open_predictor(
@@ -217,18 +222,6 @@ def run_bound(
     session.run_with_iobinding(binding, options)
     found: list[Array] = binding.copy_outputs_to_cpu()
     return found
-
-
-def _one_by_one(
-    session: InferenceSession, feed: Feed, outputs: Sequence[str], options: Any
-) -> list[Array]:
-    """Outputs of samples that have nothing to do with each other."""
-    whole = feed.tensors.items()
-    answers = [
-        session.run(outputs, {name: array[i : i + 1] for name, array in whole}, options)
-        for i in range(feed.samples)
-    ]
-    return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
 
 
 def _owned(value: Any, feed: Feed) -> Array:

@@ -144,7 +144,7 @@ def _reference(request: PreparationRequest) -> _Reference:
         try:
             feed = warm_up_inputs(session, settings.batch)
             runs.append((feed, _answers(session, feed)))
-            if run_ms <= batching.SLOWEST_MS and _keeps_samples_apart(request.source):
+            if run_ms <= batching.LONGEST_MS and _keeps_samples_apart(request.source):
                 together = batching.cost_together(session, feed)
         except Exception as error:  # ONNX Runtime has no common base class for its errors
             _reraise_memory(error)

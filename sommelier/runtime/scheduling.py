@@ -215,6 +215,12 @@ class Scheduler:
                 requests=requests,
             )
 
+    def learn(self, model: str, execution_ms: float, now_ms: float, batch: int) -> None:
+        """Another run of a turn that is finished."""
+        self.telemetry.record(
+            model, execution_ms, now_ms, device=self.device, batch=batch, requests=0
+        )
+
     def expire(self, now_ms: float) -> list[Turn]:
         """Those whose deadline came while they waited, each with its Rejection (504)."""
         if not self.rules.expire:

@@ -69,15 +69,18 @@ def test_under_an_sla_every_answer_is_met_or_missed(
         for _ in range(3):
             running.infer({"x": X})
         assert told(running, pool) == (3, 0, 3)
-        running.try_infer({"x": np.repeat(X, 4, 0)}, at_most_ms=1e9, requests=4)
+        stint = running.open_stint([{"x": X}] * 4, at_most_ms=1e9)
+        assert stint is not None
+        stint.answer(lambda _: None)
+        stint.end()
         assert told(running, pool) == (7, 0, 7), "of requests that shared a run each"
 
 
 def test_an_answer_is_late_behind_its_deadline_and_not_at_it() -> None:
     counts = Counts()
     for now_ms in (4.0, 5.0, 6.0):
-        counts.answered_by({"m": 2}, 2, 5.0, now_ms)
-    counts.answered_by({"m": 1}, 1, float("inf"), 1e12)
+        counts.answered_by({"m": 2}, 2, 5.0, 2 * (now_ms > 5.0))
+    counts.answered_by({"m": 1}, 1, float("inf"), 0)
     assert (counts.answered, counts.promised, counts.late) == (7, 6, 2)
 
 

@@ -151,33 +151,6 @@ def test_threads_share_a_predictor(mlp: Predictor) -> None:
     assert all(np.array_equal(answer, alone[i % 16]) for i, answer in enumerate(together))
 
 
-def test_samples_that_are_faster_one_by_one_are_answered_as_alone(
-    cache: SessionCache, tmp_path: Path
-) -> None:
-    """Bit for bit, and only where several requests meet: a run of one request is the file's."""
-    path = factories.conv_classifier(tmp_path / "conv.onnx")
-    predictor = open_predictor(cache, ServedModel.of_file(path), SessionSettings(batch=8))
-    name = predictor.inputs[0].name
-    shape = [n if isinstance(n, int) else 5 for n in predictor.inputs[0].shape or ()]
-    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    alone = [predictor.run(predictor.check({name: one[None]})) for one in x]
-    runs: list[int] = []
-    session = predictor._session
-    assert session is not None
-    predictor._session = _Counting(session, runs)
-    feed = predictor.check({name: x})
-    for predictor._apart, joined, sizes in (
-        (True, True, [1] * 5), (True, False, [5]), (False, True, [5]),
-    ):  # fmt: skip
-        runs.clear()
-        found = predictor.run(feed, joined=joined)
-        assert runs == sizes
-        for output, values in found.items():
-            wanted = np.concatenate([answer[output] for answer in alone])
-            same = np.array_equal if sizes == [1] * 5 else np.allclose
-            assert same(values, wanted)
-
-
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [

@@ -16,7 +16,7 @@ from sommelier.runtime.server.http_reading import HttpReading
 from sommelier.runtime.server.known_head import KnownHead, known_head
 
 if TYPE_CHECKING:
-    from sommelier.runtime.server.lane import Alike
+    from sommelier.runtime.server.lane import Alike, Own
 
 _SWALLOWED = 64 << 20  # bytes of a refused request that are read: else it never sees the answer
 _SMALL = 64 << 10
@@ -92,8 +92,12 @@ class HttpConnection(HttpReading):
         busy = self._reading or self._pending or self._answering or self._server.closing
         if busy or self._write_until != math.inf or not data.startswith(known.lane.prefix):
             return False
-        if not self._takes(known.body_size):
+        room, size = self._server.room, known.body_size
+        if not room.take(size):
+            room.give(size)
             return False
+        self._buffered += size
+        self._read_until = math.inf
         self._answering = known
         known.lane.take(self, data)
         return True
@@ -171,20 +175,20 @@ class HttpConnection(HttpReading):
         response.close |= done and (self._swallowed >= 0 or self._server.closing)
         return response
 
-    def answer_alike(self, answer: Alike, raw: bytes) -> None:
+    def answer_alike(self, answer: Alike, own: Own, raw: bytes) -> None:
         """The answer to the request that is in a lane."""
         known = self._answering
         if not isinstance(known, KnownHead):  # the client is gone
             return
         self._answering = None
-        self._release(known.body_size)
+        self._server.room.give(known.body_size)
+        self._buffered -= known.body_size
         if answer.zipped or self._swallowed >= 0 or self._server.closing:
-            self._write(self._last(answer.whole(raw)), "POST")
+            self._write(self._last(answer.whole(own, raw)), "POST")
         else:
             if not answer.head:
-                size = len(answer.json) + len(raw)
-                answer.head = self._head_of(answer.response, size) + answer.json
-            self._transport.write(answer.head + raw)
+                answer.head = self._head_of(answer.response, answer.size(raw))
+            self._transport.write(answer.body(answer.head, own, raw))
             self._wait()
         if self._pending and not self._transport.is_closing():
             self._answer_next()

@@ -1,39 +1,48 @@
 """Requests that differ in their tensors only, answered together without being read one by one.
 
 A client that asks again and again sends the same head of HTTP and the same JSON, and raw tensors
-behind it. Where such requests meet (together.py), their bytes are put together, one run answers
-them, and one head is written for all. Whatever is not so plain, and who comes alone, goes the usual
-way (rest_requests.py).
+behind it. Where such requests meet (together.py), only the bytes that differ are looked at, and one
+answer's JSON does for all. Whatever is not so plain, and who comes alone, goes the usual way
+(rest_requests.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from sommelier.runtime.server.http_messages import HttpResponse
 from sommelier.runtime.server.parameters import has_wishes
 from sommelier.runtime.server.protocol import VERSION, InferResponse
-from sommelier.runtime.server.rest_inference import Asked, Target, encode_response
+from sommelier.runtime.server.rest_inference import Asked, OutputForm, Target, encode_response
 from sommelier.runtime.server.rest_requests import WORTH, Place, binary_response, zipped
+from sommelier.runtime.server.telling import INFER, QUEUE, TOGETHER, decision
 from sommelier.runtime.server.tensors import encode_raw, plain_type
 
 if TYPE_CHECKING:
+    from sommelier.runtime.answers import Answer
+    from sommelier.runtime.server.counted_stint import CountedStint
     from sommelier.runtime.server.served import Served
 
 Array = NDArray[Any]
+_HOLE = orjson.Fragment(b"\0")  # a text has none: JSON writes it \u0000
+_WIDTH, _COUNT_WIDTH = 16, 8  # characters of a time, of a number of requests; blanks in front
+KEPT_MS = 1.0  # that an answer is kept until others go with it
+
+Own = tuple[float, float, int]
+"""Of an answer: ms of waiting and of its run, and how many requests were read with its own."""
 
 
 class Waiting(Protocol):
     """A connection with a request in a lane: one of the two is called once, in the event loop."""
 
-    def answer_alike(self, answer: Alike, raw: bytes) -> None:
+    def answer_alike(self, answer: Alike, own: Own, raw: bytes) -> None:
         """Write an answer, whose tensors are `raw`."""
         ...
 
@@ -42,33 +51,56 @@ class Waiting(Protocol):
         ...
 
 
-@dataclass(slots=True)
 class Alike:
-    """What answers that go together have in common. response : without its body. json : with which
-    its body begins. zipped : bodies are to be compressed. head : of HTTP and `json`, once one of
-    them was written."""
+    """What answers of one decision have in common: all but what is their own."""
 
-    response: HttpResponse
-    json: bytes
-    zipped: bool = False
-    head: bytes = b""
+    __slots__ = ("_parts", "_size", "head", "plain", "response", "zipped")
 
-    def whole(self, raw: bytes) -> HttpResponse:
-        """The answer with these tensors."""
+    def __init__(self, answer: InferResponse, form: OutputForm, *, gzip: bool) -> None:
+        """answer : one of them, with holes for what is its own. gzip : their clients take
+        compressed answers.
+
+        head : of HTTP, once one of them was written; it is the same of all. plain : types whose
+        bytes are written as they are.
+        """
+        body, length = encode_response(answer, form)
+        assert length is not None, "all outputs are binary"
+        front, waited, took, rear = body[:length].split(b"\0")
+        self._parts = front, waited, took, rear
+        self._size = length + 2 * (_WIDTH - 1) + _COUNT_WIDTH - 1
+        self.zipped = gzip and len(body) >= WORTH
+        self.response = binary_response(b"", self._size)
+        self.head = b""
+        types = {array.dtype for array in answer.outputs.values()}
+        self.plain = {dtype for dtype in types if plain_type(dtype) is not None}
+
+    def size(self, raw: bytes) -> int:
+        """Bytes of a body with these tensors."""
+        return self._size + len(raw)
+
+    def body(self, head: bytes, own: Own, raw: bytes) -> bytes:
+        """The whole answer behind `head`."""
+        front, between, further, rear = self._parts
+        return b"%b%b%16.4f%b%16.4f%b%8d%b%b" % (
+            head, front, own[0], between, own[1], further, own[2], rear, raw,
+        )  # fmt: skip
+
+    def whole(self, own: Own, raw: bytes) -> HttpResponse:
+        """The answer as any other is written."""
         like = self.response
-        whole = HttpResponse(like.status, self.json + raw, like.content_type, like.headers)
+        whole = HttpResponse(like.status, self.body(b"", own, raw), like.content_type, like.headers)
         return zipped(whole) if self.zipped else whole
 
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
-    """An input, as each request has it. start, end : of its bytes."""
+    """An input, as each request has it. start : of its bytes. count : of its numbers."""
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     start: int
-    end: int
+    count: int
 
 
 class Lane:
@@ -76,7 +108,7 @@ class Lane:
 
     __slots__ = (
         "__weakref__", "_asked", "_gzip", "_met", "_place", "_samples", "_target", "_tensors",
-        "prefix",
+        "_writer", "prefix",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +129,7 @@ class Lane:
         self._samples = tensors[0].shape[0]
         self._gzip = gzip
         self._met: list[tuple[Waiting, bytes]] = []
+        self._writer: _Writer | None = None  # of the last stint
         self.prefix = prefix
 
     def take(self, waiting: Waiting, data: bytes) -> None:
@@ -114,54 +147,110 @@ class Lane:
             most = max(1, served.running.together // self._samples)
         for start in range(0, len(met), most):
             group = met[start : start + most]
-            shared = served is not None and len(group) > 1
-            if served is None or not shared or not self._answered(served, group):
-                for waiting, data in group:
-                    waiting.leave_lane(data, alone=shared)
+            answered = 0
+            if served is not None and len(group) > 1:
+                answered = self._answered(served, group)
+            elif place.stints:
+                place.end_stint(target.model)
+            for waiting, data in group[answered:]:
+                waiting.leave_lane(data, alone=len(group) > 1)
 
-    def _answered(self, served: Served, group: list[tuple[Waiting, bytes]]) -> bool:
-        """Whether they have their answers."""
-        count, name = len(group), self._target.model
-        found = self._place.run_together(name, count, partial(self._run, served, group))
-        if found is None:
-            return False
-        outputs, told = found
-        first = {name: array[: self._samples] for name, array in outputs.items()}
-        one = InferResponse(name, VERSION, self._asked.id, first, told)
-        body, length = encode_response(one, self._asked.form)
-        assert length is not None, "all outputs are binary"
-        alike = Alike(
-            binary_response(b"", length), body[:length], self._gzip and len(body) >= WORTH
-        )
-        for (waiting, _), raw in zip(group, self._divided(outputs, count), strict=True):
-            waiting.answer_alike(alike, raw)
-        return True
+    def _answered(self, served: Served, group: list[tuple[Waiting, bytes]]) -> int:
+        """How many have their answers, the first ones."""
+        place, name, writer = self._place, self._target.model, self._writer
+        inputs = [self._inputs(data) for _, data in group]
+        stint = place.stints.get(name)
+        goes_on = stint is not None and stint.served is served and stint.open
+        if goes_on and stint is not None and writer is not None and writer.stint is stint:
+            further = inputs
+        else:
+            stint = place.open_stint(served, inputs, self._asked.outputs, same=True)
+            if stint is None:
+                return 0
+            writer, further = _Writer(self, stint), None
+            self._writer = writer
+        writer.begin(group)
+        try:
+            place.run(name, stint, writer.tell, further)
+        finally:
+            writer.flush()
+        if stint.open:
+            place.loop.call_soon(self._look_after, stint)
+        else:
+            place.end_stint(name)
+        return writer.told
 
-    def _run(self, served: Served, group: list[tuple[Waiting, bytes]], **limits: Any) -> Any:
-        inputs = {tensor.name: self._joined(tensor, group) for tensor in self._tensors}
-        run = self._place.service.run_together
-        return run(served, inputs, self._asked.outputs, requests=len(group), **limits)
+    def _look_after(self, stint: CountedStint) -> None:
+        """Whether requests came meanwhile that go on with it."""
+        name = self._target.model
+        if not self._met and self._place.stints.get(name) is stint:
+            self._place.end_stint(name)
 
-    def _joined(self, tensor: _Tensor, group: list[tuple[Waiting, bytes]]) -> Array:
-        whole = b"".join([data[tensor.start : tensor.end] for _, data in group])
-        shape = len(group) * tensor.shape[0], *tensor.shape[1:]
-        return np.frombuffer(whole, tensor.dtype).reshape(shape)
+    def _inputs(self, data: bytes) -> dict[str, Array]:
+        """The tensors of a request."""
+        found: dict[str, Array] = {}
+        for tensor in self._tensors:  # a comprehension is a call more
+            flat = np.frombuffer(data, tensor.dtype, tensor.count, tensor.start)
+            found[tensor.name] = flat.reshape(tensor.shape)
+        return found
 
-    def _divided(self, outputs: Mapping[str, Array], count: int) -> list[bytes]:
-        """The bytes of each answer."""
-        parts = [_pieces(array, count, self._samples) for array in outputs.values()]
-        return (
-            parts[0] if len(parts) == 1 else [b"".join(each) for each in zip(*parts, strict=True)]
-        )
+    def alike(self, answer: Answer) -> Alike:
+        """What answers of one decision have in common with this one."""
+        told: dict[str, Any] = decision(answer)
+        told[QUEUE] = told[INFER] = told[TOGETHER] = _HOLE
+        name, asked = self._target.model, self._asked
+        response = InferResponse(name, VERSION, asked.id, answer.outputs, told)
+        return Alike(response, asked.form, gzip=self._gzip)
 
 
-def _pieces(array: Array, count: int, samples: int) -> list[bytes]:
-    """The raw bytes of `count` parts of so many samples."""
-    if plain_type(array.dtype) is None:
-        return [encode_raw(array[i * samples : (i + 1) * samples]) for i in range(count)]
-    whole = array.tobytes()
-    size = len(whole) // count
-    return [whole[i * size : (i + 1) * size] for i in range(count)]
+class _Writer:
+    """Writes the answers of a stint, several at once: each after a run of its own would find
+    nothing of the code for it in the processor's caches, and wake the client's processor again.
+
+    told : how many of the group have theirs.
+    """
+
+    __slots__ = ("_alike", "_group", "_kept", "_lane", "_since_ms", "stint", "told")
+
+    def __init__(self, lane: Lane, stint: CountedStint) -> None:
+        self.stint = stint
+        self._lane = lane
+        self._alike: Alike | None = None
+        self._group: Sequence[tuple[Waiting, bytes]] = ()
+        self._kept: list[tuple[float, float, bytes]] = []
+        self._since_ms = 0.0
+        self.told = 0
+
+    def begin(self, group: Sequence[tuple[Waiting, bytes]]) -> None:
+        """These are answered now."""
+        self._group, self.told, self._since_ms = group, 0, 0.0
+
+    def tell(self, answer: Answer) -> None:
+        alike = self._alike
+        if alike is None:
+            alike = self._alike = self._lane.alike(answer)
+        arrays = answer.outputs.values()
+        raw = b""
+        for array in arrays:
+            if array.dtype in alike.plain and len(arrays) == 1:
+                raw = array.tobytes()
+            else:
+                raw = b"".join(map(encode_raw, arrays))
+                break
+        self._kept.append((answer.queue_ms, answer.infer_ms, raw))
+        self.told += 1
+        if answer.queue_ms + answer.infer_ms - self._since_ms >= KEPT_MS:
+            self.flush()
+            self._since_ms = answer.queue_ms + answer.infer_ms
+
+    def flush(self) -> None:
+        """Write what is kept."""
+        kept, self._kept = self._kept, []
+        alike, count, place = self._alike, len(self._group), self.told - len(kept)
+        for waited, took, raw in kept:
+            assert alike is not None
+            self._group[place][0].answer_alike(alike, (waited, took, count), raw)
+            place += 1
 
 
 def lane_of(
@@ -184,7 +273,8 @@ def lane_of(
             return None
         if given.size != math.prod(given.shape) * dtype.itemsize:
             return None
-        tensors.append(_Tensor(given.name, dtype, given.shape, start, start + given.size))
+        count = math.prod(given.shape)
+        tensors.append(_Tensor(given.name, dtype, given.shape, start, count))
         start += given.size
     samples = {tensor.shape[0] for tensor in tensors}
     if start != size or len(samples) != 1 or 0 in samples:

@@ -101,9 +101,7 @@ def decision_class(answer: Answer) -> str:
     return answer.policy if answer.stage is None else _stage(answer.stage)
 
 
-def counted(
-    answer: Answer, at_s: float, ns: tuple[int, int, int, int, int], requests: int
-) -> Answered:
+def counted(answer: Answer, at_s: float, ns: tuple[int, int, int, int, int]) -> Answered:
     """What is counted of an answer; the arguments are those of Answered."""
     parts: tuple[tuple[str, str, int], ...] = ()
     runs: tuple[tuple[int, int], ...] = ()
@@ -112,7 +110,7 @@ def counted(
     if answer.runs:
         runs = tuple((samples, int(ms * 1e6)) for samples, ms in answer.runs)
     reason = decision_class(answer)
-    return Answered(answer.model, reason, answer.samples, at_s, ns, requests, parts, runs)
+    return Answered(answer.model, reason, answer.samples, at_s, ns, parts, runs)
 
 
 def _stage(stage: int) -> str:

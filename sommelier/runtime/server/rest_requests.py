@@ -7,17 +7,15 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from threading import get_ident
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from sommelier.runtime.batching import SLOWEST_MS
-from sommelier.runtime.open_requests import LONGEST_MS
+from sommelier.runtime.batching import LONGEST_MS, SLOWEST_MS
 from sommelier.runtime.server.compression import accepts_gzip, compressed, decompressed
 from sommelier.runtime.server.http_messages import HttpRequest, HttpResponse, Reply
 from sommelier.runtime.server.parameters import has_wishes
@@ -33,14 +31,19 @@ from sommelier.runtime.server.sentinel import Sentinel
 from sommelier.runtime.server.served import Served
 from sommelier.runtime.server.service import ModelService
 from sommelier.runtime.server.telling import as_protocol_error
-from sommelier.runtime.server.together import answer_together, grouped
+from sommelier.runtime.server.together import grouped, responses_to
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sommelier.runtime.answers import Answer
+    from sommelier.runtime.server.counted_stint import CountedStint
+
+    Array = NDArray[Any]
 
 logger = logging.getLogger(__name__)
 
 HEAVY = 1 << 20  # bytes; what is larger, or compressed, is read and written in another thread
-QUICK_MS = SLOWEST_MS
-"""Models as quick as this run in the event loop, which stands still meanwhile; handing a request to
-another thread and back takes 40 microseconds, as long as the smallest models."""
 AWAY_S = 1.0
 LONGEST_AWAY_S = 300.0
 HELD_S, MOST_HELD = 0.001, 10
@@ -52,7 +55,6 @@ OFTEN, OFTEN_S = 3, 3.0
 event loop. Half of its runs may be quick, or more, and the others hold up everybody."""
 FORGIVEN = 10.0  # times as long in the event loop as it was away, and a name may take long again
 WORTH = 1 << 10  # bytes; smaller answers are not compressed
-T = TypeVar("T")
 _BINARY = b"application/octet-stream"
 _AS_JSON = OutputForm({})
 
@@ -62,7 +64,7 @@ class Place:
     """Where requests are worked on. body : most bytes of one, once it is decompressed. away : names
     that took long in the event loop, until when (s, monotonic) they stay out of it, and for how
     long that was. slow : when their last runs were that took long. met : requests of this round of
-    the event loop."""
+    the event loop. stints : that are open, by name."""
 
     service: ModelService
     loop: asyncio.AbstractEventLoop
@@ -72,6 +74,7 @@ class Place:
     away: dict[str, tuple[float, float]] = field(default_factory=dict)
     slow: dict[str, deque[float]] = field(default_factory=dict)
     met: list[_Met] = field(default_factory=list)
+    stints: dict[str, CountedStint] = field(default_factory=dict)
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="rest")
     )
@@ -93,31 +96,59 @@ class Place:
                 self._answer_group([same[place] for place in group])
 
     def _answer_group(self, group: list[_Met]) -> None:
-        """In one run, or one after the other."""
+        """By one decision, or one by one."""
         served, name = group[0][1], group[0][0].model
-        answers = None
+        left = deque(group)
         if len(group) > 1 and not (self.away and self.is_away(name)):
             requests = [asked for asked, _, _ in group]
-            run = partial(answer_together, self.service, requests, served)
-            answers = self.run_together(name, len(group), run)
-        if answers is None:
-            for asked, _, inference in group:
-                inference.go(asked, served)
-            return
-        for (_, _, inference), answer in zip(group, answers, strict=True):
-            inference.tell(answer)
+            inputs, outputs = [dict(asked.inputs) for asked in requests], requests[0].outputs
+            stint = self.open_stint(served, inputs, outputs)
+            if stint is not None:
+                each = responses_to(requests, lambda answer: left.popleft()[2].tell(answer))
+                self.run(name, stint, each)
+                self.end_stint(name)
+        for asked, _, inference in left:
+            inference.go(asked, served)
 
-    def run_together(self, name: str, count: int, run: Callable[..., T | None]) -> T | None:
-        """What `run` makes of so many requests to a name, in the event loop; None where they are to
-        be answered one by one. run : takes at_most_ms and begun, as `ModelService.answer_now`."""
-        at_most_ms = min(QUICK_MS * count, LONGEST_MS)  # as one after the other
+    def open_stint(
+        self,
+        served: Served,
+        requests: Sequence[dict[str, Array]],
+        outputs: Sequence[str],
+        *,
+        same: bool = False,
+    ) -> CountedStint | None:
+        """What answers so many requests to a name in the event loop; as of ModelService. It is to
+        be ended soon."""
+        name = served.running.name
+        self.end_stint(name)
+        at_most_ms = min(SLOWEST_MS * len(requests), LONGEST_MS)  # as one by one
+        found = self.service.open_stint(served, requests, outputs, at_most_ms=at_most_ms, same=same)
+        if found is not None:
+            self.stints[name] = found
+        return found
+
+    def run(
+        self,
+        name: str,
+        stint: CountedStint,
+        each: Callable[[Answer], None],
+        requests: Sequence[dict[str, Array]] | None = None,
+    ) -> None:
+        """Let a stint answer requests to a name, as CountedStint does."""
+        self.sentinel.begun(_Runs(stint))
         try:
-            return run(at_most_ms=at_most_ms, begun=self.sentinel.begun)
+            stint.answer(each, requests)
         except Exception:  # nobody else would answer them
-            logger.exception("%d requests to %s are answered one by one", count, name)
-            return None
+            logger.exception("requests to %s are answered one by one", name)
         finally:
             self.run_ended(name)
+
+    def end_stint(self, name: str) -> None:
+        """That of a name, if there is one: others wait for its server."""
+        stint = self.stints.pop(name, None)
+        if stint is not None:
+            stint.end()
 
     def run_ended(self, name: str) -> None:
         """In the event loop; the name leaves it if the run had to be cut short, or if some of its
@@ -154,8 +185,20 @@ class Place:
 
     def close(self) -> None:
         """End the threads."""
+        for name in tuple(self.stints):
+            self.end_stint(name)
         self.sentinel.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(slots=True, eq=False)
+class _Runs:
+    """Of some of a stint's requests: each time others, which the sentinel watches anew."""
+
+    stint: CountedStint
+
+    def cancel(self) -> None:
+        self.stint.cancel()
 
 
 class Inference:
@@ -242,9 +285,13 @@ class Inference:
         place = self._place
         if get_ident() != place.thread or (place.away and place.is_away(asked.model)):
             return None
+        if place.stints:
+            place.end_stint(asked.model)
         begun = place.sentinel.begun
         try:
-            return place.service.answer_now(asked, at_most_ms=QUICK_MS, begun=begun, served=served)
+            return place.service.answer_now(
+                asked, at_most_ms=SLOWEST_MS, begun=begun, served=served
+            )
         finally:
             place.run_ended(asked.model)
 

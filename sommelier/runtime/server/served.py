@@ -64,16 +64,15 @@ class Served:
                 reason = "a client unloaded it"
                 self.running.pool.unload(model, timeout_s=timeout_s, reason=reason)
 
-    def count(self, answer: Answer, instants: tuple[int, int, int], requests: int = 1) -> None:
-        """instants : ns; when it came, was submitted, and its answer was begun to be made up.
-        requests : that were answered in one run."""
+    def count(self, answer: Answer, instants: tuple[int, int, int]) -> None:
+        """instants : ns; when it came, was submitted, and its answer was begun to be made up."""
         started, submitted, made = instants
         now = time.perf_counter_ns()
         ns = (
             now - started, int(answer.queue_ms * 1e6), submitted - started,
             int(answer.infer_ms * 1e6), now - made,
         )  # fmt: skip
-        self.tally.answered(counted(answer, time.time(), ns, requests))
+        self.tally.answered(counted(answer, time.time(), ns))
 
     @property
     def hopeless(self) -> bool:

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError as TicketCancelledError
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sommelier.errors import SommelierError
 from sommelier.runtime.deployment import RunningDeployment
+from sommelier.runtime.server.counted_stint import CountedStint
 from sommelier.runtime.server.metrics import Metrics
 from sommelier.runtime.server.parameters import wishes
 from sommelier.runtime.server.pending import Pending
@@ -27,13 +29,11 @@ from sommelier.runtime.server.protocol import (
     VERSION,
     InferRequest,
     InferResponse,
-    Parameter,
     ProtocolError,
 )
 from sommelier.runtime.server.served import LeftOut, Served, not_found
 from sommelier.runtime.server.statistics import RefusalLog
 from sommelier.runtime.server.telling import as_protocol_error, decision, tensor_metadata
-from sommelier.runtime.server.together import of_samples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -300,31 +300,26 @@ class ModelService:
             return None
         return self._succeeded(served, request, answer, started, started)
 
-    def run_together(
+    def open_stint(
         self,
         served: Served,
-        inputs: Mapping[str, Array],
+        requests: Sequence[dict[str, Array]],
         outputs: Sequence[str],
         *,
-        requests: int,
         at_most_ms: float,
-        begun: Callable[[Cancellable], None],
-    ) -> tuple[Mapping[str, Array], dict[str, Parameter]] | None:
-        """(outputs, parameters of each answer) of so many requests, whose inputs are one behind the
-        other; None as of `answer_now`, and where it fails. outputs : those wanted; empty: all."""
-        started = time.perf_counter_ns()
-        try:
-            answer = served.running.try_infer(
-                inputs, at_most_ms=at_most_ms, outputs=outputs or None, begun=begun,
-                requests=requests,
-            )  # fmt: skip
-        except (TicketCancelledError, SommelierError):
-            return None
-        if answer is None or not of_samples(answer.outputs, inputs):
-            return None
-        told = {**decision(answer), "sommelier_together": requests}
-        served.count(answer, (started, started, time.perf_counter_ns()), requests)
-        return answer.outputs, told
+        same: bool = False,
+    ) -> CountedStint | None:
+        """What is to answer requests of several clients now, by one decision; None as of
+        `answer_now`, and where each is to be asked alone.
+
+        requests : tensors by name, of each. outputs : those wanted; empty: all. The rest as of
+        `RunningDeployment.open_stint`.
+        """
+        open_stint = served.running.open_stint
+        with suppress(TicketCancelledError, SommelierError):
+            stint = open_stint(requests, at_most_ms=at_most_ms, outputs=outputs or None, same=same)
+            return None if stint is None else CountedStint(served, stint)
+        return None
 
     # ---- the end
 

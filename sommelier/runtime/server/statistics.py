@@ -7,10 +7,13 @@ import threading
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sommelier.runtime.jobs import SharedRun
 
 logger = logging.getLogger(__name__)
 
@@ -37,23 +40,23 @@ class Histogram:
         self.total += times * us
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answered:
     """What is counted of an answer. reason : why this model answered, in one of a few words. at_s :
     when, since 1970. ns : durations, of the whole, in the queue, to check the request and put it in
     the queue, of the models, and to make the answer up; a transport's own time is in none.
-    requests : that were answered in one run, each in this time. parts : of a cascade, whose samples
-    several models may have answered, (model, reason, samples) of each. runs : of models, (samples,
-    ns) of each, in order; () stands for one of all samples."""
+    parts : of a cascade, whose samples several models may have answered, (model, reason, samples)
+    of each. runs : of models, (samples, ns) of each, in order; () stands for one of all samples.
+    shared : of requests that were decided about together, their runs, in place of all that."""
 
     model: str
     reason: str
     samples: int
     at_s: float
     ns: tuple[int, int, int, int, int]
-    requests: int = 1
     parts: tuple[tuple[str, str, int], ...] = ()
     runs: tuple[tuple[int, int], ...] = ()
+    shared: Sequence[SharedRun] = ()
 
 
 @dataclass(slots=True)
@@ -98,25 +101,25 @@ class Counts:
     failures: dict[str, int] = field(default_factory=dict)
 
     def add(self, answer: Answered) -> None:
-        total, queue, given, infer, made = answer.ns
-        times = answer.requests
-        self.request.add(total / 1e3, times)
-        self.queue.add(queue / 1e3, times)
-        self.compute.add(infer / 1e3, times)
-        self.answers += times
-        self.samples += answer.samples
-        self.input_ns += times * given
-        self.output_ns += times * made
         self.last_s = max(self.last_s, answer.at_s)
-        for model, reason, count in answer.parts or ((answer.model, answer.reason, times),):
+        if answer.shared:
+            self._add_shared(answer)
+            return
+        total, queue, given, infer, made = answer.ns
+        self.request.add(total / 1e3)
+        self.queue.add(queue / 1e3)
+        self.compute.add(infer / 1e3)
+        self.answers += 1
+        self.samples += answer.samples
+        self.input_ns += given
+        self.output_ns += made
+        for model, reason, count in answer.parts or ((answer.model, answer.reason, 1),):
             key = model, reason
             self.decisions[key] = self.decisions.get(key, 0) + count
         ran = None
         for samples, ns in answer.runs or ((answer.samples, infer),):
             begins = ran is None
-            ran = self.runs.get(samples)
-            if ran is None:
-                ran = self.runs[samples] = Runs()
+            ran = self._runs_of(samples)
             ran.count += 1
             ran.ns += ns
             if begins:
@@ -125,6 +128,32 @@ class Counts:
         if ran is not None:
             ran.done += 1
             ran.output_ns += made
+
+    def _add_shared(self, answer: Answered) -> None:
+        count, request, waited, compute = 0, self.request, self.queue, self.compute
+        for samples, requests, queue, infer in answer.shared:
+            request.counts[bisect_left(BOUNDS_US, 1e3 * (queue + infer))] += requests
+            waited.counts[bisect_left(BOUNDS_US, 1e3 * queue)] += requests
+            compute.counts[bisect_left(BOUNDS_US, 1e3 * infer)] += requests
+            waited.total += 1e3 * queue * requests
+            compute.total += 1e3 * infer * requests
+            request.total += 1e3 * (queue + infer) * requests
+            ran = self.runs.get(samples) or self._runs_of(samples)
+            ran.count += 1
+            ran.begun += 1
+            ran.done += 1
+            ran.ns += int(1e6 * infer)
+            self.samples += samples
+            count += requests
+        self.answers += count
+        key = answer.model, answer.reason
+        self.decisions[key] = self.decisions.get(key, 0) + count
+
+    def _runs_of(self, samples: int) -> Runs:
+        found = self.runs.get(samples)
+        if found is None:
+            found = self.runs[samples] = Runs()
+        return found
 
     @property
     def executions(self) -> int:

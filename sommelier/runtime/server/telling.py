@@ -26,6 +26,8 @@ from sommelier.runtime.server.protocol import (
 )
 from sommelier.runtime.server.tensors import datatype_of
 
+QUEUE, INFER, TOGETHER = "sommelier_queue_ms", "sommelier_infer_ms", "sommelier_together"
+
 
 def as_protocol_error(error: BaseException) -> ProtocolError:
     """What a client is told of any error: nothing of the inside if it is our fault."""
@@ -53,8 +55,8 @@ def decision(answer: Answer) -> dict[str, Parameter]:
     told: dict[str, Parameter] = {
         "sommelier_model": answer.model,
         "sommelier_reason": answer.reason,
-        "sommelier_queue_ms": round(answer.queue_ms, 4),
-        "sommelier_infer_ms": round(answer.infer_ms, 4),
+        QUEUE: round(answer.queue_ms, 4),
+        INFER: round(answer.infer_ms, 4),
     }
     if answer.stage is not None:
         told["sommelier_stage"] = answer.stage

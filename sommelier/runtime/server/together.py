@@ -1,31 +1,25 @@
-"""Requests that a server got at once, answered in one run where that is faster.
+"""Requests that a server got at once, decided about together and answered in one run or in turn.
 
-Nobody waits for others: what was read from the sockets in one round of the event loop is put
-together, and a request that came alone is answered alone.
+Nobody waits for others to come: what was read from the sockets in one round of the event loop is
+put together, and a request that came alone is answered alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from sommelier.runtime.server.parameters import has_wishes
 from sommelier.runtime.server.protocol import VERSION, InferRequest, InferResponse
+from sommelier.runtime.server.telling import TOGETHER, decision
 
 if TYPE_CHECKING:
-    from sommelier.runtime.answers import Cancellable
-    from sommelier.runtime.server.served import Served
-    from sommelier.runtime.server.service import ModelService
-
-Array = NDArray[Any]
+    from sommelier.runtime.answers import Answer
 
 
 def grouped(requests: Iterable[InferRequest], most: int) -> list[list[int]]:
-    """Positions of requests that can be answered in one run, in order; most : samples of a run.
+    """Positions of requests that can be answered together, in order; most : samples of a group.
 
     Alone stays who wishes something (a deadline, an accuracy), for what is true of one request is
     not of the others.
@@ -62,49 +56,18 @@ def meeting(request: InferRequest) -> tuple[object, int]:
     return request.meets
 
 
-def answer_together(
-    service: ModelService,
-    requests: Sequence[InferRequest],
-    served: Served,
-    *,
-    at_most_ms: float,
-    begun: Callable[[Cancellable], None],
-) -> list[InferResponse] | None:
-    """The answers to requests of one form, by one run, as of `ModelService.answer_now`. None also
-    where it fails: then each is to be asked alone, which says which of them it was."""
-    found = service.run_together(
-        served, concatenated(requests), requests[0].outputs, requests=len(requests),
-        at_most_ms=at_most_ms, begun=begun,
-    )  # fmt: skip
-    if found is None:
-        return None
-    outputs, told = found
-    parts = divided(outputs, [meeting(request)[1] for request in requests])
-    return [
-        InferResponse(request.model, VERSION, request.id, part, told)
-        for request, part in zip(requests, parts, strict=True)
-    ]
+def responses_to(
+    requests: Sequence[InferRequest], tell: Callable[[InferResponse], None]
+) -> Callable[[Answer], None]:
+    """Makes the answers of a stint, which come in order, responses to these requests."""
+    left = iter(requests)
 
+    def each(answer: Answer) -> None:
+        told = {**decision(answer), TOGETHER: len(requests)}
+        request = next(left)
+        tell(InferResponse(request.model, VERSION, request.id, answer.outputs, told))
 
-def concatenated(requests: Sequence[InferRequest]) -> dict[str, Array]:
-    """The inputs of requests of one form, one behind the other."""
-    first = requests[0].inputs
-    return {name: np.concatenate([r.inputs[name] for r in requests]) for name in first}
-
-
-def of_samples(outputs: Mapping[str, Array], inputs: Mapping[str, Array]) -> bool:
-    """Whether each output has as many samples in front as the inputs."""
-    samples = next(iter(inputs.values())).shape[0]
-    return all(array.ndim > 0 and array.shape[0] == samples for array in outputs.values())
-
-
-def divided(outputs: Mapping[str, Array], sizes: Sequence[int]) -> list[dict[str, Array]]:
-    """The outputs of each request. sizes : samples of each."""
-    found, start = [], 0
-    for size in sizes:
-        found.append({name: array[start : start + size] for name, array in outputs.items()})
-        start += size
-    return found
+    return each
 
 
 def _form(request: InferRequest) -> object:

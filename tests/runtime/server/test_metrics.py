@@ -188,7 +188,7 @@ def test_samples_of_a_cascade_are_counted_by_the_model_that_answered_each() -> N
         stages=(0, 2, 0, 2, 2, 0, 2, 2), models=("small", "middle", "big"),
     )  # fmt: skip
     tally = Tally()
-    tally.answered(counted(answer, 0.0, (5000, 1000, 500, 3000, 100), 1))
+    tally.answered(counted(answer, 0.0, (5000, 1000, 500, 3000, 100)))
     with tally.counts() as counts:
         assert counts.decisions == {("small", "stage 0"): 3, ("big", "stage 2"): 5}
         assert (counts.answers, counts.samples) == (1, 8)

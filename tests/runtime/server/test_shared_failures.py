@@ -114,7 +114,7 @@ def test_a_refusal_that_nobody_got_is_not_counted(pool: ModelPool, tmp_path: Pat
         running.infer(x, deadline_ms=1e4)
         for _ in range(3):
             with pytest.raises(RejectedError):
-                running.try_infer(x, at_most_ms=1e3, requests=8)
+                running.open_stint([x], at_most_ms=1e3)
         assert running._dispatcher.counts.rejected == {}
         with pytest.raises(RejectedError):
             running.try_infer(x, at_most_ms=1e3)

@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 
 from sommelier.runtime.deployment import RunningDeployment
-from sommelier.runtime.server.protocol import InferRequest
 from sommelier.runtime.server.served import single_model
 from sommelier.runtime.server.service import ModelService
 from sommelier.runtime.server.statistics import Answered, Tally
-from sommelier.runtime.server.together import answer_together
 from sommelier.runtime.session_cache import SessionCache
 from tests.runtime.deploying import ladder, pool_of
 from tests.runtime.server.asking import ready, rest_server, triton_inputs
@@ -150,10 +148,14 @@ def _adds_up(stats: Any) -> None:
 
 def test_requests_that_shared_a_run_count_one(service: ModelService) -> None:
     samples, runs, batches, _ = _counts(_named(service.statistics("large")))
-    requests = [InferRequest("large", {"x": ROWS[:count]}) for count in (1, 2, 4)]
+    requests = [{"x": ROWS[:count]} for count in (1, 2, 4)]
     served = service.expect("large")
-    found = answer_together(service, requests, served, at_most_ms=1e9, begun=lambda _: None)
-    assert found is not None
+    with served.running.pool.lease(served.running.models[0]) as predictor:
+        predictor.joins = True  # as if measured
+    stint = service.open_stint(served, requests, (), at_most_ms=1e9)
+    assert stint is not None
+    stint.answer(lambda _: None)
+    stint.end()
     after = _counts(_named(service.statistics("large")))
     assert (after[0] - samples, after[1] - runs) == (7, 1)
     assert _more(after[2], batches) == {(7, phase): 1 for phase in PHASES}

@@ -15,14 +15,17 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from sommelier.deployment_records import DeploymentOptions
-from sommelier.runtime.batching import DISPATCH_MS, cost_together, worthwhile
+from sommelier.errors import InputError
+from sommelier.runtime.answering import ModelAnswering
+from sommelier.runtime.batching import TURN_MS, cost_together, joined
+from sommelier.runtime.feeds import Feed, concatenated, divided
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.server.http_messages import HttpRequest, HttpResponse, Limits
 from sommelier.runtime.server.protocol import InferRequest
 from sommelier.runtime.server.rest import RestApi
 from sommelier.runtime.server.served import single_model
 from sommelier.runtime.server.service import ModelService
-from sommelier.runtime.server.together import concatenated, divided, grouped, of_samples
+from sommelier.runtime.server.together import grouped
 from sommelier.runtime.session_cache import ServedModel
 from sommelier.runtime.sessions import SessionSettings, open_session
 from tests import factories
@@ -69,17 +72,15 @@ def test_what_has_no_samples_in_front_stays_alone() -> None:
 
 
 def test_what_is_put_together_is_divided_again() -> None:
-    requests = [_request(samples) for samples in (1, 3, 2)]
-    for number, request in enumerate(requests):
-        request.inputs["x"][:] = number  # type: ignore[index]
-    whole = concatenated(requests)
-    outputs = {"y": whole["x"] + 1}
-    assert of_samples(outputs, whole)
-    parts = divided(outputs, [1, 3, 2])
-    for request, part in zip(requests, parts, strict=True):
-        assert np.array_equal(part["y"], request.inputs["x"] + 1)
-    assert not of_samples({"y": np.zeros(5)}, whole)
-    assert not of_samples({"y": np.array(1.0)}, {"x": np.zeros((1, 2))})
+    feeds = [Feed({"x": np.full((n, 4), n, np.float32)}, n) for n in (1, 3, 2)]
+    whole = concatenated(feeds)
+    assert whole.samples == 6
+    parts = divided({"y": whole.tensors["x"] + 1}, feeds)
+    for feed, part in zip(feeds, parts, strict=True):
+        assert np.array_equal(part["y"], feed.tensors["x"] + 1)
+    for outputs in ({"y": np.zeros(5)}, {"y": np.array(1.0)}):
+        with pytest.raises(InputError):
+            divided(outputs, feeds)
 
 
 # ---- which models
@@ -124,23 +125,18 @@ def test_a_model_of_one_sample_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cost", "run_ms", "joined"),
+    ("cost", "run_ms", "shared"),
     [
         (0.5, 0.9, True),  # dense layers read their weights once for all
-        (1.0, 0.9, False),  # convolutions only wait for each other
-        (1.0, 3 * DISPATCH_MS, True),  # but what a request costs besides its run is paid once
-        (1.0, 5 * DISPATCH_MS, False),
+        (1.0, 0.9, False),  # convolutions run in turn
+        (1.0, 3 * TURN_MS, True),  # but what a run costs besides its model is paid once
+        (1.0, 5 * TURN_MS, False),
         (1.5, 0.001, True),
-        (3.0, 3 * DISPATCH_MS, True),  # its samples run one by one, dispatched once
-        (3.0, 5 * DISPATCH_MS, False),
-        (None, 0.1, False),  # samples mix
-        (0.5, None, False),  # nobody knows how long it takes
+        (3.0, 3 * TURN_MS, False),
     ],
 )
-def test_a_run_is_shared_where_it_saves_a_fifth(
-    cost: float | None, run_ms: float | None, joined: bool
-) -> None:
-    assert worthwhile(cost, run_ms) is joined
+def test_a_run_is_shared_where_it_saves_a_fifth(cost: float, run_ms: float, shared: bool) -> None:
+    assert joined(cost, run_ms) is shared
 
 
 # ---- behind the server
@@ -158,9 +154,9 @@ def service(pool: ModelPool, tmp_path: Path) -> Iterator[ModelService]:
     running = [single_model(ServedModel.of_file(file, name), pool) for name, file in files.items()]
     service = ready(ModelService(pool, running))
     for deployment in running:
-        deployment._now.interface.together = (
-            8  # as if measured: how fast this machine is counts not
-        )
+        deployment._now.interface.together = 8  # as if measured, as is `joins`
+        with pool.lease(deployment.models[0]) as predictor:
+            predictor.joins = True
     yield service
     for deployment in running:
         deployment.close()
@@ -263,7 +259,7 @@ def test_a_fault_of_ours_leaves_nobody_without_an_answer(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(ModelService, "run_together", fail)
+    monkeypatch.setattr(ModelAnswering, "_run_shared", fail)
     responses = _answers(service, [_post("mlp", np.ones((1, FEATURES), np.float32))] * 3)
     assert [response.status for response in responses if response is not None] == [200] * 3
 
