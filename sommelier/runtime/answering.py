@@ -61,12 +61,12 @@ class ModelAnswering:
     ) -> None:
         """One run for all, or runs in turn, whichever is faster."""
         interface, clock, joins = self._interface, shared.clock, model.joins
-        form, as_it_is = interface.form_of(name, model), job.outputs is None
-        as_it_is = as_it_is and not interface.renames_outputs(name)
-        feeds = [
-            inputs.feeds.get(form) or interface.feed(inputs, name, model)
-            for inputs in shared.inputs
-        ]
+        if shared.further is None:
+            feeds = [interface.feed(inputs, name, model) for inputs in shared.inputs]
+        else:
+            feeds = interface.feeds_alike(name, shared.feeds[0].samples, shared.further)
+        shared.feeds = feeds
+        as_it_is = job.outputs is None and not interface.renames_outputs(name)
         for feed in [concatenated(feeds)] if joins else feeds:
             shared.began_ms = clock()
             found: Mapping[str, Array] = model.run(feed, cancellation)

@@ -151,6 +151,16 @@ class Interface:
             inputs.feeds[form] = found
         return found
 
+    def feeds_alike(
+        self, name: str, samples: int, requests: Sequence[dict[str, Any]]
+    ) -> list[Feed]:
+        """Of requests whose tensors have the names, types and shapes of one that a model was fed
+        with before. samples : of each."""
+        member = self._known[name]
+        if member.inputs is None:
+            return [Feed(given, samples) for given in requests]
+        return [Feed(dict(_renamed(given, member)), samples) for given in requests]
+
     def form_of(self, name: str, predictor: Predictor) -> str:
         """The form of what a model takes, as of Signature."""
         if name not in self._known:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sommelier.errors import RejectedError, SommelierError
 from sommelier.runtime.answers import Answer, Ticket
+from sommelier.runtime.feeds import Feed
 from sommelier.runtime.interface import Inputs
 from sommelier.runtime.policy import Decision, PooledModel, Rejection, Request, RoutingPolicy
 from sommelier.runtime.predictor import Cancellation
@@ -105,56 +106,50 @@ SharedRun = tuple[int, int, float, float]
 """
 
 
+Told = Callable[[Mapping[str, Array], float, float], None]
+"""Gets the outputs of a request, ms that it waited for its run, and ms that this took."""
+
+
 @dataclass(slots=True, eq=False)
 class Shared:
-    """Requests of clients that are decided about together. inputs : of each of those that are being
-    answered; more may come. arrived_ms, deadline_ms : of all of them. decision : about them. told :
-    how many have their answers; late : of these, after the deadline. runs : that ended.
+    """Requests of clients that are decided about together. inputs : of the first ones. further :
+    tensors of those that came behind them and are being answered now; None: the first ones are.
+    feeds : of those that are being answered, as the model takes them. arrived_ms, deadline_ms : of
+    all of them. told : how many have their answers; late : of these, after the deadline. runs :
+    that ended; began_ms : the last one.
     """
 
     inputs: Sequence[Inputs]
     arrived_ms: float
     deadline_ms: float
     clock: Callable[[], float]
-    table: Any = None
-    decision: Decision | None = None
-    note: str = ""
+    further: Sequence[dict[str, Any]] | None = None
+    feeds: Sequence[Feed] = ()
     told: int = 0
     late: int = 0
     runs: list[SharedRun] = field(default_factory=list)
-    began_ms: float = 0.0  # of the last run
-    _each: Callable[[Answer], None] | None = None
-    _place: int = 0
+    began_ms: float = 0.0
+    _each: Told | None = None
 
-    def begun(self, job: Job, decision: Decision) -> None:
-        """Its model was chosen."""
-        self.table, self.decision, self.note = job.table, decision, job.note
-
-    def come(self, each: Callable[[Answer], None], inputs: Sequence[Inputs] | None) -> None:
-        """These are to be answered now; None: the first ones. each : gets their answers."""
-        self._each, self._place = each, 0
-        if inputs is not None:
-            self.inputs, self.arrived_ms = inputs, self.clock()
+    def come(self, each: Told, further: Sequence[dict[str, Any]] | None) -> None:
+        """These are to be answered now. each : gets their answers."""
+        self._each = each
+        if further is not None:
+            self.further, self.arrived_ms = further, self.clock()
 
     def ended(self, samples: int, now: float, outputs: Iterable[Mapping[str, Array]]) -> None:
         """A run is over, and these requests have their answers. now : ms."""
-        decision, each = self.decision, self._each
-        assert decision is not None, "it ran"
+        each = self._each
         assert each is not None, "for somebody"
         took_ms, waited_ms = now - self.began_ms, self.began_ms - self.arrived_ms
-        name, place, told = self.table.deployment, self._place, self.told
+        before = self.told
         for found in outputs:
-            own = self.inputs[self._place].samples
-            answer = Answer(
-                found, decision.model, decision, waited_ms, took_ms, waited_ms + took_ms,
-                name, self.note, samples=own,
-                runs=() if own == samples else ((samples, took_ms),),
-            )  # fmt: skip
-            each(answer)
-            self._place += 1
+            each(found, waited_ms, took_ms)
             self.told += 1
-        self.late += now > self.deadline_ms and self.told - told
-        self.runs.append((samples, self._place - place, waited_ms, took_ms))
+        told = self.told - before
+        if now > self.deadline_ms:
+            self.late += told
+        self.runs.append((samples, told, waited_ms, took_ms))
 
 
 def job_of(request: Request) -> Job:
@@ -308,11 +303,16 @@ def now_ms() -> float:
     return time.perf_counter() * 1e3
 
 
-def run_model(table: Table[P], job: Job, name: str, model: P) -> Outcome | Exception | None:
+def run_model(
+    table: Table[P], job: Job, name: str, model: P, cancellation: Cancellation | None = None
+) -> Outcome | Exception | None:
     """What a model says. An error is a value here: its traceback would keep the inputs, but one
-    that nobody foresaw has it, to be logged."""
-    cancellation = Cancellation()
-    job.runs.append(cancellation)
+    that nobody foresaw has it, to be logged.
+
+    cancellation : of the job's runs so far, none of which was cancelled; None: a new one."""
+    if cancellation is None:
+        cancellation = Cancellation()
+        job.runs.append(cancellation)
     if job.settled:
         cancellation.cancel()
     try:

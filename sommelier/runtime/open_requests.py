@@ -35,7 +35,7 @@ from sommelier.runtime.telemetry import Telemetry, size_class
 
 logger = logging.getLogger(__name__)
 
-LEARNED = 8
+LEARNED, MOST_LEARNED = 8, 16
 ATTEMPTS = 2  # models that are asked when one fails
 
 
@@ -93,6 +93,13 @@ class OpenRequests:
         job.brief = at_most_ms < math.inf
         self._accepted(job, now)
         return self._start(job, found, now)
+
+    def goes_on(self, job: Job) -> bool:
+        """Whether what comes behind a request that runs may be answered as it is: nobody waits, and
+        nothing was switched or refused since. Needs no lock: the next time is soon enough."""
+        if self.table is not job.table or self.refusing is not None:
+            return False
+        return not len(self.scheduler.queue)
 
     def next(self, only: Job | None = None) -> Turn | None:
         """The next turn that can begin, of all requests or of one."""
@@ -170,8 +177,10 @@ class OpenRequests:
         outcome: Outcome | Exception | None, now_ms: float,
     ) -> None:  # fmt: skip
         """Requests that were decided about together have their answers, all or some. Of their runs
-        one in LEARNED is learned from, for that costs as much as a quick model."""
-        runs = [(samples, ms) for samples, _, _, ms in shared.runs[::LEARNED]]
+        one in LEARNED is learned from, and no more than MOST_LEARNED, for that costs as much as a
+        quick model."""
+        step = max(LEARNED, -(-len(shared.runs) // MOST_LEARNED))
+        runs = [(samples, ms) for samples, _, _, ms in shared.runs[::step]]
         if isinstance(outcome, Exception):
             took_ms = now_ms - shared.began_ms
             runs = [(1, took_ms)] if self._tells(turn, decision, outcome, took_ms) else []
@@ -327,8 +336,6 @@ class OpenRequests:
         answer, job.note = found
         job.queue_ms += now_ms - job.since_ms
         job.waits, job.table = False, self.table
-        if job.shared is not None and isinstance(answer, Decision):
-            job.shared.begun(job, answer)
         return self.scheduler.start(job.request, answer, now_ms)
 
     def _tells(

@@ -3,28 +3,35 @@
 To decide about a request, to lease its model and to keep the books costs as much as a quick model
 takes: what a model's weights have driven out of the processor's caches comes back for each of these
 steps. So requests that meet are decided about together, and where there is nothing to choose (one
-model, no SLA) those that come right behind them go on with the same decision, for LONGEST_MS at
-most, and only while nobody else waits.
+model, no SLA) those that come right behind them go on with the same decision, for STINT_MS at
+most, and only while nobody else waits and the deployment is as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from numpy.typing import NDArray
+
+from sommelier.errors import SommelierError
 from sommelier.runtime.answers import Answer
-from sommelier.runtime.batching import LONGEST_MS
-from sommelier.runtime.interface import alike
-from sommelier.runtime.jobs import Job, Outcome, SharedRun, job_of, run_model
+from sommelier.runtime.jobs import Job, Outcome, SharedRun, Told, job_of, run_model
 from sommelier.runtime.policy import Decision
+from sommelier.runtime.predictor import Cancellation
 from sommelier.runtime.scheduling import Turn
+
+Array = NDArray[Any]
+logger = logging.getLogger(__name__)
+
+STINT_MS = 100.0  # until its answers are counted and a model is chosen anew
 
 
 class Books(Protocol):
     """Who let a stint begin: the dispatcher."""
 
-    @property
-    def waiting(self) -> int: ...
+    def goes_on(self, job: Job) -> bool: ...
 
     def conclude(
         self, turn: Turn, outcome: Outcome | Exception | None, took_ms: float
@@ -37,19 +44,23 @@ class Books(Protocol):
 
 class Stint:
     """To be ended soon by who opened it: a server of the deployment is busy until then, and its
-    model stays loaded. For one thread, but for `cancel`. steady : further requests may follow."""
+    model stays loaded. For one thread, but for `cancel`. steady : further requests may follow.
+    decision : which model answers, and why."""
 
-    __slots__ = ("_books", "_busy_ms", "_clock", "_first", "_job", "_model", "_turn", "_until_ms",
-                 "ended", "steady")  # fmt: skip
+    __slots__ = ("_books", "_busy_ms", "_cancellation", "_clock", "_job", "_model", "_shared",
+                 "_turn", "_until_ms", "decision", "ended", "steady")  # fmt: skip
 
     def __init__(self, turn: Turn, model: Any, books: Books, *, steady: bool) -> None:
         """model : of the turn's decision, leased."""
         self._turn, self._model, self._books = turn, model, books
         job = self._job = job_of(turn.request)
         assert job.shared is not None, "requests of several clients"
+        assert isinstance(turn.answer, Decision), "a model was chosen"
+        self.decision = turn.answer
+        self._shared = job.shared
         self._clock = job.shared.clock
-        self._first = job.shared.inputs[0]
-        self._until_ms = self._clock() + LONGEST_MS
+        self._cancellation: Cancellation | None = None
+        self._until_ms = self._clock() + STINT_MS
         self._busy_ms = 0.0
         self.steady = steady
         self.ended = False
@@ -57,43 +68,48 @@ class Stint:
     @property
     def open(self) -> bool:
         """Whether further requests may go on with it."""
-        if self.ended or self._job.settled or not self.steady:
+        job = self._job
+        if self.ended or job.settled or not self.steady:
             return False
-        return not self._books.waiting and self._clock() < self._until_ms
-
-    @property
-    def decision(self) -> Decision:
-        """Which model answers, and why."""
-        found = self._turn.answer
-        assert isinstance(found, Decision), "a model was chosen"
-        return found
+        return self._clock() < self._until_ms and self._books.goes_on(job)
 
     @property
     def runs(self) -> Sequence[SharedRun]:
         """Those that ended."""
-        assert self._job.shared is not None
-        return self._job.shared.runs
+        return self._shared.runs
 
-    def answer(
-        self, each: Callable[[Answer], None], requests: Sequence[dict[str, Any]] | None = None
-    ) -> None:
-        """Answer the requests that it was opened for, or further ones that are alike. each : gets
-        their answers, in order, each as soon as it is there. Where a run fails the stint is over,
-        and those who were not told are to be asked alone."""
-        job = self._job
-        assert job.shared is not None
-        inputs = None if requests is None else alike(self._first, requests)
-        job.shared.come(each, inputs)
+    def answer(self, each: Told, requests: Sequence[dict[str, Any]] | None = None) -> None:
+        """Answer the requests that it was opened for, or further ones whose tensors have the same
+        names, types and shapes. each : called for each of them, in order, as soon as it has its
+        answer. Where a run fails the stint is over, and those who were not told are to be asked
+        alone."""
+        job, shared = self._job, self._shared
+        shared.come(each, requests)
+        if self._cancellation is None:
+            self._cancellation = Cancellation()
+            job.runs.append(self._cancellation)
         began = self._clock()
         try:
-            outcome = run_model(job.table, job, self.decision.model, self._model)
+            outcome = run_model(
+                job.table, job, self.decision.model, self._model, self._cancellation
+            )
         except BaseException:
             self._release()
             self._books.abandon(self._turn)
             raise
         self._busy_ms += self._clock() - began
         if isinstance(outcome, Exception):
+            if not isinstance(outcome, SommelierError):
+                logger.error("requests are answered one by one", exc_info=outcome)
             self.end(outcome)
+
+    def as_answer(self, outputs: Mapping[str, Array], queue_ms: float, infer_ms: float) -> Answer:
+        """What `each` gets, as any other answer. It does not know its samples."""
+        job, decision = self._job, self.decision
+        return Answer(
+            outputs, decision.model, decision, queue_ms, infer_ms, queue_ms + infer_ms,
+            job.table.deployment, job.note,
+        )  # fmt: skip
 
     def end(self, outcome: Outcome | Exception | None = None) -> None:
         """Its server is free, its model may go; nothing happens the second time. outcome : an error

@@ -71,7 +71,7 @@ def test_under_an_sla_every_answer_is_met_or_missed(
         assert told(running, pool) == (3, 0, 3)
         stint = running.open_stint([{"x": X}] * 4, at_most_ms=1e9)
         assert stint is not None
-        stint.answer(lambda _: None)
+        stint.answer(lambda *_: None)
         stint.end()
         assert told(running, pool) == (7, 0, 7), "of requests that shared a run each"
 

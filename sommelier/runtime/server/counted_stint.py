@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 class CountedStint:
     """As Stint. served : whose."""
 
-    __slots__ = ("_stint", "answer", "cancel", "served")
+    __slots__ = ("_stint", "answer", "as_answer", "cancel", "served")
 
     def __init__(self, served: Served, stint: Stint) -> None:
         self.served, self._stint = served, stint
-        self.answer, self.cancel = stint.answer, stint.cancel
+        self.answer, self.as_answer, self.cancel = stint.answer, stint.as_answer, stint.cancel
 
     @property
     def open(self) -> bool:

@@ -189,7 +189,8 @@ class HttpConnection(HttpReading):
             if not answer.head:
                 answer.head = self._head_of(answer.response, answer.size(raw))
             self._transport.write(answer.body(answer.head, own, raw))
-            self._wait()
+            if not self._reading and not self._pending:  # as _wait, which is a call more
+                self._read_until = self._loop.time() + self._server.limits.idle_s
         if self._pending and not self._transport.is_closing():
             self._answer_next()
 

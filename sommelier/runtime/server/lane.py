@@ -9,7 +9,7 @@ answer's JSON does for all. Whatever is not so plain, and who comes alone, goes 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -175,7 +175,8 @@ class Lane:
         finally:
             writer.flush()
         if stint.open:
-            place.loop.call_soon(self._look_after, stint)
+            soon = place.loop.call_soon
+            soon(soon, self._look_after, stint)  # by then the sockets were looked at
         else:
             place.end_stint(name)
         return writer.told
@@ -225,11 +226,12 @@ class _Writer:
         """These are answered now."""
         self._group, self.told, self._since_ms = group, 0, 0.0
 
-    def tell(self, answer: Answer) -> None:
+    def tell(self, outputs: Mapping[str, Array], queue_ms: float, infer_ms: float) -> None:
         alike = self._alike
         if alike is None:
+            answer = self.stint.as_answer(outputs, queue_ms, infer_ms)
             alike = self._alike = self._lane.alike(answer)
-        arrays = answer.outputs.values()
+        arrays = outputs.values()
         raw = b""
         for array in arrays:
             if array.dtype in alike.plain and len(arrays) == 1:
@@ -237,11 +239,11 @@ class _Writer:
             else:
                 raw = b"".join(map(encode_raw, arrays))
                 break
-        self._kept.append((answer.queue_ms, answer.infer_ms, raw))
+        self._kept.append((queue_ms, infer_ms, raw))
         self.told += 1
-        if answer.queue_ms + answer.infer_ms - self._since_ms >= KEPT_MS:
+        if queue_ms + infer_ms - self._since_ms >= KEPT_MS:
             self.flush()
-            self._since_ms = answer.queue_ms + answer.infer_ms
+            self._since_ms = queue_ms + infer_ms
 
     def flush(self) -> None:
         """Write what is kept."""

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import get_ident
@@ -36,7 +36,7 @@ from sommelier.runtime.server.together import grouped, responses_to
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sommelier.runtime.answers import Answer
+    from sommelier.runtime.jobs import Told
     from sommelier.runtime.server.counted_stint import CountedStint
 
     Array = NDArray[Any]
@@ -104,8 +104,8 @@ class Place:
             inputs, outputs = [dict(asked.inputs) for asked in requests], requests[0].outputs
             stint = self.open_stint(served, inputs, outputs)
             if stint is not None:
-                each = responses_to(requests, lambda answer: left.popleft()[2].tell(answer))
-                self.run(name, stint, each)
+                tell = responses_to(requests, lambda answer: left.popleft()[2].tell(answer))
+                self.run(name, stint, lambda *told: tell(stint.as_answer(*told)))
                 self.end_stint(name)
         for asked, _, inference in left:
             inference.go(asked, served)
@@ -132,7 +132,7 @@ class Place:
         self,
         name: str,
         stint: CountedStint,
-        each: Callable[[Answer], None],
+        each: Told,
         requests: Sequence[dict[str, Array]] | None = None,
     ) -> None:
         """Let a stint answer requests to a name, as CountedStint does."""

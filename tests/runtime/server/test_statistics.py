@@ -154,7 +154,7 @@ def test_requests_that_shared_a_run_count_one(service: ModelService) -> None:
         predictor.joins = True  # as if measured
     stint = service.open_stint(served, requests, (), at_most_ms=1e9)
     assert stint is not None
-    stint.answer(lambda _: None)
+    stint.answer(lambda *_: None)
     stint.end()
     after = _counts(_named(service.statistics("large")))
     assert (after[0] - samples, after[1] - runs) == (7, 1)
