@@ -25,6 +25,11 @@ class CountedStint:
     def open(self) -> bool:
         return self._stint.open
 
+    @property
+    def lasts(self) -> bool:
+        """Whether it is to be looked at again: it may be open."""
+        return self._stint.steady and not self._stint.ended
+
     def end(self) -> None:
         stint = self._stint
         stint.end()

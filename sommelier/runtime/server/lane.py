@@ -52,16 +52,18 @@ class Waiting(Protocol):
 
 
 class Alike:
-    """What answers of one decision have in common: all but what is their own."""
+    """What answers of one decision have in common whose tensors are of the same shapes: all but
+    what is their own."""
 
-    __slots__ = ("_parts", "_size", "head", "plain", "response", "zipped")
+    __slots__ = ("_parts", "_size", "head", "response", "shapes", "single", "zipped")
 
     def __init__(self, answer: InferResponse, form: OutputForm, *, gzip: bool) -> None:
         """answer : one of them, with holes for what is its own. gzip : their clients take
         compressed answers.
 
-        head : of HTTP, once one of them was written; it is the same of all. plain : types whose
-        bytes are written as they are.
+        head : of HTTP, once one of them was written; it is the same of all. shapes : of their
+        tensors; None: of texts, whose bytes are as many as their characters. single : there
+        is one, whose bytes are written as they are.
         """
         body, length = encode_response(answer, form)
         assert length is not None, "all outputs are binary"
@@ -71,8 +73,10 @@ class Alike:
         self.zipped = gzip and len(body) >= WORTH
         self.response = binary_response(b"", self._size)
         self.head = b""
-        types = {array.dtype for array in answer.outputs.values()}
-        self.plain = {dtype for dtype in types if plain_type(dtype) is not None}
+        arrays = answer.outputs.values()
+        plain = [plain_type(array.dtype) is not None for array in arrays]
+        self.shapes = [array.shape for array in arrays] if all(plain) else None
+        self.single = plain == [True]
 
     def size(self, raw: bytes) -> int:
         """Bytes of a body with these tensors."""
@@ -158,7 +162,7 @@ class Lane:
     def _answered(self, served: Served, group: list[tuple[Waiting, bytes]]) -> int:
         """How many have their answers, the first ones."""
         place, name, writer = self._place, self._target.model, self._writer
-        inputs = [self._inputs(data) for _, data in group]
+        inputs = self._inputs(group)
         stint = place.stints.get(name)
         goes_on = stint is not None and stint.served is served and stint.open
         if goes_on and stint is not None and writer is not None and writer.stint is stint:
@@ -174,7 +178,7 @@ class Lane:
             place.run(name, stint, writer.tell, further)
         finally:
             writer.flush()
-        if stint.open:
+        if stint.lasts:  # whether it may go on is asked with the next group, or very soon
             soon = place.loop.call_soon
             soon(soon, self._look_after, stint)  # by then the sockets were looked at
         else:
@@ -187,12 +191,15 @@ class Lane:
         if not self._met and self._place.stints.get(name) is stint:
             self._place.end_stint(name)
 
-    def _inputs(self, data: bytes) -> dict[str, Array]:
-        """The tensors of a request."""
-        found: dict[str, Array] = {}
-        for tensor in self._tensors:  # a comprehension is a call more
-            flat = np.frombuffer(data, tensor.dtype, tensor.count, tensor.start)
-            found[tensor.name] = flat.reshape(tensor.shape)
+    def _inputs(self, group: Sequence[tuple[Waiting, bytes]]) -> list[dict[str, Array]]:
+        """The tensors of each."""
+        found: list[dict[str, Array]] = []
+        for _, data in group:
+            own: dict[str, Array] = {}
+            for tensor in self._tensors:  # a comprehension is a call more
+                flat = np.frombuffer(data, tensor.dtype, tensor.count, tensor.start)
+                own[tensor.name] = flat.reshape(tensor.shape)
+            found.append(own)
         return found
 
     def alike(self, answer: Answer) -> Alike:
@@ -218,7 +225,7 @@ class _Writer:
         self._lane = lane
         self._alike: Alike | None = None
         self._group: Sequence[tuple[Waiting, bytes]] = ()
-        self._kept: list[tuple[float, float, bytes]] = []
+        self._kept: list[tuple[Alike, Own, bytes]] = []
         self._since_ms = 0.0
         self.told = 0
 
@@ -227,19 +234,14 @@ class _Writer:
         self._group, self.told, self._since_ms = group, 0, 0.0
 
     def tell(self, outputs: Mapping[str, Array], queue_ms: float, infer_ms: float) -> None:
-        alike = self._alike
-        if alike is None:
+        alike, arrays, shapes = self._alike, outputs.values(), []
+        for array in arrays:  # a comprehension is a call more
+            shapes.append(array.shape)
+        if alike is None or shapes != alike.shapes:
             answer = self.stint.as_answer(outputs, queue_ms, infer_ms)
             alike = self._alike = self._lane.alike(answer)
-        arrays = outputs.values()
-        raw = b""
-        for array in arrays:
-            if array.dtype in alike.plain and len(arrays) == 1:
-                raw = array.tobytes()
-            else:
-                raw = b"".join(map(encode_raw, arrays))
-                break
-        self._kept.append((queue_ms, infer_ms, raw))
+        raw = array.tobytes() if alike.single else b"".join(map(encode_raw, arrays))
+        self._kept.append((alike, (queue_ms, infer_ms, len(self._group)), raw))
         self.told += 1
         if queue_ms + infer_ms - self._since_ms >= KEPT_MS:
             self.flush()
@@ -248,10 +250,9 @@ class _Writer:
     def flush(self) -> None:
         """Write what is kept."""
         kept, self._kept = self._kept, []
-        alike, count, place = self._alike, len(self._group), self.told - len(kept)
-        for waited, took, raw in kept:
-            assert alike is not None
-            self._group[place][0].answer_alike(alike, (waited, took, count), raw)
+        place = self.told - len(kept)
+        for alike, own, raw in kept:
+            self._group[place][0].answer_alike(alike, own, raw)
             place += 1
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
+from tritonclient.utils import deserialize_bytes_tensor
 
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.server.http_connection import HttpConnection
@@ -275,6 +276,43 @@ def test_several_inputs_and_outputs_keep_their_places(running: Running) -> None:
         assert {name: found.tolist() for name, found in read(less)[1].items()} == {
             "difference": [[i - 10.0] * WIDTH]
         }
+
+
+def test_answers_of_several_shapes_and_texts_are_told_as_they_are(
+    pool: ModelPool, tmp_path: Path
+) -> None:
+    """Runs in turn may bring outputs of other shapes, which depend on the numbers."""
+    found = save_model(
+        tmp_path / "found.onnx",
+        [
+            helper.make_node("NonZero", ["x"], ["places"]),
+            helper.make_node("Cast", ["x"], ["text"], to=TensorProto.STRING),
+        ],
+        {"x": (FLOAT, ["N", FEATURES])},
+        {"places": (INT64, [2, "M"]), "text": (TensorProto.STRING, ["N", FEATURES])}, {},
+    )  # fmt: skip
+    xs = [np.array([row], np.float32) for row in ([1, 0, 0, 0], [1, 2.5, 0, 0], [0, 0, 0, 0.125])]
+    with single_model(ServedModel.of_file(found, "found"), pool) as deployment:
+        service = ready(ModelService(pool, [deployment]))
+        for wanted in (["places"], ["places", "text"]):
+            requests = [
+                post("found", {"x": x}, outputs=[{"name": name} for name in wanted]) for x in xs
+            ]
+            with serving(service) as running, clients(running.port, 3) as those:
+                answers = rounds(running, those, requests)
+            for x, (status, headers, body) in zip(xs, answers, strict=True):
+                assert status == 200, body
+                size = int(headers[b"inference-header-content-length"])
+                told, raw = json.loads(body[:size]), body[size:]
+                assert told["parameters"]["sommelier_together"] == 3
+                sizes = [output["parameters"]["binary_data_size"] for output in told["outputs"]]
+                assert sum(sizes) == len(raw)
+                shape = told["outputs"][0]["shape"]
+                places = np.frombuffer(raw[: sizes[0]], np.int64).reshape(shape)
+                assert places.tolist() == [list(axis) for axis in np.nonzero(x)]
+                if len(wanted) == 2:
+                    texts = deserialize_bytes_tensor(raw[sizes[0] :])
+                    assert [float(text) for text in texts] == x.ravel().tolist()
 
 
 def test_one_that_fails_does_not_fail_the_others(running: Running) -> None:
