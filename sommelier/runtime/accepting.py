@@ -17,7 +17,7 @@ Cancel = Callable[[Job], None]
 
 def job_of_one(
     now: Generation, clock: Callable[[], float], cancel: Cancel, inputs: Given,
-    outputs: Sequence[str] | None, deadline_ms: float | None, priority: int,
+    *, outputs: Sequence[str] | None, deadline_ms: float | None, priority: int,
     min_accuracy: float | None, held: Held | None = None,
 ) -> Job:  # fmt: skip
     """Of one request; the arguments are those of `RunningDeployment.infer`. Raises InputError."""
@@ -67,5 +67,6 @@ def job_of_several(
     job.request = Request(
         arrived, deadline, 0, deployment.min_accuracy, job, whole.samples, whole.unfit
     )
-    job.shared = Shared(brought, arrived, deadline, clock)
+    job.brief = True
+    job.shared = Shared(brought, arrived, deadline, clock, in_turn=not interface.joins)
     return job

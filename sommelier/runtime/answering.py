@@ -63,17 +63,17 @@ class ModelAnswering:
         interface, clock, joins = self._interface, shared.clock, model.joins
         if shared.further is None:
             feeds = [interface.feed(inputs, name, model) for inputs in shared.inputs]
+            shared.samples = feeds[0].samples
         else:
-            feeds = interface.feeds_alike(name, shared.feeds[0].samples, shared.further)
-        shared.feeds = feeds
+            feeds = interface.feeds_alike(name, shared.samples, shared.further)
         as_it_is = job.outputs is None and not interface.renames_outputs(name)
         for feed in [concatenated(feeds)] if joins else feeds:
-            shared.began_ms = clock()
+            shared.begun(feed.samples)
             found: Mapping[str, Array] = model.run(feed, cancellation)
             now = clock()
             if not as_it_is:
                 found = interface.outputs_of(name, found, job.outputs)
-            shared.ended(feed.samples, now, divided(found, feeds) if joins else (found,))
+            shared.ended(now, divided(found, feeds) if joins else (found,))
 
 
 class PlanView:

@@ -27,7 +27,7 @@ from sommelier.runtime.deployment_state import (
 from sommelier.runtime.dispatcher import Dispatcher
 from sommelier.runtime.generations import Generation, generation, loaded
 from sommelier.runtime.interface import Given
-from sommelier.runtime.jobs import Held, Job, now_ms
+from sommelier.runtime.jobs import Held, now_ms
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.pool_entries import Budget
 from sommelier.runtime.session_cache import ServedModel
@@ -35,7 +35,7 @@ from sommelier.runtime.stint import Stint
 from sommelier.runtime.telemetry import Telemetry
 
 SWITCH_S = 60.0  # how long a switch waits for new models while the old ones answer
-_ASKED_AFTER = 32  # runs, until it is asked again how many requests may be decided about together
+_ASKED_AFTER = 32  # runs were learned from, it is asked again how many may be decided together
 
 
 class RunningDeployment:
@@ -94,7 +94,10 @@ class RunningDeployment:
         min_accuracy : in [0, 1]. outputs : names; none are all. Raises InputError, RejectedError
         (429, 503, 504), AnalysisError of a model that fails.
         """
-        job = self._job(inputs, outputs, deadline_ms, priority, min_accuracy)
+        job = job_of_one(
+            self._now, self._clock, self._dispatcher.cancel, inputs, outputs=outputs,
+            deadline_ms=deadline_ms, priority=priority, min_accuracy=min_accuracy,
+        )  # fmt: skip
         ticket = self._dispatcher.answer(job) or self._dispatcher.submit(job)
         if isinstance(ticket, Answer):
             return ticket
@@ -113,7 +116,10 @@ class RunningDeployment:
     ) -> Ticket:  # fmt: skip
         """The same without waiting: a future. held : as `hold` said. Raises InputError,
         RejectedError when it is known."""
-        job = self._job(inputs, outputs, deadline_ms, priority, min_accuracy, held)
+        job = job_of_one(
+            self._now, self._clock, self._dispatcher.cancel, inputs, outputs=outputs,
+            deadline_ms=deadline_ms, priority=priority, min_accuracy=min_accuracy, held=held,
+        )  # fmt: skip
         return self._dispatcher.submit(job)
 
     def try_infer(
@@ -129,7 +135,10 @@ class RunningDeployment:
         it is to be asked again otherwise (Dispatcher.answer). held : as `hold` said."""
         if self._now.deployment.kind != "models":
             return None
-        job = self._job(inputs, outputs, deadline_ms, priority, min_accuracy, held)
+        job = job_of_one(
+            self._now, self._clock, self._dispatcher.cancel, inputs, outputs=outputs,
+            deadline_ms=deadline_ms, priority=priority, min_accuracy=min_accuracy, held=held,
+        )  # fmt: skip
         if begun is not None:
             begun(job)
         found = self._dispatcher.answer(job, at_most_ms=at_most_ms)
@@ -217,8 +226,9 @@ class RunningDeployment:
         asked = now, now.interface.together, self.telemetry.observations // _ASKED_AFTER
         if asked != self._asked:
             joins = now.deployment.kind == "models" and now.deployment.options.batching is not False
-            most = now.interface.together if joins else 1
-            self._together = self._dispatcher.most_together(most) if most > 1 else 1
+            most, in_turn = now.interface.together if joins else 1, not now.interface.joins
+            together = self._dispatcher.most_together
+            self._together = together(most, in_turn=in_turn) if most > 1 else 1
             self._asked = asked
         return self._together
 
@@ -345,9 +355,6 @@ class RunningDeployment:
         return displays.deployment_html(self.deployment, self.state())
 
     # ---- inside
-
-    def _job(self, *wanted: Any) -> Job:
-        return job_of_one(self._now, self._clock, self._dispatcher.cancel, *wanted)
 
     def _pool_changed(self, pooled: str) -> None:
         now = self._now

@@ -76,10 +76,10 @@ class Dispatcher(Generic[P]):
         scheduler = self._requests.scheduler
         return not scheduler.idle or bool(scheduler.queue.waiting)
 
-    def most_together(self, most: int) -> int:
+    def most_together(self, most: int, *, in_turn: bool) -> int:
         """As of OpenRequests."""
         with self._lock:
-            return self._requests.most_together(most)
+            return self._requests.most_together(most, in_turn=in_turn)
 
     @property
     def loaded(self) -> frozenset[str]:
@@ -215,8 +215,9 @@ class Dispatcher(Generic[P]):
         with self._changed:
             self._requests.refusing, self._requests.closed, self._closed = reason, True, True
             left = self._requests.settle_all()
-            for _ in left:
-                self._requests.counts.refused(503)
+            for job in left:
+                if job.shared is None:  # each of those is asked alone
+                    self._requests.counts.refused(503)
             self._changed.notify_all()
             self._timing.notify_all()
         for job in left:

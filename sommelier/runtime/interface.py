@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -25,18 +25,21 @@ _NONE: frozenset[str] = frozenset()
 @dataclass(frozen=True, slots=True, eq=False)
 class Signature:
     """What one model takes and gives. form : equal for models that take the same tensors.
-    together : samples of several requests that are better decided about together; 1: none are."""
+    together : samples of several requests that are better decided about together; 1: none are.
+    joins : they are better answered in one run than in turn."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     check: InputCheck
     form: str
-    together: int
+    together: int = 1
+    joins: bool = False
 
     @classmethod
     def of(cls, predictor: Predictor) -> Signature:
-        batch, together = predictor.settings.batch, predictor.most_together
-        return cls._of(predictor.model.name, predictor.inputs, predictor.outputs, batch, together)
+        model, batch = predictor.model.name, predictor.settings.batch
+        found = cls._of(model, predictor.inputs, predictor.outputs, batch)
+        return replace(found, together=predictor.most_together, joins=predictor.joins)
 
     @classmethod
     def declared(cls, model: ServedModel, batch: int) -> Signature | None:
@@ -44,14 +47,13 @@ class Signature:
         if not model.inputs or not model.outputs:
             return None
         try:
-            return cls._of(model.name, model.inputs, model.outputs, batch, 1)
+            return cls._of(model.name, model.inputs, model.outputs, batch)
         except AnalysisError:  # it cannot be loaded either
             return None
 
     @classmethod
-    def _of(cls, name: str, inputs: Specs, outputs: Specs, batch: int, together: int) -> Signature:
-        check = InputCheck(name, inputs, batch)
-        return cls(inputs, outputs, check, f"{inputs} {batch}", together)
+    def _of(cls, name: str, inputs: Specs, outputs: Specs, batch: int) -> Signature:
+        return cls(inputs, outputs, InputCheck(name, inputs, batch), f"{inputs} {batch}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +88,7 @@ class Interface:
 
     def __init__(self, models: Sequence[str], declared: Signature | None = None) -> None:
         """models : names, the one whose names count first. declared : of that one."""
-        self.together = 1  # what Signature.together is for all models that were loaded
+        self.together, self.joins = 1, False  # as of Signature, of all models that were loaded
         self._order = tuple(models)
         self._declared = declared
         self._known: dict[str, _Member] = {}
@@ -116,6 +118,7 @@ class Interface:
             if first is self._declared and name == self._order[0]:
                 first = own  # of which there was only the catalog's word
             self.together = min(signature.together for signature in signatures.values())
+            self.joins = all(signature.joins for signature in signatures.values())
             known = {model: _Member.of(found, first) for model, found in signatures.items()}
             self._first, self._varies = first, first.check.varies
             self._known = known  # replaced, not changed: requests read it meanwhile

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from sommelier.errors import RejectedError, SommelierError
 from sommelier.runtime.answers import Answer, Ticket
-from sommelier.runtime.feeds import Feed
 from sommelier.runtime.interface import Inputs
 from sommelier.runtime.policy import Decision, PooledModel, Rejection, Request, RoutingPolicy
 from sommelier.runtime.predictor import Cancellation
@@ -36,8 +35,9 @@ class Held:
 
 
 class Job:
-    """A request from its acceptance to its answer. The dispatcher's lock guards all but `progress`,
-    and `left`, which belong to the thread that runs it.
+    """A request from its acceptance to its answer. The dispatcher's lock guards all but `progress`
+    and `left`, which belong to the thread that runs it, and `runs`, to which this thread adds, and
+    looks then whether `settled` was set before whoever set it could see the run.
 
     accepted : it counts among those that have no answer. request : as it waits or runs. waits,
     since_ms : whether it waits, and when it began to. held : the state of the pool in which no
@@ -112,23 +112,29 @@ Told = Callable[[Mapping[str, Array], float, float], None]
 
 @dataclass(slots=True, eq=False)
 class Shared:
-    """Requests of clients that are decided about together. inputs : of the first ones. further :
-    tensors of those that came behind them and are being answered now; None: the first ones are.
-    feeds : of those that are being answered, as the model takes them. arrived_ms, deadline_ms : of
-    all of them. told : how many have their answers; late : of these, after the deadline. runs :
-    that ended; began_ms : the last one.
+    """Requests of clients that are decided about together. inputs : of those that it began with,
+    until they are fed. further : tensors of those that came behind and are being answered now;
+    samples : of each such one. arrived_ms : of those that are being answered; deadline_ms : of
+    those that it began with, for others come only where nothing is promised. in_turn : they are
+    believed to run in turn. epoch : the state of the pool when its model was chosen.
+
+    told : how many have their answers; late : of these, after the deadline. runs : that ended;
+    began_ms, running : of the last one, when it began and its samples.
     """
 
     inputs: Sequence[Inputs]
     arrived_ms: float
     deadline_ms: float
     clock: Callable[[], float]
+    in_turn: bool = False
+    epoch: int = -1
     further: Sequence[dict[str, Any]] | None = None
-    feeds: Sequence[Feed] = ()
+    samples: int = 1
     told: int = 0
     late: int = 0
     runs: list[SharedRun] = field(default_factory=list)
     began_ms: float = 0.0
+    running: int = 1
     _each: Told | None = None
 
     def come(self, each: Told, further: Sequence[dict[str, Any]] | None) -> None:
@@ -137,19 +143,29 @@ class Shared:
         if further is not None:
             self.further, self.arrived_ms = further, self.clock()
 
-    def ended(self, samples: int, now: float, outputs: Iterable[Mapping[str, Array]]) -> None:
+    def went(self) -> None:
+        """They were answered, as many as could be: nothing of them is kept."""
+        self.inputs, self.further, self._each = (), None, None
+
+    def begun(self, samples: int) -> None:
+        """A run begins."""
+        self.running, self.began_ms = samples, self.clock()
+
+    def ended(self, now: float, outputs: Iterable[Mapping[str, Array]]) -> None:
         """A run is over, and these requests have their answers. now : ms."""
         each = self._each
         assert each is not None, "for somebody"
         took_ms, waited_ms = now - self.began_ms, self.began_ms - self.arrived_ms
         before = self.told
-        for found in outputs:
-            each(found, waited_ms, took_ms)
-            self.told += 1
-        told = self.told - before
-        if now > self.deadline_ms:
-            self.late += told
-        self.runs.append((samples, told, waited_ms, took_ms))
+        try:
+            for found in outputs:
+                each(found, waited_ms, took_ms)
+                self.told += 1
+        finally:
+            told = self.told - before
+            if now > self.deadline_ms:
+                self.late += told
+            self.runs.append((self.running, told, waited_ms, took_ms))
 
 
 def job_of(request: Request) -> Job:

@@ -28,6 +28,7 @@ from sommelier.runtime.jobs import (
     error_of,
     job_of,
 )
+from sommelier.runtime.learning import learn_from
 from sommelier.runtime.loading import Loading, decide
 from sommelier.runtime.policy import Decision, Rejection, Request
 from sommelier.runtime.scheduling import Scheduler, Turn
@@ -35,7 +36,6 @@ from sommelier.runtime.telemetry import Telemetry, size_class
 
 logger = logging.getLogger(__name__)
 
-LEARNED, MOST_LEARNED = 8, 16
 ATTEMPTS = 2  # models that are asked when one fails
 
 
@@ -96,8 +96,11 @@ class OpenRequests:
 
     def goes_on(self, job: Job) -> bool:
         """Whether what comes behind a request that runs may be answered as it is: nobody waits, and
-        nothing was switched or refused since. Needs no lock: the next time is soon enough."""
+        nothing was loaded, switched or refused since. Needs no lock: the next time is soon
+        enough."""
         if self.table is not job.table or self.refusing is not None:
+            return False
+        if job.shared is not None and job.shared.epoch != self.loading.epoch:
             return False
         return not len(self.scheduler.queue)
 
@@ -150,7 +153,8 @@ class OpenRequests:
         if job.shared is not None:
             self._shared_ended(turn, decision, job.shared, outcome, now)
         else:
-            learned = took_ms if self._tells(turn, decision, outcome, took_ms) else None
+            samples = turn.request.samples
+            learned = took_ms if self._tells(decision.model, samples, outcome, took_ms) else None
             self.scheduler.finished(turn, learned, now, queue_ms=job.queue_ms)
         job.infer_ms += took_ms
         if job.settled:
@@ -161,11 +165,10 @@ class OpenRequests:
         if outcome is None:
             self._again(job, replace(turn.request, samples=job.left), now)
             return None
-        requests = 1 if job.shared is None else job.shared.told
-        if (size := job.inputs.size) and took_ms <= SLOWEST_MS * requests:
-            sizes = self.scheduler.telemetry.quick_sizes
-            sizes[decision.model] = max(size, sizes.get(decision.model, 0.0))
-        if job.shared is None:
+        if job.shared is None:  # others were quick before, or they would not have been put together
+            if (size := job.inputs.size) and took_ms <= SLOWEST_MS:
+                sizes = self.scheduler.telemetry.quick_sizes
+                sizes[decision.model] = max(size, sizes.get(decision.model, 0.0))
             deadline_ms = turn.request.deadline_ms
             by_model = outcome.by_model(decision.model, job.inputs.samples)
             self.counts.answered_by(by_model, 1, deadline_ms, now > deadline_ms)
@@ -176,21 +179,16 @@ class OpenRequests:
         self, turn: Turn, decision: Decision, shared: Shared,
         outcome: Outcome | Exception | None, now_ms: float,
     ) -> None:  # fmt: skip
-        """Requests that were decided about together have their answers, all or some. Of their runs
-        one in LEARNED is learned from, and no more than MOST_LEARNED, for that costs as much as a
-        quick model."""
-        step = max(LEARNED, -(-len(shared.runs) // MOST_LEARNED))
-        runs = [(samples, ms) for samples, _, _, ms in shared.runs[::step]]
+        """Requests that were decided about together have their answers, all or some."""
+        scheduler, model = self.scheduler, decision.model
+        scheduler.finished(turn, None, now_ms)
+        learn_from(shared, model, scheduler, now_ms)
         if isinstance(outcome, Exception):
-            took_ms = now_ms - shared.began_ms
-            runs = [(1, took_ms)] if self._tells(turn, decision, outcome, took_ms) else []
-        samples, learned = runs[0] if runs else (1, None)
-        self.scheduler.finished(
-            turn, learned, now_ms, queue_ms=turn.waited_ms, batch=size_class(samples),
-            requests=max(shared.told, 1),
-        )  # fmt: skip
-        for samples, ms in runs[1:]:
-            self.scheduler.learn(decision.model, ms, now_ms, size_class(samples))
+            took_ms, samples = now_ms - shared.began_ms, shared.running
+            if self._tells(decision.model, samples, outcome, took_ms):
+                scheduler.learn(model, took_ms, now_ms, size_class(samples), requests=0)
+        if shared.in_turn:  # what is believed of all follows what each takes
+            scheduler.believed_ms(model, turn.request.samples)
         if shared.told:
             answered = {decision.model: sum([samples for samples, *_ in shared.runs])}
             self.counts.answered_by(answered, shared.told, shared.deadline_ms, shared.late)
@@ -241,15 +239,20 @@ class OpenRequests:
         """Which models may be chosen."""
         self.scheduler.models = self.loading.usable(self.table.models, self._clock())
 
-    def most_together(self, most: int) -> int:
+    def most_together(self, most: int, *, in_turn: bool) -> int:
         """How many samples, at most so many, take at most LONGEST_MS, by what is believed of the
-        models that are quick; 1 where none is."""
+        models that are quick; 1 where none is. in_turn : each has a run of its own."""
         scheduler, quick = self.scheduler, False
         for name in self.loading.loaded:
-            if scheduler.estimate(name).usual_ms <= SLOWEST_MS:
-                quick = True
-                while most > 1 and not scheduler.believed_ms(name, most) <= LONGEST_MS:
-                    most = size_class(most) // 2
+            usual_ms = scheduler.estimate(name).usual_ms
+            if not usual_ms <= SLOWEST_MS:
+                continue
+            quick = True
+            if in_turn:
+                most = min(most, int(LONGEST_MS / usual_ms))
+                continue
+            while most > 1 and not scheduler.believed_ms(name, most) <= LONGEST_MS:
+                most = size_class(most) // 2
         return most if quick else 1
 
     def next_timer_ms(self) -> float:
@@ -326,9 +329,11 @@ class OpenRequests:
         size = job.inputs.size
         if size and size > self.scheduler.telemetry.quick_sizes.get(answer.model, 0.0):
             return True
+        samples = job.request.samples
+        if job.shared is not None and job.shared.in_turn:
+            return not samples * self.scheduler.estimate(answer.model).usual_ms <= at_most_ms
         if answer.expected_ms <= at_most_ms:
             return False
-        samples = job.request.samples
         return not self.scheduler.estimate(answer.model, samples).usual_ms <= at_most_ms
 
     def _start(self, job: Job, found: tuple[Decision | Rejection, str], now_ms: float) -> Turn:
@@ -336,18 +341,19 @@ class OpenRequests:
         answer, job.note = found
         job.queue_ms += now_ms - job.since_ms
         job.waits, job.table = False, self.table
+        if job.shared is not None:
+            job.shared.epoch = self.loading.epoch
         return self.scheduler.start(job.request, answer, now_ms)
 
     def _tells(
-        self, turn: Turn, decision: Decision, outcome: Outcome | Exception | None, took_ms: float
+        self, model: str, samples: int, outcome: Outcome | Exception | None, took_ms: float
     ) -> bool:
         """Whether a run says something of its model's latency. One that was ended early took at
         least so long: that is learned where it is more than was believed, or a model that is always
         ended would seem quick for ever."""
         if not isinstance(outcome, CancelledError):
             return not isinstance(outcome, Exception)
-        believed = self.scheduler.estimate(decision.model, turn.request.samples)
-        return took_ms > believed.mean_ms
+        return took_ms > self.scheduler.estimate(model, samples).mean_ms
 
     def _again(self, job: Job, request: Request, now_ms: float) -> None:
         """It waits for its next model, which another thread may run."""

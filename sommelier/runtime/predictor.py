@@ -34,7 +34,7 @@ class Cancellation:
     """Ends a run from another thread: `predictor.run(feed, cancellation)`, then `cancel()`.
 
     Works between two operators (13 to 32 ms for a run of 600 ms, runtime.md 3), before the run as
-    well as during it. For one run only.
+    well as during it. For one run, or for several that end together.
     """
 
     def __init__(self) -> None:

@@ -215,11 +215,15 @@ class Scheduler:
                 requests=requests,
             )
 
-    def learn(self, model: str, execution_ms: float, now_ms: float, batch: int) -> None:
-        """Another run of a turn that is finished."""
+    def learn(
+        self, model: str, execution_ms: float, now_ms: float, batch: int, *,
+        queue_ms: float = 0.0, requests: int = 1,
+    ) -> None:  # fmt: skip
+        """A run of a turn that is finished, beside what that was told; as there."""
         self.telemetry.record(
-            model, execution_ms, now_ms, device=self.device, batch=batch, requests=0
-        )
+            model, execution_ms, now_ms, queue_ms=queue_ms,
+            device=self.device, batch=batch, requests=requests,
+        )  # fmt: skip
 
     def expire(self, now_ms: float) -> list[Turn]:
         """Those whose deadline came while they waited, each with its Rejection (504)."""

@@ -47,7 +47,7 @@ class Stint:
     model stays loaded. For one thread, but for `cancel`. steady : further requests may follow.
     decision : which model answers, and why."""
 
-    __slots__ = ("_books", "_busy_ms", "_cancellation", "_clock", "_job", "_model", "_shared",
+    __slots__ = ("_books", "_cancellation", "_clock", "_job", "_model", "_shared",
                  "_turn", "_until_ms", "decision", "ended", "steady")  # fmt: skip
 
     def __init__(self, turn: Turn, model: Any, books: Books, *, steady: bool) -> None:
@@ -61,7 +61,6 @@ class Stint:
         self._clock = job.shared.clock
         self._cancellation: Cancellation | None = None
         self._until_ms = self._clock() + STINT_MS
-        self._busy_ms = 0.0
         self.steady = steady
         self.ended = False
 
@@ -72,6 +71,11 @@ class Stint:
         if self.ended or job.settled or not self.steady:
             return False
         return self._clock() < self._until_ms and self._books.goes_on(job)
+
+    @property
+    def joins(self) -> bool:
+        """Whether requests share a run."""
+        return bool(self._model.joins)
 
     @property
     def runs(self) -> Sequence[SharedRun]:
@@ -88,7 +92,6 @@ class Stint:
         if self._cancellation is None:
             self._cancellation = Cancellation()
             job.runs.append(self._cancellation)
-        began = self._clock()
         try:
             outcome = run_model(
                 job.table, job, self.decision.model, self._model, self._cancellation
@@ -97,7 +100,8 @@ class Stint:
             self._release()
             self._books.abandon(self._turn)
             raise
-        self._busy_ms += self._clock() - began
+        finally:
+            shared.went()
         if isinstance(outcome, Exception):
             if not isinstance(outcome, SommelierError):
                 logger.error("requests are answered one by one", exc_info=outcome)
@@ -116,7 +120,8 @@ class Stint:
         of its last run."""
         if not self.ended:
             self._release()
-            self._books.conclude(self._turn, outcome or Outcome({}), self._busy_ms)
+            took_ms = sum([run[3] for run in self.runs])
+            self._books.conclude(self._turn, outcome or Outcome({}), took_ms)
 
     def cancel(self) -> None:
         """The run of this moment ends early; from any thread."""

@@ -36,32 +36,17 @@ class LatencyEstimate:
     profiled_ms : what was known before serving. usual_ms : half of the recent runs took less, which
     says more of the model than a mean does where others take the processor away. All NaN while
     nothing is known. samples, requests (that shared them), stragglers : counted since the start.
-    last_ms : instant of the last sample, NaN before it.
+    last_ms : instant of the last sample, NaN before it. derived : all that is known is what one
+    sample takes alone.
 
     Source: ModiPick 3.3.3 (moving averages); algorithms.md H.1 and H.3.
     """
 
     __slots__ = (
-        "_before",
-        "_log_squares",
-        "_run",
-        "_slow_since",
-        "last_ms",
-        "log_mean",
-        "log_std",
-        "mean_ms",
-        "profiled_log_mean",
-        "profiled_ms",
-        "requests",
-        "samples",
-        "seen",
-        "sketch",
-        "smoothing",
-        "std_ms",
-        "stragglers",
-        "usual_ms",
-        "weight",
-    )
+        "_before", "_log_squares", "_run", "_slow_since", "derived", "last_ms", "log_mean",
+        "log_std", "mean_ms", "profiled_log_mean", "profiled_ms", "requests", "samples", "seen",
+        "sketch", "smoothing", "std_ms", "stragglers", "usual_ms", "weight",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -78,6 +63,7 @@ class LatencyEstimate:
         self.samples = self.requests = 0
         self.stragglers = 0
         self.seen = 0
+        self.derived = False
         self.last_ms = math.nan
         self.sketch = LatencySketch()
         self._run = 0
@@ -115,6 +101,13 @@ class LatencyEstimate:
             self.profiled_ms = self.usual_ms = mean_ms
             self._begin(mean_ms, None, PRIOR_WEIGHT)
             self.profiled_log_mean = self.log_mean
+
+    def derive(self, samples: int, one: LatencyEstimate) -> None:
+        """Begin from what so many samples take alone, as long as nothing else is known."""
+        self.derived = True
+        self.profiled_ms, self.usual_ms = samples * one.mean_ms, samples * one.usual_ms
+        self._begin(self.profiled_ms, samples * one.std_ms, PRIOR_WEIGHT)
+        self.profiled_log_mean = self.log_mean
 
     def relax(self, share: float) -> None:
         """Come back to the profile by this share of the way. A model that was slow is not chosen,
@@ -245,7 +238,7 @@ class ServedLatency:
 class Telemetry:
     """The estimates of one deployment, and how long requests wait before a model gets them.
 
-    observations : requests whose execution was recorded, over all models. quick_sizes : by model,
+    observations : executions that were recorded, over all models. quick_sizes : by model,
     bytes of the largest sample, where they differ, of which a run was quick.
     """
 
@@ -276,14 +269,11 @@ class Telemetry:
         sample, if it is not ours."""
         size = size_class(samples)
         found = self.estimate(model, device=device, batch=size)
-        if size == 1 or found.mean_ms == found.mean_ms:
+        if size == 1 or found.samples or (found.mean_ms == found.mean_ms and not found.derived):
             return found
         one = one or self.estimate(model, device=device)
-        if one.mean_ms != one.mean_ms:
-            return found
-        mean_ms, std_ms = size * one.mean_ms, size * one.std_ms
-        found = self.profile(model, mean_ms, std_ms, device=device, batch=size)
-        found.usual_ms = size * one.usual_ms
+        if one.mean_ms == one.mean_ms:
+            found.derive(size, one)
         return found
 
     def profile(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,7 @@ from sommelier.runtime.deployment import RunningDeployment
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.session_cache import ServedModel, SessionCache
 from sommelier.runtime.stint import STINT_MS, Stint
-from tests.runtime.deploying import FOREVER, deployed, deployment, pool_of
+from tests.runtime.deploying import AT_ONCE, FOREVER, deployed, deployment, pool_of
 from tests.runtime.test_dispatcher import fragile
 
 Array = NDArray[Any]
@@ -248,3 +249,97 @@ def test_several_servers_go_on_beside_it(pool: ModelPool, models: dict[str, Serv
         assert running.infer({"x": XS[0]}).model == "small"
         assert stint.open
         stint.end()
+
+
+def rows(running: RunningDeployment) -> dict[int, tuple[int, int, bool]]:
+    """By samples of a run: requests, runs that were learned from, whether they waited."""
+    found = running.telemetry.summary()
+    return {row.batch: (row.requests, row.samples, row.queue_mean_ms > 0) for row in found}
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_telemetry_counts_each_request_by_the_size_of_its_run(
+    running: RunningDeployment, joined: bool
+) -> None:
+    joins(running, "small", joined=joined)
+    running._now.interface.joins = joined
+    stint = stint_of(running, *XS[:2])
+    answers(stint)
+    for _ in range(20):
+        answers(stint, *XS)
+    stint.end()
+    if joined:
+        assert {size: row[:2] for size, row in rows(running).items() if row[0]} == {
+            2: (2, 1), 4: (80, 3),
+        }  # fmt: skip
+    else:
+        assert rows(running)[1] == (82, 11, True), "who runs in turn waits for those before"
+
+
+def test_telemetry_keeps_the_runs_before_a_failure(
+    pool: ModelPool, models: dict[str, ServedModel]
+) -> None:
+    with RunningDeployment(deployment(deployed("fragile")), models, pool) as running:
+        assert running.wait_ready(60)
+        joins(running, "fragile", joined=False)
+        stint = stint_of(running, *XS)
+        answers(stint)
+        answers(stint, XS[0], BAD)
+        assert rows(running)[1][:2] == (5, 1)
+
+
+def test_a_run_that_was_cut_is_learned_by_its_own_size(
+    pool: ModelPool, models: dict[str, ServedModel]
+) -> None:
+    with RunningDeployment(deployment(deployed("slow")), models, pool) as running:
+        assert running.wait_ready(60)
+        running.infer(AT_ONCE)
+        before = running.telemetry.estimate("slow").samples
+        stint = running.open_stint([FOREVER] * 2, at_most_ms=1e9, same=True)
+        assert stint is not None
+        timer = threading.Timer(0.1, stint.cancel)
+        timer.start()
+        assert answers(stint) == []
+        timer.join()
+        assert running.telemetry.estimate("slow").samples == before + 1
+        assert running.telemetry.estimate("slow", batch=2).samples == 0
+
+
+def test_as_many_run_in_turn_as_take_a_moment_one_by_one(
+    pool: ModelPool, models: dict[str, ServedModel]
+) -> None:
+    """What is known of one run of so many samples says nothing of runs in turn."""
+    with RunningDeployment(deployment(deployed("small")), models, pool) as running:
+        assert running.wait_ready(60)
+        interface = running._now.interface
+        interface.together = 128
+        running.telemetry.profile("small", 0.9, 0.1)
+        running.telemetry.profile("small", 9.0, 1.0, batch=128)
+        for joined, most in ((True, 128), (False, 11)):
+            interface.joins = joined
+            running._asked = None
+            assert running.together == most
+        assert running.open_stint([{"x": XS[0]}] * 12, at_most_ms=10.0, same=True) is None
+        stint = running.open_stint([{"x": XS[0]}] * 11, at_most_ms=10.0, same=True)
+        assert stint is not None
+        stint.end()
+
+
+def test_closing_refuses_nobody_who_has_an_answer(running: RunningDeployment) -> None:
+    stint = stint_of(running, *XS)
+    answers(stint)
+    running.close()
+    stint.end()
+    assert running._dispatcher.counts.rejected == {}
+
+
+def test_nothing_of_requests_that_were_answered_is_kept(running: RunningDeployment) -> None:
+    first, behind = XS[0].copy(), XS[1].copy()
+    stint = stint_of(running, first, XS[1])
+    answers(stint)
+    answers(stint, behind)
+    refs = weakref.ref(behind)
+    del first, behind
+    assert stint.open
+    assert refs() is None
+    stint.end()

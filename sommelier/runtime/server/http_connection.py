@@ -167,7 +167,7 @@ class HttpConnection(HttpReading):
         self._release(len(request.body))
         self._write(self._last(response), request.method)
         if not self._at_once and self._pending and not self._transport.is_closing():
-            self._answer_next()
+            self._loop.call_soon(self._answer_next)  # others may be told behind this one
 
     def _last(self, response: HttpResponse) -> HttpResponse:
         """An answer that closes the connection where no other one will follow."""
@@ -192,7 +192,7 @@ class HttpConnection(HttpReading):
             if not self._reading and not self._pending:  # as _wait, which is a call more
                 self._read_until = self._loop.time() + self._server.limits.idle_s
         if self._pending and not self._transport.is_closing():
-            self._answer_next()
+            self._loop.call_soon(self._answer_next)
 
     def leave_lane(self, data: bytes, *, alone: bool) -> None:
         """The request that is in a lane is answered as any other; alone : without others."""

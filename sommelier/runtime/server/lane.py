@@ -9,7 +9,8 @@ answer's JSON does for all. Whatever is not so plain, and who comes alone, goes 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 _HOLE = orjson.Fragment(b"\0")  # a text has none: JSON writes it \u0000
 _WIDTH, _COUNT_WIDTH = 16, 8  # characters of a time, of a number of requests; blanks in front
-KEPT_MS = 1.0  # that an answer is kept until others go with it
+KEPT_MS = 1.0  # that an answer is kept until others go with it, if runs take as long as its own
 
 Own = tuple[float, float, int]
 """Of an answer: ms of waiting and of its run, and how many requests were read with its own."""
@@ -112,7 +113,7 @@ class Lane:
 
     __slots__ = (
         "__weakref__", "_asked", "_gzip", "_met", "_place", "_samples", "_target", "_tensors",
-        "_writer", "prefix",
+        "prefix",
     )  # fmt: skip
 
     def __init__(
@@ -133,7 +134,6 @@ class Lane:
         self._samples = tensors[0].shape[0]
         self._gzip = gzip
         self._met: list[tuple[Waiting, bytes]] = []
-        self._writer: _Writer | None = None  # of the last stint
         self.prefix = prefix
 
     def take(self, waiting: Waiting, data: bytes) -> None:
@@ -161,29 +161,28 @@ class Lane:
 
     def _answered(self, served: Served, group: list[tuple[Waiting, bytes]]) -> int:
         """How many have their answers, the first ones."""
-        place, name, writer = self._place, self._target.model, self._writer
-        inputs = self._inputs(group)
-        stint = place.stints.get(name)
-        goes_on = stint is not None and stint.served is served and stint.open
-        if goes_on and stint is not None and writer is not None and writer.stint is stint:
+        place, name, inputs = self._place, self._target.model, self._inputs(group)
+        stint, writer, further = place.stints.get(name), None, None
+        if stint is not None and stint.served is served and stint.open:
+            writer = stint.writer
+        if stint is not None and writer is not None and writer.lane is self:
             further = inputs
         else:
             stint = place.open_stint(served, inputs, self._asked.outputs, same=True)
             if stint is None:
                 return 0
-            writer, further = _Writer(self, stint), None
-            self._writer = writer
-        writer.begin(group)
+            writer = stint.writer = _Writer(self)
+        writer.begin(group, stint)
         try:
             place.run(name, stint, writer.tell, further)
         finally:
-            writer.flush()
+            told: int = writer.end()
         if stint.lasts:  # whether it may go on is asked with the next group, or very soon
             soon = place.loop.call_soon
             soon(soon, self._look_after, stint)  # by then the sockets were looked at
         else:
             place.end_stint(name)
-        return writer.told
+        return told
 
     def _look_after(self, stint: CountedStint) -> None:
         """Whether requests came meanwhile that go on with it."""
@@ -202,6 +201,10 @@ class Lane:
             found.append(own)
         return found
 
+    def aside(self, stint: CountedStint, tell: Callable[[], None]) -> None:
+        """As of Place."""
+        self._place.aside(self._target.model, stint, tell)
+
     def alike(self, answer: Answer) -> Alike:
         """What answers of one decision have in common with this one."""
         told: dict[str, Any] = decision(answer)
@@ -213,47 +216,52 @@ class Lane:
 
 class _Writer:
     """Writes the answers of a stint, several at once: each after a run of its own would find
-    nothing of the code for it in the processor's caches, and wake the client's processor again.
+    nothing of the code for it in the processor's caches, and wake the client's processor again."""
 
-    told : how many of the group have theirs.
-    """
+    __slots__ = ("_alike", "_group", "_kept", "_since_ms", "_stint", "_told", "lane")
 
-    __slots__ = ("_alike", "_group", "_kept", "_lane", "_since_ms", "stint", "told")
-
-    def __init__(self, lane: Lane, stint: CountedStint) -> None:
-        self.stint = stint
-        self._lane = lane
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
         self._alike: Alike | None = None
+        self._stint: CountedStint | None = None
         self._group: Sequence[tuple[Waiting, bytes]] = ()
-        self._kept: list[tuple[Alike, Own, bytes]] = []
-        self._since_ms = 0.0
-        self.told = 0
+        self._kept: deque[tuple[Waiting, Alike, Own, bytes]] = deque()
+        self._since_ms = 0.0  # when the first of them was there
+        self._told = 0
 
-    def begin(self, group: Sequence[tuple[Waiting, bytes]]) -> None:
+    def begin(self, group: Sequence[tuple[Waiting, bytes]], stint: CountedStint) -> None:
         """These are answered now."""
-        self._group, self.told, self._since_ms = group, 0, 0.0
+        self._group, self._stint, self._told = group, stint, 0
 
     def tell(self, outputs: Mapping[str, Array], queue_ms: float, infer_ms: float) -> None:
-        alike, arrays, shapes = self._alike, outputs.values(), []
+        """The answer to the next one; it is kept for KEPT_MS, if the next run takes as long."""
+        alike, arrays, shapes, stint = self._alike, outputs.values(), [], self._stint
+        assert stint is not None, "it was begun"
         for array in arrays:  # a comprehension is a call more
             shapes.append(array.shape)
         if alike is None or shapes != alike.shapes:
-            answer = self.stint.as_answer(outputs, queue_ms, infer_ms)
-            alike = self._alike = self._lane.alike(answer)
+            answer = stint.as_answer(outputs, queue_ms, infer_ms)
+            alike = self._alike = self.lane.alike(answer)
         raw = array.tobytes() if alike.single else b"".join(map(encode_raw, arrays))
-        self._kept.append((alike, (queue_ms, infer_ms, len(self._group)), raw))
-        self.told += 1
-        if queue_ms + infer_ms - self._since_ms >= KEPT_MS:
-            self.flush()
-            self._since_ms = queue_ms + infer_ms
+        now_ms, kept, group = queue_ms + infer_ms, self._kept, self._group
+        if not kept:
+            self._since_ms = now_ms
+        kept.append((group[self._told][0], alike, (queue_ms, infer_ms, len(group)), raw))
+        self._told += 1
+        if now_ms + infer_ms - self._since_ms > KEPT_MS and not stint.joins:
+            self.lane.aside(stint, self._flush)
 
-    def flush(self) -> None:
+    def end(self) -> int:
+        """How many of the group were answered; nothing of it is kept."""
+        self._flush()
+        self._group, self._stint = (), None
+        return self._told
+
+    def _flush(self) -> None:
         """Write what is kept."""
-        kept, self._kept = self._kept, []
-        place = self.told - len(kept)
-        for alike, own, raw in kept:
-            self._group[place][0].answer_alike(alike, own, raw)
-            place += 1
+        while self._kept:
+            waiting, alike, own, raw = self._kept.popleft()
+            waiting.answer_alike(alike, own, raw)
 
 
 def lane_of(

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import get_ident
@@ -105,7 +105,11 @@ class Place:
             stint = self.open_stint(served, inputs, outputs)
             if stint is not None:
                 tell = responses_to(requests, lambda answer: left.popleft()[2].tell(answer))
-                self.run(name, stint, lambda *told: tell(stint.as_answer(*told)))
+
+                def each(*told: Any) -> None:
+                    self.aside(name, stint, lambda: tell(stint.as_answer(*told)))
+
+                self.run(name, stint, each)
                 self.end_stint(name)
         for asked, _, inference in left:
             inference.go(asked, served)
@@ -119,11 +123,15 @@ class Place:
         same: bool = False,
     ) -> CountedStint | None:
         """What answers so many requests to a name in the event loop; as of ModelService. It is to
-        be ended soon."""
-        name = served.running.name
-        self.end_stint(name)
+        be ended soon. None too where something goes wrong with all of them together."""
+        name, open_stint = served.running.name, self.service.open_stint
         at_most_ms = min(SLOWEST_MS * len(requests), LONGEST_MS)  # as one by one
-        found = self.service.open_stint(served, requests, outputs, at_most_ms=at_most_ms, same=same)
+        try:
+            self.end_stint(name)
+            found = open_stint(served, requests, outputs, at_most_ms=at_most_ms, same=same)
+        except Exception:  # nobody else would answer them
+            logger.exception("requests to %s are answered one by one", name)
+            return None
         if found is not None:
             self.stints[name] = found
         return found
@@ -136,13 +144,24 @@ class Place:
         requests: Sequence[dict[str, Array]] | None = None,
     ) -> None:
         """Let a stint answer requests to a name, as CountedStint does."""
-        self.sentinel.begun(_Runs(stint))
+        self.sentinel.begun(stint.watched())
         try:
             stint.answer(each, requests)
         except Exception:  # nobody else would answer them
             logger.exception("requests to %s are answered one by one", name)
         finally:
             self.run_ended(name)
+            stint.unwatched()
+
+    def aside(self, name: str, stint: CountedStint, tell: Callable[[], None]) -> None:
+        """Tell answers between two runs of a stint: their JSON and the sockets take time that is
+        not the model's."""
+        self.run_ended(name)
+        stint.unwatched()
+        try:
+            tell()
+        finally:
+            self.sentinel.begun(stint.watched())
 
     def end_stint(self, name: str) -> None:
         """That of a name, if there is one: others wait for its server."""
@@ -189,16 +208,6 @@ class Place:
             self.end_stint(name)
         self.sentinel.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
-
-
-@dataclass(slots=True, eq=False)
-class _Runs:
-    """Of some of a stint's requests: each time others, which the sentinel watches anew."""
-
-    stint: CountedStint
-
-    def cancel(self) -> None:
-        self.stint.cancel()
 
 
 class Inference:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,28 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sommelier.deployment_records import DeploymentOptions
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.predictor import Predictor
+from sommelier.runtime.server import lane
+from sommelier.runtime.server.http_messages import HttpResponse
 from sommelier.runtime.server.protocol import InferRequest
+from sommelier.runtime.server.rest_requests import Place
 from sommelier.runtime.server.served import single_model
 from sommelier.runtime.server.service import ModelService
 from sommelier.runtime.session_cache import ServedModel
 from tests import factories
 from tests.runtime.server.asking import ready, wait_until
-from tests.runtime.server.test_lane import Client, Running, clients, post, read, rounds, serving
+from tests.runtime.server.test_lane import (
+    Client,
+    Running,
+    clients,
+    lane_of,
+    post,
+    read,
+    rounds,
+    serving,
+)
 
 FEATURES = 4
 X = np.ones((1, FEATURES), np.float32)
@@ -33,10 +47,14 @@ Array = np.ndarray[Any, Any]
 
 @pytest.fixture
 def service(pool: ModelPool, tmp_path: Path) -> Iterator[ModelService]:
-    """Serves `mlp`, whose requests run in turn."""
+    """Serves `mlp`, whose requests run in turn, and `solo`, whose are answered one by one."""
     file = factories.mlp_classifier(tmp_path / "mlp.onnx")
-    with single_model(ServedModel.of_file(file, "mlp"), pool) as deployment:
-        found = ready(ModelService(pool, [deployment]))
+    alone = DeploymentOptions(batching=False)
+    with (
+        single_model(ServedModel.of_file(file, "mlp"), pool) as deployment,
+        single_model(ServedModel.of_file(file, "solo"), pool, alone) as solo,
+    ):
+        found = ready(ModelService(pool, [deployment, solo]))
         deployment._now.interface.together = 8  # as if measured, as is `joins`
         with pool.lease(deployment.models[0]) as predictor:
             predictor.joins = False
@@ -221,3 +239,121 @@ def test_a_name_is_unloaded_under_load(service: ModelService, running: Running) 
     (stats,) = service.statistics("mlp")["model_stats"]
     assert stats["inference_count"] == sum(map(len, statuses)) - 4
     assert stats["inference_stats"]["fail"]["count"] == 4
+
+
+def test_a_fault_of_ours_leaves_nobody_without_an_answer(
+    service: ModelService, running: Running, monkeypatch: pytest.MonkeyPatch, wanted: list[Array]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault")
+
+    requests = [post("mlp", {"x": x}) for x in XS]
+    with clients(running.port, 4) as those:
+        rounds(running, those, requests)
+        monkeypatch.setattr(service, "open_stint", fail)
+        meet(running, those, requests)
+        for client, answer in zip(those, wanted, strict=True):
+            assert np.allclose(told(client), answer, atol=1e-5)
+
+
+def test_what_is_written_between_runs_is_not_the_models_time(
+    service: ModelService, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large answers to be compressed take longer than the sentinel allows to a run."""
+    compressed = lane.zipped
+
+    def slowly(response: HttpResponse) -> HttpResponse:
+        until = time.thread_time() + 0.03
+        while time.thread_time() < until:
+            pass
+        return compressed(response)
+
+    monkeypatch.setattr(lane, "zipped", slowly)
+    monkeypatch.setattr(lane, "WORTH", 1)
+    monkeypatch.setattr(lane, "KEPT_MS", 0.0)
+    request = post("mlp", {"x": X}, headers="Accept-Encoding: gzip\r\n")
+    with clients(running.port, 4) as those:
+        for _ in range(4):
+            answers = rounds(running, those, [request] * 4)
+            assert [headers[b"content-encoding"] for _, headers, _ in answers] == [b"gzip"] * 4
+        lanes = [lane_of(connection) for connection in running.server.connections]
+        assert [found._place.away for found in lanes if found is not None] == [{}] * 4
+
+
+def test_what_is_pipelined_behind_an_answer_waits_for_the_others(
+    service: ModelService, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not begin in the middle of their runs."""
+    busy: list[str] = []
+    within: list[list[str]] = []
+    run, answer_now = Place.run, service.answer_now
+
+    def noted(place: Place, name: str, *rest: Any) -> None:
+        busy.append(name)
+        run(place, name, *rest)
+        busy.clear()
+
+    def asked(*rest: Any, **more: Any) -> Any:
+        within.append(list(busy))
+        return answer_now(*rest, **more)
+
+    request, other = post("mlp", {"x": X}), post("solo", {"x": X})
+    with clients(running.port, 3) as those:
+        monkeypatch.setattr(Place, "run", noted)
+        monkeypatch.setattr(service, "answer_now", asked)
+        for client in those:  # they are connected then
+            client.send(b"GET /v2/health/live HTTP/1.1\r\nHost: here\r\n\r\n")
+            assert client.answer()[0] == 200
+        meet(running, those, [request + other, request, request])
+        assert [client.answer()[0] for client in those] == [200] * 3
+        assert those[0].answer()[0] == 200
+    assert within == [[]], "only `solo`, when no other one runs"
+
+
+def test_nothing_of_requests_that_were_answered_is_kept(
+    service: ModelService, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their bytes count as free: lanes of idle connections must not hold them."""
+    given: list[weakref.ref[Array]] = []
+    inputs = lane.Lane._inputs
+
+    def noted(of: lane.Lane, group: Any) -> Any:
+        found = inputs(of, group)
+        given.extend(weakref.ref(own["x"]) for own in found)
+        return found
+
+    monkeypatch.setattr(lane.Lane, "_inputs", noted)
+    request = post("mlp", {"x": X})
+    with clients(running.port, 4) as those:
+        rounds(running, those, [request] * 4)
+        rounds(running, those, [request] * 4)
+        wait_until(lambda: service.deployments[0]._dispatcher.running == 0)
+        assert len(given) == 8
+        wait_until(lambda: all(ref() is None for ref in given))
+
+
+def test_other_callers_have_their_turn_under_load(
+    service: ModelService, running: Running, wanted: list[Array]
+) -> None:
+    """As gRPC's threads ask, which find the one server busy most of the time."""
+    request, over = post("mlp", {"x": X}), threading.Event()
+    with clients(running.port, 4) as those:
+
+        def ask(client: Client) -> None:
+            while not over.is_set():
+                client.send(request)
+                assert client.answer()[0] == 200
+
+        threads = [threading.Thread(target=ask, args=(client,)) for client in those]
+        for thread in threads:
+            thread.start()
+        waited = []
+        for _ in range(30):
+            began = time.monotonic()
+            found = service.submit(InferRequest("mlp", {"x": XS[2]})).result(20)
+            waited.append(time.monotonic() - began)
+            assert np.allclose(next(iter(found.outputs.values())), wanted[2], atol=1e-5)
+        over.set()
+        for thread in threads:
+            thread.join(20)
+    assert sorted(waited)[15] < 0.09, "of a stint's 100 ms"

@@ -253,13 +253,16 @@ def test_models_do_not_mix_and_who_has_gone_is_left_out(service: ModelService) -
     assert _read(responses[3])[0].tolist() == [8, 9]
 
 
+@pytest.mark.parametrize(
+    ("owner", "name"), [(ModelAnswering, "_run_shared"), (ModelService, "open_stint")]
+)
 def test_a_fault_of_ours_leaves_nobody_without_an_answer(
-    service: ModelService, monkeypatch: pytest.MonkeyPatch
+    service: ModelService, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(ModelAnswering, "_run_shared", fail)
+    monkeypatch.setattr(owner, name, fail)
     responses = _answers(service, [_post("mlp", np.ones((1, FEATURES), np.float32))] * 3)
     assert [response.status for response in responses if response is not None] == [200] * 3
 
