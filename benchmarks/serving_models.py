@@ -72,10 +72,11 @@ def _middle(path: Path, seed: int, middle_ms: float) -> Path:
     def distance(form: tuple[int, int]) -> float:
         return abs(math.log(tried[form][0] / middle_ms))
 
-    for form in sorted(tried, key=distance)[:2]:  # a short look may be a tenth too long
+    nearer = sorted(tried, key=distance)[:2]
+    for form in nearer:  # a short look may be a tenth too long
         one = tried[form][1]
         tried[form] = min(alone(one, 0.5).p50_ms for _ in range(3)), one
-    width, layers = min(tried, key=distance)
+    width, layers = min(nearer, key=distance)
     taken_ms, nearest = tried[width, layers]
     nearest.rename(path)
     for _, other in tried.values():

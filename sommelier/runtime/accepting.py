@@ -67,6 +67,5 @@ def job_of_several(
     job.request = Request(
         arrived, deadline, 0, deployment.min_accuracy, job, whole.samples, whole.unfit
     )
-    job.brief = True
     job.shared = Shared(brought, arrived, deadline, clock, in_turn=not interface.joins)
     return job

@@ -31,8 +31,8 @@ class PoolView:
     def acquire(self, name: str) -> Predictor | None:
         return self._pool.acquire(self.names[name])
 
-    def release(self, name: str) -> None:
-        self._pool.release(self.names[name])
+    def release(self, name: str, uses: int = 1) -> None:
+        self._pool.release(self.names[name], uses)
 
     def request(self, name: str) -> Future[None]:
         return self._pool.request(self.names[name])
@@ -85,7 +85,7 @@ class PlanView:
     def acquire(self, name: str) -> CollaborativePlan | None:
         return self.plan if name == self.name else None
 
-    def release(self, name: str) -> None:
+    def release(self, name: str, uses: int = 1) -> None:
         """Nothing is counted: a plan is not unloaded while its deployment runs."""
 
     def request(self, name: str) -> Future[None]:

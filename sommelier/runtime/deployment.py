@@ -162,7 +162,7 @@ class RunningDeployment:
             return None
         job = job_of_several(now, self._clock, cancel, requests, outputs, same=same)
         steady = now.deployment.sla_ms is None and len(now.table.models) == 1
-        return self._dispatcher.open_stint(job, at_most_ms, steady=steady)
+        return self._dispatcher.open_stint(job, at_most_ms, steady=now.table if steady else None)
 
     def hold(self, held: Held | None = None) -> Held | None:
         """Accept a request that has to wait for others now, without its inputs, until `let_go`: it
@@ -285,7 +285,7 @@ class RunningDeployment:
             old = self._now
             for name, model in models.items():
                 if self._contents.get(name, model.id) != model.id:
-                    self.telemetry.forget(name)  # it was about another content
+                    self._dispatcher.forget(name)  # it was about another content
             new = self._generation(deployment, models, plan)
             if new.cascade is not None and old.cascade is not None:
                 new.cascade.resume(old.cascade)

@@ -47,9 +47,7 @@ class Dispatcher(Generic[P]):
         self._clock = clock
         self._requests = OpenRequests(table, telemetry, clock, self._loading_ended)
         self.goes_on = self._requests.goes_on  # a method of ours would be a call more
-        self._closed = False
-        self._draining = 0
-        self._wakes_ms = math.inf
+        self._closed, self._draining, self._wakes_ms = False, 0, math.inf
         self._workers: list[threading.Thread] = []
         self._hire(table.servers)
         self._timer = threading.Thread(target=self._keep_time, daemon=True)
@@ -110,8 +108,7 @@ class Dispatcher(Generic[P]):
         usually. None, and nothing has happened, if not. A ticket where another thread has to go on.
 
         Raises RejectedError, what the model raises, and CancelledError once `job.cancel` ended it,
-        or where it is to be asked otherwise: by `submit`, if a time is given and another model is
-        to be asked.
+        or where a time is given and another model is to be asked (by `submit`).
         """
         requests = self._requests
         with self._lock:
@@ -137,9 +134,9 @@ class Dispatcher(Generic[P]):
             raise CancelledError
         return job.ticket
 
-    def open_stint(self, job: Job, at_most_ms: float, *, steady: bool) -> Stint | None:
+    def open_stint(self, job: Job, at_most_ms: float, *, steady: Table[P] | None) -> Stint | None:
         """What is to answer requests of several clients now; None as of `answer`, and nothing has
-        happened. Raises RejectedError."""
+        happened. steady : by this table further ones may follow. Raises RejectedError."""
         with self._lock:
             turn = self._requests.begin(job, at_most_ms)
         if turn is None:
@@ -152,7 +149,7 @@ class Dispatcher(Generic[P]):
         if model is None:
             self._lost(turn, here=True)
             return None
-        return Stint(turn, model, self, steady=steady)
+        return Stint(turn, model, self, steady=job.table is steady)
 
     def hold(self) -> Held | None:
         """One that has to wait for others now, and is to be asked again soon rather than to stand
@@ -181,6 +178,11 @@ class Dispatcher(Generic[P]):
         with self._changed:
             for name in names:
                 self._requests.loading.ask(name)
+
+    def forget(self, name: str) -> None:
+        """Another model has this name from now on."""
+        with self._lock:
+            self._requests.scheduler.telemetry.forget(name)
 
     def refresh(self) -> None:
         """Models were loaded or unloaded: look who may answer now."""

@@ -22,8 +22,8 @@ class UseRate:
     weight: float = 0.0
     at_s: float = -math.inf
 
-    def used(self, now_s: float) -> None:
-        self.weight = self._faded(now_s) + 1.0
+    def used(self, now_s: float, times: int = 1) -> None:
+        self.weight = self._faded(now_s) + times
         self.at_s = now_s
 
     def per_s(self, now_s: float) -> float:

@@ -243,11 +243,11 @@ def alike(first: Inputs, requests: Sequence[dict[str, Any]]) -> list[Inputs]:
 
 def all_of(brought: Sequence[Inputs]) -> Inputs:
     """What several requests brought, as far as a decision about all of them is concerned."""
-    first, unfit, samples, size = brought[0], _NONE, 0, 0.0
+    unfit, samples, size = _NONE, 0, 0.0
     for inputs in brought:
         samples += inputs.samples
         if inputs.unfit:
             unfit |= inputs.unfit
         if inputs.size > size:
             size = inputs.size
-    return Inputs(first.given, samples, first.feeds, unfit, size)
+    return Inputs({}, samples, {}, unfit, size)  # which is not fed

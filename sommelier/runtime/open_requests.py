@@ -90,7 +90,7 @@ class OpenRequests:
         found = decide(scheduler, self.loading, self.table, job.request, now)
         if found is None or self._too_slow(found[0], job, at_most_ms):
             return None
-        job.brief = at_most_ms < math.inf
+        job.brief = job.shared is not None or at_most_ms < math.inf
         self._accepted(job, now)
         return self._start(job, found, now)
 
@@ -182,6 +182,9 @@ class OpenRequests:
         """Requests that were decided about together have their answers, all or some."""
         scheduler, model = self.scheduler, decision.model
         scheduler.finished(turn, None, now_ms)
+        if shared.told:
+            answered = {model: sum([samples for samples, *_ in shared.runs])}
+            self.counts.answered_by(answered, shared.told, shared.deadline_ms, shared.late)
         learn_from(shared, model, scheduler, now_ms)
         if isinstance(outcome, Exception):
             took_ms, samples = now_ms - shared.began_ms, shared.running
@@ -189,9 +192,6 @@ class OpenRequests:
                 scheduler.learn(model, took_ms, now_ms, size_class(samples), requests=0)
         if shared.in_turn:  # what is believed of all follows what each takes
             scheduler.believed_ms(model, turn.request.samples)
-        if shared.told:
-            answered = {decision.model: sum([samples for samples, *_ in shared.runs])}
-            self.counts.answered_by(answered, shared.told, shared.deadline_ms, shared.late)
 
     def abandoned(self, turn: Turn) -> bool:
         """The thread that ran it was interrupted; whether nobody had its answer yet."""
@@ -331,7 +331,8 @@ class OpenRequests:
             return True
         samples = job.request.samples
         if job.shared is not None and job.shared.in_turn:
-            return not samples * self.scheduler.estimate(answer.model).usual_ms <= at_most_ms
+            usual = [self.scheduler.usual_ms(answer.model, i.samples) for i in job.shared.inputs]
+            return not sum(usual) <= at_most_ms
         if answer.expected_ms <= at_most_ms:
             return False
         return not self.scheduler.estimate(answer.model, samples).usual_ms <= at_most_ms

@@ -198,13 +198,13 @@ class ModelPool:
             entry.rate.used(now_s)  # who asks in vain counts too
             return leased(entry, now_s)
 
-    def release(self, name: str) -> None:
-        """The end of a run that `acquire` began."""
+    def release(self, name: str, uses: int = 1) -> None:
+        """The end of a run that `acquire` began, or of several. uses : requests it was for."""
         with self._lock:
             entry = self._entry(name)
             assert entry.leases > 0, "acquire comes first"
-            entry.leases -= 1
-            entry.used_s = self._clock()
+            entry.leases, entry.used_s = entry.leases - 1, self._clock()
+            entry.rate.used(entry.used_s, uses - 1)
             if entry.state == UNLOADING:
                 self._changed.notify_all()
 

@@ -129,6 +129,10 @@ class Scheduler:
         found = self.telemetry.expected(model, samples, device=self.device)
         return max(found.mean_ms, found.usual_ms)
 
+    def usual_ms(self, model: str, samples: int) -> float:
+        """How long so many samples usually take, tried or not; NaN where nothing is known."""
+        return self.telemetry.expected(model, samples, device=self.device).usual_ms
+
     def submit(self, request: Request, now_ms: float) -> Rejection | None:
         """Let a request wait, or say why not (429, 503, 504)."""
         refused = self.refusal(request, now_ms)

@@ -129,4 +129,4 @@ class Stint:
 
     def _release(self) -> None:
         self.ended, self._model = True, None
-        self._job.table.view.release(self.decision.model)
+        self._job.table.view.release(self.decision.model, max(self._shared.told, 1))

@@ -36,7 +36,7 @@ class LatencyEstimate:
     profiled_ms : what was known before serving. usual_ms : half of the recent runs took less, which
     says more of the model than a mean does where others take the processor away. All NaN while
     nothing is known. samples, requests (that shared them), stragglers : counted since the start.
-    last_ms : instant of the last sample, NaN before it. derived : all that is known is what one
+    last_ms : instant of the last sample, NaN before it. derived : it began from what one
     sample takes alone.
 
     Source: ModiPick 3.3.3 (moving averages); algorithms.md H.1 and H.3.

@@ -338,8 +338,48 @@ def test_nothing_of_requests_that_were_answered_is_kept(running: RunningDeployme
     stint = stint_of(running, first, XS[1])
     answers(stint)
     answers(stint, behind)
-    refs = weakref.ref(behind)
+    refs = [weakref.ref(first), weakref.ref(behind)]
     del first, behind
     assert stint.open
-    assert refs() is None
+    assert [ref() for ref in refs] == [None, None]
     stint.end()
+
+
+def test_requests_of_several_samples_are_judged_by_what_theirs_take(
+    running: RunningDeployment,
+) -> None:
+    running._now.interface.joins = False
+    running.telemetry.profile("small", 0.2, 0.1)
+    running.telemetry.profile("small", 4.0, 0.1, batch=4)
+    requests = [{"x": np.repeat(XS[0], 4, axis=0)}] * 2
+    assert running.open_stint(requests, at_most_ms=2.0, same=True) is None
+    stint = running.open_stint(requests, at_most_ms=9.0, same=True)
+    assert stint is not None
+    stint.end()
+
+
+def test_the_pool_knows_how_many_used_a_model(running: RunningDeployment, pool: ModelPool) -> None:
+    """Else one with a neighbour that is asked now and then would be the one that is evicted."""
+    rate = pool._entry("small").rate
+    before = rate.weight
+    stint = stint_of(running, *XS)
+    for _ in range(5):
+        answers(stint, *XS)
+    stint.end()
+    assert rate.weight - before == pytest.approx(20, abs=1)
+
+
+def test_what_was_believed_before_it_was_tried_follows_single_runs(
+    running: RunningDeployment,
+) -> None:
+    """Runs in turn are never recorded as one run of all."""
+    telemetry = running.telemetry
+    telemetry.profile("small", 9.0, 0.1)
+    assert telemetry.expected("small", 4).mean_ms == 36.0
+    for at in range(200):
+        telemetry.record("small", 0.1, float(at))
+    assert telemetry.expected("small", 4).mean_ms == pytest.approx(0.4, rel=0.1)
+    telemetry.record("small", 0.7, 300.0, batch=4)
+    tried = telemetry.expected("small", 4).mean_ms
+    telemetry.record("small", 0.2, 301.0)
+    assert telemetry.expected("small", 4).mean_ms == tried

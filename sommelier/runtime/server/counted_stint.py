@@ -58,7 +58,8 @@ class CountedStint:
 
 
 class Watched:
-    """Some runs of a stint: those that follow are others, to whoever watches."""
+    """Some runs of a stint: those that follow are others, to whoever watches. (Who is about to
+    cancel as they end may still hit the next ones: those are asked one by one.)"""
 
     __slots__ = ("stint",)
 

@@ -8,6 +8,7 @@ answer's JSON does for all. Whatever is not so plain, and who comes alone, goes 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sommelier.runtime.server.served import Served
 
 Array = NDArray[Any]
+logger = logging.getLogger(__name__)
 _HOLE = orjson.Fragment(b"\0")  # a text has none: JSON writes it \u0000
 _WIDTH, _COUNT_WIDTH = 16, 8  # characters of a time, of a number of requests; blanks in front
 KEPT_MS = 1.0  # that an answer is kept until others go with it, if runs take as long as its own
@@ -41,10 +43,14 @@ Own = tuple[float, float, int]
 
 
 class Waiting(Protocol):
-    """A connection with a request in a lane: one of the two is called once, in the event loop."""
+    """A connection with a request in a lane: one of these is called once, in the event loop."""
 
     def answer_alike(self, answer: Alike, own: Own, raw: bytes) -> None:
         """Write an answer, whose tensors are `raw`."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the client off."""
         ...
 
     def leave_lane(self, data: bytes, *, alone: bool) -> None:
@@ -261,7 +267,11 @@ class _Writer:
         """Write what is kept."""
         while self._kept:
             waiting, alike, own, raw = self._kept.popleft()
-            waiting.answer_alike(alike, own, raw)
+            try:
+                waiting.answer_alike(alike, own, raw)
+            except Exception:  # it shall not wait for ever, and nor shall the others
+                logger.exception("an answer cannot be written")
+                waiting.abort()
 
 
 def lane_of(

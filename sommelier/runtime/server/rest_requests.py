@@ -115,13 +115,9 @@ class Place:
             inference.go(asked, served)
 
     def open_stint(
-        self,
-        served: Served,
-        requests: Sequence[dict[str, Array]],
-        outputs: Sequence[str],
-        *,
-        same: bool = False,
-    ) -> CountedStint | None:
+        self, served: Served, requests: Sequence[dict[str, Array]], outputs: Sequence[str],
+        *, same: bool = False,
+    ) -> CountedStint | None:  # fmt: skip
         """What answers so many requests to a name in the event loop; as of ModelService. It is to
         be ended soon. None too where something goes wrong with all of them together."""
         name, open_stint = served.running.name, self.service.open_stint
@@ -167,7 +163,10 @@ class Place:
         """That of a name, if there is one: others wait for its server."""
         stint = self.stints.pop(name, None)
         if stint is not None:
-            stint.end()
+            try:
+                stint.end()
+            except Exception:  # others wait for their answers
+                logger.exception("what was answered of %s is not counted", name)
 
     def run_ended(self, name: str) -> None:
         """In the event loop; the name leaves it if the run had to be cut short, or if some of its

@@ -193,9 +193,9 @@ class Tally:
         self._counts = Counts()
 
     def answered(self, answer: Answered) -> None:
-        """Count an answer, soon."""
+        """Count an answer, soon; those of a stint, which are many, at once."""
         self._late.append(answer)
-        if len(self._late) >= AT_ONCE:
+        if answer.shared or len(self._late) >= AT_ONCE:
             with self._lock:
                 self._settle()
 

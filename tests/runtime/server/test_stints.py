@@ -20,6 +20,7 @@ from sommelier.deployment_records import DeploymentOptions
 from sommelier.runtime.pool import ModelPool
 from sommelier.runtime.predictor import Predictor
 from sommelier.runtime.server import lane
+from sommelier.runtime.server.counted_stint import CountedStint
 from sommelier.runtime.server.http_messages import HttpResponse
 from sommelier.runtime.server.protocol import InferRequest
 from sommelier.runtime.server.rest_requests import Place
@@ -357,3 +358,47 @@ def test_other_callers_have_their_turn_under_load(
         for thread in threads:
             thread.join(20)
     assert sorted(waited)[15] < 0.09, "of a stint's 100 ms"
+
+
+def test_a_fault_at_the_end_of_a_stint_leaves_nobody_without_an_answer(
+    running: Running, held: Held, monkeypatch: pytest.MonkeyPatch, wanted: list[Array]
+) -> None:
+    end, faults = CountedStint.end, []
+
+    def fails(stint: CountedStint) -> None:
+        end(stint)
+        faults.append(1)
+        raise RuntimeError("a fault")
+
+    requests = [post("mlp", {"x": x}) for x in XS]
+    other = post("mlp", {"x": X}, id="another lane, which ends it")
+    with clients(running.port, 4) as those:
+        rounds(running, those, [*requests[:2], other, other])
+        monkeypatch.setattr(CountedStint, "end", fails)
+        held.first = [sending(those[2:], [other] * 2)]
+        meet(running, those[:2], requests[:2])
+        for client, place in zip(those, (0, 1, 1, 1), strict=True):
+            assert np.allclose(told(client), wanted[place], atol=1e-5)
+        wait_until(lambda: len(faults) >= 2)
+
+
+def test_an_answer_that_cannot_be_written_ends_that_connection_only(
+    running: Running, monkeypatch: pytest.MonkeyPatch, wanted: list[Array]
+) -> None:
+    body, calls = lane.Alike.body, []
+
+    def fails_once(*given: Any) -> bytes:
+        calls.append(1)
+        if len(calls) == 2:
+            raise MemoryError
+        return body(*given)
+
+    request = post("mlp", {"x": X})
+    with clients(running.port, 3) as those:
+        rounds(running, those, [request] * 3)
+        monkeypatch.setattr(lane.Alike, "body", fails_once)
+        meet(running, those, [request] * 3)
+        assert np.allclose(told(those[0]), wanted[1], atol=1e-5)
+        assert np.allclose(told(those[2]), wanted[1], atol=1e-5)
+        with pytest.raises((AssertionError, ConnectionError)):
+            those[1].answer()
