@@ -68,7 +68,7 @@ class ModelAnswering:
             feeds = interface.feeds_alike(name, shared.samples, shared.further)
         as_it_is = job.outputs is None and not interface.renames_outputs(name)
         for feed in [concatenated(feeds)] if joins else feeds:
-            shared.begun(feed.samples)
+            shared.running, shared.began_ms = feed.samples, clock()
             found: Mapping[str, Array] = model.run(feed, cancellation)
             now = clock()
             if not as_it_is:

@@ -147,10 +147,6 @@ class Shared:
         """They were answered, as many as could be: nothing of them is kept."""
         self.inputs, self.further, self._each = (), None, None
 
-    def begun(self, samples: int) -> None:
-        """A run begins."""
-        self.running, self.began_ms = samples, self.clock()
-
     def ended(self, now: float, outputs: Iterable[Mapping[str, Array]]) -> None:
         """A run is over, and these requests have their answers. now : ms."""
         each = self._each

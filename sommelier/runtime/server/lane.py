@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 logger = logging.getLogger(__name__)
 _HOLE = orjson.Fragment(b"\0")  # a text has none: JSON writes it \u0000
+_QUICK = 16 << 10  # bytes of an answer that is written in no time, if it is not compressed
 _WIDTH, _COUNT_WIDTH = 16, 8  # characters of a time, of a number of requests; blanks in front
 KEPT_MS = 1.0  # that an answer is kept until others go with it, if runs take as long as its own
 
@@ -255,7 +256,10 @@ class _Writer:
         kept.append((group[self._told][0], alike, (queue_ms, infer_ms, len(group)), raw))
         self._told += 1
         if now_ms + infer_ms - self._since_ms > KEPT_MS and not stint.joins:
-            self.lane.aside(stint, self._flush)
+            if alike.zipped or len(raw) > _QUICK:
+                self.lane.aside(stint, self._flush)
+            else:
+                self._flush()
 
     def end(self) -> int:
         """How many of the group were answered; nothing of it is kept."""
