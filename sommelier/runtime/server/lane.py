@@ -249,6 +249,7 @@ class _Writer:
         if alike is None or shapes != alike.shapes:
             answer = stint.as_answer(outputs, queue_ms, infer_ms)
             alike = self._alike = self.lane.alike(answer)
+        # of a single one the loop has left `array`
         raw = array.tobytes() if alike.single else b"".join(map(encode_raw, arrays))
         now_ms, kept, group = queue_ms + infer_ms, self._kept, self._group
         if not kept:
